@@ -1,0 +1,45 @@
+//! Events as the core sees them: decoded, with an identity. Invariant: an `Event` never changes after it is made.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EventKey, Kind, SagaId, Time, first16, sha256};
+
+/// Lower-case names, unique.
+pub type Attributes = Vec<(String, String)>;
+
+/// Where a record stood in Kafka (or in an embedded topic).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub key: EventKey,
+    pub saga: SagaId,
+    pub kind: Kind,
+    /// The producer's time, else the broker's.
+    pub time: Time,
+    pub content_type: Arc<str>,
+    pub data: Arc<[u8]>,
+    /// CloudEvents extensions and the headers that the operator lets through; `traceparent` and `tracestate` too.
+    pub attributes: Attributes,
+    /// How many events of this app and others led to this one (guard against explosion).
+    pub hops: u32,
+    /// None for an event that was emitted in the same chain.
+    pub origin: Option<Origin>,
+}
+
+impl Event {
+    /// Tells two events with one id apart (SEMANTICS.md, race 14).
+    pub fn data_hash(&self) -> [u8; 16] {
+        first16(&sha256(&[self.kind.as_str().as_bytes(), &self.data]))
+    }
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}

@@ -1,0 +1,188 @@
+//! What enters a saga's mailbox, and what comes out. Invariant: everything that one input causes is in one
+//! `Transition`; the host commits all of it or nothing.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::{Attributes, Event},
+    id::{EventKey, Kind, Participant, Time},
+    outcome::{Behaviour, Call, Outcome, Problem, UndoOutcome},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// An event of this saga: from the transport, or emitted by an earlier step of the same chain.
+    /// `spilled`: the data hash that this event's key has among the ids that were spilled to rows, where it is there.
+    Received { event: Event, spilled: Option<[u8; 16]> },
+    /// A forward attempt ended.
+    Returned { call: CallRef, by: Behaviour, outcome: Outcome, took: Duration },
+    /// A compensating attempt ended.
+    Undone { call: CallRef, by: Behaviour, outcome: UndoOutcome, took: Duration },
+    /// Something of this saga's may be due: retries, delayed events, deadlines, park expiries. The saga looks at its
+    /// own durable times; a stale one is ignored. `deadlines`: false after a stall, when queued results come first
+    /// (SEMANTICS.md, rule 9): then only retries and delayed emissions fire.
+    Due { deadlines: bool },
+    /// A `journal_first` call's `started` is durable: run it now. Also sent after a crash for calls that were started
+    /// and whose result is not known (`interrupted`).
+    Started { call: CallRef, interrupted: bool },
+    /// Participants were paused, resumed or admitted: what is parked for them may go on.
+    TopologyChanged,
+    Operator(Command),
+}
+
+/// Names one attempt. An answer for an attempt that is no longer the current one is late.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRef {
+    pub participant: Participant,
+    pub step_id: String,
+    pub attempt: u32,
+    pub ordinal: u32,
+}
+
+impl From<&Call> for CallRef {
+    fn from(call: &Call) -> Self {
+        Self {
+            participant: call.participant.clone(),
+            step_id: call.step_id.clone(),
+            attempt: call.attempt,
+            ordinal: call.ordinal,
+        }
+    }
+}
+
+/// What a person asks for. `by`: who, `reason`: why; both are journaled in the timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    Cancel { by: String, reason: String },
+    /// Try what is stuck, blocked or waiting for a retry again, now.
+    Retry { by: String },
+    /// Declare stuck steps undone by hand (`accept` false), or accept that they stay done (`accept` true).
+    Resolve { by: String, reason: String, accept: bool, participant: Option<Participant> },
+    /// Run the participant of one open dead letter of this saga again with the letter's event.
+    Redrive { by: String, letter: String, participant: Participant, event: RedrivenEvent },
+    /// The letter is closed without running anything.
+    Discard { by: String, letter: String, reason: String },
+}
+
+/// An event as a dead letter keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedrivenEvent(pub Event);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Run an attempt and bring its end back as `Returned` or `Undone`.
+    Call(Call),
+    /// Publish; fuse with local subscribers when the event belongs to this saga.
+    Publish(Publish),
+    OpenLetter(Letter),
+    CloseLetter { key: String, how: String },
+    /// Rows of their own for known ids and history entries (oldest first) that no longer fit into the record.
+    Spill { events: Vec<([u8; 16], [u8; 16])>, history: Vec<crate::history::Entry> },
+}
+
+/// An event to publish. Its source is `sagahost/<app>/<participant>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    pub event: Event,
+    /// False for an event that must not be run by this app's own chain although it concerns this saga (`SagaFailed`
+    /// is answered by nobody; an event for another saga comes back through the transport).
+    pub fuse: bool,
+}
+
+/// A record that the host gave up on, with the reason. Kept by event and participant: a new failure reopens it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// `event key|participant`, see [`letter_key`].
+    pub key: String,
+    pub participant: Option<Participant>,
+    pub event: Event,
+    pub problem: Problem,
+    pub attempts: u32,
+    pub by: Behaviour,
+    pub at: Time,
+}
+
+pub fn letter_key(event: &EventKey, participant: Option<&Participant>) -> String {
+    format!("{event}|{}", participant.map_or("", |p| p.as_str()))
+}
+
+/// What one input causes. The saga itself has changed too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// In the order in which they must happen.
+    pub effects: Vec<Effect>,
+    pub disposition: Disposition,
+    /// For the operator's answer: what the command did, or why it did nothing.
+    pub answer: Option<Answer>,
+}
+
+/// What became of the input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Disposition {
+    /// The saga changed: it must be staged.
+    #[default]
+    Changed,
+    /// Nothing changed: the event is known, the timer stale, nobody subscribes. Nothing needs to be written.
+    Nothing(&'static str),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub done: bool,
+    pub text: String,
+}
+
+/// Searchable notes on the saga.
+pub type Notes = Attributes;
+
+/// An assertion about the core's own doing failed: the saga and the input go into quarantine, nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("saga invariant broken: {what}")]
+pub struct Broken {
+    pub what: String,
+}
+
+/// Asked by the host for indexes of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wake {
+    /// Earliest retry or delayed emission.
+    pub at: Option<Time>,
+    /// Earliest deadline or park expiry.
+    pub deadline: Option<Time>,
+    /// When the record may be removed: terminal, no open dead letter, retention over.
+    pub remove_at: Option<Time>,
+    /// Something is parked for a participant that is not serving.
+    pub waits_for_plugin: bool,
+    /// A `journal_first` call has started and its end is not known.
+    pub in_doubt: bool,
+}
+
+/// The kinds that matter for listing sagas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Only tombstones, parked events or nothing at all so far.
+    Waiting,
+    Running,
+    Finishing,
+    Completed,
+    Compensating,
+    Compensated,
+    NeedsOperator,
+    /// Its record could not be read, or an invariant broke (said by the host, never by the core).
+    Quarantined,
+}
+
+impl Status {
+    pub fn terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated)
+    }
+}
+
+/// For `Kind`s in messages.
+pub fn kind_list(kinds: &[Kind]) -> String {
+    kinds.iter().map(Kind::as_str).collect::<Vec<_>>().join(", ")
+}

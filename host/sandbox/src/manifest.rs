@@ -1,0 +1,130 @@
+//! The manifest: what a plugin says of itself, JSON in custom section `sagahost:manifest`. Invariant: reading it runs
+//! nothing and compiles nothing.
+
+use std::collections::BTreeMap;
+
+use sagahost_saga::topology::{OnDeadLetter, Role, When};
+use serde::{Deserialize, Serialize};
+
+/// Name of the custom section: at depth 0 (`sagahost plugins pack`) or depth 1 (the SDK's macro).
+pub const SECTION: &str = "sagahost:manifest";
+/// The contract that this host serves: package version of `wit/plugin.wit`.
+pub const CONTRACT: &str = "0.1.0";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Manifest {
+    /// The participant's name: lower-case letters, digits, hyphens.
+    pub name: String,
+    /// Of the plugin, for people: `1.3.0`.
+    pub version: String,
+    /// Version of `sagahost:plugin` that it was built against.
+    pub contract: String,
+    #[serde(default)]
+    pub subscriptions: Vec<Subscription>,
+    /// Kinds that it may emit in this saga.
+    #[serde(default)]
+    pub emits: Vec<String>,
+    /// Kinds that it may emit under another saga id.
+    #[serde(default)]
+    pub starts: Vec<String>,
+    #[serde(default)]
+    pub compensate_on: Vec<String>,
+    #[serde(default)]
+    pub finish_on: Vec<String>,
+    /// It ends sagas with `progress.finished`.
+    #[serde(default)]
+    pub finishes: bool,
+    /// Format of the state and undo data that it writes.
+    #[serde(default = "one")]
+    pub data_format: u32,
+    /// Formats that it understands; empty: only `data-format`.
+    #[serde(default)]
+    pub reads: Vec<u32>,
+    #[serde(default)]
+    pub config: BTreeMap<String, ConfigKey>,
+    /// Grants asked for; none exist in world `plugin`.
+    #[serde(default)]
+    pub grants: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Subscription {
+    pub kind: String,
+    #[serde(default = "compensable")]
+    pub role: Role,
+    #[serde(default = "running")]
+    pub when: When,
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// `now`: events taken in after its admission; `earliest`: the whole topic, where the app did not read it before.
+    #[serde(default)]
+    pub from: From,
+    #[serde(default)]
+    pub retry: RetrySpec,
+    /// From taking the event in to the end of its last attempt.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+    #[serde(default)]
+    pub park_ttl_ms: Option<u64>,
+    #[serde(default)]
+    pub on_dead_letter: Option<OnDeadLetter>,
+    /// An upper bound for the outcome's `undo`.
+    #[serde(default)]
+    pub undo_bytes_max: Option<usize>,
+    /// The data of one example event.
+    #[serde(default)]
+    pub example: Option<serde_json::Value>,
+}
+
+fn compensable() -> Role {
+    Role::Compensable
+}
+fn running() -> When {
+    When::Running
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum From {
+    #[default]
+    Now,
+    Earliest,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RetrySpec {
+    pub attempts_max: Option<u32>,
+    pub base_ms: Option<u64>,
+    pub cap_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ConfigKey {
+    #[serde(rename = "type")]
+    pub of: ConfigType,
+    #[serde(default)]
+    pub default: Option<serde_json::Value>,
+    #[serde(default)]
+    pub required: bool,
+    #[serde(default)]
+    pub doc: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfigType {
+    String,
+    Integer,
+    Float,
+    Boolean,
+    /// Arrives as JSON text.
+    Json,
+}
