@@ -1,1 +1,3 @@
-//! See the package description.
+//! x
+/// c
+pub const CONTRACT: &str = "0.1.0";

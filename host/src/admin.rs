@@ -1,0 +1,52 @@
+//! The boundary between operators' commands and the host: one JSON request a line through a socket in the data
+//! directory. Invariant: a command changes a saga through its mailbox only, never through the journal's tables.
+
+use sagahost_saga::{
+    id::SagaId,
+    input::{Answer, Command},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{BatchNo, StoredLetter};
+
+/// What a running host does for an operator. Blocks until it is journaled.
+pub trait Live: Send + Sync {
+    /// Enters the saga's mailbox.
+    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, String>;
+    fn outbox(&self, action: OutboxAction) -> Result<Answer, String>;
+    /// A dead letter without a saga (its record could not be decoded): decode it again, take it in.
+    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String>;
+    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String>;
+    fn status(&self) -> LiveStatus;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutboxAction {
+    /// Try the refused row again.
+    Retry,
+    Skip { batch: BatchNo, index: usize, by: String, reason: String },
+}
+
+/// A look at the running host, for people and machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct LiveStatus {
+    pub app: String,
+    pub transport: String,
+    pub journal: String,
+    pub incarnation: String,
+    pub batch: u64,
+    pub published: u64,
+    /// Records read, skipped unread, events taken in, plugin calls, chains run again.
+    pub records: u64,
+    pub records_skipped: u64,
+    pub events: u64,
+    pub calls: u64,
+    pub chains_rerun: u64,
+    pub journal_commits: u64,
+    pub publications: u64,
+    /// Why nothing moves, where something waits: broker away, refused outbox row, partitions held.
+    pub waiting_for: Vec<String>,
+    pub held: Vec<String>,
+}

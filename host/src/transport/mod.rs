@@ -1,0 +1,204 @@
+//! The boundary to where records come from and go to. Two real sides: Kafka, and topics as tables of an embedded
+//! database. Invariant: a publication becomes visible as a whole, with its offsets and their metadata, or not at all.
+//!
+//! A `Source` is owned by the poll thread, a `Sink` by the publisher; both block.
+
+pub mod embedded;
+pub mod kafka;
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Partition {
+    pub topic: Arc<str>,
+    pub number: i32,
+}
+
+impl Partition {
+    pub fn new(topic: impl AsRef<str>, number: i32) -> Self {
+        Self { topic: topic.as_ref().into(), number }
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.number)
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Names are as on the wire; a name may come twice.
+pub type Headers = Vec<(String, Vec<u8>)>;
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub partition: Partition,
+    pub offset: i64,
+    /// The broker's or the producer's time, milliseconds since 1970.
+    pub timestamp_ms: Option<u64>,
+    pub key: Option<Vec<u8>>,
+    /// None: a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Headers,
+}
+
+/// A record to publish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    pub topic: Arc<str>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Headers,
+}
+
+impl Outgoing {
+    /// What a broker would count, with room for the framing of a record.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers + 70
+    }
+}
+
+/// Where to read a partition from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub partition: Partition,
+    /// The next record to read.
+    pub position: i64,
+    /// Offset and timestamp of the last record that was handled, where known: if the record there has another
+    /// timestamp now, the topic was made anew.
+    pub last: Option<(i64, u64)>,
+}
+
+/// What a poll brings.
+#[derive(Debug)]
+pub enum Polled {
+    Record(Record),
+    /// All records of the partition up to this offset (exclusive) have been delivered.
+    End(Partition, i64),
+    /// The partition is not read any more until somebody acts; the others are. `why` is for the operator and says
+    /// what to do.
+    Held { partition: Partition, why: String },
+    /// More partitions exist than were assigned.
+    Appeared(Vec<Partition>),
+    /// The broker cannot be reached; `Back` follows. Reading goes on by itself.
+    Away(String),
+    Back,
+    /// Group membership, with a journal that several hosts share.
+    Assigned(Vec<Partition>),
+    Revoked(Vec<Partition>),
+    /// Nothing came within the timeout.
+    Nothing,
+}
+
+pub trait Source: Send {
+    /// Replaces what is read. Each assignment is checked before its first record is delivered: a position beyond the
+    /// end, below the first record still kept, or a record made anew gives `Held`.
+    fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError>;
+    fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError>;
+    /// Backpressure. Records already fetched of a paused partition are not delivered until it is resumed.
+    fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError>;
+    fn resume(&mut self, partitions: &[Partition]) -> Result<(), TransportError>;
+    /// Goes back: after a failed commit the records are delivered again.
+    fn seek(&mut self, positions: &[(Partition, i64)]) -> Result<(), TransportError>;
+}
+
+/// What is committed for a partition in the app's group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub offset: i64,
+    /// Empty after an operator's reset.
+    pub metadata: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Answers at once, although a transaction may be pending: for the identity check.
+    Uncommitted,
+    /// Waits until a pending transaction is decided.
+    Stable,
+}
+
+/// One batch on its way out.
+#[derive(Clone, Debug)]
+pub struct Publication<'a> {
+    pub records: &'a [Outgoing],
+    /// Next offsets to read. Never empty: the anchor at least.
+    pub offsets: &'a [(Partition, i64)],
+    /// Of every offset of this publication: `journal/incarnation/batch`.
+    pub metadata: &'a str,
+}
+
+pub trait Sink: Send {
+    fn committed(
+        &mut self,
+        partitions: &[Partition],
+        isolation: Isolation,
+    ) -> Result<BTreeMap<Partition, Committed>, TransportError>;
+    /// Ends dangling transactions of this app and fences whoever published for it before (`init_transactions`).
+    fn claim(&mut self) -> Result<(), TransportError>;
+    /// Publishes as one unit. Blocks until it is decided, or returns why it is not.
+    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError>;
+}
+
+/// How a publication failed. Nothing of it is visible, except where said.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The broker will never take this record as it is (too large, no permission, topic gone). Aborted.
+    #[error("record {index} for topic {topic} was refused: {why}")]
+    Refused { index: usize, topic: Arc<str>, why: String },
+    /// Aborted; the same publication may be tried again at once.
+    #[error("the publication was aborted: {0}")]
+    Aborted(String),
+    /// The broker cannot be reached. Whether it was committed is not known: claim, then read the committed offsets.
+    #[error("the broker cannot be reached: {0}")]
+    Away(String),
+    /// Somebody else claimed the app's transactional id, or the client's own transaction timed out: claim nothing,
+    /// read the committed offsets first.
+    #[error("fenced by another producer with the same transactional id: {0}")]
+    Fenced(String),
+    /// The producer is of no use any more: claim makes a new one. Whether it was committed is not known.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Passing: the same call again later.
+    #[error("{0}")]
+    Away(String),
+    /// Needs a person: wrong credentials, no permission, wrong configuration. The text says what to do.
+    #[error("{0}")]
+    Refused(String),
+    #[error("fenced by another producer with the same transactional id: {0}")]
+    Fenced(String),
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Partition counts of topics that exist, by name.
+pub type Topics = BTreeMap<Arc<str>, i32>;
+
+pub trait Transport: Send + Sync {
+    /// For logs: `kafka at 127.0.0.1:9092`, `embedded topics in data/topics.db`.
+    fn describe(&self) -> String;
+    /// Of the topics asked for, those that exist.
+    fn topics(&self, names: &[Arc<str>]) -> Result<Topics, TransportError>;
+    fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError>;
+    /// The command that makes a missing topic, for messages.
+    fn create_command(&self, topic: &str) -> String;
+    /// First offset still kept, and the end (exclusive), of each partition.
+    fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError>;
+    fn source(&self) -> Result<Box<dyn Source>, TransportError>;
+    fn sink(&self) -> Result<Box<dyn Sink>, TransportError>;
+    /// Publishes one record outside of any batch (`sagahost emit`); returns where it stands.
+    fn offer(&self, record: &Outgoing) -> Result<(Partition, i64), TransportError>;
+}
