@@ -1,0 +1,333 @@
+//! The configuration as the rest of the host sees it: plain types that are true already. Invariant: nothing here can
+//! hold a value that the check of the file would refuse, and no secret is printed through `Debug`.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sagahost_saga::{
+    id::{Kind, Participant},
+    topology::{Bounds, OnDeadLetter},
+};
+
+use super::{KafkaSettings, Limits};
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// None: no file, everything has its default (`run --plugins DIR --data DIR`).
+    pub file: Option<PathBuf>,
+    /// Consumer group, transactional id and source of the events that are emitted.
+    pub app: Arc<str>,
+    /// Directory of `*.wasm`.
+    pub plugins_dir: PathBuf,
+    /// Journal, compiled code, plugin bytes by digest, socket.
+    pub data_dir: PathBuf,
+    /// Participants that run first when several subscribe to one event, in this order; the others follow by name.
+    pub plugin_order: Vec<Participant>,
+    /// None: the embedded transport.
+    pub kafka: Option<KafkaSettings>,
+    pub pipeline: PipelineSettings,
+    pub bounds: Bounds,
+    pub limits: Limits,
+    pub topics: TopicSettings,
+    /// By participant.
+    pub plugins: BTreeMap<String, PluginSettings>,
+    pub admin: AdminSettings,
+    pub log: LogSettings,
+}
+
+impl Config {
+    /// An app with nothing but two directories: embedded transport, defaults everywhere.
+    pub fn embedded(plugins: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Self {
+        let app = "sagahost";
+        Self {
+            file: None,
+            app: app.into(),
+            plugins_dir: plugins.into(),
+            data_dir: data.into(),
+            plugin_order: Vec::new(),
+            kafka: None,
+            pipeline: PipelineSettings::default(),
+            bounds: Bounds::default(),
+            limits: Limits::default(),
+            topics: TopicSettings::of_app(app),
+            plugins: BTreeMap::new(),
+            admin: AdminSettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+
+    /// What the operator says about a plugin; nothing where the file does not name it.
+    pub fn plugin(&self, name: &str) -> PluginSettings {
+        self.plugins.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A command line that reaches this app: `sagahost sagas list --config shop.toml`.
+    pub fn command_line(&self, command: &str) -> String {
+        match &self.file {
+            Some(file) if file == Path::new(super::FILE_NAME) => format!("sagahost {command}"),
+            Some(file) => format!("sagahost {command} --config {}", file.display()),
+            None => format!("sagahost {command} --data {}", self.data_dir.display()),
+        }
+    }
+}
+
+/// Table `[pipeline]`: how much is done at once, and how long things may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineSettings {
+    /// Threads that run sagas. Each saga belongs to one of them.
+    pub workers: usize,
+    /// Events that wait for one worker; above it, partitions are paused.
+    pub queue_events_max: usize,
+    /// A batch seals at this many chains …
+    pub batch_chains_max: usize,
+    /// … or at this many bytes of records and sagas …
+    pub batch_bytes_max: usize,
+    /// … or this long after its first chain; at once when nothing else is under way.
+    pub batch_wait: Duration,
+    /// Batches journaled and not yet published; then execution waits.
+    pub unpublished_batches_max: usize,
+    /// Steps fused into one chain; what goes beyond is published and comes back.
+    pub chain_steps_max: usize,
+    /// Sagas, store entries and counters kept in memory.
+    pub cache_bytes_max: usize,
+    /// Key, value and headers of one record, in and out.
+    pub record_bytes_max: usize,
+    /// How long progress that no batch carries may stay unjournaled (positions, `confirmed`).
+    pub position_wait: Duration,
+    /// After a stall: how long deadlines wait for queued results.
+    pub stall_wait_max: Duration,
+    /// After a stall: deadlines and park expiries fired per second.
+    pub due_per_second_max: u32,
+    /// From SIGTERM to the end, at most.
+    pub shutdown_deadline: Duration,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            queue_events_max: 2000,
+            batch_chains_max: 1000,
+            batch_bytes_max: 4 << 20,
+            batch_wait: Duration::from_millis(10),
+            unpublished_batches_max: 2,
+            chain_steps_max: 64,
+            cache_bytes_max: 64 << 20,
+            record_bytes_max: 1_000_000,
+            position_wait: Duration::from_secs(1),
+            stall_wait_max: Duration::from_secs(60),
+            due_per_second_max: 1000,
+            shutdown_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Tables `[topics]`, `[topics.of-kind]` and `[topics.records.TOPIC]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Kinds whose topic is not the kebab-case of their name.
+    pub of_kind: BTreeMap<Kind, Arc<str>>,
+    /// By topic: how records are read that are no CloudEvents.
+    pub records: BTreeMap<Arc<str>, RecordMapping>,
+    /// None: dead letters are journaled only.
+    pub dead_letters: Option<Arc<str>>,
+    /// Where `SagaFailed` goes and comes from.
+    pub saga_failed: Arc<str>,
+    /// Names of record headers, in lower case, that become attributes of the event beside `ce_*` and `traceparent`.
+    pub headers: Vec<String>,
+}
+
+impl TopicSettings {
+    pub fn of_app(app: &str) -> Self {
+        Self {
+            of_kind: BTreeMap::new(),
+            records: BTreeMap::new(),
+            dead_letters: Some(format!("{app}.dead-letters").into()),
+            saga_failed: kebab_case(SAGA_FAILED).into(),
+            headers: Vec::new(),
+        }
+    }
+
+    pub fn topic_of(&self, kind: &Kind) -> Arc<str> {
+        match self.of_kind.get(kind) {
+            Some(topic) => topic.clone(),
+            None if kind.as_str() == SAGA_FAILED => self.saga_failed.clone(),
+            None => kebab_case(kind.as_str()).into(),
+        }
+    }
+
+    /// Which kind a plain record of this topic has: as its mapping says, else the kind that was given this topic,
+    /// else the topic's name in camel case.
+    pub fn kind_of(&self, topic: &str) -> Kind {
+        if let Some(kind) = self.records.get(topic).and_then(|mapping| mapping.kind.clone()) {
+            return kind;
+        }
+        if topic == &*self.saga_failed {
+            return Kind::new(SAGA_FAILED);
+        }
+        match self.of_kind.iter().find(|(_, name)| &***name == topic) {
+            Some((kind, _)) => kind.clone(),
+            None => Kind::new(camel_case(topic)),
+        }
+    }
+
+    /// How plain records of this topic are read; the defaults where the file says nothing.
+    pub fn mapping(&self, topic: &str) -> RecordMapping {
+        self.records.get(topic).cloned().unwrap_or_default()
+    }
+}
+
+/// The kind that announces a failure to other apps.
+pub const SAGA_FAILED: &str = "SagaFailed";
+
+/// How a plain JSON record becomes an event. (A record with `ce_*` headers says it all itself.)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordMapping {
+    /// None: the kind whose topic this is.
+    pub kind: Option<Kind>,
+    /// JSON pointer to the saga id; None: header `ce_sagaid`, else the record's key.
+    pub saga_id: Option<String>,
+    pub event_id: EventIdFrom,
+}
+
+/// What makes two plain records one event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum EventIdFrom {
+    /// Hash of topic, kind, saga id and data: a producer's double is one event.
+    #[default]
+    Content,
+    /// JSON pointer into the data.
+    Pointer(String),
+    /// Name of a header, in lower case.
+    Header(String),
+    /// Each record is an event of its own. A producer that sends one twice has made two.
+    Offset,
+}
+
+/// Tables `[plugin.NAME.config]` and `[plugin.NAME.on.KIND]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PluginSettings {
+    /// What the plugin reads through its `config` import.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    pub on: BTreeMap<Kind, SubscriptionSettings>,
+}
+
+/// What an operator overrides of a subscription. None: as the manifest says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionSettings {
+    pub retry: RetrySettings,
+    pub undo_retry: RetrySettings,
+    pub deadline: Option<Duration>,
+    pub park_ttl: Option<Duration>,
+    pub on_dead_letter: Option<OnDeadLetter>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetrySettings {
+    pub attempts_max: Option<u32>,
+    pub base: Option<Duration>,
+    pub cap: Option<Duration>,
+}
+
+/// Table `[admin]`: the socket for operators' commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// None: `DATA/admin.sock`, or in a short temporary directory where that path is too long for a socket.
+    pub socket: Option<PathBuf>,
+    pub requests_at_once_max: usize,
+    pub request_bytes_max: usize,
+    /// How long one request may take, from its first byte to the last one of the answer.
+    pub request_timeout: Duration,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            requests_at_once_max: 16,
+            request_bytes_max: 4 << 20,
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Table `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// As `RUST_LOG`, which wins where it is set.
+    pub filter: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `OrderCreated` → `order-created`, `HTTPCall` → `http-call`; other characters that a topic cannot have become `-`.
+pub fn kebab_case(kind: &str) -> String {
+    let letters: Vec<char> = kind.chars().collect();
+    let mut name = String::with_capacity(kind.len() + 4);
+    for (i, c) in letters.iter().enumerate() {
+        let before = i.checked_sub(1).map(|i| letters[i]);
+        let after = letters.get(i + 1);
+        let begins_word = c.is_uppercase()
+            && before.is_some_and(|b| {
+                b.is_lowercase() || b.is_ascii_digit() || (b.is_uppercase() && after.is_some_and(|a| a.is_lowercase()))
+            });
+        if begins_word {
+            name.push('-');
+        }
+        match c {
+            c if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') => name.push(c.to_ascii_lowercase()),
+            _ => name.push('-'),
+        }
+    }
+    name
+}
+
+/// `order-created` → `OrderCreated`.
+pub fn camel_case(topic: &str) -> String {
+    topic
+        .split('-')
+        .map(|word| {
+            let mut letters = word.chars();
+            letters.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_a_topic_and_a_topic_a_kind() {
+        let mut topics = TopicSettings::of_app("shop");
+        topics.of_kind.insert(Kind::new("OrderPaid"), "orders.paid.v1".into());
+        for (kind, topic) in [
+            ("OrderCreated", "order-created"),
+            ("OrderPaid", "orders.paid.v1"),
+            ("SagaFailed", "saga-failed"),
+            ("Order2Shipped", "order2-shipped"),
+        ] {
+            assert_eq!(&*topics.topic_of(&Kind::new(kind)), topic);
+            assert_eq!(topics.kind_of(topic), Kind::new(kind));
+        }
+        assert_eq!(kebab_case("HTTPCallMade"), "http-call-made");
+        assert_eq!(kebab_case("com.acme/Paid"), "com.acme-paid");
+    }
+}
