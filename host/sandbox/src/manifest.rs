@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use sagahost_saga::topology::{OnDeadLetter, Role, When};
 use serde::{Deserialize, Serialize};
 
+pub use crate::manifest_check::{contract_served, is_kind, is_participant_name, section};
+use crate::{manifest_check, report::Fault};
+
 /// Name of the custom section: at depth 0 (`sagahost plugins pack`) or depth 1 (the SDK's macro).
 pub const SECTION: &str = "sagahost:manifest";
 /// The contract that this host serves: package version of `wit/plugin.wit`.
@@ -50,6 +53,38 @@ pub struct Manifest {
 
 fn one() -> u32 {
     1
+}
+
+impl Manifest {
+    /// Reads the JSON of a manifest; on failure every fault that was found.
+    pub fn parse(json: &[u8]) -> Result<Self, Vec<Fault>> {
+        manifest_check::parse(json)
+    }
+
+    /// What is wrong with it; empty: nothing.
+    pub fn faults(&self) -> Vec<Fault> {
+        manifest_check::faults(self)
+    }
+
+    /// One line of JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a manifest has only text keys, so it can be JSON")
+    }
+
+    /// Data formats of state and undo data that it understands.
+    pub fn formats_read(&self) -> Vec<u32> {
+        if self.reads.is_empty() {
+            vec![self.data_format]
+        } else {
+            self.reads.clone()
+        }
+    }
+
+    pub fn subscription(&self, kind: &str) -> Option<&Subscription> {
+        self.subscriptions
+            .iter()
+            .find(|subscription| subscription.kind == kind)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,5 @@
 //! From a core module to a plugin file. Invariant: what is packed twice is the same bytes.
 
-use std::borrow::Cow;
-
 use thiserror::Error;
 
 use crate::{
@@ -16,7 +14,9 @@ pub enum PackError {
     NotAComponent(&'static str),
     #[error("failed to read the component: {0}")]
     Unreadable(#[from] wasmparser::BinaryReaderError),
-    #[error("the component has a manifest already (of plugin {name}, {place}): pack the file as its toolchain made it")]
+    #[error(
+        "the component has a manifest already (of plugin {name}, {place}): pack the file as its toolchain made it"
+    )]
     HasManifest { name: String, place: &'static str },
     #[error("the manifest is wrong:{}", faults.iter().map(|f| format!("\n  - {} ({}): {}", f.what, f.place, f.fix)).collect::<String>())]
     Manifest { faults: Vec<Fault> },
@@ -57,13 +57,22 @@ pub fn append_manifest(component: &[u8], json: &[u8]) -> Result<Vec<u8>, PackErr
             ));
         }
         FileKind::Text | FileKind::Empty | FileKind::Precompiled | FileKind::Unknown => {
-            return Err(PackError::NotAComponent("this file is no WebAssembly component"));
+            return Err(PackError::NotAComponent(
+                "this file is no WebAssembly component",
+            ));
         }
     }
     let anatomy = Anatomy::read(component)?;
-    let places = [(&anatomy.manifests_outer, "appended"), (&anatomy.manifests_inner, "from its source")];
-    if let Some((there, place)) = places.iter().find_map(|(list, place)| list.first().map(|first| (first, *place))) {
-        let name = Manifest::parse(there).map_or_else(|_| "unknown".to_owned(), |manifest| manifest.name);
+    let places = [
+        (&anatomy.manifests_outer, "appended"),
+        (&anatomy.manifests_inner, "from its source"),
+    ];
+    if let Some((there, place)) = places
+        .iter()
+        .find_map(|(list, place)| list.first().map(|first| (first, *place)))
+    {
+        let name =
+            Manifest::parse(there).map_or_else(|_| "unknown".to_owned(), |manifest| manifest.name);
         return Err(PackError::HasManifest { name, place });
     }
     let manifest = Manifest::parse(json).map_err(|faults| PackError::Manifest { faults })?;
@@ -101,6 +110,5 @@ fn leb128(out: &mut Vec<u8>, mut value: usize) {
 /// The manifest that a component carries, if it carries exactly one that can be read.
 pub fn manifest_of(component: &[u8]) -> Option<Manifest> {
     let anatomy = Anatomy::read(component).ok()?;
-    let section: Cow<'_, [u8]> = manifest::pick(&anatomy).ok()?;
-    Manifest::parse(&section).ok()
+    Manifest::parse(manifest::section(&anatomy).ok()?).ok()
 }

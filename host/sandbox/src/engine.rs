@@ -1,0 +1,288 @@
+//! One wasmtime engine for all plugins: pooled instances, deterministic settings, deadlines, compiled code in a cache.
+//! Invariant: compiled code is loaded only from files that this host wrote itself and that are unchanged since.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Write},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use sagahost_saga::id;
+use thiserror::Error;
+use wasmtime::{
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    component::{Component, HasSelf, Linker},
+};
+
+use crate::{
+    bindings::{World, WorldPre},
+    guest::Guest,
+    limits::Limits,
+};
+
+/// How often running calls look at their deadline.
+const TICK: Duration = Duration::from_millis(5);
+/// First bytes of a cache file; the number changes with its layout.
+const CACHE_MAGIC: &[u8; 8] = b"sagacwa1";
+const HASH_BYTES: usize = 32;
+
+#[derive(Debug, Error)]
+pub enum EngineError {
+    #[error("the limits do not fit together: {0}")]
+    Limits(String),
+    #[error(
+        "failed to set up the sandbox: {0} (each of instances-max times memories-max memories reserves 4 GiB of address \
+         space, not of memory: lower them where `ulimit -v` is set)"
+    )]
+    Wasmtime(String),
+    #[error("failed to prepare the cache directory {}: {source}", dir.display())]
+    Cache { dir: PathBuf, source: io::Error },
+}
+
+pub struct Engine {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<Guest>,
+    limits: Arc<Limits>,
+    cache_dir: Option<PathBuf>,
+    /// Part of a cache file's name: code compiled by another version or for another processor is not looked at.
+    compatibility: String,
+    free: Mutex<u32>,
+    freed: Condvar,
+}
+
+impl Engine {
+    /// `cache_dir`: where compiled code is kept between starts; none: nowhere.
+    pub fn new(limits: Limits, cache_dir: Option<&Path>) -> Result<Arc<Self>, EngineError> {
+        let faults: Vec<String> = limits
+            .faults()
+            .into_iter()
+            .map(|(field, reason)| format!("{field} {reason}"))
+            .collect();
+        if !faults.is_empty() {
+            return Err(EngineError::Limits(faults.join("; ")));
+        }
+        if let Some(dir) = cache_dir {
+            private_dir(dir).map_err(|source| EngineError::Cache {
+                dir: dir.to_owned(),
+                source,
+            })?;
+        }
+        let wasmtime = wasmtime::Engine::new(&config(&limits))
+            .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
+        let mut linker = Linker::new(&wasmtime);
+        World::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)
+            .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
+        tick(&wasmtime)
+            .map_err(|error| EngineError::Wasmtime(format!("failed to start a thread: {error}")))?;
+        let mut hasher = DefaultHasher::new();
+        wasmtime.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Arc::new(Self {
+            linker,
+            cache_dir: cache_dir.map(Path::to_owned),
+            compatibility: format!("{:016x}", hasher.finish()),
+            free: Mutex::new(limits.instances_max),
+            freed: Condvar::new(),
+            limits: Arc::new(limits),
+            wasmtime,
+        }))
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn limits_shared(&self) -> Arc<Limits> {
+        self.limits.clone()
+    }
+
+    /// A place for one instance; waits until there is one. Waiting is backpressure, no attempt.
+    pub(crate) fn slot(&self) -> Slot<'_> {
+        let mut free = self.free.lock();
+        self.freed.wait_while(&mut free, |free| *free == 0);
+        *free -= 1;
+        Slot(self)
+    }
+
+    /// A store for one call, with all limits set. (The default deadline would stop even the instantiation.)
+    pub(crate) fn store(&self, guest: Guest) -> Store<Guest> {
+        let mut store = Store::new(&self.wasmtime, guest);
+        store.limiter(|guest| guest);
+        store.set_epoch_deadline(ticks(self.limits.budget()));
+        store.set_hostcall_fuel(self.limits.outcome_bytes_max + 64 * 1024);
+        store
+    }
+
+    /// Compiles a component, or takes it from the cache.
+    pub(crate) fn compile(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
+        let path = self
+            .cache_dir
+            .as_ref()
+            .map(|dir| dir.join(format!("{digest}-{}.cwasm", self.compatibility)));
+        if let Some(code) = path.as_deref().and_then(cached) {
+            match self.load(&code) {
+                Ok(component) => return Ok(component),
+                Err(error) => {
+                    tracing::warn!(digest, %error, "compiled code in the cache is of no use: compiling again")
+                }
+            }
+        }
+        let code = self
+            .wasmtime
+            .precompile_component(bytes)
+            .map_err(CompileError::from)?;
+        if let Some(path) = &path
+            && let Err(error) = keep(path, &code)
+        {
+            tracing::warn!(path = %path.display(), %error, "failed to cache compiled code: it is compiled at each start");
+        }
+        self.load(&code)
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "the code comes from this engine, or from a cache file with an intact checksum"
+    )]
+    fn load(&self, code: &[u8]) -> Result<Component, CompileError> {
+        // SAFETY: see the reason above; the cache directory is readable and writable by this host's user alone.
+        unsafe { Component::deserialize(&self.wasmtime, code) }.map_err(CompileError::from)
+    }
+
+    /// Imports and exports of the component against the world.
+    pub(crate) fn link(&self, component: &Component) -> Result<WorldPre<Guest>, CompileError> {
+        let linked = self
+            .linker
+            .instantiate_pre(component)
+            .map_err(CompileError::from)?;
+        WorldPre::new(linked).map_err(CompileError::from)
+    }
+}
+
+/// Why a component cannot be compiled or linked, in wasmtime's words.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct CompileError(String);
+
+impl From<wasmtime::Error> for CompileError {
+    fn from(error: wasmtime::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
+
+/// Gives its place back when dropped.
+pub(crate) struct Slot<'a>(&'a Engine);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+fn config(limits: &Limits) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    let instances = limits.instances_max;
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(limits.core_instances_max))
+        .total_memories(instances.saturating_mul(limits.memories_max))
+        .total_tables(instances.saturating_mul(limits.tables_max))
+        .max_core_instances_per_component(limits.core_instances_max)
+        .max_memories_per_component(limits.memories_max)
+        .max_tables_per_component(limits.tables_max)
+        .max_memories_per_module(limits.memories_max)
+        .max_tables_per_module(limits.tables_max)
+        .max_component_instance_size(limits.instance_bytes_max)
+        .max_core_instance_size(limits.instance_bytes_max)
+        .max_memory_size(limits.memory_bytes_max)
+        .table_elements(limits.table_elements_max)
+        .linear_memory_keep_resident(limits.keep_resident_bytes)
+        .table_keep_resident(64 * 1024);
+    // Without it (kernels before 6.7) keeping pages resident costs more than it saves.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Yes);
+    } else {
+        pool.linear_memory_keep_resident(0).table_keep_resident(0);
+    }
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(limits.stack_bytes_max)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_memory64(false)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(32));
+    config
+}
+
+fn ticks(budget: Duration) -> u64 {
+    u64::try_from(budget.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// Moves the epoch on as long as the engine lives.
+fn tick(engine: &wasmtime::Engine) -> io::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new()
+        .name("deadlines".to_owned())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        })?;
+    Ok(())
+}
+
+/// The code in a cache file: none where it is absent, of another layout, or damaged.
+fn cached(path: &Path) -> Option<Vec<u8>> {
+    let mut file = fs::read(path).ok()?;
+    let header = CACHE_MAGIC.len() + HASH_BYTES;
+    let intact = file.len() > header
+        && file.starts_with(CACHE_MAGIC)
+        && file[CACHE_MAGIC.len()..header] == id::sha256(&[&file[header..]]);
+    if !intact {
+        tracing::warn!(path = %path.display(), "a file of compiled code is damaged: compiling again");
+        return None;
+    }
+    file.drain(..header);
+    Some(file)
+}
+
+fn keep(path: &Path, code: &[u8]) -> io::Result<()> {
+    let checksum = id::sha256(&[code]);
+    write_atomically(path, &[CACHE_MAGIC, &checksum, code])
+}
+
+/// Readers see the old file or the whole new one.
+pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_extension(format!("{extension}.{}.new", std::process::id()));
+    let written = (|| {
+        let mut file = fs::File::create(&temporary)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A directory for this user alone.
+fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! What a running guest can reach: log, configuration, store and counters of one attempt, each call counted against
+//! the limits. Invariant: a guest that goes too far is stopped with a `Stop` that says why; it never sees an error.
+
+use std::{any::Any, collections::BTreeMap, sync::Arc};
+
+use thiserror::Error;
+use wasmtime::{Result, format_err};
+
+use crate::{
+    bindings::{config, counters, log, store, wit},
+    limits::Limits,
+};
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Severity of a line that a guest logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Debug, Error)]
+pub enum HostFault {
+    /// The guest's own fault: its call ends as a trap with this cause.
+    #[error("{0}")]
+    Guest(String),
+    /// The host could not do its job: the call has no outcome at all.
+    #[error(transparent)]
+    Host(BoxError),
+}
+
+/// The effects of one attempt, kept by the host until the outcome decides over them.
+pub trait HostCalls: Send + Any {
+    fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]);
+    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault>;
+    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault>;
+    fn store_delete(&mut self, key: &str) -> Result<(), HostFault>;
+    /// In byte order of the keys, those above `after` only.
+    fn store_scan(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, Arc<[u8]>)>, HostFault>;
+    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault>;
+    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault>;
+    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault>;
+    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault>;
+    /// So that the caller gets its own type back.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// Why a guest was stopped.
+#[derive(Debug, Error)]
+pub(crate) enum Stop {
+    #[error("it asked for {wanted} bytes of memory, {max} are allowed (memory-bytes-max)")]
+    Memory { wanted: usize, max: usize },
+    #[error("it asked for a table of {wanted} elements, {max} are allowed (table-elements-max)")]
+    Table { wanted: usize, max: usize },
+    #[error("it logged more than {max} {what} (log-{what}-max)")]
+    Log { what: &'static str, max: usize },
+    #[error("{what} has {bytes} bytes, {max} are allowed ({limit})")]
+    Payload {
+        what: &'static str,
+        bytes: usize,
+        max: usize,
+        limit: &'static str,
+    },
+    #[error("it made more than {max} calls of store and counters (store-ops-max)")]
+    StoreOps { max: usize },
+    #[error("{0}")]
+    Guest(String),
+    #[error("failed to serve a host call: {0}")]
+    Host(BoxError),
+}
+
+impl From<HostFault> for Stop {
+    fn from(fault: HostFault) -> Self {
+        match fault {
+            HostFault::Guest(cause) => Self::Guest(cause),
+            HostFault::Host(error) => Self::Host(error),
+        }
+    }
+}
+
+/// The field by which the SDK's panic hook marks the guest's last words.
+const PANIC_FIELD: &str = "sagahost-panic";
+
+/// Everything that belongs to one instance while it runs.
+pub(crate) struct Guest {
+    pub(crate) host: Box<dyn HostCalls>,
+    config: Arc<BTreeMap<String, String>>,
+    limits: Arc<Limits>,
+    memory_bytes: usize,
+    pub(crate) memory_bytes_peak: usize,
+    log_lines: usize,
+    log_bytes: usize,
+    store_ops: usize,
+    /// The guest's own panic text.
+    pub(crate) panic: Option<String>,
+}
+
+impl Guest {
+    pub(crate) fn new(
+        host: Box<dyn HostCalls>,
+        config: Arc<BTreeMap<String, String>>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        Self {
+            host,
+            config,
+            limits,
+            memory_bytes: 0,
+            memory_bytes_peak: 0,
+            log_lines: 0,
+            log_bytes: 0,
+            store_ops: 0,
+            panic: None,
+        }
+    }
+
+    /// Counts one call of store or counters on `key`.
+    fn operation(&mut self, key: &str) -> Result<()> {
+        let max = self.limits.store_ops_max;
+        self.store_ops += 1;
+        if self.store_ops > max {
+            return stop(Stop::StoreOps { max });
+        }
+        self.within(
+            "the key",
+            key.len(),
+            self.limits.store_key_bytes_max,
+            "store-key-bytes-max",
+        )
+    }
+
+    fn within(
+        &self,
+        what: &'static str,
+        bytes: usize,
+        max: usize,
+        limit: &'static str,
+    ) -> Result<()> {
+        if bytes > max {
+            stop(Stop::Payload {
+                what,
+                bytes,
+                max,
+                limit,
+            })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn stop<T>(why: impl Into<Stop>) -> Result<T> {
+    Err(why.into().into())
+}
+
+fn served<T>(answer: Result<T, HostFault>) -> Result<T> {
+    answer.or_else(stop)
+}
+
+impl wit::Host for Guest {}
+
+impl log::Host for Guest {
+    fn write(
+        &mut self,
+        level: log::Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> Result<()> {
+        let level = match level {
+            log::Level::Trace => Level::Trace,
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
+        };
+        // A panic's text is kept even if the log is full: it is the cause that people look for.
+        if level == Level::Error && fields.iter().any(|(name, _)| name == PANIC_FIELD) {
+            self.panic = Some(cut(&message, self.limits.problem_bytes_max).to_owned());
+        }
+        self.log_lines += 1;
+        self.log_bytes += message.len()
+            + fields
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>();
+        if self.log_lines > self.limits.log_lines_max {
+            return stop(Stop::Log {
+                what: "lines",
+                max: self.limits.log_lines_max,
+            });
+        }
+        if self.log_bytes > self.limits.log_bytes_max {
+            return stop(Stop::Log {
+                what: "bytes",
+                max: self.limits.log_bytes_max,
+            });
+        }
+        self.host.log(level, &message, &fields);
+        Ok(())
+    }
+}
+
+impl config::Host for Guest {
+    fn get(&mut self, key: String) -> Result<Option<String>> {
+        Ok(self.config.get(&key).cloned())
+    }
+
+    fn get_all(&mut self) -> Result<Vec<(String, String)>> {
+        Ok(self
+            .config
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
+    }
+}
+
+impl store::Host for Guest {
+    fn get(&mut self, key: String) -> Result<Option<Vec<u8>>> {
+        self.operation(&key)?;
+        served(self.host.store_get(&key)).map(|value| value.map(|bytes| bytes.to_vec()))
+    }
+
+    fn put(&mut self, key: String, value: Vec<u8>) -> Result<()> {
+        self.operation(&key)?;
+        self.within(
+            "the value",
+            value.len(),
+            self.limits.store_value_bytes_max,
+            "store-value-bytes-max",
+        )?;
+        served(self.host.store_put(&key, value))
+    }
+
+    fn delete(&mut self, key: String) -> Result<()> {
+        self.operation(&key)?;
+        served(self.host.store_delete(&key))
+    }
+
+    fn scan(
+        &mut self,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<Vec<store::Entry>> {
+        self.operation(&prefix)?;
+        let limit = limit.min(self.limits.store_scan_max);
+        let found = served(self.host.store_scan(&prefix, after.as_deref(), limit))?;
+        Ok(found
+            .into_iter()
+            .map(|(key, value)| store::Entry {
+                key,
+                value: value.to_vec(),
+            })
+            .collect())
+    }
+}
+
+impl counters::Host for Guest {
+    fn ensure(&mut self, name: String, initial: i64) -> Result<()> {
+        self.operation(&name)?;
+        served(self.host.counter_ensure(&name, initial))
+    }
+
+    fn take(&mut self, name: String, amount: u64) -> Result<bool> {
+        self.operation(&name)?;
+        served(self.host.counter_take(&name, amount))
+    }
+
+    fn give(&mut self, name: String, amount: u64) -> Result<()> {
+        self.operation(&name)?;
+        served(self.host.counter_give(&name, amount))
+    }
+
+    fn read(&mut self, name: String) -> Result<Option<i64>> {
+        self.operation(&name)?;
+        served(self.host.counter_read(&name))
+    }
+}
+
+impl wasmtime::ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        let wanted = self
+            .memory_bytes
+            .saturating_sub(current)
+            .saturating_add(desired);
+        let max = self.limits.memory_bytes_max;
+        if wanted > max {
+            return stop(Stop::Memory { wanted, max });
+        }
+        self.memory_bytes = wanted;
+        self.memory_bytes_peak = self.memory_bytes_peak.max(wanted);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
+        Err(format_err!("failed to grow memory: {error}"))
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        let max = self.limits.table_elements_max;
+        if desired > max {
+            stop(Stop::Table {
+                wanted: desired,
+                max,
+            })
+        } else {
+            Ok(true)
+        }
+    }
+}
+
+/// The longest start of `text` that has at most `bytes_max` bytes.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}

@@ -1,0 +1,143 @@
+//! Which code serves a participant. Invariant: a registry never changes what it serves; whoever replaces a plugin makes
+//! a new one, and calls in flight keep the code they began with.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use sagahost_saga::id::Participant;
+
+use crate::{
+    admission::{Admitted, Fit, admit_as},
+    call::Plugin,
+    digests::{DigestStore, Stored},
+    engine::Engine,
+    manifest::Manifest,
+    settings::Settings,
+};
+
+/// A snapshot; cloning it shares everything.
+#[derive(Clone)]
+pub struct Registry {
+    serving: BTreeMap<Participant, Arc<Plugin>>,
+    /// Every version in the data directory, newest first.
+    stored: Arc<[Stored]>,
+    shelf: Arc<Shelf>,
+}
+
+/// Loads stored versions when they are asked for.
+struct Shelf {
+    engine: Arc<Engine>,
+    digests: DigestStore,
+    settings: BTreeMap<String, Settings>,
+    /// None: it cannot be loaded; said once.
+    loaded: Mutex<HashMap<Arc<str>, Option<Arc<Plugin>>>>,
+}
+
+/// Who takes a call.
+#[derive(Clone, Debug)]
+pub enum Pick {
+    /// The plugin in the directory.
+    Serving(Arc<Plugin>),
+    /// An older version, because the serving one does not read the saga's data.
+    Stored(Arc<Plugin>),
+    /// The plugin is not in the directory: its events park.
+    Away,
+    /// No version reads these data formats.
+    Unreadable,
+}
+
+impl Registry {
+    pub fn new(
+        admitted: &[Admitted],
+        stored: Vec<Stored>,
+        engine: Arc<Engine>,
+        digests: DigestStore,
+        settings: BTreeMap<String, Settings>,
+    ) -> Self {
+        let serving = admitted
+            .iter()
+            .map(|admitted| (admitted.plugin.name(), admitted.plugin.clone()))
+            .collect();
+        let shelf = Shelf {
+            engine,
+            digests,
+            settings,
+            loaded: Mutex::default(),
+        };
+        Self {
+            serving,
+            stored: stored.into(),
+            shelf: Arc::new(shelf),
+        }
+    }
+
+    pub fn serving(&self) -> impl Iterator<Item = &Arc<Plugin>> {
+        self.serving.values()
+    }
+
+    pub fn plugin(&self, participant: &Participant) -> Option<&Arc<Plugin>> {
+        self.serving.get(participant)
+    }
+
+    /// Manifests of plugins that were admitted before and are away now, newest version of each.
+    pub fn away(&self) -> BTreeMap<Participant, &Manifest> {
+        let mut away = BTreeMap::new();
+        for stored in self.stored.iter() {
+            let name = Participant::new(&stored.manifest.name);
+            if !self.serving.contains_key(&name) {
+                away.entry(name).or_insert(&stored.manifest);
+            }
+        }
+        away
+    }
+
+    /// The code for a call that must read `formats`: the serving one, else the newest stored one that can.
+    /// Loading a stored version the first time takes as long as compiling it.
+    pub fn pick(&self, participant: &Participant, formats: &[u32]) -> Pick {
+        let Some(serving) = self.serving.get(participant) else {
+            return Pick::Away;
+        };
+        if serving.reads(formats) {
+            return Pick::Serving(serving.clone());
+        }
+        self.stored
+            .iter()
+            .filter(|stored| stored.manifest.name == participant.as_str())
+            .filter(|stored| {
+                let read = stored.manifest.formats_read();
+                formats.iter().all(|format| read.contains(format))
+            })
+            .find_map(|stored| self.shelf.load(stored))
+            .map_or(Pick::Unreadable, Pick::Stored)
+    }
+}
+
+impl Shelf {
+    fn load(&self, stored: &Stored) -> Option<Arc<Plugin>> {
+        // Held while compiling: two workers that need the same old version should not compile it twice.
+        let mut loaded = self.loaded.lock();
+        loaded
+            .entry(stored.digest.clone())
+            .or_insert_with(|| self.read(stored))
+            .clone()
+    }
+
+    fn read(&self, stored: &Stored) -> Option<Arc<Plugin>> {
+        let path = self.digests.path(&stored.digest);
+        let bytes = match self.digests.get(&stored.digest) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::error!(%error, "an older version of plugin {} is lost", stored.manifest.name);
+                return None;
+            }
+        };
+        admit_as(bytes, &path, &self.engine, &self.settings, Fit::Lenient)
+            .map(|admitted| admitted.plugin)
+            .map_err(|report| tracing::error!(%report, "an older version of plugin {} is of no use", stored.manifest.name))
+            .ok()
+    }
+}

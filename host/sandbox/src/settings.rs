@@ -1,0 +1,118 @@
+//! The operator's settings for one plugin, against what its manifest declares. Invariant: what a guest reads through
+//! `config` has passed here: declared, of the declared type, and complete.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sagahost_saga::id;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    admission::Fit,
+    manifest::{ConfigType, Manifest},
+    manifest_check::{has_type, type_name},
+    report::{Fault, hint},
+};
+
+/// `[plugin.NAME]` of the configuration, as far as the sandbox is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// What the plugin reads through its `config` import.
+    pub config: BTreeMap<String, Value>,
+    /// What it may do beyond the world `plugin`; the manifest must ask for it, too. (No grant exists yet.)
+    pub grants: Vec<String>,
+}
+
+/// All keys that have a value, scalars as text.
+pub(crate) fn resolve(
+    manifest: &Manifest,
+    settings: &Settings,
+    fit: Fit,
+) -> Result<BTreeMap<String, String>, Vec<Fault>> {
+    let place = |key: &str| format!("configuration, [plugin.{}.config] {key}", manifest.name);
+    let mut faults = Vec::new();
+    if fit == Fit::Exact {
+        for key in settings
+            .config
+            .keys()
+            .filter(|key| !manifest.config.contains_key(*key))
+        {
+            let fix = hint(key, manifest.config.keys().map(String::as_str));
+            faults.push(Fault::new(
+                format!("the plugin has no configuration key `{key}`"),
+                place(key),
+                fix,
+            ));
+        }
+        for grant in settings
+            .grants
+            .iter()
+            .filter(|grant| !manifest.grants.contains(grant))
+        {
+            let what = format!("the plugin does not ask for the grant `{grant}`");
+            faults.push(Fault::new(
+                what,
+                format!("configuration, [plugin.{}] grants", manifest.name),
+                "remove it",
+            ));
+        }
+    }
+    let mut resolved = BTreeMap::new();
+    for (name, key) in &manifest.config {
+        match settings.config.get(name).or(key.default.as_ref()) {
+            Some(value) if has_type(value, key.of) => {
+                resolved.insert(name.clone(), text(value, key.of));
+            }
+            Some(value) => {
+                let what = format!(
+                    "`{name}` must be of type {}, not {value}",
+                    type_name(key.of)
+                );
+                faults.push(Fault::new(
+                    what,
+                    place(name),
+                    doc("correct the value", &key.doc),
+                ));
+            }
+            None if key.required => {
+                let what = format!("`{name}` is required and has no value");
+                let fix = doc(
+                    &format!("add a value of type {}", type_name(key.of)),
+                    &key.doc,
+                );
+                faults.push(Fault::new(what, place(name), fix));
+            }
+            None => {}
+        }
+    }
+    if faults.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(faults)
+    }
+}
+
+fn doc(fix: &str, doc: &str) -> String {
+    if doc.is_empty() {
+        fix.to_owned()
+    } else {
+        format!("{fix} ({doc})")
+    }
+}
+
+fn text(value: &Value, of: ConfigType) -> String {
+    match value {
+        Value::String(text) if of != ConfigType::Json => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Part of a behaviour's identity.
+pub(crate) fn config_hash(config: &BTreeMap<String, String>) -> Arc<str> {
+    let parts: Vec<&[u8]> = config
+        .iter()
+        .flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()])
+        .collect();
+    id::hex(&id::sha256(&parts)[..16]).into()
+}
