@@ -18,7 +18,11 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// An event was taken in. `fused`: it was emitted in the same chain.
-    Event { kind: Kind, key: EventKey, note: EventNote },
+    Event {
+        kind: Kind,
+        key: EventKey,
+        note: EventNote,
+    },
     /// An attempt ended.
     Attempt {
         participant: Participant,
@@ -31,13 +35,34 @@ pub enum What {
         took: Duration,
         version: Arc<str>,
     },
-    Emitted { participant: Option<Participant>, kind: Kind, id: Arc<str> },
+    Emitted {
+        participant: Option<Participant>,
+        kind: Kind,
+        id: Arc<str>,
+    },
     /// Parked, retried later, expired, released: with the reason.
-    Parked { participant: Participant, kind: Kind, why: Arc<str>, until: Option<Time> },
-    Status { to: Status, cause: Arc<str>, detail: Arc<str> },
+    Parked {
+        participant: Participant,
+        kind: Kind,
+        why: Arc<str>,
+        until: Option<Time>,
+    },
+    Status {
+        to: Status,
+        cause: Arc<str>,
+        detail: Arc<str>,
+    },
     /// A person did something.
-    Operator { by: Arc<str>, did: Arc<str>, reason: Arc<str> },
-    DeadLetter { key: Arc<str>, code: Arc<str>, closed: Option<Arc<str>> },
+    Operator {
+        by: Arc<str>,
+        did: Arc<str>,
+        reason: Arc<str>,
+    },
+    DeadLetter {
+        key: Arc<str>,
+        code: Arc<str>,
+        closed: Option<Arc<str>>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,18 +15,36 @@ use crate::{
 pub enum Input {
     /// An event of this saga: from the transport, or emitted by an earlier step of the same chain.
     /// `spilled`: the data hash that this event's key has among the ids that were spilled to rows, where it is there.
-    Received { event: Event, spilled: Option<[u8; 16]> },
+    Received {
+        event: Event,
+        spilled: Option<[u8; 16]>,
+    },
     /// A forward attempt ended.
-    Returned { call: CallRef, by: Behaviour, outcome: Outcome, took: Duration },
+    Returned {
+        call: CallRef,
+        by: Behaviour,
+        outcome: Outcome,
+        took: Duration,
+    },
     /// A compensating attempt ended.
-    Undone { call: CallRef, by: Behaviour, outcome: UndoOutcome, took: Duration },
+    Undone {
+        call: CallRef,
+        by: Behaviour,
+        outcome: UndoOutcome,
+        took: Duration,
+    },
     /// Something of this saga's may be due: retries, delayed events, deadlines, park expiries. The saga looks at its
     /// own durable times; a stale one is ignored. `deadlines`: false after a stall, when queued results come first
     /// (SEMANTICS.md, rule 9): then only retries and delayed emissions fire.
-    Due { deadlines: bool },
+    Due {
+        deadlines: bool,
+    },
     /// A `journal_first` call's `started` is durable: run it now. Also sent after a crash for calls that were started
     /// and whose result is not known (`interrupted`).
-    Started { call: CallRef, interrupted: bool },
+    Started {
+        call: CallRef,
+        interrupted: bool,
+    },
     /// Participants were paused, resumed or admitted: what is parked for them may go on.
     TopologyChanged,
     Operator(Command),
@@ -56,15 +74,34 @@ impl From<&Call> for CallRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
-    Cancel { by: String, reason: String },
+    Cancel {
+        by: String,
+        reason: String,
+    },
     /// Try what is stuck, blocked or waiting for a retry again, now.
-    Retry { by: String },
+    Retry {
+        by: String,
+    },
     /// Declare stuck steps undone by hand (`accept` false), or accept that they stay done (`accept` true).
-    Resolve { by: String, reason: String, accept: bool, participant: Option<Participant> },
+    Resolve {
+        by: String,
+        reason: String,
+        accept: bool,
+        participant: Option<Participant>,
+    },
     /// Run the participant of one open dead letter of this saga again with the letter's event.
-    Redrive { by: String, letter: String, participant: Participant, event: RedrivenEvent },
+    Redrive {
+        by: String,
+        letter: String,
+        participant: Participant,
+        event: RedrivenEvent,
+    },
     /// The letter is closed without running anything.
-    Discard { by: String, letter: String, reason: String },
+    Discard {
+        by: String,
+        letter: String,
+        reason: String,
+    },
 }
 
 /// An event as a dead letter keeps it.
@@ -78,9 +115,15 @@ pub enum Effect {
     /// Publish; fuse with local subscribers when the event belongs to this saga.
     Publish(Publish),
     OpenLetter(Letter),
-    CloseLetter { key: String, how: String },
+    CloseLetter {
+        key: String,
+        how: String,
+    },
     /// Rows of their own for known ids and history entries (oldest first) that no longer fit into the record.
-    Spill { events: Vec<([u8; 16], [u8; 16])>, history: Vec<crate::history::Entry> },
+    Spill {
+        events: Vec<([u8; 16], [u8; 16])>,
+        history: Vec<crate::history::Entry>,
+    },
 }
 
 /// An event to publish. Its source is `sagahost/<app>/<participant>`.
@@ -117,6 +160,9 @@ pub struct Transition {
     pub disposition: Disposition,
     /// For the operator's answer: what the command did, or why it did nothing.
     pub answer: Option<Answer>,
+    /// After `Returned` and `Undone`: the attempt's own writes (store, counters) become part of the chain. False:
+    /// they vanish, as if it had not run (rejected, failed, late, refused).
+    pub keep_writes: bool,
 }
 
 /// What became of the input.
@@ -184,5 +230,9 @@ impl Status {
 
 /// For `Kind`s in messages.
 pub fn kind_list(kinds: &[Kind]) -> String {
-    kinds.iter().map(Kind::as_str).collect::<Vec<_>>().join(", ")
+    kinds
+        .iter()
+        .map(Kind::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

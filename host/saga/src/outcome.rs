@@ -25,7 +25,10 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { code: code.into(), detail: detail.into() }
+        Self {
+            code: code.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -102,9 +105,14 @@ pub enum Outcome {
     Invalid(Problem),
     /// A trap, a deadline, a memory stop, an uncaught error. `uncertain`: a call left the host, so the step may have
     /// happened.
-    Unknown { crash: Crash, uncertain: bool },
+    Unknown {
+        crash: Crash,
+        uncertain: bool,
+    },
     /// No stored version of the plugin reads the data format of this saga's state or undo data.
-    Unreadable { formats: Vec<u32> },
+    Unreadable {
+        formats: Vec<u32>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,10 +192,18 @@ impl Call {
     /// Data formats that the code which takes this call must be able to read.
     pub fn formats(&self) -> Vec<u32> {
         let undo = match &self.undo {
-            Some(UndoCall { evidence: Evidence::Done(saved), .. }) => Some(saved.format),
+            Some(UndoCall {
+                evidence: Evidence::Done(saved),
+                ..
+            }) => Some(saved.format),
             _ => None,
         };
-        let mut formats: Vec<u32> = self.state.iter().map(|saved| saved.format).chain(undo).collect();
+        let mut formats: Vec<u32> = self
+            .state
+            .iter()
+            .map(|saved| saved.format)
+            .chain(undo)
+            .collect();
         formats.sort_unstable();
         formats.dedup();
         formats

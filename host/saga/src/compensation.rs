@@ -1,0 +1,436 @@
+//! The fence and the plan of the undoing (SEMANTICS.md, rules 6, 7, 10). Invariant: a plan is made once; later items
+//! are added to it, none is taken away.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    history::What,
+    id::{Direction, Participant, Time},
+    input::{CallRef, Disposition, Status},
+    mutation::{self, Mutation},
+    on::{Turn, short},
+    outcome::{Behaviour, Call, Cause, Crash, Evidence, Problem, UndoCall, UndoOutcome, Undone},
+    saga::{Phase, Saga},
+    step::{Budget, Stage, Step, backoff},
+    topology::{Retry, Role},
+};
+
+/// One compensation of one step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undoing {
+    pub step: u32,
+    /// 1 for a second compensation, after a late success (race 2).
+    pub ordinal: u32,
+    pub known: Known,
+    pub state: UndoState,
+    pub attempts: u32,
+    pub budget: Budget,
+    pub problem: Option<Problem>,
+}
+
+/// What is known of the step that is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Known {
+    /// Its call left the host before the fence and has not ended.
+    Awaited,
+    Done,
+    Uncertain,
+    NeverRan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum UndoState {
+    Waiting,
+    Running,
+    Retrying {
+        at: Time,
+    },
+    Undone,
+    NothingToUndo,
+    Stuck,
+    /// An operator undid it by hand.
+    ByHand,
+    /// An operator accepts that it stays done.
+    Accepted,
+}
+
+/// Why the fence goes up. `own`: for a reason of this app's own, so that it is announced.
+pub(crate) struct Failure {
+    pub cause: Cause,
+    pub problem: Problem,
+    pub own: bool,
+    /// Whose event goes on in the announcement's trace.
+    pub step: Option<usize>,
+}
+
+impl Undoing {
+    fn of(step: usize, known: Known) -> Self {
+        Self {
+            step: u32::try_from(step).expect("steps are bounded"),
+            ordinal: 0,
+            known,
+            state: UndoState::Waiting,
+            attempts: 0,
+            budget: Budget::default(),
+            problem: None,
+        }
+    }
+    pub fn stuck(&self) -> bool {
+        self.state == UndoState::Stuck
+    }
+    pub fn finished(&self) -> bool {
+        match self.state {
+            UndoState::Undone
+            | UndoState::NothingToUndo
+            | UndoState::ByHand
+            | UndoState::Accepted => true,
+            UndoState::Waiting
+            | UndoState::Running
+            | UndoState::Retrying { .. }
+            | UndoState::Stuck => false,
+        }
+    }
+}
+
+impl Saga {
+    /// From here on forward results are late, and the plan decides what happens.
+    pub(crate) fn fence(&mut self, failure: Failure, turn: &mut Turn<'_>) {
+        let Failure {
+            cause,
+            problem,
+            own,
+            step,
+        } = failure;
+        self.phase = Phase::Compensating;
+        self.note_status(turn.now, Status::Compensating, &cause.code, &cause.detail);
+        self.drop_delayed("dropped: the saga compensates", turn.now);
+        self.needs.clear();
+        self.deadline = None;
+        for index in self.order_of_undoing() {
+            self.plan_step(index);
+        }
+        if own {
+            self.announce(&cause, &problem, step, turn);
+        }
+        self.cause = Some(cause);
+    }
+
+    /// Reverse order of start; what never started would have come last.
+    fn order_of_undoing(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.steps.len()).collect();
+        order.sort_by_key(|index| (self.steps[*index].start.unwrap_or(u32::MAX), *index));
+        if !mutation::on(Mutation::UndoInOrder) {
+            order.reverse();
+        }
+        order
+    }
+
+    fn plan_step(&mut self, index: usize) {
+        let step = &mut self.steps[index];
+        let known = match step.stage {
+            Stage::Done if step.undoable() && !mutation::on(Mutation::ForgetDone) => Known::Done,
+            Stage::Done | Stage::Rejected | Stage::Abandoned => return,
+            Stage::Started { .. } if step.outside => Known::Awaited,
+            Stage::Started { .. }
+            | Stage::Ready
+            | Stage::Early(_)
+            | Stage::Retrying { .. }
+            | Stage::Blocked
+            | Stage::GivenUp => {
+                step.stage = Stage::Abandoned;
+                if step.uncertain {
+                    Known::Uncertain
+                } else {
+                    Known::NeverRan
+                }
+            }
+        };
+        if step.role == Role::Compensable {
+            self.plan.push(Undoing::of(index, known));
+        }
+    }
+
+    /// An event that came behind the fence: its step never runs, and `compensate` hears of it (race 3).
+    pub(crate) fn plan_never_ran(&mut self, step: Step) {
+        let index = self.steps.len();
+        self.steps.push(Step {
+            stage: Stage::Abandoned,
+            ..step
+        });
+        self.insert_undoing(Undoing::of(index, Known::NeverRan));
+    }
+
+    /// What is added later is undone next: it started last.
+    fn insert_undoing(&mut self, undoing: Undoing) {
+        let waiting = |other: &Undoing| other.state == UndoState::Waiting;
+        let place = self
+            .plan
+            .iter()
+            .position(waiting)
+            .unwrap_or(self.plan.len());
+        self.plan.insert(place, undoing);
+    }
+
+    /// The next item of the plan that may run now.
+    pub(crate) fn next_undo(&self) -> Option<usize> {
+        for (index, undoing) in self.plan.iter().enumerate() {
+            match undoing.state {
+                UndoState::Undone
+                | UndoState::NothingToUndo
+                | UndoState::Stuck
+                | UndoState::ByHand
+                | UndoState::Accepted => {}
+                UndoState::Running | UndoState::Retrying { .. } => return None,
+                UndoState::Waiting if undoing.known == Known::Awaited => return None,
+                UndoState::Waiting if self.held_back(undoing.step) => {}
+                UndoState::Waiting => return Some(index),
+            }
+        }
+        None
+    }
+
+    /// A step waits while one that it caused cannot be undone.
+    pub(crate) fn held_back(&self, step: u32) -> bool {
+        self.plan
+            .iter()
+            .filter(|undoing| undoing.stuck())
+            .any(|undoing| self.caused(step, undoing.step))
+    }
+
+    /// Did `cause` lead to `step`, through emissions of this app's own steps?
+    fn caused(&self, cause: u32, step: u32) -> bool {
+        let mut at = step;
+        // An emission's step is always older than the step that it starts: this ends.
+        while let Some(parent) = self.steps[at as usize].cause {
+            if parent == cause {
+                return true;
+            }
+            at = parent;
+        }
+        false
+    }
+
+    pub(crate) fn start_undo(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let undoing = &mut self.plan[index];
+        undoing.attempts +=
+            u32::from(!mutation::on(Mutation::SameAttempt) || undoing.attempts == 0);
+        undoing.state = UndoState::Running;
+        let call = self.undo_call(index, turn.now);
+        turn.call(call);
+    }
+
+    fn undo_call(&self, index: usize, now: Time) -> Call {
+        let undoing = &self.plan[index];
+        let step = &self.steps[undoing.step as usize];
+        let evidence = match (undoing.known, &step.undo) {
+            (Known::Done, Some(undo)) => Evidence::Done(undo.clone()),
+            (Known::NeverRan, _) => Evidence::NeverRan,
+            (Known::Uncertain | Known::Awaited | Known::Done, _) => Evidence::Uncertain,
+        };
+        Call {
+            participant: step.participant.clone(),
+            step_id: step.id(),
+            direction: Direction::Undo,
+            ordinal: undoing.ordinal,
+            attempt: undoing.attempts,
+            idempotency_key: step.key(&self.id, Direction::Undo, undoing.ordinal),
+            event: step.event.clone(),
+            state: self.state_of(&step.participant),
+            undo: Some(UndoCall {
+                evidence,
+                cause: self.cause.clone().expect("a saga with a plan has a cause"),
+                plugin_version: step.by.version.clone(),
+            }),
+            now,
+            journal_first: false,
+        }
+    }
+
+    /// A compensating attempt ended.
+    pub(crate) fn undone(
+        &mut self,
+        call: &CallRef,
+        by: &Behaviour,
+        outcome: UndoOutcome,
+        turn: &mut Turn<'_>,
+    ) -> Disposition {
+        let current = self.plan.iter().position(|undoing| {
+            let step = &self.steps[undoing.step as usize];
+            undoing.state == UndoState::Running
+                && undoing.ordinal == call.ordinal
+                && undoing.attempts == call.attempt
+                && step.participant == call.participant
+                && step.id() == call.step_id
+        });
+        let Some(index) = current else {
+            return Disposition::Nothing("not the current attempt of this compensation");
+        };
+        match outcome {
+            UndoOutcome::Undone(undone) => self.undo_done(index, undone, turn),
+            UndoOutcome::NothingToUndo => self.plan[index].state = UndoState::NothingToUndo,
+            UndoOutcome::Retry(delay) => {
+                self.undo_failed(index, by, delay.problem, delay.after, turn)
+            }
+            UndoOutcome::Unknown {
+                crash: Crash { code, detail },
+            } => {
+                self.undo_failed(index, by, Problem { code, detail }, None, turn);
+            }
+            UndoOutcome::Stuck(problem) => self.undo_stuck(index, problem),
+            UndoOutcome::Unreadable { formats } => self.undo_stuck(index, unreadable(&formats)),
+        }
+        Disposition::Changed
+    }
+
+    fn undo_done(&mut self, index: usize, undone: Undone, turn: &mut Turn<'_>) {
+        if undone.emit.len() > turn.topology.bounds.emissions_per_outcome_max {
+            return self.undo_stuck(index, too_many(undone.emit.len()));
+        }
+        let step = self.plan[index].step as usize;
+        let participant = self.steps[step].participant.clone();
+        turn.keep_writes = true;
+        self.change_state(&participant, undone.state);
+        self.add_notes(undone.attributes);
+        let again = mutation::on(Mutation::UndoTwice) && self.plan[index].attempts == 1;
+        self.plan[index].state = if again {
+            UndoState::Waiting
+        } else {
+            UndoState::Undone
+        };
+        let key = self.steps[step].key(&self.id, Direction::Undo, self.plan[index].ordinal);
+        self.emit(step, &key, undone.emit, true, turn);
+    }
+
+    fn undo_failed(
+        &mut self,
+        index: usize,
+        by: &Behaviour,
+        problem: Problem,
+        after: Option<std::time::Duration>,
+        turn: &Turn<'_>,
+    ) {
+        let undoing = &mut self.plan[index];
+        let step = &self.steps[undoing.step as usize];
+        let retry = undo_retry(step, turn);
+        if undoing.budget.spend(&by.digest, &retry) {
+            return self.undo_stuck(index, problem);
+        }
+        let key = step.key(&self.id, Direction::Undo, undoing.ordinal);
+        let wait =
+            after.unwrap_or_else(|| backoff(&retry, undoing.budget.used, &key, undoing.attempts));
+        let at = turn.now.after(wait);
+        undoing.state = UndoState::Retrying { at };
+        let what = What::Parked {
+            participant: step.participant.clone(),
+            kind: step.event.kind.clone(),
+            why: short(&format!("undo again: {}", problem.code)),
+            until: Some(at),
+        };
+        undoing.problem = Some(problem);
+        self.note(turn.now, what);
+    }
+
+    fn undo_stuck(&mut self, index: usize, problem: Problem) {
+        self.plan[index].state = UndoState::Stuck;
+        self.plan[index].problem = Some(problem);
+    }
+
+    /// The end of a call that had left the host before the fence is known now (race 1).
+    pub(crate) fn resolve_awaited(&mut self, step: usize, known: Option<Known>) {
+        let awaited = |undoing: &&mut Undoing| {
+            undoing.step as usize == step && undoing.known == Known::Awaited
+        };
+        if let Some(undoing) = self.plan.iter_mut().find(awaited) {
+            match known {
+                Some(known) => undoing.known = known,
+                None => {
+                    (undoing.known, undoing.state) = (Known::NeverRan, UndoState::NothingToUndo)
+                }
+            }
+        }
+    }
+
+    /// The success of a step that is being, or was, compensated as uncertain: again, with the real data (race 2).
+    pub(crate) fn undo_again(&mut self, step: usize) {
+        let Some(last) = self
+            .plan
+            .iter()
+            .rposition(|undoing| undoing.step as usize == step)
+        else {
+            return self.insert_undoing(Undoing::of(step, Known::Done));
+        };
+        let undoing = &mut self.plan[last];
+        match undoing.state {
+            UndoState::Waiting => return undoing.known = Known::Done,
+            UndoState::Retrying { .. } | UndoState::Stuck => {
+                undoing.state = UndoState::NothingToUndo
+            }
+            UndoState::Running
+            | UndoState::Undone
+            | UndoState::NothingToUndo
+            | UndoState::ByHand
+            | UndoState::Accepted => {}
+        }
+        let ordinal = undoing.ordinal + 1;
+        let again = Undoing {
+            ordinal,
+            ..Undoing::of(step, Known::Done)
+        };
+        self.plan.insert(last + 1, again);
+    }
+
+    /// Is there nothing left to undo, or that somebody must do about it?
+    pub(crate) fn undoing_over(&self) -> bool {
+        self.plan.iter().all(|undoing| {
+            undoing.finished() || (mutation::on(Mutation::EndWhileStuck) && undoing.stuck())
+        })
+    }
+
+    /// The latest compensation of a step.
+    pub(crate) fn undoing_of(&self, step: usize) -> Option<&Undoing> {
+        self.plan
+            .iter()
+            .filter(|undoing| undoing.step as usize == step)
+            .max_by_key(|undoing| undoing.ordinal)
+    }
+}
+
+pub(crate) fn cause(code: &str, problem: &Problem, participant: Option<&Participant>) -> Cause {
+    let detail = match (problem.code.as_str(), problem.detail.as_str()) {
+        (own, detail) if own == code => detail.to_owned(),
+        (own, "") => own.to_owned(),
+        (own, detail) => format!("{own}: {detail}"),
+    };
+    Cause {
+        code: code.to_owned(),
+        detail,
+        participant: participant.cloned(),
+        event_kind: None,
+    }
+}
+
+pub(crate) fn unreadable(formats: &[u32]) -> Problem {
+    let formats = formats
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    Problem::new(
+        "unreadable",
+        format!("no stored version of the plugin reads data format {formats}"),
+    )
+}
+
+pub(crate) fn too_many(emissions: usize) -> Problem {
+    Problem::new(
+        "too-many-emissions",
+        format!("{emissions} events in one outcome"),
+    )
+}
+
+fn undo_retry(step: &Step, turn: &Turn<'_>) -> Retry {
+    let member = turn.topology.member(&step.participant);
+    member
+        .and_then(|member| member.subscription(&step.event.kind))
+        .map_or_else(Retry::default, |sub| sub.undo_retry)
+}

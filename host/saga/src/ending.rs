@@ -1,0 +1,121 @@
+//! How an app's part of a saga ends (SEMANTICS.md, rule 5). Invariant: a terminal state is entered once, with nothing
+//! under way, and never left.
+
+use std::sync::Arc;
+
+use crate::{
+    id::{Kind, Time},
+    input::Status,
+    on::Turn,
+    saga::{Phase, Saga},
+    step::{Stage, Step},
+    topology::Topology,
+};
+
+impl Saga {
+    /// `progress.finished`: what was taken in before or with it is still worked on.
+    pub(crate) fn finish(&mut self, result: Arc<[u8]>, now: Time) {
+        self.phase = Phase::Finishing;
+        self.result = Some(result);
+        self.deadline = None;
+        self.note_status(now, Status::Finishing, "finished", "");
+    }
+
+    /// A `finish-on` kind: its participants' steps are to be released.
+    pub(crate) fn ask_to_finish(&mut self, kind: &Kind, topology: &Topology) {
+        for member in topology
+            .members
+            .iter()
+            .filter(|member| member.finish_on.contains(kind))
+        {
+            if !self.asked.contains(&member.name) {
+                self.asked.push(member.name.clone());
+            }
+        }
+    }
+
+    /// Would a failure of this step come too late to compensate?
+    pub(crate) fn closing(&self, index: usize) -> bool {
+        self.phase == Phase::Finishing || self.asked.contains(&self.steps[index].participant)
+    }
+
+    /// Says every end that is reached.
+    pub(crate) fn settle(&mut self, turn: &mut Turn<'_>) {
+        match self.phase {
+            Phase::Open => {
+                self.release();
+                if self.released(turn.topology) && self.idle() {
+                    self.end(Phase::Completed, Status::Completed, "released", turn.now);
+                }
+            }
+            Phase::Finishing if self.idle() => {
+                self.end(Phase::Completed, Status::Completed, "finished", turn.now)
+            }
+            Phase::Compensating if !self.tombstone() && self.idle() && self.undoing_over() => {
+                self.end(
+                    Phase::Compensated,
+                    Status::Compensated,
+                    "compensated",
+                    turn.now,
+                );
+            }
+            Phase::Finishing | Phase::Compensating | Phase::Completed | Phase::Compensated => {}
+        }
+    }
+
+    /// Nothing is under way, and nobody is asked for anything.
+    fn idle(&self) -> bool {
+        !self.pending() && self.expected.is_empty() && self.needs.is_empty()
+    }
+
+    /// Participants that were asked to finish let go of their steps when none of theirs is under way.
+    fn release(&mut self) {
+        let busy: Vec<_> = self
+            .steps
+            .iter()
+            .filter(|step| step.pending())
+            .map(|step| step.participant.clone())
+            .collect();
+        for step in &mut self.steps {
+            if self.asked.contains(&step.participant) && !busy.contains(&step.participant) {
+                step.released = true;
+            }
+        }
+    }
+
+    /// Does nothing hold this app's part open any more? A step that could be undone does, and one of a participant
+    /// that finishes sagas itself.
+    fn released(&self, topology: &Topology) -> bool {
+        let finishes = |step: &Step| {
+            topology
+                .member(&step.participant)
+                .is_some_and(|member| member.finishes)
+        };
+        let holds = |step: &Step| {
+            step.stage == Stage::Done && !step.released && (step.undoable() || finishes(step))
+        };
+        self.steps.iter().any(|step| step.released) && !self.steps.iter().any(holds)
+    }
+
+    fn end(&mut self, phase: Phase, status: Status, why: &str, now: Time) {
+        self.drop_delayed("dropped: the saga has ended", now);
+        self.phase = phase;
+        self.ended = Some(now);
+        self.deadline = None;
+        self.note_status(now, status, why, "");
+        self.slim();
+    }
+
+    /// A tombstone needs no payloads: no call will be made again.
+    fn slim(&mut self) {
+        self.states.clear();
+        for step in &mut self.steps {
+            step.event.data = Arc::from([]);
+            step.event.attributes.clear();
+            // That there was something to undo stays known.
+            if let Some(undo) = &mut step.undo {
+                undo.data = Arc::from([]);
+            }
+        }
+    }
+}

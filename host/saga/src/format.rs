@@ -1,0 +1,65 @@
+//! The record as bytes. Invariant: what was ever written is read, or refused by name; it is never guessed at.
+//!
+//! Version 1: the version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both. Whoever
+//! changes a type that is part of `Saga` keeps the old shape here, converts it, and adds a golden file.
+
+use crate::saga::Saga;
+
+const VERSION: u8 = 1;
+const SUM: usize = 8;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    #[error("read a saga record: it is empty")]
+    Empty,
+    #[error(
+        "read a saga record of format {found}: this host reads format {VERSION}; a newer one wrote it"
+    )]
+    Version { found: u8 },
+    #[error("read a saga record: its bytes are corrupt ({what})")]
+    Corrupt { what: String },
+}
+
+impl Saga {
+    pub fn encode(&self) -> Vec<u8> {
+        let record = postcard::to_extend(self, vec![VERSION]);
+        let mut bytes =
+            record.expect("a saga's types have an encoding, and a vector takes all of it");
+        let sum = checksum(&bytes);
+        bytes.extend_from_slice(&sum);
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let corrupt = |what: String| FormatError::Corrupt { what };
+        match bytes.first() {
+            None => return Err(FormatError::Empty),
+            Some(&VERSION) => {}
+            Some(&found) => return Err(FormatError::Version { found }),
+        }
+        let Some((record, sum)) = bytes
+            .split_last_chunk::<SUM>()
+            .filter(|(record, _)| !record.is_empty())
+        else {
+            return Err(corrupt(format!("only {} bytes", bytes.len())));
+        };
+        if checksum(record) != *sum {
+            return Err(corrupt("the checksum differs".to_owned()));
+        }
+        let (saga, rest): (Self, &[u8]) =
+            postcard::take_from_bytes(&record[1..]).map_err(|error| corrupt(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(corrupt(format!("{} bytes too many", rest.len())));
+        }
+        saga.check_references().map_err(corrupt)?;
+        Ok(saga)
+    }
+}
+
+/// FNV-1a, 64 bits: against bytes that changed by accident, not by intent.
+fn checksum(bytes: &[u8]) -> [u8; SUM] {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash.to_be_bytes()
+}

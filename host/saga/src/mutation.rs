@@ -1,0 +1,72 @@
+//! Planted faults, with which the tests show that each invariant can fail. Invariant: outside this crate's own tests
+//! `on` is the constant `false`.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// Attempts are never spent.
+    EndlessAttempts,
+    /// A second compensation of a step has the key of the first.
+    OneKeyForAll,
+    /// The oldest done step is undone first.
+    UndoInOrder,
+    /// A done step is left out of the plan.
+    ForgetDone,
+    /// A step that is undone is undone again.
+    UndoTwice,
+    /// A late event starts a finished saga again.
+    LeaveTerminal,
+    /// A retry's time is not remembered.
+    LoseRetry,
+    /// A known id is taken in again.
+    ForgetSeen,
+    /// Early and waiting events have no bound.
+    ParkWithoutBound,
+    /// All emissions of a call have one id.
+    OneEmittedId,
+    /// A pivot holds nothing.
+    IgnorePivot,
+    /// The end is said while a step is stuck.
+    EndWhileStuck,
+    /// A new attempt has the number of the one before.
+    SameAttempt,
+    /// The same failure is announced on every occasion.
+    AnnounceAgain,
+    /// Seen ids stay in the record.
+    NeverSpill,
+    /// A letter that opens is not remembered by the saga.
+    ForgetLetter,
+    /// A finished saga is kept only as long as if nothing of it were open.
+    ForgetOpenLetters,
+    /// A forward step begins although the saga compensates.
+    ForwardBehindFence,
+}
+
+#[cfg(test)]
+thread_local! {
+    static ON: std::cell::Cell<Option<Mutation>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+pub(crate) fn on(mutation: Mutation) -> bool {
+    ON.get() == Some(mutation)
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn on(_: Mutation) -> bool {
+    false
+}
+
+/// Runs `what` with one fault planted.
+#[cfg(test)]
+pub(crate) fn with<T>(mutation: Mutation, what: impl FnOnce() -> T) -> T {
+    struct Off;
+    impl Drop for Off {
+        fn drop(&mut self) {
+            ON.set(None);
+        }
+    }
+    ON.set(Some(mutation));
+    let _off = Off;
+    what()
+}

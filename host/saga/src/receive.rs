@@ -1,0 +1,461 @@
+//! An event comes in. Invariant: an event id is acted on once; what an event means is decided by its kind, the phase
+//! and the topology, in that order: failure, subscriptions, end.
+
+use crate::{
+    compensation::Failure,
+    event::Event,
+    history::{EventNote, What},
+    id::{Kind, Participant},
+    input::{Disposition, letter_key},
+    mutation::{self, Mutation},
+    on::{Turn, broken},
+    outcome::{Cause, Problem},
+    saga::{Expected, Need, Phase, Saga},
+    step::{Budget, Stage, Step},
+    topology::{Member, Role, Subscription, Topology, When},
+};
+
+/// What became of an event at one subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intake {
+    Taken,
+    /// Behind the fence: `compensate` hears of it.
+    NeverRan,
+    Ignored,
+    /// Over a bound: in a dead letter.
+    Refused,
+}
+
+/// An event on its way in, and the emission that it is, if it is one of this app's own.
+struct Arrival<'e> {
+    event: &'e Event,
+    expected: Option<Expected>,
+    /// An operator sent it again: bounds that guard against floods do not hold it.
+    redriven: bool,
+}
+
+impl Saga {
+    pub(crate) fn receive(
+        &mut self,
+        event: Event,
+        spilled: Option<[u8; 16]>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Disposition, crate::input::Broken> {
+        if event.saga != self.id {
+            return Err(broken(
+                &self.id,
+                format!("event {} belongs to saga {}", event.key, event.saga),
+            ));
+        }
+        let known = self
+            .seen_data(&event.key)
+            .or(spilled)
+            .filter(|_| !mutation::on(Mutation::ForgetSeen));
+        match known {
+            Some(data) if data == event.data_hash() => {
+                return Ok(Disposition::Nothing("the event is known"));
+            }
+            Some(_) => return Ok(self.quarantine(event, turn)),
+            None => {}
+        }
+        if !turn.topology.concerns(&event.kind) {
+            return Ok(Disposition::Nothing("nobody here acts on this kind"));
+        }
+        let expected = self.take_expected(&event);
+        Ok(match self.phase {
+            Phase::Completed | Phase::Compensated => self.after_the_end(event, turn),
+            Phase::Finishing if expected.is_none() => self.after_the_end(event, turn),
+            Phase::Open | Phase::Finishing | Phase::Compensating => self.take(
+                Arrival {
+                    event: &event,
+                    expected,
+                    redriven: false,
+                },
+                turn,
+            ),
+        })
+    }
+
+    fn take(&mut self, arrival: Arrival<'_>, turn: &mut Turn<'_>) -> Disposition {
+        let event = arrival.event;
+        self.seen.push((event.key.hash128(), event.data_hash()));
+        let entry = self.history.len();
+        self.note(turn.now, received(event, EventNote::Ignored));
+        let failure = self.is_failure(event, turn.topology);
+        if failure {
+            self.failed_elsewhere(event, turn);
+        }
+        let topology = turn.topology;
+        let mut intakes = Vec::new();
+        for (member, subscription) in topology.subscribers(&event.kind) {
+            intakes.push(self.take_in(member, subscription, &arrival, turn));
+        }
+        self.ask_to_finish(&event.kind, topology);
+        if let What::Event { note, .. } = &mut self.history[entry].what {
+            *note = match (
+                failure,
+                intakes.contains(&Intake::Taken),
+                event.origin.is_some(),
+            ) {
+                (true, ..) => EventNote::Failure,
+                (_, true, true) => EventNote::TakenIn,
+                (_, true, false) => EventNote::Fused,
+                _ if intakes.contains(&Intake::NeverRan) => EventNote::Late,
+                _ if topology
+                    .members
+                    .iter()
+                    .any(|m| m.finish_on.contains(&event.kind)) =>
+                {
+                    EventNote::TakenIn
+                }
+                _ => EventNote::Ignored,
+            };
+        }
+        self.late += u32::from(intakes.contains(&Intake::NeverRan));
+        Disposition::Changed
+    }
+
+    /// Our own announcement, coming back, is no failure.
+    fn is_failure(&self, event: &Event, topology: &Topology) -> bool {
+        let foreign = self.announced.as_ref() != Some(&event.key);
+        let named = || {
+            topology
+                .members
+                .iter()
+                .any(|member| member.compensate_on.contains(&event.kind))
+        };
+        foreign && (event.kind == topology.saga_failed_kind() || named())
+    }
+
+    /// SEMANTICS.md, rules 7, 8, 14; a second failure is only evidence (race 7).
+    fn failed_elsewhere(&mut self, event: &Event, turn: &mut Turn<'_>) {
+        let problem = announced_problem(event);
+        match self.phase {
+            Phase::Open if self.pivoted() => {
+                self.need("failed-after-pivot", &problem, None, None, turn.now)
+            }
+            Phase::Open => {
+                let detail = format!("{}: {}", problem.code, problem.detail);
+                let cause = Cause {
+                    code: "failure-event".to_owned(),
+                    detail,
+                    participant: None,
+                    event_kind: Some(event.kind.clone()),
+                };
+                self.fence(
+                    Failure {
+                        cause,
+                        problem,
+                        own: false,
+                        step: None,
+                    },
+                    turn,
+                );
+            }
+            Phase::Finishing => self.open_letter(event, None, &after_finish(event), 0, turn),
+            Phase::Compensating | Phase::Completed | Phase::Compensated => {}
+        }
+    }
+
+    fn take_in(
+        &mut self,
+        member: &Member,
+        sub: &Subscription,
+        arrival: &Arrival<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Intake {
+        let compensating = self.phase == Phase::Compensating;
+        let undoing = arrival
+            .expected
+            .as_ref()
+            .is_some_and(|expected| expected.undoing);
+        let intake = match sub.when {
+            When::Compensating if !compensating => Intake::Ignored,
+            When::Compensating | When::Both => Intake::Taken,
+            When::Running if !compensating || mutation::on(Mutation::ForwardBehindFence) => {
+                Intake::Taken
+            }
+            When::Running if undoing || sub.role != Role::Compensable => Intake::Ignored,
+            When::Running => Intake::NeverRan,
+        };
+        if intake == Intake::Ignored {
+            return intake;
+        }
+        if let Some(problem) = self.over_bound(arrival, intake, turn) {
+            self.open_letter(arrival.event, Some(&member.name), &problem, 0, turn);
+            let letter = letter_key(&arrival.event.key, Some(&member.name));
+            self.need(
+                &problem.code,
+                &problem,
+                Some(&member.name),
+                Some(letter.as_str().into()),
+                turn.now,
+            );
+            return Intake::Refused;
+        }
+        if self.start.is_none() {
+            self.begin(&arrival.event.kind, turn);
+        }
+        let step = self.step(member, sub, arrival, turn);
+        if intake == Intake::NeverRan {
+            self.plan_never_ran(step);
+        } else {
+            self.steps.push(step);
+            self.note_away(member, &arrival.event.kind, turn.now);
+        }
+        intake
+    }
+
+    fn begin(&mut self, kind: &Kind, turn: &Turn<'_>) {
+        self.start = Some(kind.clone());
+        if self.phase == Phase::Open && turn.topology.finishes() {
+            self.deadline = turn
+                .topology
+                .bounds
+                .saga_deadline
+                .map(|deadline| turn.now.after(deadline));
+        }
+    }
+
+    fn step(
+        &self,
+        member: &Member,
+        sub: &Subscription,
+        arrival: &Arrival<'_>,
+        turn: &Turn<'_>,
+    ) -> Step {
+        Step {
+            participant: member.name.clone(),
+            event: arrival.event.clone(),
+            role: sub.role,
+            cause: arrival.expected.as_ref().map(|expected| expected.step),
+            stage: Stage::Ready,
+            start: None,
+            attempts: 0,
+            budget: Budget::default(),
+            uncertain: false,
+            outside: false,
+            undo: None,
+            by: crate::outcome::Behaviour::default(),
+            deadline: sub.deadline.map(|deadline| turn.now.after(deadline)),
+            park_until: None,
+            released: false,
+            compensating: self.phase == Phase::Compensating && sub.when != When::Running,
+            problem: None,
+        }
+    }
+
+    /// SEMANTICS.md, rules 11, 13, 16: where a saga stops growing.
+    fn over_bound(
+        &self,
+        arrival: &Arrival<'_>,
+        intake: Intake,
+        turn: &Turn<'_>,
+    ) -> Option<Problem> {
+        let bounds = &turn.topology.bounds;
+        let over = |code: &str, what: &str, max: usize| {
+            Some(Problem::new(code, format!("more than {max} {what}")))
+        };
+        if self.steps.len() >= bounds.steps_per_saga_max {
+            return over(
+                "too-many-steps",
+                "steps in one saga",
+                bounds.steps_per_saga_max,
+            );
+        }
+        let parked = self.steps.iter().filter(|step| step.parked()).count();
+        let full =
+            parked >= bounds.parked_per_saga_max && !mutation::on(Mutation::ParkWithoutBound);
+        if full && intake == Intake::Taken {
+            return over(
+                "parked-overflow",
+                "events of one saga wait",
+                bounds.parked_per_saga_max,
+            );
+        }
+        if arrival.redriven {
+            return None;
+        }
+        if arrival.event.hops > bounds.hops_max {
+            return over(
+                "hop-limit",
+                "events led to this one",
+                bounds.hops_max as usize,
+            );
+        }
+        if self.events_seen() > bounds.events_per_saga_max as u64 {
+            return over(
+                "too-many-events",
+                "events in one saga",
+                bounds.events_per_saga_max,
+            );
+        }
+        None
+    }
+
+    /// SEMANTICS.md, race 12, and rule 8 for failures.
+    fn after_the_end(&mut self, event: Event, turn: &mut Turn<'_>) -> Disposition {
+        let own = self.announced.as_ref() == Some(&event.key);
+        let failed = self.is_failure(&event, turn.topology) && self.phase != Phase::Compensated;
+        let again = self.start.as_ref() == Some(&event.kind);
+        if own
+            || (self.events_seen() >= turn.topology.bounds.events_per_saga_max as u64
+                && !failed
+                && !again)
+        {
+            return Disposition::Nothing("late, without effect");
+        }
+        self.seen.push((event.key.hash128(), event.data_hash()));
+        self.late = self.late.saturating_add(1);
+        self.note(
+            turn.now,
+            received(
+                &event,
+                if failed {
+                    EventNote::Failure
+                } else {
+                    EventNote::Late
+                },
+            ),
+        );
+        if failed {
+            self.open_letter(&event, None, &after_finish(&event), 0, turn);
+        } else if again {
+            let problem = Problem::new(
+                "saga-finished",
+                format!("saga {} is over; this starts it again", self.id),
+            );
+            self.open_letter(&event, None, &problem, 0, turn);
+        }
+        if mutation::on(Mutation::LeaveTerminal) {
+            self.phase = Phase::Open;
+        }
+        Disposition::Changed
+    }
+
+    /// An id of a known event with other data (race 14).
+    fn quarantine(&mut self, event: Event, turn: &mut Turn<'_>) -> Disposition {
+        const KEPT_MAX: usize = 16;
+        let data = event.data_hash();
+        if self.quarantined.contains(&data) || self.letter(&letter_key(&event.key, None)).is_some()
+        {
+            return Disposition::Nothing("the event is in a dead letter");
+        }
+        if self.quarantined.len() < KEPT_MAX {
+            self.quarantined.push(data);
+        }
+        let problem = Problem::new(
+            "event-id-reused",
+            format!("event {} came before with other data", event.key),
+        );
+        self.open_letter(&event, None, &problem, 0, turn);
+        Disposition::Changed
+    }
+
+    fn take_expected(&mut self, event: &Event) -> Option<Expected> {
+        let key = event.key.hash128();
+        let place = self
+            .expected
+            .iter()
+            .position(|expected| expected.key == key)?;
+        Some(self.expected.remove(place))
+    }
+
+    /// A dead letter's event, for the one participant (SEMANTICS.md, rule 12).
+    pub(crate) fn take_redriven(
+        &mut self,
+        event: &Event,
+        member: &Member,
+        sub: &Subscription,
+        turn: &mut Turn<'_>,
+    ) {
+        if !self.knows(&event.key) {
+            self.seen.push((event.key.hash128(), event.data_hash()));
+        }
+        self.take_in(
+            member,
+            sub,
+            &Arrival {
+                event,
+                expected: None,
+                redriven: true,
+            },
+            turn,
+        );
+    }
+
+    /// A person must act; said once for each reason.
+    pub(crate) fn need(
+        &mut self,
+        code: &str,
+        problem: &Problem,
+        participant: Option<&Participant>,
+        letter: Option<std::sync::Arc<str>>,
+        now: crate::id::Time,
+    ) {
+        if self
+            .needs
+            .iter()
+            .any(|need| *need.code == *code && need.letter == letter)
+        {
+            return;
+        }
+        let detail = crate::on::short(&format!("{}: {}", problem.code, problem.detail));
+        self.note_status(now, crate::input::Status::NeedsOperator, code, &detail);
+        self.needs.push(Need {
+            code: code.into(),
+            detail,
+            participant: participant.cloned(),
+            letter,
+        });
+    }
+
+    /// Nothing may be compensated any more (SEMANTICS.md, rule 8).
+    pub(crate) fn pivoted(&self) -> bool {
+        self.steps.iter().any(Step::pivoted) && !mutation::on(Mutation::IgnorePivot)
+    }
+}
+
+fn received(event: &Event, note: EventNote) -> What {
+    What::Event {
+        kind: event.kind.clone(),
+        key: event.key.clone(),
+        note,
+    }
+}
+
+fn after_finish(event: &Event) -> Problem {
+    let problem = announced_problem(event);
+    let detail = format!(
+        "{} came after this app's part was finished: {}",
+        event.kind, problem.code
+    );
+    Problem::new("failed-after-finish", detail)
+}
+
+/// `SagaFailed` says why; another failure kind says it by its name.
+fn announced_problem(event: &Event) -> Problem {
+    #[derive(serde::Deserialize)]
+    struct Announced {
+        app: String,
+        #[serde(default)]
+        participant: Option<String>,
+        code: String,
+        #[serde(default)]
+        detail: String,
+    }
+    match serde_json::from_slice::<Announced>(&event.data) {
+        Ok(Announced {
+            app,
+            participant,
+            code,
+            detail,
+        }) => {
+            let who = participant
+                .map(|participant| format!("/{participant}"))
+                .unwrap_or_default();
+            Problem::new(event.kind.as_str(), format!("{app}{who}: {code}: {detail}"))
+        }
+        Err(_) => Problem::new(event.kind.as_str(), event.key.to_string()),
+    }
+}
