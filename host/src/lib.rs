@@ -4,4 +4,5 @@
 pub mod admin;
 pub mod clock;
 pub mod journal;
+pub mod topic_name;
 pub mod transport;

@@ -1,1 +1,0 @@
-//! Topics as tables of an embedded database.

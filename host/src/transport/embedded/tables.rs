@@ -1,0 +1,216 @@
+//! The tables behind the embedded topics, and how a record lies in them. Invariant: a row of `records` never changes;
+//! it is only ever inserted at its partition's end and deleted at its beginning.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::transport::{Headers, TransportError};
+
+/// Raised with each change of the tables.
+const SCHEMA_VERSION: i64 = 1;
+/// `SAGT`, so that tools tell what the file is.
+const APPLICATION_ID: i64 = 0x5341_4754;
+
+/// `records.id` = partition's id · 2^40 + offset: one integer-keyed tree, each partition a stretch of it.
+const OFFSET_BITS: u32 = 40;
+pub(super) const OFFSET_MAX: i64 = (1 << OFFSET_BITS) - 1;
+
+const SCHEMA: &str = "
+CREATE TABLE topics (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE partitions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so that a topic made anew is another one
+    topic INTEGER NOT NULL REFERENCES topics (id),
+    number INTEGER NOT NULL,
+    first_offset INTEGER NOT NULL DEFAULT 0,
+    next_offset INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (topic, number)
+) STRICT;
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY,  -- partitions.id << 40 | offset
+    timestamp_ms INTEGER NOT NULL,
+    key BLOB,
+    value BLOB,
+    headers BLOB
+) STRICT;
+CREATE TABLE committed (
+    app TEXT NOT NULL,
+    partition_id INTEGER NOT NULL REFERENCES partitions (id),
+    next_offset INTEGER NOT NULL,
+    metadata TEXT NOT NULL,
+    PRIMARY KEY (app, partition_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE claims (
+    app TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE VIEW readable AS
+    SELECT t.name AS topic, p.number AS partition_number, r.id & 0xffffffffff AS record_offset,
+        datetime(r.timestamp_ms / 1000, 'unixepoch') AS at, CAST(r.key AS TEXT) AS key, CAST(r.value AS TEXT) AS value
+    FROM records r JOIN partitions p ON p.id = r.id >> 40 JOIN topics t ON t.id = p.topic;
+";
+
+pub(super) fn record_id(partition_id: i64, offset: i64) -> i64 {
+    (partition_id << OFFSET_BITS) | offset.clamp(0, OFFSET_MAX)
+}
+
+pub(super) fn offset_of(record_id: i64) -> i64 {
+    record_id & OFFSET_MAX
+}
+
+/// Opens the database, making the tables where it is new.
+pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportError> {
+    let failed = |error: rusqlite::Error| explain(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(busy).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    into_wal(&connection, busy).map_err(failed)?;
+    connection
+        .execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;",
+        )
+        .map_err(failed)?;
+    let version = migrate(&mut connection).map_err(failed)?;
+    if version != SCHEMA_VERSION {
+        return Err(TransportError::Refused(format!(
+            "{} has tables of version {version}, this host knows version {SCHEMA_VERSION}: use the newer host that wrote it",
+            path.display()
+        )));
+    }
+    Ok(connection)
+}
+
+/// Two processes may make the same file at once, and the switch does not wait for locks as other statements do.
+fn into_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))
+        {
+            Err(error) if is_busy(&error) && waited < busy => {
+                std::thread::sleep(Duration::from_millis(5));
+                waited += Duration::from_millis(5);
+            }
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Returns the version of the tables.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let version = |connection: &Connection| {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0))
+    };
+    let found: i64 = version(connection)?;
+    if found != 0 {
+        return Ok(found);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if version(&transaction)? == 0 {
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    let made = version(&transaction)?;
+    transaction.commit()?;
+    Ok(made)
+}
+
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+/// What an error of the database means to whoever runs the host.
+pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> TransportError {
+    let at = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => TransportError::Away(format!(
+            "{at} is locked by another process for too long: {error}"
+        )),
+        Some(ErrorCode::DiskFull) => TransportError::Away(format!(
+            "the disk of {at} is full: make room, it goes on by itself"
+        )),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            TransportError::Broken(format!("{at} is corrupt: {error}; restore it from a copy"))
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            TransportError::Refused(format!(
+                "{at} cannot be opened for writing: {error}; check that its directory exists and belongs to this user"
+            ))
+        }
+        _ => TransportError::Broken(format!("{at}: {error}")),
+    }
+}
+
+/// Headers as one blob: (name's length, name, value's length, value)*, lengths as 32 bits little-endian. NULL: none.
+pub(super) fn pack_headers(headers: &Headers) -> Option<Vec<u8>> {
+    if headers.is_empty() {
+        return None;
+    }
+    let length = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 8)
+        .sum();
+    let mut blob = Vec::with_capacity(length);
+    for (name, value) in headers {
+        for part in [name.as_bytes(), value.as_slice()] {
+            blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+            blob.extend_from_slice(part);
+        }
+    }
+    Some(blob)
+}
+
+/// None: the blob is damaged.
+pub(super) fn unpack_headers(blob: Option<&[u8]>) -> Option<Headers> {
+    let mut rest = blob.unwrap_or_default();
+    let mut headers = Headers::new();
+    while !rest.is_empty() {
+        let name = part(&mut rest)?;
+        let value = part(&mut rest)?;
+        headers.push((String::from_utf8(name.to_vec()).ok()?, value.to_vec()));
+    }
+    Some(headers)
+}
+
+fn part<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    let (part, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    *rest = after;
+    Some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_and_damage_is_noticed() {
+        let headers: Headers = vec![
+            ("a".into(), vec![0, 255]),
+            ("a".into(), vec![]),
+            (String::new(), b"x".to_vec()),
+        ];
+        let blob = pack_headers(&headers).expect("headers");
+        assert_eq!(unpack_headers(Some(&blob)), Some(headers));
+        assert_eq!(unpack_headers(Some(&blob[..blob.len() - 1])), None);
+        assert_eq!(unpack_headers(None), Some(vec![]));
+        assert_eq!(pack_headers(&vec![]), None);
+    }
+
+    #[test]
+    fn ids_are_clustered_by_partition() {
+        assert!(record_id(1, OFFSET_MAX) < record_id(2, 0));
+        assert_eq!(offset_of(record_id(7, 123)), 123);
+    }
+}
