@@ -1,0 +1,181 @@
+//! What participants keep (store, counters), who they are, how far topics are read, and the durable mailbox.
+//! Invariant: a participant's keys are told apart from every other's.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sagahost_saga::{
+    id::{Participant, SagaId},
+    input::Command,
+};
+
+use super::{
+    fault::Outcome,
+    format::{from_json, int, json, number, saga_id, time},
+};
+use crate::{
+    journal::{AdmittedRow, BatchNo, Position, QueuedCommand, StoreEntry},
+    transport::Partition,
+};
+
+pub(super) fn get(
+    conn: &Connection,
+    participant: &Participant,
+    key: &str,
+) -> Outcome<Option<Arc<[u8]>>> {
+    let mut statement =
+        conn.prepare_cached("SELECT value FROM store WHERE participant = ?1 AND key = ?2")?;
+    let value = statement.query_row([participant.as_str(), key], |row| {
+        Ok(Arc::from(row.get_ref(0)?.as_blob()?))
+    });
+    Ok(value.optional()?)
+}
+
+/// In byte order, which is SQLite's for text. Keys with one prefix stand together: the first that lacks it is the end.
+pub(super) fn scan(
+    conn: &Connection,
+    participant: &Participant,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Outcome<Vec<StoreEntry>> {
+    let (sql, from) = match after {
+        Some(after) if after >= prefix => (SCAN_ABOVE, after),
+        _ => (SCAN_FROM, prefix),
+    };
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![participant.as_str(), from, int(limit as u64)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key: String = row.get(0)?;
+        if !key.starts_with(prefix) {
+            break;
+        }
+        found.push((
+            key,
+            Arc::from(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?),
+        ));
+    }
+    Ok(found)
+}
+
+const SCAN_FROM: &str =
+    "SELECT key, value FROM store WHERE participant = ?1 AND key >= ?2 ORDER BY key LIMIT ?3";
+const SCAN_ABOVE: &str =
+    "SELECT key, value FROM store WHERE participant = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+
+pub(super) fn counter(
+    conn: &Connection,
+    participant: &Participant,
+    name: &str,
+) -> Outcome<Option<i64>> {
+    let mut statement =
+        conn.prepare_cached("SELECT value FROM counter WHERE participant = ?1 AND name = ?2")?;
+    Ok(statement
+        .query_row([participant.as_str(), name], |row| row.get(0))
+        .optional()?)
+}
+
+pub(super) fn counters(
+    conn: &Connection,
+    participant: Option<&Participant>,
+) -> Outcome<Vec<(Participant, String, i64)>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT participant, name, value FROM counter WHERE ?1 IS NULL OR participant = ?1 ORDER BY participant, name",
+    )?;
+    let rows = statement.query_map([participant.map(Participant::as_str)], |row| {
+        Ok((
+            Participant::from(row.get::<_, String>(0)?),
+            row.get(1)?,
+            row.get(2)?,
+        ))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn positions(conn: &Connection) -> Outcome<BTreeMap<Partition, Position>> {
+    let mut statement = conn
+        .prepare_cached("SELECT topic, number, next, last_offset, last_timestamp FROM position")?;
+    let mut rows = statement.query([])?;
+    let mut positions = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let partition = Partition {
+            topic: row.get(0)?,
+            number: row.get(1)?,
+        };
+        let last = match row.get(3)? {
+            Some(offset) => Some((offset, number(row, 4)?)),
+            None => None,
+        };
+        positions.insert(
+            partition,
+            Position {
+                next: row.get(2)?,
+                last,
+            },
+        );
+    }
+    Ok(positions)
+}
+
+pub(super) fn admitted(conn: &Connection) -> Outcome<Vec<AdmittedRow>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT participant, digest, manifest, admitted, since, serving FROM admitted ORDER BY participant, rowid",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut admitted = Vec::new();
+    while let Some(row) = rows.next()? {
+        admitted.push(AdmittedRow {
+            participant: Participant::from(row.get::<_, String>(0)?),
+            digest: row.get(1)?,
+            manifest: row.get(2)?,
+            admitted: time(row, 3)?,
+            since: BatchNo(number(row, 4)?),
+            serving: row.get(5)?,
+        });
+    }
+    Ok(admitted)
+}
+
+/// One digest of a participant serves at a time.
+pub(super) fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
+    let participant = row.participant.as_str();
+    if row.serving {
+        conn.execute(
+            "UPDATE admitted SET serving = 0 WHERE participant = ?1",
+            [participant],
+        )?;
+    }
+    conn.execute(
+        "INSERT INTO admitted (participant, digest, manifest, admitted, since, serving)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET manifest = excluded.manifest, admitted = excluded.admitted, since = excluded.since,
+                                   serving = excluded.serving",
+        params![participant, row.digest, row.manifest, int(row.admitted.0), int(row.since.0), row.serving],
+    )?;
+    Ok(())
+}
+
+pub(super) fn queue(conn: &Connection, saga: &SagaId, command: &Command) -> Outcome<i64> {
+    conn.execute(
+        "INSERT INTO command (saga, command) VALUES (?1, ?2)",
+        params![saga.as_str(), json(command)?],
+    )?;
+    Ok(conn.last_insert_rowid())
+}
+
+/// In the order in which they were queued.
+pub(super) fn queued(conn: &Connection) -> Outcome<Vec<QueuedCommand>> {
+    let mut statement = conn.prepare_cached("SELECT id, saga, command FROM command ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut queued = Vec::new();
+    while let Some(row) = rows.next()? {
+        let command = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+        queued.push(QueuedCommand {
+            id: row.get(0)?,
+            saga: saga_id(row, 1)?,
+            command: from_json(command, "a queued command")?,
+        });
+    }
+    Ok(queued)
+}
