@@ -1,0 +1,1573 @@
+//! The rules of `host/SEMANTICS.md`, each by its number. Invariant: what a race shows already is not shown again.
+
+use expect_test::expect;
+
+use super::script::{check, play};
+
+#[test]
+fn rule_01_the_main_job() {
+    check(
+        "OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "payment rejects DECLINED; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: rejects DECLINED
+        publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
+        publish PaymentFailed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: rejected
+          cause: rejected (DECLINED: as told)
+    "#]],
+    );
+    check(
+        "inventory rejects EMPTY; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+}
+
+#[test]
+fn rule_02_outcomes() {
+    check(
+        "payment crashes; payment crashes; OrderCreated; wait 1s; wait 1s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: crashes
+        > wait 1s
+        payment.OrderCreated attempt 2: crashes
+        > wait 1s
+        payment.OrderCreated attempt 3: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done, 3 attempts
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "payment always crashes; OrderCreated; wait 1s; wait 1s",
+        expect![[r#"
+        > payment always crashes
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: crashes
+        > wait 1s
+        payment.OrderCreated attempt 2: crashes
+        > wait 1s
+        payment.OrderCreated attempt 3: crashes
+        letter payment.OrderCreated trap
+        publish SagaFailed {"app":"shop","code":"trap","detail":"unreachable","participant":"payment","saga":"o-1"}
+        undo payment.OrderCreated (never-ran): ok
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo, 3 attempts
+          cause: attempts-spent (trap: unreachable)
+          open letter: trap
+    "#]],
+    );
+    check(
+        "payment invalid BAD; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        publish SagaFailed {"app":"shop","code":"BAD","detail":"as told","participant":"payment","saga":"o-1"}
+        undo payment.OrderCreated (never-ran): ok
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo
+          cause: invalid (BAD: as told)
+          open letter: BAD
+    "#]],
+    );
+    check(
+        "with payment outside; payment always uncertain; OrderCreated; wait 1s; wait 1s",
+        expect![[r#"
+        > payment always uncertain
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: journaled first
+        payment.OrderCreated: crashes, uncertain
+        > wait 1s
+        payment.OrderCreated attempt 2: journaled first
+        payment.OrderCreated attempt 2: crashes, uncertain
+        > wait 1s
+        payment.OrderCreated attempt 3: journaled first
+        payment.OrderCreated attempt 3: crashes, uncertain
+        letter payment.OrderCreated trap
+        publish SagaFailed {"app":"shop","code":"trap","detail":"unreachable","participant":"payment","saga":"o-1"}
+        undo payment.OrderCreated (uncertain): ok
+        publish PaymentRefunded
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated, 3 attempts
+          cause: attempts-spent (trap: unreachable)
+          open letter: trap
+    "#]],
+    );
+    check(
+        "with payment outside; payment uncertain; payment rejects DECLINED; OrderCreated; wait 1s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: journaled first
+        payment.OrderCreated: crashes, uncertain
+        > wait 1s
+        payment.OrderCreated attempt 2: journaled first
+        payment.OrderCreated attempt 2: rejects DECLINED
+        publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
+        publish PaymentFailed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: rejected, 2 attempts
+          cause: rejected (DECLINED: as told)
+    "#]],
+    );
+    check(
+        "with payment outside; payment uncertain; OrderCreated; wait 1s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: journaled first
+        payment.OrderCreated: crashes, uncertain
+        > wait 1s
+        payment.OrderCreated attempt 2: journaled first
+        payment.OrderCreated attempt 2: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done, 2 attempts
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with payment outside; payment hangs; OrderCreated; crash; wait 1s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: journaled first
+        payment.OrderCreated: is out
+        > crash
+        > wait 1s
+        payment.OrderCreated attempt 2: journaled first
+        payment.OrderCreated attempt 2: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done, 2 attempts
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_05_how_a_part_ends() {
+    // In apps of their own: payment's step stays compensable until the order is completed.
+    check(
+        "with only payment; OrderCreated; wait 20m; OrderCompleted; SagaFailed",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > wait 20m
+        nothing: nothing is due
+        > OrderCompleted
+        > SagaFailed
+        letter SagaFailed failed-after-finish
+        = completed
+          payment.OrderCreated: done, released
+          late: 1
+          open letter: failed-after-finish
+    "#]],
+    );
+    check(
+        "with only payment; OrderCreated; SagaFailed",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > SagaFailed
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        = compensated
+          payment.OrderCreated: compensated
+          cause: failure-event (SagaFailed: outside/SagaFailed)
+    "#]],
+    );
+    // It subscribes to the kind, too: handled first.
+    check(
+        "with only payment; with payment.OrderCompleted; OrderCreated; payment retries BUSY 1s; OrderCompleted; wait 1s",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > OrderCompleted
+        payment.OrderCompleted: retries BUSY
+        > wait 1s
+        payment.OrderCompleted attempt 2: ok
+        = completed
+          payment.OrderCreated: done, released
+          payment.OrderCompleted: done, 2 attempts, released
+    "#]],
+    );
+    check(
+        "with only payment; with payment.OrderCompleted; OrderCreated; payment invalid BAD; OrderCompleted",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > OrderCompleted
+        payment.OrderCompleted: invalid BAD
+        letter payment.OrderCompleted BAD
+        = completed
+          payment.OrderCreated: done, released
+          payment.OrderCompleted: given-up, released
+          open letter: BAD
+    "#]],
+    );
+    // `finished` waits for what was taken in before or with it.
+    check(
+        "with member mailer OrderCompleted running; mailer retries BUSY 1s; OrderCreated; PaymentProcessed#2; SagaFailed; cancel; wait 1s",
+        expect![[r#"
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: ok
+            publish InventoryUpdated
+            order.InventoryUpdated: ok
+            publish OrderCompleted
+            mailer.OrderCompleted: retries BUSY
+            > PaymentProcessed#2
+            > SagaFailed
+            letter SagaFailed failed-after-finish
+            > cancel
+            answer: no, too late: the saga is finishing
+            > wait 1s
+            mailer.OrderCompleted attempt 2: ok
+            = completed
+              order.OrderCreated: done
+              payment.OrderCreated: done
+              inventory.PaymentProcessed: done
+              order.InventoryUpdated: done
+              mailer.OrderCompleted: done, 2 attempts
+              late: 2
+              open letter: failed-after-finish
+        "#]],
+    );
+    check(
+        "with member mailer OrderCompleted running; mailer rejects NO_ADDRESS; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        mailer.OrderCompleted: rejects NO_ADDRESS
+        letter mailer.OrderCompleted NO_ADDRESS
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+          mailer.OrderCompleted: given-up
+          open letter: NO_ADDRESS
+    "#]],
+    );
+    // Delayed events go when it ends.
+    check(
+        "with payment.OrderCreated emits ReminderDue after 5s; inventory retries BUSY 6s; OrderCreated; wait 5s; wait 1s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > wait 5s
+        publish ReminderDue
+        > wait 1s
+        inventory.PaymentProcessed attempt 2: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done, 2 attempts
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated emits ReminderDue after 5s; inventory retries BUSY 2s; OrderCreated; wait 2s; wait 5s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > wait 2s
+        inventory.PaymentProcessed attempt 2: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        > wait 5s
+        nothing: nothing is due
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done, 2 attempts
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_06_never_ran() {
+    // A declined payment must still cancel an order that was never created.
+    check(
+        "order retries BUSY 5s; OrderCreated; SagaFailed",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: retries BUSY
+        > SagaFailed
+        undo payment.OrderCreated (never-ran): ok
+        undo order.OrderCreated (never-ran): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo
+          cause: failure-event (SagaFailed: outside/SagaFailed)
+    "#]],
+    );
+    // A step that has nothing to undo is not asked.
+    check(
+        "with payment.OrderCreated nothing-to-undo; inventory rejects EMPTY; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+}
+
+#[test]
+fn rule_07_who_announces() {
+    check(
+        "with only payment; payment rejects DECLINED; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: rejects DECLINED
+        publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
+        publish PaymentFailed
+        = compensated
+          payment.OrderCreated: rejected
+          cause: rejected (DECLINED: as told)
+    "#]],
+    );
+    check(
+        "with only payment; OrderCreated; PaymentVoided; SagaFailed={\"saga\":\"o-1\",\"app\":\"stock\",\"participant\":\"inventory\",\"code\":\"EMPTY\",\"detail\":\"none\"}",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > PaymentVoided
+        nothing: nobody here acts on this kind
+        > SagaFailed={"saga":"o-1","app":"stock","participant":"inventory","code":"EMPTY","detail":"none"}
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        = compensated
+          payment.OrderCreated: compensated
+          cause: failure-event (SagaFailed: stock/inventory: EMPTY: none)
+    "#]],
+    );
+    // Its own announcement, coming back, is no second failure, and reaches who listens to it.
+    let mut world = play(
+        "with member pager SagaFailed compensating; payment rejects DECLINED; order undo retries BUSY 5s; OrderCreated",
+    );
+    let announced = world
+        .published
+        .iter()
+        .find(|event| event.kind.as_str() == "SagaFailed")
+        .expect("one")
+        .clone();
+    assert_eq!(&*announced.key.source, "sagahost/shop");
+    assert_eq!(announced.attribute("traceparent"), Some("00-1"));
+    world.log.clear();
+    world.receive(announced);
+    expect![[r#"
+        pager.SagaFailed: ok
+        = compensating
+          order.OrderCreated: compensating
+          payment.OrderCreated: rejected
+          pager.SagaFailed: done
+          cause: rejected (DECLINED: as told)
+    "#]]
+    .assert_eq(&world.report());
+}
+
+#[test]
+fn rule_08_pivot() {
+    let pivot = "with payment.OrderCreated pivot\n";
+    check(
+        &format!(
+            "{pivot} inventory retries BUSY 5s; OrderCreated; cancel; SagaFailed; wait 5s; resolve accept"
+        ),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > cancel
+        answer: no, too late: the pivot step of payment is done, or may be
+        > SagaFailed
+        > wait 5s
+        inventory.PaymentProcessed attempt 2: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        > resolve accept
+        answer: accepted as it is
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done, 2 attempts
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        &format!("{pivot} inventory retries BUSY 5s; OrderCreated; SagaFailed; resolve undone"),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > SagaFailed
+        > resolve undone
+        answer: taken as undone
+        = compensated
+          order.OrderCreated: undone-by-hand
+          payment.OrderCreated: nothing-to-undo
+          inventory.PaymentProcessed: undone-by-hand
+          cause: operator (undone by hand by ann: because)
+    "#]],
+    );
+    check(
+        &format!("{pivot} inventory rejects EMPTY; OrderCreated; retry"),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        letter inventory.PaymentProcessed EMPTY
+        > retry
+        answer: it is tried again
+        letter sagahost/shop/payment/7f5d07fe2b288eaa0e19a079d426e955|inventory closed: retried by ann
+        inventory.PaymentProcessed attempt 2: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done, 2 attempts
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        &format!(
+            "{pivot} inventory always crashes; OrderCreated; wait 1s; wait 1s; wait 20m; inventory never; retry"
+        ),
+        expect![[r#"
+        > inventory always crashes
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: crashes
+        > wait 1s
+        inventory.PaymentProcessed attempt 2: crashes
+        > wait 1s
+        inventory.PaymentProcessed attempt 3: crashes
+        letter inventory.PaymentProcessed trap
+        > wait 20m
+        nothing: nothing is due
+        > inventory never
+        > retry
+        answer: it is tried again
+        letter sagahost/shop/payment/7f5d07fe2b288eaa0e19a079d426e955|inventory closed: retried by ann
+        inventory.PaymentProcessed attempt 4: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done, 4 attempts
+          order.InventoryUpdated: done
+    "#]],
+    );
+    // A pivot that fails before it is done compensates; one that may have happened waits for a person.
+    check(
+        &format!("{pivot} payment rejects DECLINED; OrderCreated"),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: rejects DECLINED
+        publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
+        publish PaymentFailed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: rejected
+          cause: rejected (DECLINED: as told)
+    "#]],
+    );
+    check(
+        &format!(
+            "{pivot} with payment outside; payment always uncertain; OrderCreated; cancel; wait 1s; wait 1s"
+        ),
+        expect![[r#"
+        > payment always uncertain
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: journaled first
+        payment.OrderCreated: crashes, uncertain
+        > cancel
+        answer: no, too late: the pivot step of payment is done, or may be
+        > wait 1s
+        payment.OrderCreated attempt 2: journaled first
+        payment.OrderCreated attempt 2: crashes, uncertain
+        > wait 1s
+        payment.OrderCreated attempt 3: journaled first
+        payment.OrderCreated attempt 3: crashes, uncertain
+        letter payment.OrderCreated trap
+        = needs-operator
+          order.OrderCreated: done
+          payment.OrderCreated: blocked, 3 attempts
+          open letter: trap
+          sagahost sagas retry o-1  # payment could not handle OrderCreated: trap: unreachable
+          sagahost sagas resolve o-1 --accept --participant payment --reason TEXT  # go on without this step
+    "#]],
+    );
+    check(
+        &format!("{pivot} with only payment; OrderCreated; wait 20m"),
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > wait 20m
+        nothing: nothing is due
+        = running
+          payment.OrderCreated: done
+    "#]],
+    );
+    check(
+        &format!(
+            "{pivot} inventory hangs; OrderCreated; wait 20m; return inventory ok; resolve accept"
+        ),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: is out
+        > wait 20m
+        > return inventory ok
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        > resolve accept
+        answer: accepted as it is
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_10_compensation_fails() {
+    let stuck = "inventory retries BUSY 5s; payment undo stuck NO; OrderCreated; cancel\n";
+    check(
+        stuck,
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo inventory.PaymentProcessed (never-ran): ok
+        undo payment.OrderCreated (done): stuck NO
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = needs-operator
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensation-failed
+          inventory.PaymentProcessed: nothing-to-undo
+          cause: cancelled (by ann: because)
+          sagahost sagas retry o-1  # payment could not undo OrderCreated: NO: as told
+          sagahost sagas resolve o-1 --undone --participant payment --reason TEXT  # it was undone by hand
+    "#]],
+    );
+    check(
+        &format!("{stuck} retry"),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo inventory.PaymentProcessed (never-ran): ok
+        undo payment.OrderCreated (done): stuck NO
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > retry
+        answer: it is tried again
+        undo payment.OrderCreated (done) attempt 2: ok
+        publish PaymentRefunded
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: nothing-to-undo
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+    check(
+        &format!("{stuck} resolve undone payment; resolve undone"),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo inventory.PaymentProcessed (never-ran): ok
+        undo payment.OrderCreated (done): stuck NO
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > resolve undone payment
+        answer: taken as undone
+        > resolve undone
+        answer: no, nothing here waits to be resolved
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: undone-by-hand
+          inventory.PaymentProcessed: nothing-to-undo
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+    check(
+        &format!("{stuck} resolve accept"),
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: retries BUSY
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo inventory.PaymentProcessed (never-ran): ok
+        undo payment.OrderCreated (done): stuck NO
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > resolve accept
+        answer: accepted as it is
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: accepted
+          inventory.PaymentProcessed: nothing-to-undo
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+    // Only the steps that caused the stuck one wait.
+    check(
+        "inventory undo stuck NO; order retries BUSY 5s; OrderCreated; wait 5s",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: retries BUSY
+        > wait 5s
+        order.OrderCreated attempt 2: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done, 2 attempts
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with order.InventoryUpdated compensable; order ok; order retries BUSY 5s; inventory undo stuck NO; OrderCreated; cancel; retry",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: retries BUSY
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo order.InventoryUpdated (never-ran): ok
+        undo inventory.PaymentProcessed (done): stuck NO
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > retry
+        answer: it is tried again
+        undo inventory.PaymentProcessed (done) attempt 2: ok
+        publish InventoryReleased
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: compensated
+          order.InventoryUpdated: compensated
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+    check(
+        "inventory rejects EMPTY; payment undo unreadable; OrderCreated; retry",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): unreadable
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > retry
+        answer: it is tried again
+        undo payment.OrderCreated (done) attempt 2: ok
+        publish PaymentRefunded
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+}
+
+#[test]
+fn rule_11_order_is_kept() {
+    let kinds = "with only payment; with payment.A; with payment.B\n";
+    check(
+        &format!("{kinds} payment retries BUSY 5s; A; B; wait 5s"),
+        expect![[r#"
+        > A
+        payment.A: retries BUSY
+        > B
+        > wait 5s
+        payment.A attempt 2: ok
+        payment.B: ok
+        = running
+          payment.A: done, 2 attempts
+          payment.B: done
+    "#]],
+    );
+    check(
+        &format!(
+            "{kinds} with parked-max 2; payment retries BUSY 5s; A; B; A#2; wait 5s; redrive payment"
+        ),
+        expect![[r#"
+        > A
+        payment.A: retries BUSY
+        > B
+        > A#2
+        letter payment.A parked-overflow
+        > wait 5s
+        payment.A attempt 2: ok
+        payment.B: ok
+        > redrive payment
+        answer: payment handles A again
+        letter outside/A#2|payment closed: redriven by ann
+        payment.A: ok
+        = running
+          payment.A: done, 2 attempts
+          payment.B: done
+          payment.A: done
+    "#]],
+    );
+    check(
+        &format!("{kinds} with parked-max 1; payment retries BUSY 5s; A; B; wait 5s; discard"),
+        expect![[r#"
+        > A
+        payment.A: retries BUSY
+        > B
+        letter payment.B parked-overflow
+        > wait 5s
+        payment.A attempt 2: ok
+        > discard
+        answer: discarded
+        letter outside/B|payment closed: discarded by ann: because
+        = running
+          payment.A: done, 2 attempts
+    "#]],
+    );
+    check(
+        &format!("{kinds} payment not-yet; A; B"),
+        expect![[r#"
+        > A
+        payment.A: not yet
+        > B
+        payment.B: ok
+        payment.A attempt 2: ok
+        = running
+          payment.A: done, 2 attempts
+          payment.B: done
+    "#]],
+    );
+    // One that is away blocks only itself.
+    check(
+        "with order.Noted; away payment; OrderCreated; Noted; back payment",
+        expect![[r#"
+        > away payment
+        > OrderCreated
+        order.OrderCreated: ok
+        > Noted
+        order.Noted: ok
+        > back payment
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          order.Noted: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_12_dead_letters_and_policies() {
+    check(
+        "with payment.OrderCreated skip; payment invalid BAD; OrderCreated; redrive payment",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > redrive payment
+        answer: payment handles OrderCreated again
+        letter outside/OrderCreated|payment closed: redriven by ann
+        payment.OrderCreated attempt 2: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done, 2 attempts
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated block; payment invalid BAD; OrderCreated; wait 20m; redrive payment",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > wait 20m
+        nothing: nothing is due
+        > redrive payment
+        answer: payment handles OrderCreated again
+        letter outside/OrderCreated|payment closed: redriven by ann
+        payment.OrderCreated attempt 2: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done, 2 attempts
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated block; payment invalid BAD; payment invalid BAD; OrderCreated; redrive payment; retry",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > redrive payment
+        answer: payment handles OrderCreated again
+        letter outside/OrderCreated|payment closed: redriven by ann
+        payment.OrderCreated attempt 2: invalid BAD
+        letter payment.OrderCreated BAD
+        > retry
+        answer: it is tried again
+        letter outside/OrderCreated|payment closed: retried by ann
+        payment.OrderCreated attempt 3: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done, 3 attempts
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated block; payment invalid BAD; OrderCreated; resolve accept",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > resolve accept
+        answer: accepted as it is
+        = running
+          order.OrderCreated: done
+          payment.OrderCreated: given-up
+          open letter: BAD
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated block; payment invalid BAD; OrderCreated; resolve undone",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > resolve undone
+        answer: taken as undone
+        publish SagaFailed {"app":"shop","code":"operator","detail":"undone by hand by ann: because","participant":null,"saga":"o-1"}
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: undone-by-hand
+          cause: operator (undone by hand by ann: because)
+          open letter: BAD
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated block; payment invalid BAD; OrderCreated; cancel; discard; discard",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo payment.OrderCreated (never-ran): ok
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > discard
+        answer: discarded
+        letter outside/OrderCreated|payment closed: discarded by ann: because
+        > discard
+        answer: no, no open dead letter outside/OrderCreated|payment
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated skip; payment invalid BAD; OrderCreated; redrive cook",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: invalid BAD
+        letter payment.OrderCreated BAD
+        > redrive cook
+        answer: no, no participant cook
+        = running
+          order.OrderCreated: done
+          payment.OrderCreated: given-up
+          open letter: BAD
+    "#]],
+    );
+}
+
+#[test]
+fn rule_13_known_ids_spill() {
+    let world = play(
+        "with inline-max 4; with only payment; with payment.A; A; A#2; A#3; A#4; A#5; A#6; A; A#5; A=other",
+    );
+    assert!(world.saga.has_spilled() && world.saga.spilled_history() > 0);
+    assert!(world.saga.history().len() <= 4);
+    assert_eq!(world.made.len(), 6);
+    expect![[r#"
+        > A
+        nothing: the event is known
+        > A#5
+        nothing: the event is known
+        > A=other
+        letter A event-id-reused"#]]
+    .assert_eq(&world.log[world.log.len() - 6..].join("\n"));
+    let wake = world.saga.wake(&world.topology);
+    assert_eq!(wake.remove_at, None, "an open letter keeps its saga");
+}
+
+#[test]
+fn rule_13_tombstones_go_after_the_retention() {
+    let day = 24 * 3600 * 1000;
+    for (script, days) in [
+        ("OrderCreated", Some(7)),
+        ("cancel", Some(7)),
+        ("OrderCreated; OrderCreated#2", None),
+    ] {
+        let world = play(script);
+        assert_eq!(
+            world
+                .saga
+                .wake(&world.topology)
+                .remove_at
+                .map(|at| (at.0 - 1000) / day),
+            days,
+            "{script}"
+        );
+    }
+    let world = play("with only payment; OrderCreated");
+    assert_eq!(
+        world.saga.wake(&world.topology).remove_at,
+        None,
+        "a step that can be undone keeps its saga"
+    );
+}
+
+#[test]
+fn rule_14_15_compensation_across_apps() {
+    // The default is `running`: what compensation emits starts nothing.
+    check(
+        "with inventory.PaymentRefunded; inventory rejects EMPTY; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+    check(
+        "with member mailer OrderCancelled compensating; with member pager OrderCancelled both; inventory rejects EMPTY; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        mailer.OrderCancelled: ok
+        pager.OrderCancelled: ok
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          mailer.OrderCancelled: done
+          pager.OrderCancelled: done
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+    check(
+        "with member mailer OrderCancelled compensating; mailer always crashes; inventory rejects EMPTY; OrderCreated; wait 1s; wait 1s",
+        expect![[r#"
+        > mailer always crashes
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        mailer.OrderCancelled: crashes
+        > wait 1s
+        mailer.OrderCancelled attempt 2: crashes
+        > wait 1s
+        mailer.OrderCancelled attempt 3: crashes
+        letter mailer.OrderCancelled trap
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          mailer.OrderCancelled: given-up, 3 attempts
+          cause: rejected (EMPTY: as told)
+          open letter: trap
+    "#]],
+    );
+    check(
+        "with member mailer OrderCreated compensating; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "with order compensate-on PaymentFailed; payment rejects DECLINED; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: rejects DECLINED
+        publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
+        publish PaymentFailed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: rejected
+          cause: rejected (DECLINED: as told)
+    "#]],
+    );
+    check(
+        "with only order; with order compensate-on PaymentFailed; OrderCreated; PaymentFailed",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        > PaymentFailed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          cause: failure-event (PaymentFailed: outside/PaymentFailed)
+    "#]],
+    );
+}
+
+#[test]
+fn rule_16_explosion() {
+    check(
+        "with only payment; OrderCreated hops 33; OrderCreated#2; redrive payment",
+        expect![[r#"
+        > OrderCreated hops 33
+        letter payment.OrderCreated hop-limit
+        > OrderCreated#2
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        > redrive payment
+        answer: payment handles OrderCreated again
+        letter outside/OrderCreated|payment closed: redriven by ann
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        = running
+          payment.OrderCreated: done
+          payment.OrderCreated: done
+    "#]],
+    );
+    check(
+        "with only payment; with payment.OrderCreated emits Echo; with payment.Echo; with payment.Echo emits Echo; OrderCreated; cancel",
+        expect![[r#"
+        > OrderCreated
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        payment.Echo: ok
+        publish Echo
+        letter payment.Echo hop-limit
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.Echo (done): ok
+        publish PaymentRefunded
+        undo payment.OrderCreated (done): ok
+        publish PaymentRefunded
+        = compensated
+          payment.OrderCreated: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          payment.Echo: compensated
+          cause: cancelled (by ann: because)
+          open letter: hop-limit
+    "#]],
+    );
+    check(
+        "with only payment; with steps-max 1; with payment.A; A; A#2; resolve accept",
+        expect![[r#"
+        > A
+        payment.A: ok
+        > A#2
+        letter payment.A too-many-steps
+        > resolve accept
+        answer: accepted as it is
+        = running
+          payment.A: done
+          open letter: too-many-steps
+    "#]],
+    );
+    check(
+        "with only payment; with events-max 1; with payment.A; A; A#2",
+        expect![[r#"
+        > A
+        payment.A: ok
+        > A#2
+        letter payment.A too-many-events
+        = needs-operator
+          payment.A: done
+          open letter: too-many-events
+          sagahost dead-letters redrive 'outside/A#2|payment' --participant payment  # too-many-events: too-many-events: more than 1 events in one saga
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated emits One; with payment.OrderCreated emits Two; with emissions-max 2; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        letter payment.OrderCreated too-many-emissions
+        publish SagaFailed {"app":"shop","code":"too-many-emissions","detail":"3 events in one outcome","participant":"payment","saga":"o-1"}
+        undo payment.OrderCreated (never-ran): ok
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo
+          cause: invalid (too-many-emissions: 3 events in one outcome)
+          open letter: too-many-emissions
+    "#]],
+    );
+    // An event for another saga is never fused.
+    check(
+        "with payment.OrderCreated emits OrderCreated for o-2; OrderCreated",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        publish OrderCreated for o-2
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_10_commands_without_anything_to_do() {
+    check(
+        "OrderCreated; retry; resolve accept",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        > retry
+        answer: no, nothing is stuck, blocked or waiting for a retry
+        > resolve accept
+        answer: no, nothing here waits to be resolved
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+    check(
+        "retry",
+        expect![[r#"
+        > retry
+        answer: no, nothing is stuck, blocked or waiting for a retry
+        = waiting
+    "#]],
+    );
+}

@@ -1,0 +1,476 @@
+//! A shop around one saga, as the host would drive it. Invariant: every input and its transition pass one place, where
+//! an observer sees them.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use crate::{
+    Saga,
+    event::Event,
+    id::{Direction, EventKey, Kind, Participant, SagaId, Time},
+    input::{CallRef, Effect, Input, Transition},
+    outcome::{
+        Behaviour, Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection,
+        Saved, StateChange, Undo, UndoOutcome, Undone,
+    },
+    topology::{Bounds, Member, OnDeadLetter, Retry, Role, Subscription, Topology, When},
+};
+
+/// What a call does when it is made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Ok,
+    Rejects(String),
+    Retries(String, Option<Duration>),
+    Crashes {
+        uncertain: bool,
+    },
+    NotYet,
+    Invalid(String),
+    Unreadable,
+    Stuck(String),
+    Nothing,
+    /// The call stays out until the script brings it back.
+    Hangs,
+}
+
+pub struct World {
+    pub saga: Saga,
+    pub topology: Topology,
+    pub now: Time,
+    /// Next answers, by participant and direction; then the standing answer, then `Ok`.
+    pub answers: Vec<(Participant, Direction, VecDeque<Answer>)>,
+    pub always: Vec<(Participant, Direction, Answer)>,
+    pub digests: Vec<(Participant, String)>,
+    pub hanging: Vec<Call>,
+    /// Every call that was ever made.
+    pub made: Vec<Call>,
+    /// Published events, in order.
+    pub published: Vec<Event>,
+    pub letters: Vec<crate::input::Letter>,
+    pub log: Vec<String>,
+    pub spilled: Vec<([u8; 16], [u8; 16])>,
+    /// Extra events that a completed call emits: participant, kind, emission.
+    pub extra: Vec<(Participant, Kind, Emission)>,
+}
+
+pub fn subscription(kind: &str, role: Role) -> Subscription {
+    Subscription {
+        kind: kind.into(),
+        role,
+        when: When::Running,
+        after: Vec::new(),
+        retry: Retry {
+            attempts_max: 3,
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(1),
+        },
+        undo_retry: Retry {
+            attempts_max: 3,
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(1),
+        },
+        deadline: None,
+        park_ttl: Duration::from_secs(60),
+        on_dead_letter: OnDeadLetter::Compensate,
+    }
+}
+
+pub fn member(name: &str, subscriptions: Vec<Subscription>) -> Member {
+    Member {
+        name: name.into(),
+        serving: true,
+        outside_effects: false,
+        subscriptions,
+        compensate_on: Default::default(),
+        finish_on: Default::default(),
+        finishes: false,
+    }
+}
+
+/// order → payment → inventory → order, all in one app.
+pub fn shop() -> Topology {
+    let mut order = member(
+        "order",
+        vec![
+            subscription("OrderCreated", Role::Compensable),
+            subscription("InventoryUpdated", Role::Retriable),
+        ],
+    );
+    order.finishes = true;
+    let mut payment = member(
+        "payment",
+        vec![subscription("OrderCreated", Role::Compensable)],
+    );
+    payment.finish_on.insert("OrderCompleted".into());
+    let mut inventory = member(
+        "inventory",
+        vec![subscription("PaymentProcessed", Role::Compensable)],
+    );
+    inventory.finish_on.insert("OrderCompleted".into());
+    Topology {
+        app: "shop".to_owned(),
+        members: vec![order, payment, inventory],
+        bounds: Bounds {
+            saga_deadline: Some(Duration::from_secs(900)),
+            ..Bounds::default()
+        },
+        saga_failed: None,
+    }
+}
+
+pub fn event(kind: &str, id: &str, data: &str) -> Event {
+    Event {
+        key: EventKey::new("outside", id),
+        saga: SagaId::new("o-1"),
+        kind: kind.into(),
+        time: Time(1),
+        content_type: "application/json".into(),
+        data: data.as_bytes().into(),
+        attributes: vec![("traceparent".to_owned(), "00-1".to_owned())],
+        hops: 0,
+        origin: Some(crate::event::Origin {
+            topic: kind.into(),
+            partition: 0,
+            offset: 1,
+        }),
+    }
+}
+
+pub fn saved(text: &str) -> Saved {
+    Saved {
+        data: text.as_bytes().into(),
+        format: 1,
+    }
+}
+
+pub fn emission(kind: &str) -> Emission {
+    Emission {
+        kind: kind.into(),
+        data: Arc::from(*b"{}"),
+        content_type: None,
+        saga: None,
+        after: None,
+        attributes: Vec::new(),
+    }
+}
+
+impl World {
+    pub fn new(topology: Topology) -> Self {
+        Self {
+            saga: Saga::new("o-1".into(), Time(1000)),
+            topology,
+            now: Time(1000),
+            answers: Vec::new(),
+            always: Vec::new(),
+            digests: Vec::new(),
+            hanging: Vec::new(),
+            made: Vec::new(),
+            published: Vec::new(),
+            letters: Vec::new(),
+            log: Vec::new(),
+            spilled: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    pub fn receive(&mut self, event: Event) -> Transition {
+        let key = event.key.hash128();
+        let spilled = self
+            .spilled
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, data)| *data);
+        self.input(Input::Received { event, spilled })
+    }
+
+    /// As the pipeline does it: on a copy, then the effects in their order, fused events and calls at once.
+    pub fn input(&mut self, input: Input) -> Transition {
+        let mut saga = self.saga.clone();
+        let transition = saga
+            .on(input, &self.topology, self.now)
+            .expect("the core keeps its word");
+        self.saga = saga;
+        if let Some(answer) = &transition.answer {
+            self.log.push(format!(
+                "answer: {}{}",
+                if answer.done { "" } else { "no, " },
+                answer.text
+            ));
+        }
+        for effect in transition.effects.clone() {
+            self.effect(effect);
+        }
+        transition
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Call(call) => self.call(call),
+            Effect::Publish(publish) => {
+                let event = publish.event;
+                let text = String::from_utf8_lossy(&event.data).into_owned();
+                let said = if text == "{}" {
+                    String::new()
+                } else {
+                    format!(" {text}")
+                };
+                let to = if event.saga == self.saga.id {
+                    String::new()
+                } else {
+                    format!(" for {}", event.saga)
+                };
+                self.log.push(format!("publish {}{to}{said}", event.kind));
+                self.published.push(event.clone());
+                if publish.fuse && self.topology.concerns(&event.kind) {
+                    self.receive(event);
+                }
+            }
+            Effect::OpenLetter(letter) => {
+                let who = letter
+                    .participant
+                    .as_ref()
+                    .map(|who| format!("{who}."))
+                    .unwrap_or_default();
+                self.log.push(format!(
+                    "letter {who}{} {}",
+                    letter.event.kind, letter.problem.code
+                ));
+                self.letters.push(letter);
+            }
+            Effect::CloseLetter { key, how } => {
+                self.log.push(format!("letter {key} closed: {how}"))
+            }
+            Effect::Spill { events, .. } => self.spilled.extend(events),
+        }
+    }
+
+    fn call(&mut self, call: Call) {
+        if call.journal_first {
+            self.log.push(format!("{}: journaled first", name(&call)));
+            self.input(Input::Started {
+                call: CallRef::from(&call),
+                interrupted: false,
+            });
+            return;
+        }
+        self.made.push(call.clone());
+        let answer = self.answer(&call);
+        if answer == Answer::Hangs {
+            self.log.push(format!("{}: is out", name(&call)));
+            return self.hanging.push(call);
+        }
+        self.end(&call, &answer);
+    }
+
+    /// The call ends with this answer.
+    pub fn end(&mut self, call: &Call, answer: &Answer) -> Transition {
+        let by = self.behaviour(&call.participant);
+        let took = Duration::from_millis(3);
+        let back = CallRef::from(call);
+        self.log.push(format!("{}: {}", name(call), said(answer)));
+        match call.direction {
+            Direction::Forward => {
+                let outcome = self.outcome(call, answer);
+                self.input(Input::Returned {
+                    call: back,
+                    by,
+                    outcome,
+                    took,
+                })
+            }
+            Direction::Undo => {
+                let outcome = undo_outcome(call, answer);
+                self.input(Input::Undone {
+                    call: back,
+                    by,
+                    outcome,
+                    took,
+                })
+            }
+        }
+    }
+
+    fn answer(&mut self, call: &Call) -> Answer {
+        let of = |who: &Participant, direction: Direction| {
+            *who == call.participant && direction == call.direction
+        };
+        let queued = self
+            .answers
+            .iter_mut()
+            .find(|(who, direction, _)| of(who, *direction));
+        if let Some(answer) = queued.and_then(|(_, _, answers)| answers.pop_front()) {
+            return answer;
+        }
+        let standing = self
+            .always
+            .iter()
+            .find(|(who, direction, _)| of(who, *direction));
+        standing.map_or(Answer::Ok, |(_, _, answer)| answer.clone())
+    }
+
+    pub fn behaviour(&self, participant: &Participant) -> Behaviour {
+        let digest = self
+            .digests
+            .iter()
+            .find(|(who, _)| who == participant)
+            .map_or("d1", |(_, digest)| digest.as_str());
+        Behaviour {
+            digest: digest.into(),
+            config: "c".into(),
+            version: "1.0".into(),
+        }
+    }
+
+    fn outcome(&self, call: &Call, answer: &Answer) -> Outcome {
+        let problem = |code: &str| Problem::new(code, "as told");
+        match answer {
+            Answer::Ok | Answer::Hangs => Outcome::Completed(self.completion(call)),
+            Answer::Rejects(code) => Outcome::Rejected(Rejection {
+                problem: problem(code),
+                emit: failure_kind(&call.participant)
+                    .into_iter()
+                    .map(emission)
+                    .collect(),
+                attributes: Vec::new(),
+            }),
+            Answer::Retries(code, after) => Outcome::Retry(Delay {
+                problem: problem(code),
+                after: *after,
+            }),
+            Answer::Crashes { uncertain } => Outcome::Unknown {
+                crash: Crash {
+                    code: "trap".to_owned(),
+                    detail: "unreachable".to_owned(),
+                },
+                uncertain: *uncertain,
+            },
+            Answer::NotYet | Answer::Nothing => Outcome::NotYet(problem("NOT_YET")),
+            Answer::Invalid(code) | Answer::Stuck(code) => Outcome::Invalid(problem(code)),
+            Answer::Unreadable => Outcome::Unreadable { formats: vec![1] },
+        }
+    }
+
+    fn completion(&self, call: &Call) -> Completion {
+        let (emits, undo): (&[&str], bool) =
+            match (call.participant.as_str(), call.event.kind.as_str()) {
+                ("order", "OrderCreated") => (&[], true),
+                ("order", "InventoryUpdated") => (&["OrderCompleted"], false),
+                ("payment", "OrderCreated") => (&["PaymentProcessed"], true),
+                ("inventory", "PaymentProcessed") => (&["InventoryUpdated"], true),
+                (_, kind) => (&[], kind != "Noted"),
+            };
+        let finished =
+            call.participant.as_str() == "order" && call.event.kind.as_str() == "InventoryUpdated";
+        let mut emit: Vec<Emission> = emits.iter().map(|kind| emission(kind)).collect();
+        let extra = self
+            .extra
+            .iter()
+            .filter(|(who, kind, _)| *who == call.participant && *kind == call.event.kind);
+        emit.extend(extra.map(|(_, _, emission)| emission.clone()));
+        Completion {
+            emit,
+            state: StateChange::Put(saved("state")),
+            undo: if undo {
+                Undo::Data(saved("undo"))
+            } else {
+                Undo::NothingToUndo
+            },
+            progress: if finished {
+                Progress::Finished(Arc::from(*b"ok"))
+            } else {
+                Progress::GoingOn
+            },
+            attributes: Vec::new(),
+        }
+    }
+}
+
+fn failure_kind(participant: &Participant) -> Option<&'static str> {
+    match participant.as_str() {
+        "payment" => Some("PaymentFailed"),
+        "inventory" => Some("InventoryRejected"),
+        _ => None,
+    }
+}
+
+fn undo_outcome(call: &Call, answer: &Answer) -> UndoOutcome {
+    let problem = |code: &str| Problem::new(code, "as told");
+    let emits = match (call.participant.as_str(), call.event.kind.as_str()) {
+        ("order", "OrderCreated") => Some("OrderCancelled"),
+        ("payment", _) => Some("PaymentRefunded"),
+        ("inventory", _) => Some("InventoryReleased"),
+        _ => None,
+    };
+    // There is nothing to take back, but an order that never was is announced as cancelled.
+    let ran = !matches!(
+        call.undo.as_ref().map(|undo| &undo.evidence),
+        Some(crate::outcome::Evidence::NeverRan)
+    );
+    match answer {
+        Answer::Ok | Answer::Hangs if !ran && call.participant.as_str() != "order" => {
+            UndoOutcome::NothingToUndo
+        }
+        Answer::Ok | Answer::Hangs => UndoOutcome::Undone(Undone {
+            emit: emits.into_iter().map(emission).collect(),
+            state: StateChange::Keep,
+            attributes: Vec::new(),
+        }),
+        Answer::Retries(code, after) => UndoOutcome::Retry(Delay {
+            problem: problem(code),
+            after: *after,
+        }),
+        Answer::Crashes { .. } | Answer::NotYet => UndoOutcome::Unknown {
+            crash: Crash {
+                code: "trap".to_owned(),
+                detail: "unreachable".to_owned(),
+            },
+        },
+        Answer::Stuck(code) | Answer::Rejects(code) | Answer::Invalid(code) => {
+            UndoOutcome::Stuck(problem(code))
+        }
+        Answer::Nothing => UndoOutcome::NothingToUndo,
+        Answer::Unreadable => UndoOutcome::Unreadable { formats: vec![1] },
+    }
+}
+
+pub fn name(call: &Call) -> String {
+    let attempt = if call.attempt == 1 {
+        String::new()
+    } else {
+        format!(" attempt {}", call.attempt)
+    };
+    match &call.undo {
+        None => format!("{}.{}{attempt}", call.participant, call.event.kind),
+        Some(undo) => {
+            let evidence = match &undo.evidence {
+                crate::outcome::Evidence::Done(_) => "done",
+                crate::outcome::Evidence::Uncertain => "uncertain",
+                crate::outcome::Evidence::NeverRan => "never-ran",
+            };
+            let again = if call.ordinal == 0 {
+                String::new()
+            } else {
+                format!(" ordinal {}", call.ordinal)
+            };
+            format!(
+                "undo {}.{} ({evidence}){again}{attempt}",
+                call.participant, call.event.kind
+            )
+        }
+    }
+}
+
+fn said(answer: &Answer) -> String {
+    match answer {
+        Answer::Ok | Answer::Hangs => "ok".to_owned(),
+        Answer::Rejects(code) => format!("rejects {code}"),
+        Answer::Retries(code, _) => format!("retries {code}"),
+        Answer::Crashes { uncertain: true } => "crashes, uncertain".to_owned(),
+        Answer::Crashes { uncertain: false } => "crashes".to_owned(),
+        Answer::NotYet => "not yet".to_owned(),
+        Answer::Invalid(code) => format!("invalid {code}"),
+        Answer::Unreadable => "unreadable".to_owned(),
+        Answer::Stuck(code) => format!("stuck {code}"),
+        Answer::Nothing => "nothing to undo".to_owned(),
+    }
+}
