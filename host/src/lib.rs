@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod journal;
 pub mod topic_name;
 pub mod transport;

@@ -15,6 +15,7 @@ use sagahost_saga::{
 };
 
 use super::{KafkaSettings, Limits};
+use crate::topic_name;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -148,7 +149,7 @@ impl TopicSettings {
             of_kind: BTreeMap::new(),
             records: BTreeMap::new(),
             dead_letters: Some(format!("{app}.dead-letters").into()),
-            saga_failed: kebab_case(SAGA_FAILED).into(),
+            saga_failed: topic_name::of_kind(SAGA_FAILED).into(),
             headers: Vec::new(),
         }
     }
@@ -157,7 +158,7 @@ impl TopicSettings {
         match self.of_kind.get(kind) {
             Some(topic) => topic.clone(),
             None if kind.as_str() == SAGA_FAILED => self.saga_failed.clone(),
-            None => kebab_case(kind.as_str()).into(),
+            None => topic_name::of_kind(kind.as_str()).into(),
         }
     }
 
@@ -277,28 +278,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `OrderCreated` → `order-created`, `HTTPCall` → `http-call`; other characters that a topic cannot have become `-`.
-pub fn kebab_case(kind: &str) -> String {
-    let letters: Vec<char> = kind.chars().collect();
-    let mut name = String::with_capacity(kind.len() + 4);
-    for (i, c) in letters.iter().enumerate() {
-        let before = i.checked_sub(1).map(|i| letters[i]);
-        let after = letters.get(i + 1);
-        let begins_word = c.is_uppercase()
-            && before.is_some_and(|b| {
-                b.is_lowercase() || b.is_ascii_digit() || (b.is_uppercase() && after.is_some_and(|a| a.is_lowercase()))
-            });
-        if begins_word {
-            name.push('-');
-        }
-        match c {
-            c if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') => name.push(c.to_ascii_lowercase()),
-            _ => name.push('-'),
-        }
-    }
-    name
-}
-
 /// `order-created` → `OrderCreated`.
 pub fn camel_case(topic: &str) -> String {
     topic
@@ -327,7 +306,5 @@ mod tests {
             assert_eq!(&*topics.topic_of(&Kind::new(kind)), topic);
             assert_eq!(topics.kind_of(topic), Kind::new(kind));
         }
-        assert_eq!(kebab_case("HTTPCallMade"), "http-call-made");
-        assert_eq!(kebab_case("com.acme/Paid"), "com.acme-paid");
     }
 }

@@ -1,0 +1,397 @@
+//! From the file to a `Config`: which fields there are, what they may be, what they are by default. Invariant: every
+//! field is read here, in the order of the reference, and nowhere else.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sagahost_saga::{
+    id::{Kind, Participant},
+    topology::{Bounds, OnDeadLetter},
+};
+use sagahost_sandbox::manifest::{is_kind, is_participant_name};
+use serde_json::Value as Json;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    AdminSettings, Config, EventIdFrom, LogFormat, LogSettings, PipelineSettings, PluginSettings, RecordMapping,
+    RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings,
+    faults::Faults,
+    kafka, limits,
+    reader::{Source, Table, Value, type_of},
+};
+use crate::topic_name;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A record cannot be larger than what a broker is told in 32 bits.
+const BYTES_MAX: usize = 1 << 31;
+
+/// Reads the text of a file that stands at `file`.
+pub fn check(text: &str, file: &Path) -> Result<Config, Faults> {
+    let source = Source::new(text);
+    let (entries, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        match error.span() {
+            Some(at) => source.syntax_fault(at, error.message()),
+            None => source.fault(error.message()),
+        }
+    }
+    let config = root(&source, entries.get_ref(), file);
+    let faults = source.into_faults();
+    if faults.is_empty() { Ok(config) } else { Err(Faults { file: file.to_owned(), faults }) }
+}
+
+/// Every field that exists, for the reference's test: `plugin.NAME.on.KIND.deadline`.
+pub fn field_names() -> Vec<String> {
+    let source = Source::new("");
+    root(&source, &DeTable::new(), Path::new(super::FILE_NAME));
+    let mut names = source.names();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
+    let base = file.parent().unwrap_or(Path::new(""));
+    let mut table = Table::root(source, entries);
+    let app = app_name(&mut table);
+    let plugins_dir = path(&mut table, "plugins", base).unwrap_or_else(|| base.join("plugins"));
+    let data_dir = path(&mut table, "data", base).unwrap_or_else(|| base.join("data"));
+    let plugin_order = plugin_order(&mut table);
+    let kafka = kafka::read(table.table("kafka"), base);
+    let config = Config {
+        file: Some(file.to_owned()),
+        plugins_dir,
+        data_dir,
+        plugin_order,
+        pipeline: pipeline(table.table("pipeline")),
+        bounds: bounds(table.table("saga")),
+        limits: limits::read(table.table("limits")),
+        topics: topics(table.table("topics"), &app),
+        plugins: plugins(table.table("plugin")),
+        admin: admin(table.table("admin"), base),
+        log: log(table.table("log")),
+        app: app.into(),
+        kafka,
+    };
+    fit_together(&table, &config);
+    table.finish();
+    config
+}
+
+/// Faults of two fields that are right by themselves.
+fn fit_together(table: &Table<'_, '_>, config: &Config) {
+    if config.kafka.is_some() && !table.has("app") {
+        table.fault_of_table(
+            "needs app = \"NAME\" with [kafka]: it is the consumer group, and no other app may have it",
+        );
+    }
+    let record = config.pipeline.record_bytes_max;
+    let payload = config.limits.payload_bytes_max;
+    if payload > record {
+        let text = format!("limits.payload-bytes-max ({payload}) is more than pipeline.record-bytes-max ({record})");
+        table.fault_of_table(format_args!("{text}: no record could carry such an event"));
+    }
+    if record > config.pipeline.batch_bytes_max {
+        table.fault_of_table("pipeline.batch-bytes-max must not be less than pipeline.record-bytes-max");
+    }
+    if config.topics.dead_letters.as_ref() == Some(&config.topics.saga_failed) {
+        table.fault_of_table("topics.dead-letters and topics.saga-failed must be different topics");
+    }
+}
+
+fn app_name(table: &mut Table<'_, '_>) -> String {
+    let Some((name, at)) = table.text("app") else { return "sagahost".to_owned() };
+    let fits = (1..=100).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if !fits {
+        table.fault("app", at, "must be 1 to 100 letters, digits, `.`, `_` or `-` (it names the consumer group)");
+    }
+    name
+}
+
+/// Relative to the file.
+fn path(table: &mut Table<'_, '_>, name: &'static str, base: &Path) -> Option<PathBuf> {
+    let (text, at) = table.text(name)?;
+    if text.is_empty() {
+        table.fault(name, at, "must name a path; write \".\" for the directory of this file");
+        return None;
+    }
+    Some(base.join(text))
+}
+
+fn plugin_order(table: &mut Table<'_, '_>) -> Vec<Participant> {
+    let mut order: Vec<Participant> = Vec::new();
+    for (name, at) in table.texts("plugin-order") {
+        if order.iter().any(|known| known.as_str() == name) {
+            table.fault("plugin-order", at, format_args!("`{name}` stands there twice"));
+        } else if is_participant_name(&name) {
+            order.push(Participant::new(name));
+        } else {
+            table.fault("plugin-order", at, format_args!("`{name}` is no name of a plugin"));
+        }
+    }
+    order
+}
+
+fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
+    let d = PipelineSettings::default();
+    let settings = PipelineSettings {
+        workers: table.number("workers", 1..=1024, d.workers),
+        queue_events_max: table.number("queue-events-max", 1..=1_000_000, d.queue_events_max),
+        batch_chains_max: table.number("batch-chains-max", 1..=100_000, d.batch_chains_max),
+        batch_bytes_max: table.number("batch-bytes-max", 64 << 10..=256 << 20, d.batch_bytes_max),
+        batch_wait: table.duration("batch-wait", Duration::ZERO..=10 * SECOND, d.batch_wait),
+        unpublished_batches_max: table.number("unpublished-batches-max", 1..=2, d.unpublished_batches_max),
+        chain_steps_max: table.number("chain-steps-max", 1..=10_000, d.chain_steps_max),
+        cache_bytes_max: table.number("cache-bytes-max", 0..=64 << 30, d.cache_bytes_max),
+        record_bytes_max: table.number("record-bytes-max", 1024..=BYTES_MAX, d.record_bytes_max),
+        position_wait: table.duration("position-wait", 10 * MS..=60 * SECOND, d.position_wait),
+        stall_wait_max: table.duration("stall-wait-max", Duration::ZERO..=24 * HOUR, d.stall_wait_max),
+        due_per_second_max: table.number("due-per-second-max", 1..=1_000_000, d.due_per_second_max),
+        shutdown_deadline: table.duration("shutdown-deadline", 100 * MS..=HOUR, d.shutdown_deadline),
+    };
+    table.finish();
+    settings
+}
+
+fn bounds(mut table: Table<'_, '_>) -> Bounds {
+    let d = Bounds::default();
+    let bounds = Bounds {
+        hops_max: table.number("hops-max", 1..=10_000, d.hops_max),
+        emissions_per_outcome_max: table.number("emissions-per-outcome-max", 1..=10_000, d.emissions_per_outcome_max),
+        steps_per_saga_max: table.number("steps-max", 1..=100_000, d.steps_per_saga_max),
+        events_per_saga_max: table.number("events-max", 1..=10_000_000, d.events_per_saga_max),
+        parked_per_saga_max: table.number("parked-max", 1..=10_000, d.parked_per_saga_max),
+        inline_events_max: table.number("inline-events-max", 1..=10_000, d.inline_events_max),
+        inline_history_max: table.number("inline-history-max", 1..=10_000, d.inline_history_max),
+        saga_deadline: table.duration_or_off("deadline", 10 * MS..=YEAR, d.saga_deadline),
+        retention: table.duration("retention", Duration::ZERO..=10 * YEAR, d.retention),
+    };
+    table.finish();
+    bounds
+}
+
+fn topics(mut table: Table<'_, '_>, app: &str) -> TopicSettings {
+    let mut settings = TopicSettings::of_app(app);
+    if let Some(off) = dead_letters(&mut table) {
+        settings.dead_letters = off;
+    }
+    if let Some(topic) = topic(&mut table, "saga-failed") {
+        settings.saga_failed = topic;
+    }
+    settings.headers = table.texts("headers").into_iter().map(|(name, _)| name.to_lowercase()).collect();
+    kind_topics(&table.table("of-kind"), &mut settings);
+    let records = table.table("records");
+    mapping(records.absent("TOPIC"));
+    for (name, at, child) in records.tables("TOPIC") {
+        check_topic(&records, &name, at, &name);
+        settings.records.insert(name.into(), mapping(child));
+    }
+    table.finish();
+    settings
+}
+
+fn kind_topics(table: &Table<'_, '_>, settings: &mut TopicSettings) {
+    for (kind, at, value) in table.values() {
+        let DeValue::String(name) = value.get_ref() else {
+            table.wrong_type::<()>(&kind, value.span(), "the name of a topic in quotes", value.get_ref());
+            continue;
+        };
+        if !is_kind(&kind) {
+            table.fault(&kind, at, "is no kind of an event: letters, digits and . _ - / : only");
+        } else if kind == SAGA_FAILED {
+            table.fault(&kind, at, "has a field of its own: write saga-failed = \"…\" in [topics]");
+        } else if let Some(other) = settings.of_kind.iter().find(|(_, topic)| ***topic == **name).map(|(kind, _)| kind)
+        {
+            let text = format!("`{name}` is the topic of {other} already: a plain record there would have two kinds");
+            table.fault(&kind, value.span(), text);
+        } else if check_topic(table, &kind, value.span(), name) {
+            settings.of_kind.insert(Kind::new(kind), name.as_ref().into());
+        }
+    }
+}
+
+/// Outer None: not said. Inner None: off.
+fn dead_letters(table: &mut Table<'_, '_>) -> Option<Option<Arc<str>>> {
+    let (text, at) = table.text("dead-letters")?;
+    if text == "off" {
+        return Some(None);
+    }
+    check_topic(table, "dead-letters", at, &text).then(|| Some(text.into()))
+}
+
+fn topic(table: &mut Table<'_, '_>, name: &'static str) -> Option<Arc<str>> {
+    let (text, at) = table.text(name)?;
+    check_topic(table, name, at, &text).then(|| text.into())
+}
+
+fn check_topic(table: &Table<'_, '_>, field: &str, at: Range<usize>, topic: &str) -> bool {
+    match topic_name::check(topic) {
+        Ok(()) => true,
+        Err(why) => {
+            table.fault(field, at, why);
+            false
+        }
+    }
+}
+
+fn mapping(mut table: Table<'_, '_>) -> RecordMapping {
+    let kind = table.text("kind").and_then(|(kind, at)| {
+        if is_kind(&kind) {
+            return Some(Kind::new(kind));
+        }
+        table.fault("kind", at, format_args!("`{kind}` is no kind of an event"));
+        None
+    });
+    let saga_id = table.text("saga-id").and_then(|(text, at)| pointer(&table, "saga-id", text, at));
+    let event_id = table.text("event-id").and_then(|(text, at)| event_id(&table, text, at)).unwrap_or_default();
+    table.finish();
+    RecordMapping { kind, saga_id, event_id }
+}
+
+fn pointer(table: &Table<'_, '_>, name: &str, text: String, at: Range<usize>) -> Option<String> {
+    if text.starts_with('/') {
+        return Some(text);
+    }
+    table.fault(name, at, format_args!("`{text}` is no JSON pointer: write \"/{}\"", text.replace('.', "/")));
+    None
+}
+
+fn event_id(table: &Table<'_, '_>, text: String, at: Range<usize>) -> Option<EventIdFrom> {
+    if let Some(header) = text.strip_prefix("header:") {
+        return Some(EventIdFrom::Header(header.trim().to_lowercase()));
+    }
+    match text.as_str() {
+        "content" => Some(EventIdFrom::Content),
+        "offset" => Some(EventIdFrom::Offset),
+        _ if text.starts_with('/') => Some(EventIdFrom::Pointer(text)),
+        _ => {
+            let ways = "a JSON pointer (\"/eventId\"), \"header:NAME\", \"content\" or \"offset\"";
+            table.fault("event-id", at, format_args!("`{text}` is none of {ways}"));
+            None
+        }
+    }
+}
+
+fn plugins(table: Table<'_, '_>) -> BTreeMap<String, PluginSettings> {
+    plugin(table.absent("NAME"));
+    let mut plugins = BTreeMap::new();
+    for (name, at, child) in table.tables("NAME") {
+        if !is_participant_name(&name) {
+            let text = "is no name of a plugin: lower-case letters, digits and hyphens, a letter first";
+            table.fault(&name, at, text);
+        }
+        plugins.insert(name, plugin(child));
+    }
+    plugins
+}
+
+fn plugin(mut table: Table<'_, '_>) -> PluginSettings {
+    let values = table.table("config");
+    let mut config = serde_json::Map::new();
+    for (key, _, value) in values.values() {
+        if let Some(json) = json(&values, &key, value) {
+            config.insert(key, json);
+        }
+    }
+    let kinds = table.table("on");
+    subscription(kinds.absent("KIND"));
+    let mut on = BTreeMap::new();
+    for (kind, _, child) in kinds.tables("KIND") {
+        on.insert(Kind::new(kind), subscription(child));
+    }
+    table.finish();
+    PluginSettings { config, on }
+}
+
+fn subscription(mut table: Table<'_, '_>) -> SubscriptionSettings {
+    let policies =
+        [("compensate", OnDeadLetter::Compensate), ("block", OnDeadLetter::Block), ("skip", OnDeadLetter::Skip)];
+    let settings = SubscriptionSettings {
+        retry: retry(table.table("retry")),
+        undo_retry: retry(table.table("undo-retry")),
+        deadline: table.duration_maybe("deadline", MS..=YEAR),
+        park_ttl: table.duration_maybe("park-ttl", MS..=YEAR),
+        on_dead_letter: table.choice("on-dead-letter", &policies),
+    };
+    table.finish();
+    settings
+}
+
+fn retry(mut table: Table<'_, '_>) -> RetrySettings {
+    let settings = RetrySettings {
+        attempts_max: table.number_maybe("attempts-max", 1..=1_000_000),
+        base: table.duration_maybe("base", MS..=24 * HOUR),
+        cap: table.duration_maybe("cap", MS..=YEAR),
+    };
+    table.finish();
+    settings
+}
+
+/// As the plugin will read it: JSON.
+fn json(table: &Table<'_, '_>, name: &str, value: &Value<'_>) -> Option<Json> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(Json::from(text.as_ref())),
+        DeValue::Boolean(is) => Some(Json::from(*is)),
+        DeValue::Integer(_) => {
+            let number = super::reader::integer(value.get_ref());
+            if number.is_none() {
+                table.fault(name, value.span(), "does not fit into 64 bits");
+            }
+            number.map(Json::from)
+        }
+        DeValue::Float(float) => {
+            let number = float.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+            if number.is_none() {
+                table.fault(name, value.span(), "must be a finite number");
+            }
+            number.map(Json::Number)
+        }
+        DeValue::Array(items) => {
+            items.iter().map(|item| json(table, name, item)).collect::<Option<_>>().map(Json::Array)
+        }
+        DeValue::Table(entries) => {
+            let fields =
+                entries.iter().map(|(key, value)| Some((key.get_ref().to_string(), json(table, name, value)?)));
+            fields.collect::<Option<_>>().map(Json::Object)
+        }
+        other @ DeValue::Datetime(_) => {
+            table.fault(
+                name,
+                value.span(),
+                format_args!("is {}: put it in quotes, a plugin reads text", type_of(other)),
+            );
+            None
+        }
+    }
+}
+
+fn admin(mut table: Table<'_, '_>, base: &Path) -> AdminSettings {
+    let d = AdminSettings::default();
+    let settings = AdminSettings {
+        socket: path(&mut table, "socket", base),
+        requests_at_once_max: table.number("requests-at-once-max", 1..=10_000, d.requests_at_once_max),
+        request_bytes_max: table.number("request-bytes-max", 1024..=256 << 20, d.request_bytes_max),
+        request_timeout: table.duration("request-timeout", 100 * MS..=HOUR, d.request_timeout),
+    };
+    table.finish();
+    settings
+}
+
+fn log(mut table: Table<'_, '_>) -> LogSettings {
+    let d = LogSettings::default();
+    let settings = LogSettings {
+        format: table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or(d.format),
+        filter: table.text("filter").map_or(d.filter, |(filter, _)| filter),
+    };
+    table.finish();
+    settings
+}

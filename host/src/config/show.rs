@@ -1,0 +1,184 @@
+//! The effective configuration, to be shown. Invariant: it names every field that can be set, and no secret; read
+//! again it means the same (but for the secrets).
+
+use sagahost_saga::topology::OnDeadLetter;
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use super::{
+    Config, EventIdFrom, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings, Start,
+    SubscriptionSettings, TopicSettings, limits, reader::format_duration,
+};
+
+pub fn table(config: &Config) -> Table {
+    let mut all = Table::new();
+    all.insert("app".into(), text(&*config.app));
+    all.insert("plugins".into(), text(config.plugins_dir.display()));
+    all.insert("data".into(), text(config.data_dir.display()));
+    let order = config.plugin_order.iter().map(text).collect();
+    all.insert("plugin-order".into(), Value::Array(order));
+    if let Some(settings) = &config.kafka {
+        all.insert("kafka".into(), kafka(settings));
+    }
+    all.insert("pipeline".into(), pipeline(config));
+    all.insert("saga".into(), saga(config));
+    all.insert("limits".into(), object(limits::fields_of(&config.limits)));
+    all.insert("topics".into(), topics(&config.topics));
+    if !config.plugins.is_empty() {
+        let plugins = config.plugins.iter().map(|(name, settings)| (name.clone(), plugin(settings)));
+        all.insert("plugin".into(), Value::Table(plugins.collect()));
+    }
+    all.insert("admin".into(), admin(config));
+    all.insert("log".into(), log(config));
+    all
+}
+
+fn kafka(settings: &KafkaSettings) -> Value {
+    let start = match settings.start {
+        Start::Earliest => "earliest",
+        Start::Latest => "latest",
+    };
+    let properties = settings.properties.iter().map(|(name, value)| (name.clone(), text(value.shown())));
+    fields([
+        ("bootstrap-servers", text(&settings.bootstrap_servers)),
+        ("start", text(start)),
+        ("create-topics", Value::Boolean(settings.create_topics)),
+        ("partitions", number(settings.partitions)),
+        ("replication", number(settings.replication)),
+        ("properties", Value::Table(properties.collect())),
+    ])
+}
+
+fn pipeline(config: &Config) -> Value {
+    let p = &config.pipeline;
+    fields([
+        ("workers", size(p.workers)),
+        ("queue-events-max", size(p.queue_events_max)),
+        ("batch-chains-max", size(p.batch_chains_max)),
+        ("batch-bytes-max", size(p.batch_bytes_max)),
+        ("batch-wait", text(format_duration(p.batch_wait))),
+        ("unpublished-batches-max", size(p.unpublished_batches_max)),
+        ("chain-steps-max", size(p.chain_steps_max)),
+        ("cache-bytes-max", size(p.cache_bytes_max)),
+        ("record-bytes-max", size(p.record_bytes_max)),
+        ("position-wait", text(format_duration(p.position_wait))),
+        ("stall-wait-max", text(format_duration(p.stall_wait_max))),
+        ("due-per-second-max", number(p.due_per_second_max)),
+        ("shutdown-deadline", text(format_duration(p.shutdown_deadline))),
+    ])
+}
+
+fn saga(config: &Config) -> Value {
+    let b = &config.bounds;
+    fields([
+        ("hops-max", number(b.hops_max)),
+        ("emissions-per-outcome-max", size(b.emissions_per_outcome_max)),
+        ("steps-max", size(b.steps_per_saga_max)),
+        ("events-max", size(b.events_per_saga_max)),
+        ("parked-max", size(b.parked_per_saga_max)),
+        ("inline-events-max", size(b.inline_events_max)),
+        ("inline-history-max", size(b.inline_history_max)),
+        ("deadline", text(b.saga_deadline.map_or_else(|| "off".to_owned(), format_duration))),
+        ("retention", text(format_duration(b.retention))),
+    ])
+}
+
+fn topics(settings: &TopicSettings) -> Value {
+    let of_kind = settings.of_kind.iter().map(|(kind, topic)| (kind.to_string(), text(topic)));
+    let records = settings.records.iter().map(|(topic, mapping)| (topic.to_string(), record(mapping)));
+    fields([
+        ("dead-letters", text(settings.dead_letters.as_deref().unwrap_or("off"))),
+        ("saga-failed", text(&*settings.saga_failed)),
+        ("headers", Value::Array(settings.headers.iter().map(text).collect())),
+        ("of-kind", Value::Table(of_kind.collect())),
+        ("records", Value::Table(records.collect())),
+    ])
+}
+
+fn record(mapping: &RecordMapping) -> Value {
+    let event_id = match &mapping.event_id {
+        EventIdFrom::Content => "content".to_owned(),
+        EventIdFrom::Offset => "offset".to_owned(),
+        EventIdFrom::Pointer(pointer) => pointer.clone(),
+        EventIdFrom::Header(name) => format!("header:{name}"),
+    };
+    let mut table = Table::new();
+    if let Some(kind) = &mapping.kind {
+        table.insert("kind".into(), text(kind));
+    }
+    if let Some(pointer) = &mapping.saga_id {
+        table.insert("saga-id".into(), text(pointer));
+    }
+    table.insert("event-id".into(), text(event_id));
+    Value::Table(table)
+}
+
+fn plugin(settings: &PluginSettings) -> Value {
+    let on = settings.on.iter().map(|(kind, settings)| (kind.to_string(), subscription(settings)));
+    fields([("config", object(settings.config.clone())), ("on", Value::Table(on.collect()))])
+}
+
+fn subscription(settings: &SubscriptionSettings) -> Value {
+    let policy = settings.on_dead_letter.map(|policy| match policy {
+        OnDeadLetter::Compensate => "compensate",
+        OnDeadLetter::Block => "block",
+        OnDeadLetter::Skip => "skip",
+    });
+    let said = [
+        ("deadline", settings.deadline.map(|time| text(format_duration(time)))),
+        ("park-ttl", settings.park_ttl.map(|time| text(format_duration(time)))),
+        ("on-dead-letter", policy.map(text)),
+        ("retry", retry(&settings.retry)),
+        ("undo-retry", retry(&settings.undo_retry)),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
+fn retry(settings: &RetrySettings) -> Option<Value> {
+    let said = [
+        ("attempts-max", settings.attempts_max.map(number)),
+        ("base", settings.base.map(|time| text(format_duration(time)))),
+        ("cap", settings.cap.map(|time| text(format_duration(time)))),
+    ];
+    let said: Vec<_> = said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    (!said.is_empty()).then(|| fields(said))
+}
+
+fn admin(config: &Config) -> Value {
+    let a = &config.admin;
+    let socket = a.socket.as_ref().map(|path| ("socket", text(path.display())));
+    fields(socket.into_iter().chain([
+        ("requests-at-once-max", size(a.requests_at_once_max)),
+        ("request-bytes-max", size(a.request_bytes_max)),
+        ("request-timeout", text(format_duration(a.request_timeout))),
+    ]))
+}
+
+fn log(config: &Config) -> Value {
+    let format = match config.log.format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    fields([("format", text(format)), ("filter", text(&config.log.filter))])
+}
+
+fn fields<'n>(list: impl IntoIterator<Item = (&'n str, Value)>) -> Value {
+    Value::Table(list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn text(value: impl ToString) -> Value {
+    Value::String(value.to_string())
+}
+
+fn number(value: impl Into<i64>) -> Value {
+    Value::Integer(value.into())
+}
+
+fn size(value: usize) -> Value {
+    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// TOML has no null; a plugin's configuration cannot hold one either, since it came from TOML.
+fn object(fields: serde_json::Map<String, Json>) -> Value {
+    Value::try_from(Json::Object(fields)).unwrap_or_else(|_| Value::Table(Table::new()))
+}
