@@ -1,0 +1,448 @@
+//! A running host: its threads, how it begins and how it ends. Invariant: it ends in an order in which nothing that is
+//! journaled can be lost: source, workers, committer, publisher.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use sagahost_saga::{
+    id::SagaId,
+    input::{Answer, Command},
+};
+use tracing::{info, warn};
+
+use crate::{
+    admin::{Live, LiveStatus, OutboxAction},
+    clock::{Clock, SystemClock},
+    codec::Codec,
+    commit::{Committer, Fatal, Outbox, Publisher},
+    config::Config,
+    intake::{Intake, Reader},
+    journal::{
+        BatchNo, Identity, Journal, OutboxBatch, SagaKey, StoredLetter,
+        sqlite::{OpenOptions, SqliteJournal},
+    },
+    letters,
+    mailbox::Item,
+    pipeline::Pipeline,
+    plugins::PluginSet,
+    stage::{BatchBounds, Stage},
+    start::{Beginning, Begun, Decisions},
+    stats::Stats,
+    timers::Timers,
+    transport::{Transport, embedded::EmbeddedTransport, kafka::KafkaTransport},
+};
+
+/// What a host is made of. Tests put decorators around the journal and the transport.
+pub struct Parts {
+    pub config: Config,
+    pub journal: Arc<dyn Journal>,
+    pub transport: Arc<dyn Transport>,
+    pub clock: Arc<dyn Clock>,
+    pub decisions: Decisions,
+    /// Set: give up waiting for the broker.
+    pub stop_requested: Arc<AtomicBool>,
+}
+
+impl Parts {
+    /// Opens the journal (which locks it) and the transport that the configuration names.
+    pub fn open(config: Config) -> Result<Self> {
+        let journal = SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default())
+            .with_context(|| format!("failed to open the journal in {}", config.data_dir.display()))?;
+        let transport = open_transport(&config)?;
+        Ok(Self {
+            journal: Arc::new(journal),
+            transport,
+            clock: Arc::new(SystemClock),
+            decisions: Decisions::default(),
+            stop_requested: Arc::default(),
+            config,
+        })
+    }
+}
+
+pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>> {
+    Ok(match &config.kafka {
+        Some(kafka) => Arc::new(KafkaTransport::new(kafka.clone(), &config.app)?),
+        None => Arc::new(EmbeddedTransport::open(&config.data_dir, &config.app)?),
+    })
+}
+
+/// How a host ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopReport {
+    /// Journaled and not yet published: the next start publishes it.
+    pub unpublished_batches: Vec<BatchNo>,
+    pub unpublished_records: usize,
+    /// Not everything that was read could be journaled within the deadline; it is read again.
+    pub cut_off: bool,
+}
+
+pub struct Host {
+    shared: Arc<Shared>,
+    config: Config,
+    fatal: Receiver<Fatal>,
+    readers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
+    publisher: Option<JoinHandle<()>>,
+    stop: Stops,
+    /// The publisher ends when this is gone and everything is published.
+    batches: Option<Sender<OutboxBatch>>,
+}
+
+#[derive(Clone, Default)]
+struct Stops {
+    reading: Arc<AtomicBool>,
+    committing: Arc<AtomicBool>,
+    publishing: Arc<AtomicBool>,
+}
+
+/// What operators' commands reach.
+struct Shared {
+    pipeline: Arc<Pipeline>,
+    intake: Arc<Intake>,
+    outbox: Arc<Outbox>,
+    transport: Arc<dyn Transport>,
+    journal: Arc<dyn Journal>,
+    identity: Identity,
+    app: String,
+    data: PathBuf,
+}
+
+impl Host {
+    pub fn start(config: Config) -> Result<Self> {
+        Self::start_with(Parts::open(config)?)
+    }
+
+    pub fn start_with(parts: Parts) -> Result<Self> {
+        let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
+        let plugins = PluginSet::load(&config, &*journal, &*clock)?;
+        let wanted = plugins.wanted(&config);
+        let begun = Beginning {
+            app: &config.app,
+            journal: &*journal,
+            transport: &*transport,
+            clock: &*clock,
+            wanted: &wanted,
+            decisions: &decisions,
+            stopped: &|| stop_requested.load(Ordering::Relaxed),
+        }
+        .begin()?;
+        let identity = begun.identity.clone();
+        info!(
+            app = %config.app, journal = %identity.journal, incarnation = %identity.incarnation,
+            batch = identity.last_batch.0, transport = transport.describe(), "started"
+        );
+
+        let settings = config.pipeline.clone();
+        let bounds = BatchBounds {
+            chains_max: settings.batch_chains_max,
+            bytes_max: settings.batch_bytes_max,
+            wait: settings.batch_wait,
+            position_wait: settings.position_wait,
+            unpublished_max: settings.unpublished_batches_max as u64,
+        };
+        let stage = Arc::new(Stage::new(journal.clone(), bounds, settings.cache_bytes_max));
+        stage.restart(identity.last_batch, begun.published, &journal.positions()?, Some(begun.anchor.clone()));
+        let kinds = plugins.kinds();
+        let codec = Codec::new(&config.app, &config.topics, settings.record_bytes_max).with_kinds(&kinds);
+        let pipeline = Arc::new(Pipeline::new(
+            stage,
+            plugins.into_surroundings(&config),
+            codec,
+            config.topics.clone(),
+            settings.clone(),
+            clock,
+            journal.clone(),
+        ));
+        let shared = Arc::new(Shared {
+            pipeline: pipeline.clone(),
+            intake: Arc::new(Intake::default()),
+            outbox: Arc::new(Outbox::default()),
+            transport: transport.clone(),
+            journal: journal.clone(),
+            identity: identity.clone(),
+            app: config.app.to_string(),
+            data: config.data_dir.clone(),
+        });
+        let (fatal_sender, fatal) = unbounded();
+        let stop = Stops::default();
+        let mut host = Self {
+            shared,
+            config,
+            fatal,
+            readers: Vec::new(),
+            workers: Vec::new(),
+            committer: None,
+            publisher: None,
+            stop,
+            batches: None,
+        };
+        host.spawn(begun, &fatal_sender, settings.workers)?;
+        host.resume()?;
+        Ok(host)
+    }
+
+    fn spawn(&mut self, begun: Begun, fatal: &Sender<Fatal>, workers: usize) -> Result<()> {
+        let Shared { pipeline, intake, outbox, transport, identity, .. } = &*self.shared;
+        let (sender, batches) = bounded::<OutboxBatch>(begun.backlog.len() + 16);
+        for batch in begun.backlog {
+            sender.send(batch).expect("the receiver is held");
+        }
+        let publisher = Publisher {
+            pipeline: pipeline.clone(),
+            intake: intake.clone(),
+            sink: begun.sink,
+            batches,
+            identity: identity.clone(),
+            anchor: begun.anchor.clone(),
+            outbox: outbox.clone(),
+            stop: self.stop.publishing.clone(),
+            fatal: fatal.clone(),
+        };
+        self.publisher = Some(named("publisher", move || publisher.run())?);
+        self.await_claim(begun.identity.last_batch);
+        let committer = Committer {
+            pipeline: pipeline.clone(),
+            intake: intake.clone(),
+            publisher: sender.clone(),
+            identity: identity.clone(),
+            anchor: Some(begun.anchor),
+            stop: self.stop.committing.clone(),
+            fatal: fatal.clone(),
+            confirmed: begun.published,
+        };
+        self.batches = Some(sender);
+        self.committer = Some(named("committer", move || committer.run())?);
+        for number in 0..workers.max(1) {
+            let pipeline = pipeline.clone();
+            self.workers.push(named(&format!("worker-{number}"), move || pipeline.work())?);
+        }
+        let reader = Reader::new(
+            pipeline.clone(),
+            intake.clone(),
+            transport.source()?,
+            identity.clone(),
+            self.stop.reading.clone(),
+        );
+        let assignments = begun.assignments;
+        self.readers.push(named("reader", move || reader.run(assignments))?);
+        let timers = Timers {
+            pipeline: pipeline.clone(),
+            intake: intake.clone(),
+            transport: transport.clone(),
+            stop: self.stop.reading.clone(),
+        };
+        self.readers.push(named("timers", move || timers.run())?);
+        Ok(())
+    }
+
+    /// What was journaled before this start goes out before anything runs; a broker that is away, or refuses a row,
+    /// does not keep the host from answering its operator.
+    fn await_claim(&self, last: BatchNo) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let end = Instant::now() + PATIENCE;
+        while self.shared.pipeline.stage.published_batch() < last && Instant::now() < end {
+            if self.shared.outbox.refused().is_some() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What waits in the journal for a host to run: commands given while none did, events parked for a plugin that
+    /// is back, calls whose end is not known.
+    fn resume(&self) -> Result<()> {
+        const PAGE: usize = 1_000;
+        let Shared { pipeline, journal, .. } = &*self.shared;
+        for queued in journal.queued_commands()? {
+            let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None };
+            pipeline.post(&queued.saga, item);
+        }
+        let mut after = SagaKey(0);
+        loop {
+            let parked = journal.parked_sagas(after, PAGE)?;
+            for (key, saga) in &parked {
+                after = *key;
+                pipeline.post(saga, Item::TopologyChanged);
+            }
+            if parked.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Shared with the admin socket and the tests.
+    pub fn live(&self) -> Arc<dyn Live> {
+        self.shared.clone()
+    }
+
+    pub fn journal(&self) -> Arc<dyn Journal> {
+        self.shared.journal.clone()
+    }
+
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        self.shared.transport.clone()
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Why the host has to stop by itself, if it has.
+    pub fn fatal(&self, timeout: Duration) -> Option<Fatal> {
+        self.fatal.recv_timeout(timeout).ok()
+    }
+
+    /// Reads nothing more, finishes what was read, journals and publishes it, and closes the journal: within
+    /// `deadline`.
+    pub fn stop(mut self, deadline: Duration) -> StopReport {
+        let end = Instant::now() + deadline;
+        let Shared { pipeline, journal, .. } = &*self.shared.clone();
+        self.stop.reading.store(true, Ordering::SeqCst);
+        join(self.readers.drain(..));
+        let mut cut_off = false;
+        while !pipeline.stage.drained() {
+            pipeline.stage.urge();
+            if Instant::now() >= end {
+                cut_off = true;
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        while pipeline.stage.unpublished() > 0 && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.end();
+        let published = pipeline.stage.published_batch();
+        if published > journal.identity().confirmed
+            && let Err(error) = journal.confirm(self.shared.identity.epoch, published)
+        {
+            warn!(%error, "failed to confirm what is published; the next start finds it out");
+        }
+        let left = journal.outbox(published, usize::MAX).unwrap_or_default();
+        if let Err(error) = journal.close() {
+            warn!(%error, "failed to close the journal in good order; the next start recovers it");
+        }
+        StopReport {
+            unpublished_records: left.iter().map(|batch| batch.records.len()).sum(),
+            unpublished_batches: left.into_iter().map(|batch| batch.number).collect(),
+            cut_off,
+        }
+    }
+
+    /// Ends as if the process had been killed: nothing is finished, nothing is written any more.
+    pub fn abort(mut self) {
+        self.stop.reading.store(true, Ordering::SeqCst);
+        self.end();
+        join(self.readers.drain(..));
+    }
+
+    fn end(&mut self) {
+        let pipeline = &self.shared.pipeline;
+        self.stop.committing.store(true, Ordering::SeqCst);
+        self.stop.publishing.store(true, Ordering::SeqCst);
+        self.stop.reading.store(true, Ordering::SeqCst);
+        pipeline.stopping.store(true, Ordering::SeqCst);
+        pipeline.stage.close();
+        pipeline.mailboxes.close();
+        drop(self.batches.take());
+        join(self.workers.drain(..));
+        join(self.committer.take().into_iter());
+        join(self.publisher.take().into_iter());
+    }
+}
+
+fn named(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("failed to start thread {name}"))
+}
+
+fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the host panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn ask(&self, saga: &SagaId, item: impl FnOnce(crate::stage::Reply) -> Item) -> Result<Answer, String> {
+        const PATIENCE: Duration = Duration::from_secs(25);
+        let (reply, answer) = bounded(1);
+        self.pipeline.post(saga, item(reply));
+        answer
+            .recv_timeout(PATIENCE)
+            .map_err(|_| "the host could not journal it in time; look at `sagahost status`".to_owned())?
+    }
+}
+
+impl Live for Shared {
+    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, String> {
+        self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply) })
+    }
+
+    fn outbox(&self, action: OutboxAction) -> Result<Answer, String> {
+        let done = match action {
+            OutboxAction::Retry => self.outbox.retry(),
+            OutboxAction::Skip { batch, index, by, reason } => {
+                let refused = self.outbox.refused().is_some_and(|row| row.batch == batch && row.index == index);
+                if !refused {
+                    return Err(format!("row {index} of batch {} is not refused", batch.0));
+                }
+                let reason = format!("{by}: {reason}");
+                self.journal
+                    .skip_outbox_row(self.identity.epoch, batch, index, &reason)
+                    .map_err(|error| error.to_string())?;
+                self.outbox.skip(batch, index, &reason)
+            }
+        };
+        let text = if done { "publication goes on" } else { "no outbox row is refused" };
+        Ok(Answer { done, text: text.to_owned() })
+    }
+
+    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String> {
+        let record = letters::record_of(&letter);
+        let decoded = self.pipeline.codec.decode(&record);
+        let event = decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
+        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter, reply })
+    }
+
+    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String> {
+        let (reply, answer) = bounded(1);
+        self.pipeline.close_letter(&letter.key, format!("discarded by {by}: {reason}"), reply);
+        answer.recv_timeout(Duration::from_secs(25)).map_err(|_| "the host could not journal it in time".to_owned())?
+    }
+
+    fn status(&self) -> LiveStatus {
+        let stats = &self.pipeline.stats;
+        let mut waiting_for = self.intake.waiting();
+        waiting_for.extend(self.outbox.waiting());
+        let batch = self.pipeline.stage.last_sealed().0;
+        LiveStatus {
+            app: self.app.clone(),
+            transport: self.transport.describe(),
+            journal: format!("{} in {}", self.identity.journal, self.data.display()),
+            incarnation: self.identity.incarnation.to_string(),
+            batch,
+            published: self.pipeline.stage.published_batch().0,
+            records: Stats::get(&stats.records),
+            records_skipped: Stats::get(&stats.records_skipped),
+            events: Stats::get(&stats.events),
+            calls: Stats::get(&stats.calls),
+            chains_rerun: Stats::get(&stats.chains_rerun),
+            journal_commits: Stats::get(&stats.journal_commits),
+            publications: Stats::get(&stats.publications),
+            waiting_for,
+            held: self.intake.held(),
+        }
+    }
+}

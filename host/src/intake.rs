@@ -1,0 +1,329 @@
+//! Where records come in: polled, told apart (own, handled before, undecodable, new), put into their saga's mailbox.
+//! Invariant: every record that is read is accounted for, by a chain, a dead letter or a reason to skip it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    journal::{BatchNo, Identity, Position},
+    letters,
+    mailbox::Item,
+    pipeline::Pipeline,
+    positions::Receipt,
+    stats::Stats,
+    transport::{Assignment, Partition, Polled, Record, Source, Transport, TransportError},
+};
+
+/// What is known of the way in, for the other threads and for operators.
+#[derive(Default)]
+pub struct Intake {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rewind: Option<Vec<(Partition, i64)>>,
+    held: BTreeMap<Partition, String>,
+    broker: Option<String>,
+    reading: Option<String>,
+    journal: Option<String>,
+    gate: Gate,
+    assigned: Vec<Partition>,
+}
+
+/// After a stall deadlines wait until what was queued meanwhile is handled (SEMANTICS.md, rule 9).
+#[derive(Default)]
+enum Gate {
+    Open,
+    #[default]
+    /// The host has just begun.
+    New,
+    Closed {
+        since: Instant,
+        /// Ends of the partitions when the stall was over.
+        targets: Option<BTreeMap<Partition, i64>>,
+    },
+}
+
+impl Intake {
+    pub fn rewind(&self, positions: Vec<(Partition, i64)>) {
+        self.state.lock().rewind = Some(positions);
+    }
+
+    /// The publisher cannot reach the broker, or can again.
+    pub fn broker_trouble(&self, why: Option<String>) {
+        let mut state = self.state.lock();
+        if why.is_none() && state.broker.is_some() {
+            info!("the broker is back; going on");
+            close_gate(&mut state);
+        }
+        state.broker = why;
+    }
+
+    pub fn journal_trouble(&self, why: Option<String>) {
+        let mut state = self.state.lock();
+        if why.is_none() && state.journal.is_some() {
+            close_gate(&mut state);
+        }
+        state.journal = why;
+    }
+
+    /// The clock jumped, or the host slept.
+    pub fn stalled(&self) {
+        close_gate(&mut self.state.lock());
+    }
+
+    pub fn held(&self) -> Vec<String> {
+        self.state.lock().held.iter().map(|(partition, why)| format!("{partition}: {why}")).collect()
+    }
+
+    pub fn waiting(&self) -> Vec<String> {
+        let state = self.state.lock();
+        [&state.broker, &state.reading, &state.journal].into_iter().flatten().cloned().collect()
+    }
+
+    /// May deadlines fire? Opens the gate when everything that was queued at the end of the stall is handled, or
+    /// after `wait_max`.
+    pub fn deadlines_may_fire(&self, pipeline: &Pipeline, transport: &dyn Transport, wait_max: Duration) -> bool {
+        let (since, targets, assigned) = {
+            let mut state = self.state.lock();
+            match &state.gate {
+                Gate::Open => return true,
+                Gate::New => {
+                    close_gate(&mut state);
+                    return false;
+                }
+                Gate::Closed { since, targets } => (*since, targets.clone(), state.assigned.clone()),
+            }
+        };
+        let targets = targets.or_else(|| {
+            let bounds = transport.bounds(&assigned).ok()?;
+            Some(bounds.into_iter().map(|(partition, (_, end))| (partition, end)).collect())
+        });
+        let waited = since.elapsed() >= wait_max;
+        let mut state = self.state.lock();
+        let handled = targets.as_ref().is_some_and(|targets| {
+            let at = pipeline.stage.positions();
+            targets.iter().all(|(partition, end)| {
+                state.held.contains_key(partition) || at.get(partition).is_some_and(|next| next >= end)
+            })
+        });
+        match &mut state.gate {
+            // Another stall began meanwhile.
+            Gate::Closed { since: now, .. } if *now != since => false,
+            Gate::Closed { targets: known, .. } => {
+                *known = targets;
+                if waited && !handled {
+                    warn!("queued records are not all handled after {} s; deadlines fire all the same", wait_max.as_secs());
+                }
+                if waited || handled {
+                    state.gate = Gate::Open;
+                }
+                waited || handled
+            }
+            Gate::Open | Gate::New => false,
+        }
+    }
+}
+
+fn close_gate(state: &mut State) {
+    state.gate = Gate::Closed { since: Instant::now(), targets: None };
+}
+
+/// The poll thread.
+pub struct Reader {
+    pub pipeline: Arc<Pipeline>,
+    pub intake: Arc<Intake>,
+    pub source: Box<dyn Source>,
+    pub identity: Identity,
+    pub stop: Arc<AtomicBool>,
+    pub lineage: HashMap<BatchNo, Option<Arc<str>>>,
+    pub paused: bool,
+}
+
+impl Reader {
+    pub fn new(pipeline: Arc<Pipeline>, intake: Arc<Intake>, source: Box<dyn Source>, identity: Identity, stop: Arc<AtomicBool>) -> Self {
+        Self { pipeline, intake, source, identity, stop, lineage: HashMap::new(), paused: false }
+    }
+
+    pub fn run(mut self, assignments: Vec<Assignment>) {
+        self.assign(&assignments);
+        while !self.stop.load(Ordering::Relaxed) {
+            self.rewind();
+            self.relieve();
+            let timeout = if self.paused { Duration::from_millis(2) } else { Duration::from_millis(100) };
+            match self.source.poll(timeout) {
+                Ok(polled) => self.polled(polled),
+                Err(error) => self.trouble(&error),
+            }
+        }
+    }
+
+    fn assign(&mut self, assignments: &[Assignment]) {
+        self.intake.state.lock().assigned = assignments.iter().map(|a| a.partition.clone()).collect();
+        let mut wait = Duration::from_millis(100);
+        while let Err(error) = self.source.assign(assignments) {
+            self.trouble(&error);
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(Duration::from_secs(5));
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    fn trouble(&self, error: &TransportError) {
+        let mut state = self.intake.state.lock();
+        let text = format!("reading waits: {error}");
+        if state.reading.as_ref() != Some(&text) {
+            match error {
+                TransportError::Away(_) => warn!("{text}"),
+                TransportError::Refused(_) | TransportError::Fenced(_) | TransportError::Broken(_) => error!("{text}"),
+            }
+        }
+        state.reading = Some(text);
+        drop(state);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    /// After a failed commit: everything from the journaled positions on is read again.
+    fn rewind(&mut self) {
+        let Some(positions) = self.intake.state.lock().rewind.take() else { return };
+        let assigned = self.intake.state.lock().assigned.clone();
+        let positions: Vec<_> = positions.into_iter().filter(|(partition, _)| assigned.contains(partition)).collect();
+        if let Err(error) = self.source.seek(&positions) {
+            self.trouble(&error);
+            self.intake.rewind(positions);
+        }
+    }
+
+    /// Backpressure: above the bound nothing more is read until half of it is done.
+    fn relieve(&mut self) {
+        let outstanding = self.pipeline.stage.outstanding();
+        let max = self.pipeline.settings.queue_events_max;
+        let wanted = if self.paused { outstanding > max / 2 } else { outstanding >= max };
+        if wanted == self.paused {
+            return;
+        }
+        let assigned = self.intake.state.lock().assigned.clone();
+        let changed = if wanted { self.source.pause(&assigned) } else { self.source.resume(&assigned) };
+        match changed {
+            Ok(()) => self.paused = wanted,
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    fn polled(&mut self, polled: Polled) {
+        match polled {
+            Polled::Record(record) => self.record(record),
+            Polled::End(partition, offset) => self.pipeline.stage.passed(&partition, offset),
+            Polled::Held { partition, why } => {
+                error!(%partition, why, "partition held; the others are served");
+                self.intake.state.lock().held.insert(partition, why);
+            }
+            Polled::Appeared(partitions) => self.appeared(partitions),
+            Polled::Away(why) => {
+                let text = format!("reading waits for the broker: {why}");
+                warn!("{text}");
+                self.intake.state.lock().reading = Some(text);
+            }
+            Polled::Back => {
+                info!("the broker is back; reading goes on");
+                let mut state = self.intake.state.lock();
+                state.reading = None;
+                close_gate(&mut state);
+            }
+            Polled::Assigned(partitions) | Polled::Revoked(partitions) => {
+                debug!(?partitions, "group membership is for journals that several hosts share");
+            }
+            Polled::Nothing => {}
+        }
+    }
+
+    /// New partitions of topics that are read: from their beginning.
+    fn appeared(&mut self, partitions: Vec<Partition>) {
+        info!(?partitions, "new partitions; read from their beginning");
+        let positions = self.pipeline.stage.positions();
+        let assigned = self.intake.state.lock().assigned.clone();
+        let assignments: Vec<Assignment> = assigned
+            .into_iter()
+            .chain(partitions)
+            .map(|partition| {
+                let position = positions.get(&partition).copied().unwrap_or(0);
+                Assignment { partition, position, last: None }
+            })
+            .collect();
+        self.assign(&assignments);
+        self.paused = false;
+    }
+
+    fn record(&mut self, record: Record) {
+        self.intake.state.lock().reading = None;
+        Stats::add(&self.pipeline.stats.records, 1);
+        let receipt = Receipt {
+            partition: record.partition.clone(),
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+        };
+        if !self.pipeline.stage.delivered(&receipt) {
+            Stats::add(&self.pipeline.stats.records_skipped, 1);
+            return;
+        }
+        if self.handled(&record) {
+            Stats::add(&self.pipeline.stats.records_skipped, 1);
+            return self.pipeline.stage.skipped(&receipt);
+        }
+        match self.pipeline.codec.decode(&record) {
+            Ok(event) => {
+                let saga = event.saga.clone();
+                self.pipeline.post(&saga, Item::Delivery { event, receipt: Some(receipt) });
+            }
+            Err(why) => {
+                warn!(partition = %record.partition, offset = record.offset, code = %why.code, detail = why.detail, "undecodable record; kept as a dead letter");
+                let letter = letters::undecodable(&record, &why, self.pipeline.clock.now());
+                self.pipeline.stage_letter(None, letter, Some(receipt));
+            }
+        }
+    }
+
+    /// Was this event taken in by this app when it was emitted? The header only saves work: where anything about it
+    /// does not fit, the record is an ordinary delivery, and the known ids decide.
+    fn handled(&mut self, record: &Record) -> bool {
+        let Some(handled) = self.pipeline.codec.handled(record) else { return false };
+        if handled.journal != &*self.identity.journal {
+            return false;
+        }
+        let batch = BatchNo(handled.batch);
+        let kind = record.headers.iter().find(|(name, _)| name == "ce_type").map(|(_, value)| value.as_slice());
+        let Some(kind) = kind.and_then(|kind| std::str::from_utf8(kind).ok()) else { return false };
+        let admitted = self.pipeline.surroundings.load().since.get(kind).is_none_or(|since| *since <= batch);
+        admitted && self.in_lineage(batch, handled.incarnation)
+    }
+
+    fn in_lineage(&mut self, batch: BatchNo, incarnation: &str) -> bool {
+        const KNOWN_MAX: usize = 10_000;
+        if incarnation == &*self.identity.incarnation && batch > self.identity.last_batch {
+            return true;
+        }
+        if self.lineage.len() > KNOWN_MAX {
+            self.lineage.clear();
+        }
+        let journal = &self.pipeline.journal;
+        let known = self.lineage.entry(batch).or_insert_with(|| journal.batch_incarnation(batch).ok().flatten());
+        known.as_deref() == Some(incarnation)
+    }
+}
+
+/// What a partition is read from.
+pub fn assignment(partition: Partition, position: &Position) -> Assignment {
+    Assignment { partition, position: position.next, last: position.last }
+}

@@ -1,0 +1,576 @@
+//! The journey of an event, in this order: a record is read and decoded (`intake`), waits in its saga's mailbox, runs
+//! here as a chain, is staged into the open batch (`stage`), and becomes durable and public (`commit`).
+//! Invariant: a chain changes nothing until it is staged; it can be thrown away and run again at any point before.
+//!
+//! Retries and deadlines re-enter through the mailbox from durable times (`timers`), operators' commands too.
+
+use std::{
+    any::Any,
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use sagahost_saga::{
+    Saga,
+    history::Entry,
+    id::{Direction, Kind, Participant, SagaId},
+    input::{Answer, Broken, CallRef, Disposition, Effect, Input, Publish, Transition},
+    outcome::{Behaviour, Call, Outcome, UndoOutcome},
+    topology::Topology,
+};
+use sagahost_sandbox::{
+    End, HostCalls, HostFault, Level,
+    registry::{Pick, Registry},
+};
+use tracing::{debug, error, info, trace, warn};
+
+use crate::{
+    clock::Clock,
+    codec::Codec,
+    config::{PipelineSettings, TopicSettings},
+    journal::{BatchNo, Journal, JournalError, LetterWrite},
+    letters,
+    mailbox::{Item, Mailboxes},
+    overlay::{Overlay, OverlayError},
+    positions::Receipt,
+    stage::{Departure, NotStaged, Reply, SagaChange, SagaError, Stage, Staging},
+    stats::Stats,
+};
+
+/// How long a chain that was thrown away twice holds what it conflicted on, at most.
+const RESERVATION_MAX: Duration = Duration::from_secs(5);
+
+/// Who handles what, and with which code. Replaced as a whole; a chain keeps what it began with.
+pub struct Surroundings {
+    pub topology: Topology,
+    pub registry: Registry,
+    /// Batch from which on all subscribers of a kind take its events.
+    pub since: HashMap<Kind, BatchNo>,
+}
+
+pub struct Pipeline {
+    pub stage: Arc<Stage>,
+    pub mailboxes: Mailboxes,
+    pub surroundings: ArcSwap<Surroundings>,
+    pub codec: Codec,
+    pub topics: TopicSettings,
+    pub settings: PipelineSettings,
+    pub clock: Arc<dyn Clock>,
+    pub journal: Arc<dyn Journal>,
+    pub stats: Stats,
+    pub stopping: AtomicBool,
+    chains: AtomicU64,
+}
+
+/// Why a chain ended without something to stage.
+#[derive(Debug, thiserror::Error)]
+enum ChainError {
+    /// An assertion of the core failed, or the record cannot be read: this saga and this input go into quarantine.
+    #[error("{0}")]
+    Quarantine(String),
+    /// The host could not do its job: nothing happened, the input comes again.
+    #[error("{0}")]
+    Host(String),
+}
+
+impl From<Broken> for ChainError {
+    fn from(broken: Broken) -> Self {
+        Self::Quarantine(broken.to_string())
+    }
+}
+
+impl From<JournalError> for ChainError {
+    fn from(error: JournalError) -> Self {
+        Self::Host(error.to_string())
+    }
+}
+
+impl Pipeline {
+    pub fn new(
+        stage: Arc<Stage>,
+        surroundings: Surroundings,
+        codec: Codec,
+        topics: TopicSettings,
+        settings: PipelineSettings,
+        clock: Arc<dyn Clock>,
+        journal: Arc<dyn Journal>,
+    ) -> Self {
+        Self {
+            stage,
+            mailboxes: Mailboxes::default(),
+            surroundings: ArcSwap::from_pointee(surroundings),
+            codec,
+            topics,
+            settings,
+            clock,
+            journal,
+            stats: Stats::default(),
+            stopping: AtomicBool::new(false),
+            chains: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts something into a saga's mailbox.
+    pub fn post(&self, saga: &SagaId, item: Item) {
+        self.stage.busy(1);
+        self.mailboxes.put(saga, item);
+    }
+
+    /// A worker's loop: one saga at a time, until the host stops.
+    pub fn work(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            let Some((saga, item)) = self.mailboxes.take(Duration::from_millis(200)) else { continue };
+            self.handle(&saga, item);
+            self.mailboxes.done(&saga);
+            self.stage.busy(-1);
+        }
+    }
+
+    /// Runs a chain until it is staged. A chain that read something stale is thrown away and run again, which is no
+    /// attempt; after two such it holds what it conflicted on.
+    fn handle(&self, id: &SagaId, item: Item) {
+        let life = self.stage.life();
+        let number = self.chains.fetch_add(1, Ordering::Relaxed);
+        for run in 0_u32.. {
+            let chain = match self.run(id, &item) {
+                Ok(chain) => chain,
+                Err(ChainError::Quarantine(why)) => return self.quarantine(id, item, &why),
+                Err(ChainError::Host(why)) => return self.stage.fail(life, why),
+            };
+            let Some(staging) = chain.into_staging(&item, life, number) else { return self.nothing(id, item) };
+            match self.stage.stage(staging, &self.codec) {
+                Ok(()) => return,
+                Err(NotStaged::Stale(names)) => {
+                    Stats::add(&self.stats.chains_rerun, 1);
+                    if run >= 1 {
+                        self.stage.reserve(number, &names, RESERVATION_MAX);
+                    }
+                }
+                Err(NotStaged::Void) => return,
+                Err(NotStaged::Journal(error)) => return self.stage.fail(life, error.to_string()),
+            }
+        }
+    }
+
+    /// The input changed nothing: its delivery is acknowledged, whoever asked is answered.
+    fn nothing(&self, id: &SagaId, item: Item) {
+        match item {
+            Item::Delivery { receipt, .. } => {
+                trace!(saga = %id, "nothing to do");
+                if let Some(receipt) = receipt {
+                    self.stage.skipped(&receipt);
+                }
+            }
+            Item::Operator { .. }
+            | Item::Due { .. }
+            | Item::TopologyChanged
+            | Item::Started { .. }
+            | Item::Redelivery { .. } => {}
+        }
+    }
+
+    fn run(&self, id: &SagaId, item: &Item) -> Result<Chain<'_>, ChainError> {
+        let mut chain = Chain::begin(self, id)?;
+        let input = chain.input(item)?;
+        chain.drive(input)?;
+        chain.saga.check(&chain.surroundings.topology)?;
+        Ok(chain)
+    }
+
+    /// The saga and the input stand still, everybody else goes on. The event is kept as a dead letter.
+    fn quarantine(&self, id: &SagaId, item: Item, why: &str) {
+        if matches!(self.journal.quarantined(id), Ok(None)) {
+            error!(saga = %id, why, "saga quarantined; its events are kept as dead letters");
+            if let Err(error) = self.journal.quarantine(self.journal.identity().epoch, id, why) {
+                return self.stage.fail(self.stage.life(), error.to_string());
+            }
+        }
+        self.stage.quarantine(id, why.to_owned());
+        match item {
+            Item::Delivery { event, receipt } => {
+                let letter = letters::quarantined(&event, why, &self.codec, self.clock.now());
+                self.stage_letter(Some(id.clone()), letter, receipt);
+            }
+            Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply, .. } => {
+                let _ = reply.send(Err(format!("saga {id} is quarantined: {why}")));
+            }
+            Item::Operator { reply: None, .. }
+            | Item::Due { .. }
+            | Item::TopologyChanged
+            | Item::Started { .. } => {}
+        }
+    }
+
+    /// A dead letter that no saga knows of.
+    pub fn stage_letter(&self, id: Option<SagaId>, letter: crate::journal::StoredLetter, receipt: Option<Receipt>) {
+        let life = self.stage.life();
+        let staging = Staging {
+            life,
+            chain: self.chains.fetch_add(1, Ordering::Relaxed),
+            id,
+            change: None,
+            overlay: Overlay::new(self.stage.clone()),
+            departures: self.announce(&letter),
+            letters: vec![LetterWrite::Open(letter)],
+            receipt,
+            command_done: None,
+            reply: None,
+            now: self.clock.now(),
+        };
+        if let Err(NotStaged::Journal(error)) = self.stage.stage(staging, &self.codec) {
+            self.stage.fail(life, error.to_string());
+        }
+    }
+
+    /// Closes a dead letter that belongs to no saga.
+    pub fn close_letter(&self, key: &str, how: String, reply: Reply) {
+        let life = self.stage.life();
+        let now = self.clock.now();
+        let staging = Staging {
+            life,
+            chain: self.chains.fetch_add(1, Ordering::Relaxed),
+            id: None,
+            change: None,
+            overlay: Overlay::new(self.stage.clone()),
+            departures: Vec::new(),
+            letters: vec![LetterWrite::Close { key: key.to_owned(), how: how.clone(), at: now }],
+            receipt: None,
+            command_done: None,
+            reply: Some((reply, Answer { done: true, text: how })),
+            now,
+        };
+        if let Err(NotStaged::Journal(error)) = self.stage.stage(staging, &self.codec) {
+            self.stage.fail(life, error.to_string());
+        }
+    }
+
+    fn announce(&self, letter: &crate::journal::StoredLetter) -> Vec<Departure> {
+        let published = self.topics.dead_letters.is_some();
+        published.then(|| Departure { outgoing: self.codec.dead_letter(letter), handled: None }).into_iter().collect()
+    }
+
+    /// Takes in an event that has a mailbox already: what does it come with?
+    fn spilled(&self, cell_key: Option<crate::journal::SagaKey>, spilling: &[([u8; 16], [u8; 16])], hash: [u8; 16])
+        -> Result<Option<[u8; 16]>, ChainError> {
+        if let Some((_, data)) = spilling.iter().find(|(event, _)| *event == hash) {
+            return Ok(Some(*data));
+        }
+        match cell_key {
+            Some(key) => Ok(self.journal.spilled_event(key, hash)?),
+            None => Ok(None),
+        }
+    }
+}
+
+/// An event taken in and all steps fused behind it, on private copies.
+struct Chain<'p> {
+    pipeline: &'p Pipeline,
+    surroundings: Arc<Surroundings>,
+    id: SagaId,
+    saga: Saga,
+    key: Option<crate::journal::SagaKey>,
+    spilling: Vec<([u8; 16], [u8; 16])>,
+    overlay: Overlay,
+    letters: Vec<LetterWrite>,
+    departures: Vec<Departure>,
+    spilled_events: Vec<([u8; 16], [u8; 16])>,
+    spilled_history: Vec<Entry>,
+    answer: Option<Answer>,
+    changed: bool,
+    steps: usize,
+}
+
+/// What is still to do in a chain.
+enum Work {
+    Input(Input),
+    Call(Call),
+}
+
+impl<'p> Chain<'p> {
+    fn begin(pipeline: &'p Pipeline, id: &SagaId) -> Result<Self, ChainError> {
+        let cell = pipeline.stage.saga(id).map_err(|error| match error {
+            SagaError::Unreadable(why) => ChainError::Quarantine(why),
+            SagaError::Quarantined(why) => ChainError::Quarantine(why),
+            SagaError::Journal(error) => error.into(),
+        })?;
+        let saga = match cell.saga {
+            Some(saga) => (*saga).clone(),
+            None => Saga::new(id.clone(), pipeline.clock.now()),
+        };
+        Ok(Self {
+            pipeline,
+            surroundings: pipeline.surroundings.load_full(),
+            id: id.clone(),
+            saga,
+            key: cell.key,
+            spilling: cell.spilling,
+            overlay: Overlay::new(pipeline.stage.clone()),
+            letters: Vec::new(),
+            departures: Vec::new(),
+            spilled_events: Vec::new(),
+            spilled_history: Vec::new(),
+            answer: None,
+            changed: false,
+            steps: 0,
+        })
+    }
+
+    fn input(&mut self, item: &Item) -> Result<Input, ChainError> {
+        match item {
+            Item::Delivery { event, .. } => self.received(event.clone()),
+            Item::Redelivery { event, letter, .. } => {
+                let at = self.pipeline.clock.now();
+                let how = "redriven".to_owned();
+                self.letters.push(LetterWrite::Close { key: letter.key.clone(), how, at });
+                self.answer = Some(Answer { done: true, text: format!("taken in as event {}", event.key) });
+                self.changed = true;
+                self.received(event.clone())
+            }
+            Item::Due { deadlines } => Ok(Input::Due { deadlines: *deadlines }),
+            Item::TopologyChanged => Ok(Input::TopologyChanged),
+            Item::Started { call, interrupted } => {
+                Ok(Input::Started { call: call.clone(), interrupted: *interrupted })
+            }
+            Item::Operator { command, .. } => Ok(Input::Operator(command.clone())),
+        }
+    }
+
+    fn received(&self, event: sagahost_saga::event::Event) -> Result<Input, ChainError> {
+        let known = !self.saga.has_spilled() || self.saga.knows(&event.key);
+        let spilled = match known {
+            true => None,
+            false => self.pipeline.spilled(self.key, &self.spilling, event.key.hash128())?,
+        };
+        Ok(Input::Received { event, spilled })
+    }
+
+    /// Input by input, call by call, until nothing is left to do.
+    fn drive(&mut self, input: Input) -> Result<(), ChainError> {
+        let mut work = VecDeque::from([Work::Input(input)]);
+        while let Some(next) = work.pop_front() {
+            let transition = match next {
+                Work::Input(input) => self.decide(input)?,
+                Work::Call(call) => self.attempt(&call)?,
+            };
+            for effect in transition.effects {
+                self.effect(effect, &mut work)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, input: Input) -> Result<Transition, ChainError> {
+        let now = self.pipeline.clock.now();
+        let transition = self.saga.on(input, &self.surroundings.topology, now)?;
+        match transition.disposition {
+            Disposition::Changed => self.changed = true,
+            Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
+        }
+        if let Some(answer) = &transition.answer {
+            self.answer = Some(answer.clone());
+        }
+        Ok(transition)
+    }
+
+    /// One attempt in the sandbox, and what the saga makes of its end. The attempt's writes count only if the saga
+    /// says so.
+    fn attempt(&mut self, call: &Call) -> Result<Transition, ChainError> {
+        self.steps += 1;
+        let pick = self.surroundings.registry.pick(&call.participant, &call.formats(), call.direction);
+        let input = match pick {
+            Pick::Plugin(plugin) => {
+                let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.pipeline.stage.clone()));
+                let calls = AttemptCalls { overlay, participant: call.participant.clone(), saga: self.id.clone() };
+                let ran = plugin.run(call, Box::new(calls));
+                let calls = ran.host.into_any().downcast::<AttemptCalls>();
+                self.overlay = calls.expect("the sandbox gives back what it was given").overlay;
+                Stats::add(&self.pipeline.stats.calls, 1);
+                let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
+                debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
+                ended(call, plugin.behaviour(), end, ran.took)
+            }
+            Pick::Nothing { why } => {
+                warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
+                ended(call, Behaviour::default(), unreadable(call), Duration::ZERO)
+            }
+        };
+        let transition = self.decide(input)?;
+        self.overlay.end_attempt(transition.keep_writes);
+        Ok(transition)
+    }
+
+    fn effect(&mut self, effect: Effect, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
+        match effect {
+            Effect::Call(call) if call.journal_first => {
+                return Err(ChainError::Quarantine(format!(
+                    "participant {} asks for effects outside, which this host does not grant",
+                    call.participant
+                )));
+            }
+            Effect::Call(call) => work.push_back(Work::Call(call)),
+            Effect::Publish(publish) => self.publish(publish, work)?,
+            Effect::OpenLetter(letter) => {
+                let letter = letters::of_saga(&self.id, letter, &self.pipeline.codec);
+                self.departures.extend(self.pipeline.announce(&letter));
+                self.letters.push(LetterWrite::Open(letter));
+            }
+            Effect::CloseLetter { key, how } => {
+                self.letters.push(LetterWrite::Close { key, how, at: self.pipeline.clock.now() });
+            }
+            Effect::Spill { events, history } => {
+                self.spilling.extend_from_slice(&events);
+                self.spilled_events.extend(events);
+                self.spilled_history.extend(history);
+            }
+        }
+        Ok(())
+    }
+
+    /// An event goes out; where a participant of this app subscribes, it is taken in at once, in the same batch.
+    fn publish(&mut self, publish: Publish, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
+        let event = publish.event;
+        let outgoing = self.pipeline.codec.encode(&event);
+        let fuse = publish.fuse
+            && event.saga == self.id
+            && self.steps < self.pipeline.settings.chain_steps_max
+            && self.surroundings.topology.concerns(&event.kind);
+        // `SagaFailed` needs no taking in either: the saga that published it has failed already.
+        let own_failure = event.saga == self.id && event.kind == self.surroundings.topology.saga_failed_kind();
+        let handled = (fuse || own_failure).then(|| event.key.id.clone());
+        self.departures.push(Departure { outgoing, handled });
+        if fuse {
+            work.push_back(Work::Input(self.received(event)?));
+        }
+        Ok(())
+    }
+
+    /// None: nothing changed, nothing is to be written.
+    fn into_staging(self, item: &Item, life: u64, chain: u64) -> Option<Staging> {
+        let (receipt, command_done, reply) = match item {
+            Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
+            Item::Operator { queued, reply, .. } => (None, *queued, reply.clone()),
+            Item::Redelivery { reply, .. } => (None, None, Some(reply.clone())),
+            Item::Due { .. } | Item::TopologyChanged | Item::Started { .. } => (None, None, None),
+        };
+        let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
+        if !self.changed && command_done.is_none() {
+            answer_now(reply, answer);
+            // A delivery that changed nothing hangs on nothing that was read.
+            return None;
+        }
+        let now = self.pipeline.clock.now();
+        let change = self.changed.then(|| SagaChange {
+            bytes: self.saga.encode(),
+            status: self.saga.status(),
+            wake: self.saga.wake(&self.surroundings.topology),
+            digests: if self.saga.status().terminal() { BTreeSet::new() } else { self.saga.referenced_digests() },
+            spilled_events: self.spilled_events,
+            spilled_history: self.spilled_history,
+            saga: Arc::new(self.saga),
+        });
+        if receipt.is_some() {
+            Stats::add(&self.pipeline.stats.events, 1);
+        }
+        Some(Staging {
+            life,
+            chain,
+            id: Some(self.id),
+            change,
+            overlay: self.overlay,
+            letters: self.letters,
+            departures: self.departures,
+            receipt,
+            command_done,
+            reply: reply.map(|reply| (reply, answer)),
+            now,
+        })
+    }
+}
+
+fn answer_now(reply: Option<Reply>, answer: Answer) {
+    if let Some(reply) = reply {
+        let _ = reply.send(Ok(answer));
+    }
+}
+
+fn ended(call: &Call, by: Behaviour, end: End, took: Duration) -> Input {
+    let call = CallRef::from(call);
+    match end {
+        End::Outcome(outcome) => Input::Returned { call, by, outcome, took },
+        End::Undo(outcome) => Input::Undone { call, by, outcome, took },
+    }
+}
+
+fn unreadable(call: &Call) -> End {
+    let formats = call.formats();
+    match call.direction {
+        Direction::Forward => End::Outcome(Outcome::Unreadable { formats }),
+        Direction::Undo => End::Undo(UndoOutcome::Unreadable { formats }),
+    }
+}
+
+/// The host calls of one attempt, answered by the chain's overlay.
+struct AttemptCalls {
+    overlay: Overlay,
+    participant: Participant,
+    saga: SagaId,
+}
+
+fn fault(error: OverlayError) -> HostFault {
+    match error {
+        OverlayError::Guest(text) => HostFault::Guest(text),
+        OverlayError::Journal(error) => HostFault::Host(Box::new(error)),
+    }
+}
+
+impl HostCalls for AttemptCalls {
+    fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        let (saga, participant) = (&self.saga, &self.participant);
+        match level {
+            Level::Trace => trace!(target: "plugin", %saga, %participant, ?fields, "{message}"),
+            Level::Debug => debug!(target: "plugin", %saga, %participant, ?fields, "{message}"),
+            Level::Info => info!(target: "plugin", %saga, %participant, ?fields, "{message}"),
+            // A guest cannot call for a person: the host's own `error` does.
+            Level::Warn | Level::Error => warn!(target: "plugin", %saga, %participant, ?fields, "{message}"),
+        }
+    }
+    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
+        self.overlay.get(&self.participant, key).map_err(fault)
+    }
+    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+        self.overlay.put(&self.participant, key, Some(value.into()));
+        Ok(())
+    }
+    fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+        self.overlay.put(&self.participant, key, None);
+        Ok(())
+    }
+    fn store_scan(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, Arc<[u8]>)>, HostFault> {
+        self.overlay.scan(&self.participant, prefix, after, limit as usize).map_err(fault)
+    }
+    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
+        self.overlay.ensure(&self.participant, name, initial).map_err(fault)
+    }
+    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
+        self.overlay.take(&self.participant, name, amount).map_err(fault)
+    }
+    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
+        self.overlay.give(&self.participant, name, amount).map_err(fault)
+    }
+    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
+        self.overlay.read(&self.participant, name).map_err(fault)
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,687 @@
+//! The open batch: where chains meet. Invariant: under one short mutex a chain is either found true against
+//! everything staged before it and becomes part of the open batch as a whole, or changes nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use sagahost_saga::{
+    Saga,
+    history::Entry,
+    id::{Participant, SagaId, Time},
+    input::{Answer, Status, Wake},
+};
+
+use crate::{
+    codec::Codec,
+    journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite},
+    overlay::{Overlay, Scan, Stale},
+    positions::{Positions, Receipt},
+    transport::{Outgoing, Partition},
+    values::{Name, SagaCell, Values},
+};
+
+/// An event on its way out. `handled`: its id, when this app took it in with the same batch.
+#[derive(Clone, Debug)]
+pub struct Departure {
+    pub outgoing: Outgoing,
+    pub handled: Option<Arc<str>>,
+}
+
+/// The saga's part of a chain.
+pub struct SagaChange {
+    pub saga: Arc<Saga>,
+    pub bytes: Vec<u8>,
+    pub status: Status,
+    pub wake: Wake,
+    pub spilled_events: Vec<([u8; 16], [u8; 16])>,
+    pub spilled_history: Vec<Entry>,
+    pub digests: BTreeSet<Arc<str>>,
+}
+
+/// Told when the batch is journaled, or that it never will be.
+pub type Reply = crossbeam_channel::Sender<Result<Answer, String>>;
+
+/// Everything that one chain wants to make durable.
+pub struct Staging {
+    /// Which life of the stage the chain was run in: after a failed commit all earlier work is void.
+    pub life: u64,
+    pub chain: u64,
+    pub id: Option<SagaId>,
+    pub change: Option<SagaChange>,
+    pub overlay: Overlay,
+    pub letters: Vec<LetterWrite>,
+    pub departures: Vec<Departure>,
+    pub receipt: Option<Receipt>,
+    pub command_done: Option<i64>,
+    pub reply: Option<(Reply, Answer)>,
+    pub now: Time,
+}
+
+/// Why a chain was not staged.
+#[derive(Debug)]
+pub enum NotStaged {
+    /// What it read is no longer so: throw it away and run it again.
+    Stale(Vec<Name>),
+    /// The batch that it was built on failed: its input is delivered again.
+    Void,
+    Journal(JournalError),
+}
+
+/// Bounds of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchBounds {
+    pub chains_max: usize,
+    pub bytes_max: usize,
+    pub wait: Duration,
+    /// Position-only progress waits this long for something to ride along with.
+    pub position_wait: Duration,
+    pub unpublished_max: u64,
+}
+
+#[derive(Default)]
+struct OpenBatch {
+    sagas: HashMap<SagaId, SagaWrite>,
+    order: Vec<SagaId>,
+    store: BTreeMap<Name, Option<Arc<[u8]>>>,
+    counters: BTreeMap<Name, i64>,
+    letters: Vec<LetterWrite>,
+    outbox: Vec<Outgoing>,
+    commands_done: Vec<i64>,
+    replies: Vec<(Reply, Answer)>,
+    chains: usize,
+    bytes: usize,
+    opened: Option<Instant>,
+    at: Time,
+}
+
+struct Inner {
+    values: Values,
+    positions: Positions,
+    open: OpenBatch,
+    number: BatchNo,
+    published: BatchNo,
+    life: u64,
+    reserved: HashMap<Name, (u64, Instant)>,
+    moved_since: Option<Instant>,
+    closed: bool,
+    /// Work that is somewhere between the source and the open batch.
+    busy: usize,
+    /// Seal the open batch now, however small.
+    urged: bool,
+    handled_prefix: String,
+    /// Why the host cannot go on with this life of the stage.
+    failed: Option<String>,
+    quarantined: HashMap<SagaId, String>,
+}
+
+/// What the committer is to do next.
+pub enum Next {
+    Commit(Box<Sealed>),
+    /// The host could not do its job somewhere: begin anew from the journal.
+    Restart(String),
+    /// Nothing is due.
+    Wait,
+}
+
+pub struct Stage {
+    inner: Mutex<Inner>,
+    /// Something was staged, published, or asks for attention.
+    stirred: Condvar,
+    /// The open batch has room, or a reservation ended.
+    roomy: Condvar,
+    journal: Arc<dyn Journal>,
+    bounds: BatchBounds,
+}
+
+/// A batch that is sealed: nothing joins it any more.
+pub struct Sealed {
+    pub life: u64,
+    pub write: BatchWrite,
+    pub replies: Vec<(Reply, Answer)>,
+    pub chains: usize,
+}
+
+impl Stage {
+    pub fn new(journal: Arc<dyn Journal>, bounds: BatchBounds, cache_bytes_max: usize) -> Self {
+        let identity = journal.identity();
+        let inner = Inner {
+            values: Values::new(cache_bytes_max, identity.last_batch),
+            positions: Positions::default(),
+            open: OpenBatch::default(),
+            number: BatchNo(identity.last_batch.0 + 1),
+            published: identity.confirmed,
+            life: 0,
+            reserved: HashMap::new(),
+            moved_since: None,
+            closed: false,
+            busy: 0,
+            urged: false,
+            handled_prefix: format!("{}/{}", identity.journal, identity.incarnation),
+            failed: None,
+            quarantined: HashMap::new(),
+        };
+        Self { inner: Mutex::new(inner), stirred: Condvar::new(), roomy: Condvar::new(), journal, bounds }
+    }
+
+    // ---- reads, lowest layer of every overlay
+
+    pub fn saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
+        loop {
+            let drops = {
+                let mut inner = self.inner.lock();
+                if let Some(why) = inner.quarantined.get(id) {
+                    return Err(SagaError::Quarantined(why.clone()));
+                }
+                if let Some(cell) = inner.values.saga(id) {
+                    return Ok(cell);
+                }
+                inner.values.drops()
+            };
+            let read = self.read_saga(id)?;
+            let mut inner = self.inner.lock();
+            if inner.values.drops() == drops {
+                return Ok(inner.values.learn_saga(id, read));
+            }
+        }
+    }
+
+    fn read_saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
+        let Some(row) = self.journal.saga(id)? else { return Ok(SagaCell::default()) };
+        let saga = Saga::decode(&row.bytes).map_err(|error| SagaError::Unreadable(error.to_string()))?;
+        Ok(SagaCell { saga: Some(Arc::new(saga)), key: Some(row.key), spilling: Vec::new() })
+    }
+
+    pub fn store(&self, name: &Name) -> Result<Option<Arc<[u8]>>, JournalError> {
+        loop {
+            let drops = {
+                let mut inner = self.inner.lock();
+                if let Some(value) = inner.values.store(name) {
+                    return Ok(value);
+                }
+                inner.values.drops()
+            };
+            let read = self.journal.store_get(&name.0, &name.1)?;
+            let mut inner = self.inner.lock();
+            if inner.values.drops() == drops {
+                return Ok(inner.values.learn_store(name, read));
+            }
+        }
+    }
+
+    pub fn counter(&self, name: &Name) -> Result<Option<i64>, JournalError> {
+        loop {
+            let drops = {
+                let mut inner = self.inner.lock();
+                if let Some(value) = inner.values.counter(name) {
+                    return Ok(value);
+                }
+                inner.values.drops()
+            };
+            let read = self.journal.counter(&name.0, &name.1)?;
+            let mut inner = self.inner.lock();
+            if inner.values.drops() == drops {
+                return Ok(inner.values.learn_counter(name, read));
+            }
+        }
+    }
+
+    pub fn scan(
+        &self,
+        participant: &Participant,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Arc<[u8]>)>, JournalError> {
+        loop {
+            let drops = self.inner.lock().values.drops();
+            // Keys that memory knows as deleted must not shorten the page.
+            let hidden = {
+                let inner = self.inner.lock();
+                inner.values.store_range(participant, prefix, after).filter(|(_, value)| value.is_none()).count()
+            };
+            let read = self.journal.store_scan(participant, prefix, after, limit + hidden)?;
+            let inner = self.inner.lock();
+            if inner.values.drops() == drops {
+                return Ok(merged(&inner.values, participant, prefix, after, limit, &read, limit + hidden));
+            }
+        }
+    }
+
+    // ---- the source
+
+    /// A record was read. False: it lies below the position.
+    pub fn delivered(&self, receipt: &Receipt) -> bool {
+        self.inner.lock().positions.delivered(receipt)
+    }
+
+    /// The record needs no work: known as handled.
+    pub fn skipped(&self, receipt: &Receipt) {
+        let mut inner = self.inner.lock();
+        inner.positions.accounted(receipt);
+        self.moved(inner);
+    }
+
+    pub fn passed(&self, partition: &Partition, offset: i64) {
+        let mut inner = self.inner.lock();
+        inner.positions.passed(partition, offset);
+        self.moved(inner);
+    }
+
+    fn moved(&self, mut inner: MutexGuard<'_, Inner>) {
+        if inner.moved_since.is_none() && inner.positions.moved() {
+            inner.moved_since = Some(Instant::now());
+            self.stirred.notify_one();
+        }
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.inner.lock().positions.outstanding()
+    }
+
+    pub fn positions(&self) -> BTreeMap<Partition, i64> {
+        self.inner.lock().positions.all()
+    }
+
+    // ---- the workers
+
+    pub fn life(&self) -> u64 {
+        self.inner.lock().life
+    }
+
+    /// `more` pieces of work have begun (or, negative, ended): an idle host seals at once.
+    pub fn busy(&self, more: isize) {
+        let mut inner = self.inner.lock();
+        inner.busy = inner.busy.saturating_add_signed(more);
+        if inner.busy == 0 {
+            self.stirred.notify_one();
+        }
+    }
+
+    /// From the third run on a chain holds what it conflicted on, until it is staged or the deadline passes.
+    pub fn reserve(&self, chain: u64, names: &[Name], deadline: Duration) {
+        let until = Instant::now() + deadline;
+        let mut inner = self.inner.lock();
+        loop {
+            let now = Instant::now();
+            inner.reserved.retain(|_, (_, until)| *until > now);
+            let taken = names.iter().any(|name| inner.reserved.get(name).is_some_and(|(owner, _)| *owner != chain));
+            if !taken || now >= until {
+                break;
+            }
+            self.roomy.wait_for(&mut inner, Duration::from_millis(20));
+        }
+        for name in names {
+            inner.reserved.insert(name.clone(), (chain, until));
+        }
+    }
+
+    /// Somebody could not do the host's job: all work of this life is void.
+    pub fn fail(&self, life: u64, why: String) {
+        let mut inner = self.inner.lock();
+        if inner.life == life {
+            inner.failed.get_or_insert(why);
+            self.stirred.notify_all();
+        }
+    }
+
+    pub fn quarantine(&self, id: &SagaId, why: String) {
+        self.inner.lock().quarantined.insert(id.clone(), why);
+    }
+
+    /// Waits for room, checks everything that the chain read, and makes it part of the open batch.
+    pub fn stage(&self, staging: Staging, codec: &Codec) -> Result<(), NotStaged> {
+        let mut inner = self.inner.lock();
+        while inner.life == staging.life && !inner.closed && (self.full(&inner.open) || inner.reserved_by_other(&staging))
+        {
+            self.roomy.wait_for(&mut inner, Duration::from_millis(50));
+            let now = Instant::now();
+            inner.reserved.retain(|_, (_, until)| *until > now);
+        }
+        if inner.life != staging.life || inner.closed {
+            return Err(NotStaged::Void);
+        }
+        let counters = inner.check(&staging.overlay, &*self.journal)?;
+        inner.join(staging, counters, codec);
+        if inner.open.opened.is_none() {
+            inner.open.opened = Some(Instant::now());
+        }
+        self.stirred.notify_one();
+        self.roomy.notify_all();
+        Ok(())
+    }
+
+    fn full(&self, open: &OpenBatch) -> bool {
+        open.chains >= self.bounds.chains_max || open.bytes >= self.bounds.bytes_max
+    }
+
+    // ---- the committer
+
+    /// Waits until a batch is due and may go, and seals it.
+    pub fn next(&self, timeout: Duration) -> Next {
+        let deadline = Instant::now() + timeout;
+        let mut inner = self.inner.lock();
+        loop {
+            let now = Instant::now();
+            if let Some(why) = inner.failed.take() {
+                return Next::Restart(why);
+            }
+            if inner.number.0 - 1 - inner.published.0 < self.bounds.unpublished_max {
+                match self.due_at(&inner) {
+                    Some(due) if due <= now => return Next::Commit(Box::new(self.seal_now(&mut inner))),
+                    Some(due) => {
+                        let until = due.min(deadline);
+                        self.stirred.wait_until(&mut inner, until);
+                    }
+                    None => {
+                        self.stirred.wait_until(&mut inner, deadline);
+                    }
+                }
+            } else {
+                self.stirred.wait_until(&mut inner, deadline);
+            }
+            if Instant::now() >= deadline {
+                return Next::Wait;
+            }
+        }
+    }
+
+    fn due_at(&self, inner: &Inner) -> Option<Instant> {
+        let now = Instant::now();
+        if let Some(opened) = inner.open.opened {
+            let at_once = inner.busy == 0 || inner.urged || self.full(&inner.open);
+            return Some(if at_once { now } else { opened + self.bounds.wait });
+        }
+        inner.moved_since.map(|since| if inner.urged { now } else { since + self.bounds.position_wait })
+    }
+
+    fn seal_now(&self, inner: &mut Inner) -> Sealed {
+        let open = std::mem::take(&mut inner.open);
+        let mut sagas = open.sagas;
+        let write = BatchWrite {
+            number: inner.number,
+            at: open.at,
+            sagas: open.order.iter().filter_map(|id| sagas.remove(id)).collect(),
+            store: open.store,
+            counters: open.counters,
+            letters: open.letters,
+            positions: inner.positions.seal(),
+            outbox: open.outbox,
+            commands_done: open.commands_done,
+            confirmed: inner.published,
+        };
+        inner.number = BatchNo(inner.number.0 + 1);
+        inner.moved_since = None;
+        inner.urged = false;
+        self.roomy.notify_all();
+        Sealed { life: inner.life, write, replies: open.replies, chains: open.chains }
+    }
+
+    /// What waits for the broker: batches sealed and not published.
+    pub fn unpublished(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.number.0 - 1 - inner.published.0
+    }
+
+    pub fn published_batch(&self) -> BatchNo {
+        self.inner.lock().published
+    }
+
+    pub fn last_sealed(&self) -> BatchNo {
+        BatchNo(self.inner.lock().number.0 - 1)
+    }
+
+    /// Progress without events is to be published anew: committed offsets without members expire.
+    pub fn touch(&self) {
+        self.inner.lock().moved_since.get_or_insert_with(Instant::now);
+        self.stirred.notify_all();
+    }
+
+    /// Is there nothing left that a batch should carry?
+    pub fn drained(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.open.opened.is_none() && inner.busy == 0 && !inner.positions.moved()
+    }
+
+    pub fn urge(&self) {
+        self.inner.lock().urged = true;
+        self.stirred.notify_all();
+    }
+
+    /// Rows of sagas that got their key in a batch journaled meanwhile.
+    pub fn fill_keys(&self, write: &mut BatchWrite) {
+        let mut inner = self.inner.lock();
+        for saga in write.sagas.iter_mut().filter(|saga| saga.key.is_none()) {
+            saga.key = inner.values.saga(&saga.id).and_then(|cell| cell.key);
+        }
+    }
+
+    pub fn journaled(&self, batch: BatchNo, keys: &[(SagaId, SagaKey)]) {
+        let mut inner = self.inner.lock();
+        for (id, key) in keys {
+            inner.values.key_known(id, *key);
+        }
+        inner.values.journaled(batch);
+    }
+
+    pub fn published(&self, batch: BatchNo) {
+        let mut inner = self.inner.lock();
+        inner.published = inner.published.max(batch);
+        self.stirred.notify_all();
+    }
+
+    pub fn forget_removed(&self) {
+        self.inner.lock().values.forget_clean_sagas();
+    }
+
+    /// A commit failed, or the host begins: everything in memory is void and begins anew from the journal.
+    /// Answers who waited for what is void now.
+    pub fn restart(
+        &self,
+        journaled: BatchNo,
+        published: BatchNo,
+        positions: &BTreeMap<Partition, Position>,
+        anchor: Option<Partition>,
+    ) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.values.clear(journaled);
+        inner.positions.reset(positions, anchor);
+        let open = std::mem::take(&mut inner.open);
+        inner.number = BatchNo(journaled.0 + 1);
+        inner.published = published;
+        inner.life += 1;
+        inner.failed = None;
+        inner.reserved.clear();
+        inner.moved_since = None;
+        inner.urged = false;
+        self.roomy.notify_all();
+        self.stirred.notify_all();
+        for (reply, _) in open.replies {
+            let _ = reply.send(Err("the journal could not be written; try again".to_owned()));
+        }
+        inner.life
+    }
+
+    /// No chain is staged any more.
+    pub fn close(&self) {
+        self.inner.lock().closed = true;
+        self.roomy.notify_all();
+        self.stirred.notify_all();
+    }
+}
+
+/// Why a saga could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum SagaError {
+    #[error("its record cannot be read: {0}")]
+    Unreadable(String),
+    #[error("{0}")]
+    Quarantined(String),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// A page of the journal with what memory knows laid over it. `asked`: how many rows the journal was asked for.
+fn merged(
+    values: &Values,
+    participant: &Participant,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+    read: &[(String, Arc<[u8]>)],
+    asked: usize,
+) -> Vec<(String, Arc<[u8]>)> {
+    let cut_off = (read.len() >= asked).then(|| read.last().map(|(key, _)| key.as_str())).flatten();
+    let mut page: BTreeMap<&str, Option<Arc<[u8]>>> =
+        read.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
+    for (key, value) in values.store_range(participant, prefix, after) {
+        if cut_off.is_none_or(|last| key <= last) {
+            page.insert(key, value.clone());
+        }
+    }
+    page.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
+}
+
+impl Inner {
+    fn reserved_by_other(&self, staging: &Staging) -> bool {
+        !self.reserved.is_empty()
+            && staging
+                .overlay
+                .writes
+                .keys()
+                .chain(staging.overlay.counters.iter().filter(|(_, trace)| trace.writes()).map(|(name, _)| name))
+                .any(|name| self.reserved.get(name).is_some_and(|(owner, _)| *owner != staging.chain))
+    }
+
+    /// Values come from memory; one that was dropped since the chain read it is read again, under the mutex: rare.
+    fn store_now(&mut self, name: &Name, journal: &dyn Journal) -> Result<Option<Arc<[u8]>>, NotStaged> {
+        match self.values.store(name) {
+            Some(value) => Ok(value),
+            None => {
+                let read = journal.store_get(&name.0, &name.1).map_err(NotStaged::Journal)?;
+                Ok(self.values.learn_store(name, read))
+            }
+        }
+    }
+
+    fn counter_now(&mut self, name: &Name, journal: &dyn Journal) -> Result<Option<i64>, NotStaged> {
+        match self.values.counter(name) {
+            Some(value) => Ok(value),
+            None => {
+                let read = journal.counter(&name.0, &name.1).map_err(NotStaged::Journal)?;
+                Ok(self.values.learn_counter(name, read))
+            }
+        }
+    }
+
+    /// Is everything that the chain read still so? Returns what its counters become.
+    fn check(&mut self, overlay: &Overlay, journal: &dyn Journal) -> Result<Vec<(Name, i64)>, NotStaged> {
+        let mut stale = Vec::new();
+        for (name, seen) in &overlay.reads {
+            if !same(&self.store_now(name, journal)?, seen) {
+                stale.push(name.clone());
+            }
+        }
+        for scan in &overlay.scans {
+            if !self.scan_holds(scan, journal)? {
+                stale.push((scan.participant.clone(), scan.prefix.clone()));
+            }
+        }
+        let mut counters = Vec::new();
+        for (name, trace) in &overlay.counters {
+            match trace.replay(self.counter_now(name, journal)?) {
+                Ok(Some(value)) if trace.writes() => counters.push((name.clone(), value)),
+                Ok(_) => {}
+                Err(Stale) => stale.push(name.clone()),
+            }
+        }
+        if stale.is_empty() { Ok(counters) } else { Err(NotStaged::Stale(stale)) }
+    }
+
+    fn scan_holds(&mut self, scan: &Scan, journal: &dyn Journal) -> Result<bool, NotStaged> {
+        let after = scan.after.as_deref();
+        let known = &self.values;
+        let hidden =
+            known.store_range(&scan.participant, &scan.prefix, after).filter(|(_, value)| value.is_none()).count();
+        let asked = scan.limit + hidden;
+        let read =
+            journal.store_scan(&scan.participant, &scan.prefix, after, asked).map_err(NotStaged::Journal)?;
+        let page = merged(known, &scan.participant, &scan.prefix, after, scan.limit, &read, asked);
+        Ok(page.len() == scan.found.len()
+            && page.iter().zip(&scan.found).all(|((key, value), (seen_key, seen))| key == seen_key && value == seen))
+    }
+
+    fn join(&mut self, staging: Staging, counters: Vec<(Name, i64)>, codec: &Codec) {
+        let number = self.number;
+        let prefix: OnceLock<String> = OnceLock::new();
+        self.open.chains += 1;
+        self.open.at = staging.now;
+        if let (Some(id), Some(change)) = (staging.id, staging.change) {
+            self.join_saga(id, change, staging.now);
+        }
+        for (name, value) in staging.overlay.writes {
+            self.open.bytes += name.1.len() + value.as_ref().map_or(0, |v| v.len());
+            self.values.write_store(name.clone(), value.clone(), number);
+            self.open.store.insert(name, value);
+        }
+        for (name, value) in counters {
+            self.values.write_counter(name.clone(), value, number);
+            self.open.counters.insert(name, value);
+        }
+        for departure in staging.departures {
+            let mut outgoing = departure.outgoing;
+            if let Some(event_id) = departure.handled {
+                let prefix = prefix.get_or_init(|| format!("{}/{}", self.handled_prefix, number.0));
+                codec.mark_handled(&mut outgoing, prefix, &event_id);
+            }
+            self.open.bytes += outgoing.size_bytes();
+            self.open.outbox.push(outgoing);
+        }
+        self.open.letters.extend(staging.letters);
+        self.open.commands_done.extend(staging.command_done);
+        self.open.replies.extend(staging.reply);
+        if let Some(receipt) = &staging.receipt {
+            self.positions.accounted(receipt);
+        }
+        self.reserved.retain(|_, (owner, _)| *owner != staging.chain);
+    }
+
+    fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
+        let key = self.values.saga(&id).and_then(|cell| cell.key);
+        self.values.write_saga(&id, change.saga.clone(), &change.spilled_events, self.number);
+        self.open.bytes += change.bytes.len();
+        let (mut spilled_events, mut spilled_history) = (change.spilled_events, change.spilled_history);
+        match self.open.sagas.remove(&id) {
+            // Spilled rows of an earlier chain of this batch stay.
+            Some(earlier) => {
+                spilled_events.splice(0..0, earlier.spilled_events);
+                spilled_history.splice(0..0, earlier.spilled_history);
+            }
+            None => self.open.order.push(id.clone()),
+        }
+        let write = SagaWrite {
+            id: id.clone(),
+            key,
+            bytes: change.bytes,
+            status: change.status,
+            wake: change.wake,
+            notes: change.saga.notes().to_vec(),
+            updated: now,
+            spilled_events,
+            spilled_history,
+            digests: change.digests,
+        };
+        self.open.sagas.insert(id, write);
+    }
+}
+
+fn same(now: &Option<Arc<[u8]>>, seen: &Option<Arc<[u8]>>) -> bool {
+    match (now, seen) {
+        (None, None) => true,
+        (Some(now), Some(seen)) => Arc::ptr_eq(now, seen) || now == seen,
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}

@@ -1,0 +1,384 @@
+//! How a host begins: what the broker and the journal say of each other is compared before anybody is fenced.
+//! Invariant: nothing is published, read or run before it is certain that this journal is the newest one of this app.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    config::Start,
+    journal::{BatchNo, BatchWrite, Identity, Journal, JournalError, OutboxBatch, Position},
+    transport::{Assignment, Isolation, Partition, Sink, Transport, TransportError},
+};
+
+/// The metadata of a committed offset: which batch it belongs to, and who journaled that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub journal: Arc<str>,
+    pub incarnation: Arc<str>,
+    pub batch: BatchNo,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.journal, self.incarnation, self.batch.0)
+    }
+}
+
+impl Mark {
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let mark = Self {
+            journal: parts.next().filter(|part| !part.is_empty())?.into(),
+            incarnation: parts.next()?.into(),
+            batch: BatchNo(parts.next()?.parse().ok()?),
+        };
+        parts.next().is_none().then_some(mark)
+    }
+}
+
+/// Committed offsets of the app's group, with what their metadata says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks(pub BTreeMap<Partition, (i64, Option<Mark>)>);
+
+impl Marks {
+    pub fn newest(&self) -> Option<&Mark> {
+        self.0.values().filter_map(|(_, mark)| mark.as_ref()).max_by_key(|mark| mark.batch)
+    }
+    pub fn of(&self, partition: &Partition) -> Option<&Mark> {
+        self.0.get(partition).and_then(|(_, mark)| mark.as_ref())
+    }
+    pub fn offset(&self, partition: &Partition) -> Option<i64> {
+        self.0.get(partition).map(|(offset, _)| *offset)
+    }
+}
+
+pub fn read_marks(sink: &mut dyn Sink, partitions: &[Partition], isolation: Isolation) -> Result<Marks, TransportError> {
+    let committed = sink.committed(partitions, isolation)?;
+    let marked = committed.into_iter().map(|(partition, at)| (partition, (at.offset, Mark::parse(&at.metadata))));
+    Ok(Marks(marked.collect()))
+}
+
+/// What an operator may decide where the host refuses to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decisions {
+    /// Go on with this journal although the broker speaks of another one, or of batches that it does not hold.
+    pub new_lineage: bool,
+    /// Batches up to this one were published: the broker no longer says it.
+    pub published: Option<BatchNo>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Refused(String),
+    #[error("topics are missing: {}", missing_text(.0))]
+    MissingTopics(Vec<(Arc<str>, String)>),
+    #[error("failed to read or write the journal: {0}")]
+    Journal(#[from] JournalError),
+    #[error("{0}")]
+    Transport(#[from] TransportError),
+    #[error("stopped while waiting for the broker")]
+    Stopped,
+}
+
+fn missing_text(missing: &[(Arc<str>, String)]) -> String {
+    let lines: Vec<String> =
+        missing.iter().map(|(topic, command)| format!("\n  {topic}: make it with  {command}")).collect();
+    format!("{}\n  or set `create-topics = true` in `[kafka]`", lines.concat())
+}
+
+/// What this app reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// `from_start`: a topic that was not read before is read from its beginning.
+    pub inputs: BTreeMap<Arc<str>, bool>,
+    pub outputs: BTreeSet<Arc<str>>,
+    pub create: bool,
+    pub partitions: i32,
+    /// First start only.
+    pub start: Start,
+}
+
+/// Everything that the running host needs to know of its start.
+pub struct Begun {
+    pub identity: Identity,
+    pub sink: Box<dyn Sink>,
+    pub anchor: Partition,
+    pub assignments: Vec<Assignment>,
+    /// Journaled and not known published, in order; publish these before anything else.
+    pub backlog: Vec<OutboxBatch>,
+    pub published: BatchNo,
+}
+
+/// Who begins, and with what.
+pub struct Beginning<'a> {
+    pub app: &'a str,
+    pub journal: &'a dyn Journal,
+    pub transport: &'a dyn Transport,
+    pub clock: &'a dyn Clock,
+    pub wanted: &'a Wanted,
+    pub decisions: &'a Decisions,
+    pub stopped: &'a dyn Fn() -> bool,
+}
+
+impl Beginning<'_> {
+    pub fn begin(&self) -> Result<Begun, StartError> {
+        let partitions = self.patiently("the topics", || self.partitions())?;
+        let mut sink = self.patiently("a producer", || self.transport.sink().map_err(StartError::from))?;
+        let marks = self.patiently("committed offsets", || {
+            read_marks(&mut *sink, &partitions, Isolation::Uncommitted).map_err(StartError::from)
+        })?;
+        let identity = self.check_identity(&marks)?;
+        self.patiently("the producer's claim", || sink.claim().map_err(StartError::from))?;
+        let marks = self.patiently("committed offsets", || {
+            read_marks(&mut *sink, &partitions, Isolation::Stable).map_err(StartError::from)
+        })?;
+        let published = self.published(&identity, &marks)?;
+        if published > identity.confirmed {
+            self.journal.confirm(identity.epoch, published)?;
+        }
+        let anchor = self.anchor(&identity, &partitions)?;
+        let positions = self.positions(&identity, &partitions, &marks)?;
+        let claim_needed = identity.last_batch == BatchNo(0)
+            || self.decisions.new_lineage
+            || marks.of(&anchor).is_none()
+            || positions.iter().any(|(_, resolved)| resolved.new);
+        let mut identity = identity;
+        if claim_needed {
+            self.claim(&mut identity, &positions, published)?;
+        }
+        let backlog = self.journal.outbox(published, usize::MAX)?;
+        if !backlog.is_empty() {
+            info!(batches = backlog.len(), "batches that were journaled and not yet published go out first");
+        }
+        let assignments = positions
+            .into_iter()
+            .map(|(partition, at)| Assignment { partition, position: at.position.next, last: at.position.last })
+            .collect();
+        Ok(Begun { identity, sink, anchor, assignments, backlog, published })
+    }
+
+    /// A broker that is away is waited for, and said.
+    fn patiently<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T, StartError>) -> Result<T, StartError> {
+        let mut wait = Duration::from_millis(200);
+        loop {
+            match attempt() {
+                Err(StartError::Transport(TransportError::Away(why))) => {
+                    warn!("waiting for {what} at {}: {why}", self.transport.describe());
+                }
+                done => return done,
+            }
+            let mut slept = Duration::ZERO;
+            while slept < wait {
+                if (self.stopped)() {
+                    return Err(StartError::Stopped);
+                }
+                std::thread::sleep(Duration::from_millis(50));
+                slept += Duration::from_millis(50);
+            }
+            wait = (wait * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// All partitions of all topics that are read. Missing topics are made, or reported with the command that makes
+    /// them.
+    fn partitions(&self) -> Result<Vec<Partition>, StartError> {
+        let mut all: Vec<Arc<str>> = self.wanted.inputs.keys().cloned().collect();
+        all.extend(self.wanted.outputs.iter().filter(|topic| !self.wanted.inputs.contains_key(*topic)).cloned());
+        let mut there = self.transport.topics(&all)?;
+        let missing: Vec<Arc<str>> = all.iter().filter(|topic| !there.contains_key(*topic)).cloned().collect();
+        if !missing.is_empty() {
+            if !self.wanted.create {
+                let commands = missing.into_iter().map(|topic| {
+                    let command = self.transport.create_command(&topic);
+                    (topic, command)
+                });
+                return Err(StartError::MissingTopics(commands.collect()));
+            }
+            info!(?missing, partitions = self.wanted.partitions, "making topics");
+            self.transport.create_topics(&missing, self.wanted.partitions)?;
+            there = self.transport.topics(&all)?;
+        }
+        let inputs: BTreeMap<_, _> = there.iter().filter(|(topic, _)| self.wanted.inputs.contains_key(*topic)).collect();
+        if inputs.values().copied().collect::<BTreeSet<_>>().len() > 1 {
+            warn!(?inputs, "topics have unequal partition counts: later, hosts that share the load could not split them");
+        }
+        Ok(inputs
+            .into_iter()
+            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
+            .collect())
+    }
+
+    /// Is this journal the newest one of this app? Refused before anybody is fenced.
+    fn check_identity(&self, marks: &Marks) -> Result<Identity, StartError> {
+        let identity = self.journal.identity();
+        let Some(newest) = marks.newest() else { return Ok(identity) };
+        let fault = if newest.journal != identity.journal {
+            let lost = if identity.last_batch == BatchNo(0) { "it is new and empty" } else { "it is another one" };
+            Some(format!(
+                "the broker knows app {:?} by journal {}, this data directory holds journal {}: {lost}. Another host of \
+                 this app may be running, or the data directory was lost or replaced",
+                self.app, newest.journal, identity.journal
+            ))
+        } else if newest.batch > identity.last_batch {
+            Some(format!(
+                "the broker holds batch {} of this journal, the journal itself ends at {}: it was restored from an \
+                 older copy, or another host runs on a copy of it",
+                newest.batch.0, identity.last_batch.0
+            ))
+        } else {
+            match self.journal.batch_incarnation(newest.batch)? {
+                Some(journaled) if journaled != newest.incarnation => Some(format!(
+                    "batch {} was published by incarnation {}, this journal holds one of incarnation {}: the data \
+                     directory was copied and both copies were started",
+                    newest.batch.0, newest.incarnation, journaled
+                )),
+                Some(_) | None => None,
+            }
+        };
+        match fault {
+            None => Ok(identity),
+            Some(why) if self.decisions.new_lineage => {
+                warn!("{why}; going on with a new lineage, as told");
+                Ok(self.journal.new_lineage(identity.epoch)?)
+            }
+            Some(why) => Err(StartError::Refused(format!(
+                "{why}. Nothing was changed. Stop the other host, or bring the right data directory back; if this \
+                 journal is to go on all the same, start once with `--new-lineage` (events that the other journal \
+                 handled and this one does not know will run again)"
+            ))),
+        }
+    }
+
+    fn published(&self, identity: &Identity, marks: &Marks) -> Result<BatchNo, StartError> {
+        if let Some(told) = self.decisions.published {
+            return Ok(told.max(identity.confirmed).min(identity.last_batch));
+        }
+        let mark = identity.anchor.as_ref().and_then(|anchor| marks.of(anchor)).filter(|m| m.journal == identity.journal);
+        if let Some(mark) = mark {
+            return Ok(mark.batch.max(identity.confirmed));
+        }
+        let open = self.journal.outbox(identity.confirmed, 1)?;
+        match open.first() {
+            Some(first) if !self.decisions.new_lineage => Err(StartError::Refused(format!(
+                "the broker no longer says which batch of this journal was published last (the group's offsets were \
+                 reset or have expired), and batches from {} on may or may not be out. Look at the topics; then start \
+                 once with `--published {}` (none of them is) up to `--published {}` (all of them are)",
+                first.number.0, identity.confirmed.0, identity.last_batch.0
+            ))),
+            Some(_) | None => Ok(identity.confirmed),
+        }
+    }
+
+    /// One partition whose offset always carries the newest batch.
+    fn anchor(&self, identity: &Identity, partitions: &[Partition]) -> Result<Partition, StartError> {
+        if let Some(anchor) = identity.anchor.clone().filter(|anchor| partitions.contains(anchor)) {
+            return Ok(anchor);
+        }
+        let Some(first) = partitions.first() else {
+            return Err(StartError::Refused(
+                "no admitted plugin subscribes to anything: there is nothing to read. `sagahost plugins list` says why"
+                    .to_owned(),
+            ));
+        };
+        self.journal.set_anchor(identity.epoch, first)?;
+        Ok(first.clone())
+    }
+
+    fn positions(
+        &self,
+        identity: &Identity,
+        partitions: &[Partition],
+        marks: &Marks,
+    ) -> Result<Vec<(Partition, Resolved)>, StartError> {
+        let journaled = self.journal.positions()?;
+        let known_topics: BTreeSet<&Arc<str>> = journaled.keys().map(|partition| &partition.topic).collect();
+        let fresh: Vec<Partition> =
+            partitions.iter().filter(|partition| !journaled.contains_key(*partition)).cloned().collect();
+        let bounds = if fresh.is_empty() {
+            BTreeMap::new()
+        } else {
+            self.patiently("the ends of topics", || self.transport.bounds(&fresh).map_err(StartError::from))?
+        };
+        let first_start = identity.last_batch == BatchNo(0);
+        let resolve = |partition: &Partition| {
+            let committed = marks.offset(partition);
+            if let Some(position) = journaled.get(partition) {
+                return Resolved { position: skip_ahead(partition, position, committed), new: false };
+            }
+            let (low, end) = bounds.get(partition).copied().unwrap_or((0, 0));
+            let from_start = match first_start {
+                true => self.wanted.start == Start::Earliest,
+                // New partitions of a known topic are read whole, new topics as their subscription says.
+                false => known_topics.contains(&partition.topic)
+                    || self.wanted.inputs.get(&partition.topic).copied().unwrap_or(true),
+            };
+            let next = committed.unwrap_or(if from_start { low } else { end });
+            Resolved { position: Position { next, last: None }, new: true }
+        };
+        Ok(partitions.iter().map(|partition| (partition.clone(), resolve(partition))).collect())
+    }
+
+    /// A batch without events that says where this host begins, before anything runs.
+    fn claim(
+        &self,
+        identity: &mut Identity,
+        positions: &[(Partition, Resolved)],
+        published: BatchNo,
+    ) -> Result<(), StartError> {
+        let number = BatchNo(identity.last_batch.0 + 1);
+        let write = BatchWrite {
+            number,
+            at: self.clock.now(),
+            positions: positions.iter().map(|(partition, at)| (partition.clone(), at.position.clone())).collect(),
+            confirmed: published,
+            ..BatchWrite::default()
+        };
+        self.journal.commit(identity.epoch, &write)?;
+        identity.last_batch = number;
+        info!(batch = number.0, partitions = positions.len(), "start positions are journaled");
+        Ok(())
+    }
+}
+
+struct Resolved {
+    position: Position,
+    new: bool,
+}
+
+/// Records below the journaled position are handled already; an offset ahead of it is an operator's skip.
+fn skip_ahead(partition: &Partition, journaled: &Position, committed: Option<i64>) -> Position {
+    match committed {
+        Some(offset) if offset > journaled.next => {
+            warn!(%partition, from = journaled.next, to = offset, "records are skipped: the committed offset is ahead of the journal");
+            Position { next: offset, last: None }
+        }
+        Some(offset) if offset < journaled.next => {
+            info!(%partition, from = offset, to = journaled.next, "records below the journaled position are handled already; skipped unread");
+            journaled.clone()
+        }
+        Some(_) | None => journaled.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_as_they_are_written() {
+        let mark = Mark { journal: "j".into(), incarnation: "i".into(), batch: BatchNo(7) };
+        assert_eq!(mark.to_string(), "j/i/7");
+        assert_eq!(Mark::parse("j/i/7"), Some(mark));
+        for other in ["", "j", "j/i", "j/i/x", "j/i/7/8", "/i/7"] {
+            assert_eq!(Mark::parse(other), None, "{other:?}");
+        }
+    }
+}

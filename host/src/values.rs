@@ -1,0 +1,205 @@
+//! Everything that is known in memory: what open and sealed batches wrote, and a cache of what the journal holds.
+//! Invariant: a value that the journal does not hold yet is never dropped; a value read from the journal never
+//! replaces a newer one.
+//!
+//! The journal is read without the latch. Between that read and the insertion somebody may have staged, committed and
+//! dropped a newer value; so every drop counts, and who sees the count changed reads again.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
+
+use sagahost_saga::{
+    Saga,
+    id::{Participant, SagaId},
+};
+
+use crate::journal::{BatchNo, SagaKey};
+
+pub type Name = (Participant, String);
+
+/// `written`: the batch that wrote it last; 0 when it came from the journal.
+#[derive(Clone, Debug)]
+struct Cell<T> {
+    value: T,
+    written: BatchNo,
+    used: BatchNo,
+}
+
+/// A saga in memory. None: the journal has no record of it.
+#[derive(Clone, Debug, Default)]
+pub struct SagaCell {
+    pub saga: Option<Arc<Saga>>,
+    pub key: Option<SagaKey>,
+    /// Known events that spill with a batch not yet journaled.
+    pub spilling: Vec<([u8; 16], [u8; 16])>,
+}
+
+#[derive(Debug, Default)]
+pub struct Values {
+    sagas: HashMap<SagaId, Cell<SagaCell>>,
+    store: BTreeMap<Name, Cell<Option<Arc<[u8]>>>>,
+    counters: HashMap<Name, Cell<Option<i64>>>,
+    /// Highest batch journaled: what it and earlier ones wrote may be dropped.
+    journaled: BatchNo,
+    current: BatchNo,
+    bytes: usize,
+    bytes_max: usize,
+    drops: u64,
+}
+
+/// Rough cost of an entry beside its own bytes.
+const ENTRY_BYTES: usize = 160;
+const SAGA_BYTES: usize = 2_048;
+
+impl Values {
+    pub fn new(bytes_max: usize, journaled: BatchNo) -> Self {
+        Self { bytes_max, journaled, current: journaled, ..Self::default() }
+    }
+
+    /// Grows whenever something was dropped.
+    pub fn drops(&self) -> u64 {
+        self.drops
+    }
+
+    pub fn saga(&mut self, id: &SagaId) -> Option<SagaCell> {
+        let current = self.current;
+        self.sagas.get_mut(id).map(|cell| {
+            cell.used = current;
+            cell.value.clone()
+        })
+    }
+
+    pub fn store(&mut self, name: &Name) -> Option<Option<Arc<[u8]>>> {
+        let current = self.current;
+        self.store.get_mut(name).map(|cell| {
+            cell.used = current;
+            cell.value.clone()
+        })
+    }
+
+    pub fn counter(&mut self, name: &Name) -> Option<Option<i64>> {
+        let current = self.current;
+        self.counters.get_mut(name).map(|cell| {
+            cell.used = current;
+            cell.value
+        })
+    }
+
+    /// What is known in memory of the keys above `after` (or from `prefix` on) that begin with `prefix`.
+    pub fn store_range<'a>(
+        &'a self,
+        participant: &'a Participant,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a str, &'a Option<Arc<[u8]>>)> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded((participant.clone(), after.to_owned())),
+            _ => Bound::Included((participant.clone(), prefix.to_owned())),
+        };
+        self.store
+            .range((from, Bound::Unbounded))
+            .take_while(move |((owner, key), _)| owner == participant && key.starts_with(prefix))
+            .map(|((_, key), cell)| (key.as_str(), &cell.value))
+    }
+
+    /// From the journal: only where nothing is known yet.
+    pub fn learn_saga(&mut self, id: &SagaId, value: SagaCell) -> SagaCell {
+        let cell = Cell { value, written: BatchNo(0), used: self.current };
+        if !self.sagas.contains_key(id) {
+            self.bytes += SAGA_BYTES;
+        }
+        self.sagas.entry(id.clone()).or_insert(cell).value.clone()
+    }
+
+    pub fn learn_store(&mut self, name: &Name, value: Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+        if let Some(known) = self.store(name) {
+            return known;
+        }
+        self.bytes += ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |v| v.len());
+        let cell = Cell { value, written: BatchNo(0), used: self.current };
+        self.store.entry(name.clone()).or_insert(cell).value.clone()
+    }
+
+    pub fn learn_counter(&mut self, name: &Name, value: Option<i64>) -> Option<i64> {
+        if let Some(known) = self.counter(name) {
+            return known;
+        }
+        self.bytes += ENTRY_BYTES + name.1.len();
+        self.counters.insert(name.clone(), Cell { value, written: BatchNo(0), used: self.current });
+        value
+    }
+
+    pub fn write_saga(&mut self, id: &SagaId, saga: Arc<Saga>, spill: &[([u8; 16], [u8; 16])], batch: BatchNo) {
+        let journaled = self.journaled;
+        let fresh = Cell { value: SagaCell::default(), written: batch, used: batch };
+        if !self.sagas.contains_key(id) {
+            self.bytes += SAGA_BYTES;
+        }
+        let cell = self.sagas.entry(id.clone()).or_insert(fresh);
+        if cell.written <= journaled {
+            cell.value.spilling.clear();
+        }
+        cell.value.saga = Some(saga);
+        cell.value.spilling.extend_from_slice(spill);
+        cell.written = batch;
+        cell.used = batch;
+    }
+
+    pub fn write_store(&mut self, name: Name, value: Option<Arc<[u8]>>, batch: BatchNo) {
+        self.bytes += ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |v| v.len());
+        self.store.insert(name, Cell { value, written: batch, used: batch });
+    }
+
+    pub fn write_counter(&mut self, name: Name, value: i64, batch: BatchNo) {
+        self.counters.insert(name, Cell { value: Some(value), written: batch, used: batch });
+    }
+
+    /// The row key of a saga that the journal has just stored for the first time.
+    pub fn key_known(&mut self, id: &SagaId, key: SagaKey) {
+        if let Some(cell) = self.sagas.get_mut(id) {
+            cell.value.key = Some(key);
+        }
+    }
+
+    /// The journal forgot a saga: its retention is over. Nothing is dropped that it does not hold.
+    pub fn forget_clean_sagas(&mut self) {
+        let journaled = self.journaled;
+        self.drops += 1;
+        self.sagas.retain(|_, cell| cell.written > journaled);
+    }
+
+    /// `batch` is in the journal: what it and earlier ones wrote may be dropped when room is needed.
+    pub fn journaled(&mut self, batch: BatchNo) {
+        self.journaled = self.journaled.max(batch);
+        self.current = BatchNo(batch.0 + 1);
+        if self.bytes > self.bytes_max {
+            self.sweep(BatchNo(self.current.0.saturating_sub(8)));
+        }
+        if self.bytes > self.bytes_max {
+            self.sweep(BatchNo(u64::MAX));
+        }
+    }
+
+    /// Drops everything: all that was built on a batch that failed.
+    pub fn clear(&mut self, journaled: BatchNo) {
+        let drops = self.drops + 1;
+        *self = Self { drops, ..Self::new(self.bytes_max, journaled) };
+    }
+
+    fn sweep(&mut self, unused_since: BatchNo) {
+        let journaled = self.journaled;
+        self.drops += 1;
+        self.sagas.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
+        self.store.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
+        self.counters.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
+        let store: usize = self
+            .store
+            .iter()
+            .map(|((_, key), cell)| ENTRY_BYTES + key.len() + cell.value.as_ref().map_or(0, |v| v.len()))
+            .sum();
+        self.bytes = self.sagas.len() * SAGA_BYTES + store + self.counters.len() * ENTRY_BYTES;
+    }
+}
