@@ -8,12 +8,16 @@
 #[allow(dead_code, clippy::all)]
 pub mod sagahost {
     pub mod plugin {
+        /// Lines for the people who run the host; they carry saga, event, participant and attempt by themselves. Written at
+        /// once, also by attempts that are thrown away. At most 200 lines and 64 KiB in one call (`log-lines-max`,
+        /// `log-bytes-max`): a flood ends the attempt. Never log secrets.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod log {
             #[used]
             #[doc(hidden)]
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
+            /// `error`: somebody must act; `warn`: something was wrong and is mended.
             #[repr(u8)]
             #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
             pub enum Level {
@@ -54,6 +58,8 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// A line of level `error` with a field `sagahost-panic` is shown as the cause if the attempt then traps: what a panic
+            /// hook writes.
             #[allow(async_fn_in_trait)]
             pub fn write(
                 level: Level,
@@ -127,6 +133,7 @@ pub mod sagahost {
                 }
             }
         }
+        /// What the operator wrote under `[plugin.NAME.config]`, as far as the manifest declares it, with the manifest's defaults.
         /// Scalars as text, arrays and tables as JSON. One snapshot per attempt. Never secrets.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod config {
@@ -135,6 +142,7 @@ pub mod sagahost {
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
             #[allow(unused_unsafe, clippy::all)]
+            /// none: no value and no default. (A required key always has a value: the plugin is not admitted without.)
             #[allow(async_fn_in_trait)]
             pub fn get(key: &str) -> ::core::option::Option<_rt::String> {
                 unsafe {
@@ -191,6 +199,7 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// In the order of the keys.
             #[allow(async_fn_in_trait)]
             pub fn get_all() -> _rt::Vec<(_rt::String, _rt::String)> {
                 unsafe {
@@ -259,6 +268,7 @@ pub mod sagahost {
         /// The participant's own keys, shared by all its sagas. Writes are visible at once to this attempt and to later
         /// steps, and vanish unless it completes. The host tracks what was read, ranges too; a conflict runs the step
         /// again. Over a limit, or on a host fault, calls trap with a readable cause: there is nothing to handle.
+        /// At most 1000 calls of `store` and `counters` in one attempt (`store-ops-max`).
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod store {
             #[used]
@@ -282,6 +292,7 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// none: there is no such key.
             #[allow(async_fn_in_trait)]
             pub fn get(key: &str) -> ::core::option::Option<_rt::Vec<u8>> {
                 unsafe {
@@ -335,6 +346,7 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// Keys have at most 512 bytes (`store-key-bytes-max`), values 256 KiB (`store-value-bytes-max`).
             #[allow(async_fn_in_trait)]
             pub fn put(key: &str, value: &[u8]) -> () {
                 unsafe {
@@ -363,6 +375,7 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// No change where there is no such key.
             #[allow(async_fn_in_trait)]
             pub fn delete(key: &str) -> () {
                 unsafe {
@@ -383,7 +396,8 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// Byte order; `after` is the last key of the page before.
+            /// Entries whose keys begin with `prefix`, in byte order; `after` is the last key of the page before. A page has at most
+            /// `limit` entries, and never more than 1000 (`store-scan-max`); an empty one is the end.
             #[allow(async_fn_in_trait)]
             pub fn scan(
                 prefix: &str,
@@ -493,7 +507,8 @@ pub mod sagahost {
                 }
             }
         }
-        /// Numbers that many sagas touch: these calls do not conflict with one another (except `read`).
+        /// Numbers that many sagas touch: these calls do not conflict with one another (except `read`). Names are the
+        /// participant's own, as keys of `store` are, but apart from those. Changes vanish unless the attempt completes.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod counters {
             #[used]
@@ -570,7 +585,7 @@ pub mod sagahost {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// Exact value; conflicts with every concurrent change.
+            /// Exact value; conflicts with every concurrent change. none: it does not exist.
             #[allow(async_fn_in_trait)]
             pub fn read(name: &str) -> ::core::option::Option<i64> {
                 unsafe {
@@ -614,17 +629,29 @@ pub mod sagahost {
             #[doc(hidden)]
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
-            /// Lower-case names, unique. In events: CloudEvents extensions and the headers the operator lets through.
+            /// Names are lower-case letters, digits and `-_.`, at most 128 bytes, each at most once; values have no control
+            /// characters. At most 64 pairs and 16 KiB together (`attributes-max`, `attributes-bytes-max`).
+            ///
+            /// In events: CloudEvents extensions and the headers the operator lets through. A plugin cannot set names that begin
+            /// with `sagahost-`, `ce_` or `ce-`, nor those of the envelope (`id`, `source`, `type`, `specversion`, `time`,
+            /// `datacontenttype`, `data`, `sagaid`, `sagahop`): the host writes them.
             pub type Attributes = _rt::Vec<(_rt::String, _rt::String)>;
+            /// Something that happened, and which this participant subscribes to.
             #[derive(Clone)]
             pub struct Event {
+                /// Together with `source` it is the event's identity: the host hands one event to a participant once.
                 pub id: _rt::String,
+                /// Which saga: the order id, say. All events of one saga have it.
                 pub saga_id: _rt::String,
+                /// What happened: `OrderCreated`. One of the kinds that the manifest subscribes to.
                 pub kind: _rt::String,
+                /// Who says so (CloudEvents `source`); the topic's name for a record without.
                 pub source: _rt::String,
                 /// Milliseconds since 1970; the broker's time where the producer gave none.
                 pub time_ms: u64,
+                /// `application/json` unless the producer says otherwise.
                 pub content_type: _rt::String,
+                /// As it was produced; the host does not look into it. Not always valid: answer `invalid` if it cannot be read.
                 pub data: _rt::Vec<u8>,
                 pub attributes: Attributes,
             }
@@ -646,7 +673,8 @@ pub mod sagahost {
                 }
             }
             /// State or undo data. `format` is `data-format` of the manifest that wrote it; only formats listed in `reads` ever
-            /// arrive. (Values in `store` carry no format: a plugin versions those itself.)
+            /// arrive: for older ones the host calls the version of the plugin that can read them. (Values in `store` carry no
+            /// format: a plugin versions those itself.)
             #[derive(Clone)]
             pub struct Saved {
                 pub data: _rt::Vec<u8>,
@@ -663,21 +691,24 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// What surrounds one attempt.
             #[derive(Clone)]
             pub struct Context {
-                /// Same on every attempt, and for `handle-event` and `compensate` of one step.
+                /// The step: this participant handling this event. Same on every attempt, and for `handle-event` and `compensate`
+                /// of one step.
                 pub step_id: _rt::String,
-                /// 1, 2, …
+                /// 1, 2, … in this direction. An attempt that the host itself had to throw away is not counted.
                 pub attempt: u32,
-                /// Same on every attempt; differs between the two directions.
+                /// Same on every attempt; differs between the two directions. What to give to a service that wants such a key.
                 pub idempotency_key: _rt::String,
-                /// The only clock: when this attempt began.
+                /// The only clock: when this attempt began, in milliseconds since 1970. It stands still during the call.
                 pub now_ms: u64,
-                /// After this much running time the attempt is stopped.
+                /// After this much running time, in milliseconds, the attempt is stopped (`budget-ms`, 1000).
                 pub budget_ms: u32,
                 /// 32 bytes, same on every attempt: ids made from it are stable.
                 pub seed: _rt::Vec<u8>,
-                /// This participant's private bytes in this saga; they go when the saga's record goes.
+                /// This participant's private bytes in this saga; they go when the saga's record goes. None: it never put any, or
+                /// deleted them.
                 pub state: ::core::option::Option<Saved>,
             }
             impl ::core::fmt::Debug for Context {
@@ -696,13 +727,18 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// An event to publish. Its id is made by the host, from the idempotency key and its place in the list: the same on
+            /// every attempt. Other participants of the same host get it at once, everybody else from the topic of its kind.
             #[derive(Clone)]
             pub struct Emission {
+                /// One that the manifest names under `emits` (`starts` for another saga). Letters, digits and `._-/:`, at most 128
+                /// bytes.
                 pub kind: _rt::String,
+                /// At most 900 KiB (`payload-bytes-max`). Where the content type says JSON it must be valid JSON.
                 pub data: _rt::Vec<u8>,
                 /// none: application/json
                 pub content_type: ::core::option::Option<_rt::String>,
-                /// none: this saga. Another id needs the kind under `starts` in the manifest.
+                /// none: this saga. Another id needs the kind under `starts` in the manifest. At most 256 bytes (`id-bytes-max`).
                 pub saga_id: ::core::option::Option<_rt::String>,
                 /// Durable delay, counted from the commit; dropped when this saga compensates or has ended by then.
                 pub after_seconds: ::core::option::Option<u32>,
@@ -724,6 +760,8 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// What becomes of this participant's state in this saga. `put`: at most 256 KiB (`state-bytes-max`); it is marked with
+            /// the manifest's `data-format`.
             #[derive(Clone)]
             pub enum StateChange {
                 Keep,
@@ -746,7 +784,9 @@ pub mod sagahost {
                     }
                 }
             }
-            /// Explicit, so that forgetting it cannot pass for "nothing to undo".
+            /// What `compensate` will need to take this step back; it comes back as `evidence.done`. At most 64 KiB
+            /// (`undo-bytes-max`) and what the subscription allows. Explicit, so that forgetting it cannot pass for "nothing to
+            /// undo": then `compensate` is not called for this step.
             #[derive(Clone)]
             pub enum Undo {
                 NothingToUndo,
@@ -767,8 +807,10 @@ pub mod sagahost {
             }
             #[derive(Clone)]
             pub enum Progress {
+                /// The saga goes on; somebody else's event will follow.
                 GoingOn,
-                /// Ends the saga; the bytes are its result: the HTTP answer, and what `sagas show` prints.
+                /// Ends the saga; the bytes are its result: the HTTP answer, and what `sagas show` prints. The manifest must say
+                /// `finishes`. At most 900 KiB (`payload-bytes-max`).
                 Finished(_rt::Vec<u8>),
             }
             impl ::core::fmt::Debug for Progress {
@@ -784,13 +826,14 @@ pub mod sagahost {
                     }
                 }
             }
+            /// The step is done. Everything in here happens together, or not at all.
             #[derive(Clone)]
             pub struct Completion {
                 pub emit: _rt::Vec<Emission>,
                 pub state: StateChange,
                 pub undo: Undo,
                 pub progress: Progress,
-                /// Searchable notes on the saga (`sagas list --where customer=c1`).
+                /// Searchable notes on the saga (`sagas list --where customer=c1`). A later value replaces an earlier one.
                 pub attributes: Attributes,
             }
             impl ::core::fmt::Debug for Completion {
@@ -807,6 +850,8 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// What went wrong. `code` is for programs and for grouping (`card-declined`, at most 128 bytes), `detail` for people
+            /// (at most 4 KiB, `problem-bytes-max`; the rest is cut off). Both show up in logs and dead letters: no secrets.
             #[derive(Clone)]
             pub struct Problem {
                 pub code: _rt::String,
@@ -823,7 +868,7 @@ pub mod sagahost {
                         .finish()
                 }
             }
-            /// Nothing happened. Store, counter and state changes of the attempt vanish; only `emit` is published.
+            /// A business "no". Nothing happened. Store, counter and state changes of the attempt vanish; only `emit` is published.
             #[derive(Clone)]
             pub struct Rejection {
                 pub problem: Problem,
@@ -842,10 +887,11 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// Not now.
             #[derive(Clone)]
             pub struct Delay {
                 pub problem: Problem,
-                /// none: the subscription's backoff
+                /// Milliseconds. none: the subscription's backoff
                 pub after_ms: ::core::option::Option<u32>,
             }
             impl ::core::fmt::Debug for Delay {
@@ -859,12 +905,17 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// How an attempt of `handle-event` ended.
             #[derive(Clone)]
             pub enum Outcome {
+                /// Done.
                 Completed(Completion),
+                /// The saga fails: what is done of it is compensated, in reverse. No dead letter.
                 Rejected(Rejection),
+                /// Something outside of the event is missing for a moment: another attempt, until the subscription's attempts or
+                /// deadline are spent; then a dead letter.
                 Retry(Delay),
-                /// Parked until this saga brings this participant another event, or until the time to live ends.
+                /// The event is early. Parked until this saga brings this participant another event, or until the time to live ends.
                 NotYet(Problem),
                 /// No attempt will ever handle this event: dead letter.
                 Invalid(Problem),
@@ -893,6 +944,7 @@ pub mod sagahost {
                     }
                 }
             }
+            /// What the host knows of a step that is to be taken back.
             #[derive(Clone)]
             pub enum Evidence {
                 /// The step was done; its undo data.
@@ -921,7 +973,9 @@ pub mod sagahost {
                     }
                 }
             }
+            /// Why the saga compensates: the first failure.
             /// Codes: rejected, attempts-spent, failure-event, cancelled, saga-deadline, operator; more may come.
+            /// `participant` and `event-kind`: where it failed, where that is known.
             #[derive(Clone)]
             pub struct Cause {
                 pub code: _rt::String,
@@ -942,12 +996,14 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// A step that is to be taken back.
             #[derive(Clone)]
             pub struct Step {
+                /// The event that it handled.
                 pub event: Event,
                 pub evidence: Evidence,
                 pub cause: Cause,
-                /// Version of the plugin that did the step.
+                /// Version of the plugin that did the step; empty where none did.
                 pub plugin_version: _rt::String,
             }
             impl ::core::fmt::Debug for Step {
@@ -963,6 +1019,7 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// The step is taken back. Everything in here happens together, or not at all.
             #[derive(Clone)]
             pub struct Undone {
                 pub emit: _rt::Vec<Emission>,
@@ -981,11 +1038,14 @@ pub mod sagahost {
                         .finish()
                 }
             }
+            /// How an attempt of `compensate` ended.
             #[derive(Clone)]
             pub enum UndoOutcome {
                 Undone(Undone),
                 /// For `uncertain` (it had not happened) and `never-ran`.
                 NothingToUndo,
+                /// Not now: another attempt, by the retry that is set for compensation. When those are spent the saga needs an
+                /// operator.
                 Retry(Delay),
                 /// No attempt will help: the saga needs an operator.
                 Stuck(Problem),
@@ -1019,6 +1079,7 @@ pub mod sagahost {
 pub mod exports {
     pub mod sagahost {
         pub mod plugin {
+            /// What a plugin exports.
             #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
             pub mod participant {
                 #[used]
@@ -3209,12 +3270,16 @@ pub mod exports {
                     }
                 }
                 pub trait Guest {
-                    /// err: an uncaught error of the guest's language; treated like a trap, with its text.
+                    /// Handles one event of one saga.
+                    /// err: an uncaught error of the guest's language; treated like a trap, with its text. A business "no" is
+                    /// `outcome.rejected`.
                     #[allow(async_fn_in_trait)]
                     fn handle_event(
                         event: Event,
                         context: Context,
                     ) -> ::core::result::Result<Outcome, _rt::String>;
+                    /// Takes one step back. Called for each step that was done with undo data, the latest first, and for steps that never
+                    /// ran (`evidence.never-ran`). Must be able to succeed at any later time: the saga's other steps wait for it.
                     #[allow(async_fn_in_trait)]
                     fn compensate(
                         step: Step,

@@ -1,3 +1,158 @@
-//! x
-/// c
+//! Write sagahost participants as plain Rust business rules. Invariant: a handler touches nothing but its
+//! [`Context`] and its answer, so the same code runs in WebAssembly and in a native test.
+//!
+//! A participant is a struct (its configuration) with a handler for each kind of event that it cares about, and beside
+//! each handler the function that undoes it. This is all of one:
+//!
+//! ```
+//! use sagahost_sdk::prelude::*;
+//!
+//! /// An event that it takes; the example goes into the plugin's manifest.
+//! #[event(example = {"orderId": "o-1", "customerId": "c-1", "amountCents": 1200})]
+//! pub struct OrderCreated {
+//!     order_id: String,
+//!     customer_id: String,
+//!     amount_cents: u64,
+//! }
+//!
+//! /// Events that it emits.
+//! #[event]
+//! pub struct PaymentProcessed {
+//!     order_id: String,
+//!     payment_id: String,
+//! }
+//! #[event]
+//! pub struct PaymentRefunded {
+//!     order_id: String,
+//!     payment_id: String,
+//! }
+//!
+//! /// What the refund has to know.
+//! #[data]
+//! pub struct Charge {
+//!     payment_id: String,
+//!     balance: String,
+//!     amount_cents: u64,
+//! }
+//!
+//! /// The fields are configuration keys, here `limit-cents`.
+//! #[derive(Config)]
+//! pub struct Payment {
+//!     /// A larger amount is declined.
+//!     #[config(default = 100_000)]
+//!     limit_cents: u64,
+//! }
+//!
+//! #[participant(name = "payment", emits = [PaymentProcessed, PaymentRefunded], finish_on = ["OrderCompleted"])]
+//! impl Payment {
+//!     #[on(OrderCreated)]
+//!     fn charge(&self, ctx: &Context, order: OrderCreated) -> Handled<Charge> {
+//!         (order.amount_cents > 0).or_invalid("AMOUNT", "there is nothing to pay")?;
+//!         (order.amount_cents <= self.limit_cents).or_reject("LIMIT_EXCEEDED", "the amount is above the limit")?;
+//!
+//!         let balance = format!("balance/{}", order.customer_id);
+//!         let paid = ctx.counter(&balance).ensure(5_000).take(order.amount_cents);
+//!         paid.or_reject("INSUFFICIENT", "the balance does not cover it")?;
+//!
+//!         let payment_id = ctx.make_id("payment");
+//!         Ok(Done::undo_with(Charge { payment_id: payment_id.clone(), balance, amount_cents: order.amount_cents })
+//!             .emit(PaymentProcessed { order_id: order.order_id, payment_id })
+//!             .note("customer", order.customer_id))
+//!     }
+//!
+//!     #[undo(OrderCreated)]
+//!     fn refund(&self, ctx: &Context, step: Step<OrderCreated, Charge>) -> Compensated {
+//!         let charge = step.done()?;
+//!         ctx.counter(&charge.balance).give(charge.amount_cents);
+//!         Ok(Undone::new().emit(PaymentRefunded {
+//!             order_id: step.event.order_id.clone(),
+//!             payment_id: charge.payment_id.clone(),
+//!         }))
+//!     }
+//! }
+//!
+//! // Its test, native and without a host:
+//! use sagahost_sdk::testing::TestHost;
+//!
+//! let mut host = TestHost::<Payment>::new().config("limit-cents", 2_000);
+//! let order = |amount_cents| OrderCreated { order_id: "o-1".into(), customer_id: "c-1".into(), amount_cents };
+//!
+//! host.send(order(1_200)).completed().emitted_kinds(&["PaymentProcessed"]);
+//! assert_eq!(host.counter("balance/c-1"), Some(3_800));
+//! host.undo().undone().emitted_kinds(&["PaymentRefunded"]);
+//! assert_eq!(host.counter("balance/c-1"), Some(5_000));
+//! host.send(order(2_001)).rejected("LIMIT_EXCEEDED");
+//! ```
+//!
+//! # What it becomes
+//! `crate-type = ["cdylib", "rlib"]` in `Cargo.toml`, and `sagahost build` makes one `.wasm` file of it: drop that into
+//! a host's plugin directory and it serves. The manifest is written by [`participant`] from the code above.
+//!
+//! # What a handler answers
+//! [`Done`]: it happened, together with everything that it emits and how to undo it. Or [`Fail`]: rejected (the saga
+//! compensates), retry, not yet, invalid. `?` and [`OrFail`] make a rule one line. Nothing happens until the host
+//! commits the answer; what was written to the [`Store`] or to a [`Counter`] before a failure or a panic is gone.
+//!
+//! # What it must not do
+//! There is no clock, randomness, file or network: [`Context::now_ms`] and [`Context::make_id`] are the same on every
+//! attempt, which is what makes a run repeatable. Statics do not survive a call.
+//!
+//! # Features
+//! `arena` (default): in WebAssembly memory comes from a static arena of 48 KiB first, which halves the cost of a
+//! call; it never frees, since the instance is thrown away after it.
+
+#[cfg(all(target_arch = "wasm32", feature = "arena"))]
+mod arena;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+#[rustfmt::skip]
+#[expect(unsafe_code, reason = "generated: the canonical ABI is raw memory")]
+#[expect(clippy::allow_attributes, reason = "generated")]
+pub mod bindings;
+mod config;
+mod context;
+pub mod contract;
+mod event;
+#[cfg(target_arch = "wasm32")]
+mod guest;
+mod host;
+mod log;
+mod outcome;
+mod participant;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+pub use config::{Config, ConfigValue, Json};
+pub use context::{Context, Counter, Store};
+pub use contract::{Cause, Delay, Emission, Evidence, Problem, Rejection, Undone};
+pub use event::Event;
+pub use host::{Host, Level};
+pub use outcome::{Compensated, Done, Fail, Handled, NoUndo, NotUndone, OrFail, Step};
+pub use participant::Participant;
+pub use sagahost_sdk_macros::{Config, data, event, participant};
+pub use serde_json::json;
+
+/// The contract that this SDK speaks: the package version of `wit/plugin.wit`.
 pub const CONTRACT: &str = "0.1.0";
+
+/// All that most participants need.
+pub mod prelude {
+    pub use crate::{
+        Cause, Compensated, Config, Context, Delay, Done, Emission, Evidence, Fail, Handled, NotUndone, OrFail,
+        Rejection, Step, Undone, data, event, json, participant,
+    };
+}
+
+/// For code that the macros write.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::guest::Exported;
+    pub use crate::{
+        config::read,
+        participant::{
+            bytes, compensate, example, handle, handle_without_undo, join, length, no_undo, text, unknown_kind,
+        },
+    };
+    pub use serde;
+}

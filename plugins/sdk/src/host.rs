@@ -1,0 +1,41 @@
+//! What a participant may ask of its host during a call. Invariant: the only way out of a handler besides its outcome.
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Every detail.
+    Trace,
+    /// For whoever writes the plugin.
+    Debug,
+    /// For whoever runs it.
+    Info,
+    /// Unexpected, and dealt with.
+    Warn,
+    /// Somebody must act.
+    Error,
+}
+
+/// The host calls of `wit/plugin.wit`. In WebAssembly they are imports; in a native test [`TestHost`](crate::testing)
+/// answers them. Handlers use [`Context`](crate::Context) instead.
+pub trait Host {
+    /// Writes a log line.
+    fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]);
+    /// Scalars as text, arrays and tables as JSON.
+    fn config(&self, key: &str) -> Option<String>;
+    /// The value under this key.
+    fn store_get(&self, key: &str) -> Option<Vec<u8>>;
+    /// Puts a value under this key.
+    fn store_put(&self, key: &str, value: &[u8]);
+    /// Removes a key.
+    fn store_delete(&self, key: &str);
+    /// Keys with this prefix in byte order, after `after`, at most `limit`.
+    fn store_scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<(String, Vec<u8>)>;
+    /// Creates a counter; no change where it exists.
+    fn counter_ensure(&self, name: &str, initial: i64);
+    /// Takes `amount` if at least that much is there.
+    fn counter_take(&self, name: &str, amount: u64) -> bool;
+    /// Adds `amount`.
+    fn counter_give(&self, name: &str, amount: u64);
+    /// The exact value.
+    fn counter_read(&self, name: &str) -> Option<i64>;
+}
