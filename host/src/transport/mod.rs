@@ -3,6 +3,8 @@
 //!
 //! A `Source` is owned by the poll thread, a `Sink` by the publisher; both block.
 
+#[doc(hidden)]
+pub mod contract;
 pub mod embedded;
 pub mod kafka;
 

@@ -1,0 +1,192 @@
+//! What librdkafka tells a client between calls: logs, errors, ends of partitions, delivery reports, requests for
+//! tokens. Invariant: no text passes here with a secret in it.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientContext, Message,
+    client::OAuthToken,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{DeliveryResult, ProducerContext},
+};
+use tracing::{debug, info, warn};
+
+use super::{connection::Redaction, token::TokenSource};
+
+pub(super) struct Context {
+    redaction: Arc<Redaction>,
+    tokens: Option<Arc<TokenSource>>,
+    has_token: AtomicBool,
+    health: Mutex<Health>,
+    /// Where the last end-of-partition event said that the end is; the event itself does not carry it.
+    end: AtomicI64,
+    reports: Mutex<Vec<Report>>,
+}
+
+#[derive(Default)]
+struct Health {
+    /// All brokers were lost since somebody asked.
+    lost: bool,
+    /// The last thing that went wrong, for messages.
+    last: Option<String>,
+    /// Credentials or certificates that were turned down, and when.
+    refused: Option<(Instant, String)>,
+}
+
+/// How the delivery of one record ended: the number given to it, then partition and offset.
+pub(super) type Report = (usize, Result<(i32, i64), RDKafkaErrorCode>);
+
+impl Context {
+    pub fn new(redaction: Arc<Redaction>, tokens: Option<Arc<TokenSource>>) -> Self {
+        Self {
+            redaction,
+            tokens,
+            has_token: AtomicBool::new(false),
+            health: Mutex::default(),
+            end: AtomicI64::new(-1),
+            reports: Mutex::default(),
+        }
+    }
+
+    pub fn has_token(&self) -> bool {
+        self.has_token.load(Ordering::Relaxed)
+    }
+
+    /// Were all brokers lost since the last question?
+    pub fn take_lost(&self) -> bool {
+        std::mem::take(&mut self.health.lock().lost)
+    }
+
+    pub fn last_trouble(&self) -> Option<String> {
+        self.health.lock().last.clone()
+    }
+
+    pub fn refused_since(&self, since: Instant) -> Option<String> {
+        self.health.lock().refused.as_ref().filter(|(at, _)| *at >= since).map(|(_, why)| why.clone())
+    }
+
+    pub fn well(&self) {
+        let mut health = self.health.lock();
+        health.last = None;
+        health.refused = None;
+    }
+
+    pub fn take_end(&self) -> Option<i64> {
+        let end = self.end.swap(-1, Ordering::Relaxed);
+        (end >= 0).then_some(end)
+    }
+
+    pub fn take_reports(&self) -> Vec<Report> {
+        std::mem::take(&mut *self.reports.lock())
+    }
+
+    fn trouble(&self, code: RDKafkaErrorCode, reason: String) {
+        let mut health = self.health.lock();
+        match code {
+            RDKafkaErrorCode::AllBrokersDown => health.lost = true,
+            RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::UnsupportedSASLMechanism
+            | RDKafkaErrorCode::SSL => health.refused = Some((Instant::now(), reason.clone())),
+            _ => {}
+        }
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            health.last = Some(reason);
+        }
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// librdkafka recovers from most of what it logs as an error; what needs a person is reported by the transport.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        let text = self.redaction.clean(text);
+        match level {
+            // Properties of producers are given to consumers too, and the other way round.
+            _ if facility == "CONFWARN" => debug!(target: "librdkafka", facility, "{text}"),
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => warn!(target: "librdkafka", facility, "{text}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                info!(target: "librdkafka", facility, "{text}")
+            }
+            RDKafkaLogLevel::Debug => debug!(target: "librdkafka", facility, "{text}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else {
+            return;
+        };
+        if code == RDKafkaErrorCode::PartitionEOF {
+            self.end.store(end_offset(reason).unwrap_or(-1), Ordering::Relaxed);
+            return;
+        }
+        let reason = self.redaction.clean(reason);
+        debug!(target: "librdkafka", ?code, "{reason}");
+        self.trouble(code, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let source = self.tokens.as_ref().ok_or("no source of tokens is configured")?;
+        match source.token(config) {
+            Ok(token) => {
+                self.has_token.store(true, Ordering::Relaxed);
+                Ok(token)
+            }
+            Err(why) => {
+                self.trouble(RDKafkaErrorCode::Authentication, why.clone());
+                Err(why.into())
+            }
+        }
+    }
+
+    /// `statistics.interval.ms` is for whoever debugs.
+    fn stats_raw(&self, statistics: &[u8]) {
+        debug!(target: "librdkafka", facility = "STATS", "{}", self.redaction.clean(&String::from_utf8_lossy(statistics)));
+    }
+}
+
+impl ConsumerContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let outcome = match result {
+            Ok(message) => Ok((message.partition(), message.offset())),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+        };
+        self.reports.lock().push((number, outcome));
+    }
+}
+
+/// From `Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 8)`.
+fn end_offset(reason: &str) -> Option<i64> {
+    let (_, behind) = reason.split_once("end of partition at offset ")?;
+    behind.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_read_from_the_reason() {
+        assert_eq!(end_offset("Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 8)"), Some(7));
+        assert_eq!(end_offset("Something else"), None);
+    }
+}

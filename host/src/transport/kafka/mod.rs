@@ -1,0 +1,269 @@
+//! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
+//! group. Invariant: every call ends within a bound, with an answer or with what to check.
+//!
+//! In reading order: `connection` (which properties), `source` (the way in), `sink` (the way out), then what they
+//! need: `context`, `errors`, `token`, `topics`.
+
+mod connection;
+mod context;
+mod errors;
+mod reading;
+mod sink;
+mod source;
+mod token;
+mod topics;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    error::{KafkaError, KafkaResult},
+    message::{Header, OwnedHeaders},
+    producer::BaseRecord,
+    types::RDKafkaErrorCode as Code,
+};
+use tracing::warn;
+
+use self::{
+    connection::{Connection, Consumer, Producer, Served},
+    sink::KafkaSink,
+    source::KafkaSource,
+};
+use super::{Isolation, Outgoing, Partition, Sink, Source, Topics, Transport, TransportError};
+use crate::config::KafkaSettings;
+
+/// For questions that a broker answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A call is cut into pieces of this length, and a client's events are served in between.
+const SLICE: Duration = Duration::from_secs(1);
+/// How long a client may take to end; then it is left to itself.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+pub struct KafkaTransport {
+    connection: Arc<Connection>,
+    /// For questions: reads nothing, is made when first needed.
+    lookout: Mutex<Option<Arc<Consumer>>>,
+    /// For single records, likewise.
+    producer: Mutex<Option<Producer>>,
+}
+
+impl std::fmt::Debug for KafkaTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaTransport").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl KafkaTransport {
+    /// Connects to nothing yet, but refuses properties that librdkafka does not know.
+    pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
+        let connection = Arc::new(Connection::new(settings, app)?);
+        let transport = Self { connection, lookout: Mutex::default(), producer: Mutex::default() };
+        transport.lookout()?;
+        Ok(transport)
+    }
+
+    fn lookout(&self) -> Result<Arc<Consumer>, TransportError> {
+        let mut lookout = self.lookout.lock();
+        if let Some(consumer) = &*lookout {
+            return Ok(consumer.clone());
+        }
+        let consumer = Arc::new(self.connection.consumer(Isolation::Stable)?);
+        Ok(lookout.insert(consumer).clone())
+    }
+}
+
+impl Transport for KafkaTransport {
+    fn describe(&self) -> String {
+        format!("kafka at {}", self.connection.servers)
+    }
+
+    fn topics(&self, names: &[Arc<str>]) -> Result<Topics, TransportError> {
+        let lookout = self.lookout()?;
+        let mut found = Topics::new();
+        for name in names {
+            if let Some(partitions) = topics::count(&self.connection, &lookout, name, PATIENCE)? {
+                found.insert(name.clone(), partitions);
+            }
+        }
+        Ok(found)
+    }
+
+    fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError> {
+        let existing = self.topics(names)?;
+        let missing: Vec<_> = names.iter().filter(|name| !existing.contains_key(*name)).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        topics::create(&self.connection, &missing, partitions)?;
+        self.wait_for(&missing)
+    }
+
+    fn create_command(&self, topic: &str) -> String {
+        format!(
+            "sagahost topics create (or: kafka-topics.sh --bootstrap-server {} --create --topic {topic} --partitions 4 \
+             --replication-factor {}{})",
+            self.connection.servers,
+            self.connection.replication,
+            if self.connection.is_plain() { "" } else { " --command-config CLIENT.properties" },
+        )
+    }
+
+    fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
+        let lookout = self.lookout()?;
+        partitions
+            .iter()
+            .map(|partition| Ok((partition.clone(), topics::bounds(&self.connection, &lookout, partition, PATIENCE)?)))
+            .collect()
+    }
+
+    fn source(&self) -> Result<Box<dyn Source>, TransportError> {
+        Ok(Box::new(KafkaSource::new(self.connection.clone())?))
+    }
+
+    fn sink(&self) -> Result<Box<dyn Sink>, TransportError> {
+        Ok(Box::new(KafkaSink::new(self.connection.clone())?))
+    }
+
+    fn offer(&self, record: &Outgoing) -> Result<(Partition, i64), TransportError> {
+        let mut slot = self.producer.lock();
+        let producer = match slot.take() {
+            Some(producer) => producer,
+            None => self.connection.idempotent_producer()?,
+        };
+        let offered = self.deliver(&producer, record);
+        match offered {
+            // Whatever is still on its way ends with the producer.
+            Err(TransportError::Away(_) | TransportError::Broken(_)) => retire("producer", producer),
+            Ok(_) | Err(TransportError::Refused(_) | TransportError::Fenced(_)) => *slot = Some(producer),
+        }
+        offered
+    }
+}
+
+impl KafkaTransport {
+    fn deliver(&self, producer: &Producer, record: &Outgoing) -> Result<(Partition, i64), TransportError> {
+        let started = Instant::now();
+        let refused = |code| {
+            errors::refusal(code)
+                .map(|why| TransportError::Refused(format!("a record for topic {} was refused: {why}", record.topic)))
+                .unwrap_or_else(|| self.trouble(producer, "publish a record", &KafkaError::MessageProduction(code)))
+        };
+        producer.send(base_record(record, 0)).map_err(|(error, _)| refused(errors::code(&error)))?;
+        let patience = self.connection.delivery_timeout() + SLICE;
+        loop {
+            producer.poll(Duration::from_millis(1));
+            let context = Served::context(producer);
+            if let Some((_, outcome)) = context.take_reports().pop() {
+                return match outcome {
+                    Ok((number, offset)) => Ok((Partition { topic: record.topic.clone(), number }, offset)),
+                    Err(code) => Err(refused(code)),
+                };
+            }
+            if let Some(reason) = context.refused_since(started).filter(|_| started.elapsed() > SLICE) {
+                return Err(errors::turned_down(&self.connection, &reason));
+            }
+            if started.elapsed() > patience {
+                return Err(refused(Code::OperationTimedOut));
+            }
+        }
+    }
+
+    fn trouble(&self, producer: &Producer, doing: &str, error: &KafkaError) -> TransportError {
+        // A record that was not delivered in time is nobody's fault but the connection's.
+        let error = match errors::code(error) {
+            Code::MessageTimedOut => &KafkaError::Global(Code::OperationTimedOut),
+            _ => error,
+        };
+        errors::transport(&self.connection, Served::context(producer), doing, error)
+    }
+
+    /// A topic that was just made is not known everywhere at once.
+    fn wait_for(&self, names: &[Arc<str>]) -> Result<(), TransportError> {
+        let started = Instant::now();
+        while self.topics(names)?.len() < names.len() {
+            if started.elapsed() > PATIENCE {
+                let names = names.join(", ");
+                return Err(TransportError::Away(format!("{names}: made, but the brokers do not know them yet")));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+fn base_record(record: &Outgoing, number: usize) -> BaseRecord<'_, [u8], [u8], usize> {
+    let mut base = BaseRecord::with_opaque_to(&record.topic, number);
+    base.key = record.key.as_deref();
+    base.payload = record.value.as_deref();
+    if !record.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        base.headers = Some(
+            record
+                .headers
+                .iter()
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+        );
+    }
+    base
+}
+
+/// Repeats what may pass, in slices, for as long as `patience` says; a connection that is turned down ends it sooner.
+fn patiently<C: Served, T>(
+    connection: &Connection,
+    client: &C,
+    doing: &str,
+    patience: Duration,
+    mut attempt: impl FnMut(Duration) -> KafkaResult<T>,
+) -> Result<T, TransportError> {
+    let started = Instant::now();
+    loop {
+        client.serve(Duration::ZERO);
+        match attempt(SLICE.min(patience)) {
+            Ok(answer) => {
+                client.context().well();
+                return Ok(answer);
+            }
+            Err(error) if errors::passing(&error) => {
+                client.serve(Duration::ZERO);
+                if let Some(reason) = client.context().refused_since(started) {
+                    return Err(errors::turned_down(connection, &reason));
+                }
+                if started.elapsed() >= patience {
+                    return Err(errors::transport(connection, client.context(), doing, &error));
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => {
+                return Err(errors::transport(connection, client.context(), doing, &error));
+            }
+        }
+    }
+}
+
+/// A client can hang when it ends: it does so on a thread of its own.
+fn retire<T: Send + 'static>(what: &'static str, client: T) {
+    let (done, ended) = crossbeam_channel::bounded::<()>(1);
+    let farewell = thread::Builder::new().name(format!("{what} ends")).spawn(move || {
+        drop(client);
+        drop(done);
+    });
+    if farewell.is_err() || ended.recv_timeout(FAREWELL) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+        warn!("a kafka {what} does not end in time; it is left to itself");
+    }
+}
+
+impl Drop for KafkaTransport {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.lookout.lock().take() {
+            retire("consumer", consumer);
+        }
+        if let Some(producer) = self.producer.lock().take() {
+            retire("producer", producer);
+        }
+    }
+}
