@@ -139,7 +139,7 @@ pub const CONTRACT: &str = "0.1.0";
 pub mod prelude {
     pub use crate::{
         Cause, Compensated, Config, Context, Delay, Done, Emission, Evidence, Fail, Handled, NotUndone, OrFail,
-        Rejection, Step, Undone, data, event, json, participant,
+        Problem, Rejection, Step, Undone, data, event, json, participant,
     };
 }
 
