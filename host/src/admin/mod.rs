@@ -1,5 +1,20 @@
 //! The boundary between operators' commands and the host: one JSON request a line through a socket in the data
 //! directory. Invariant: a command changes a saga through its mailbox only, never through the journal's tables.
+//!
+//! In reading order: `protocol` (what may be asked), `desk` (who answers it, with a running host or without), `view`
+//! (what the answers look like), then the way there: `socket`, `server`, `client`.
+
+pub mod protocol;
+
+mod dead_letters;
+pub mod desk;
+mod topics;
+pub mod view;
+
+pub mod client;
+pub mod server;
+pub mod socket;
+pub mod stamp;
 
 use sagahost_saga::{
     id::SagaId,
@@ -25,7 +40,12 @@ pub trait Live: Send + Sync {
 pub enum OutboxAction {
     /// Try the refused row again.
     Retry,
-    Skip { batch: BatchNo, index: usize, by: String, reason: String },
+    Skip {
+        batch: BatchNo,
+        index: usize,
+        by: String,
+        reason: String,
+    },
 }
 
 /// A look at the running host, for people and machines.

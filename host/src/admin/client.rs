@@ -1,0 +1,63 @@
+//! Asks a running host through its socket. Invariant: a host that does not answer is told apart from one that does not
+//! run.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::protocol::{Refusal, Reply, Request};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("the host at {} does not answer: {source}", path.display())]
+    Silent { path: PathBuf, source: io::Error },
+    #[error("the host at {} is of another version: {why}", path.display())]
+    Foreign { path: PathBuf, why: String },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+pub struct Client {
+    path: PathBuf,
+    stream: UnixStream,
+}
+
+impl Client {
+    /// None: no host serves there.
+    pub fn connect(path: &Path, patience: Duration) -> Result<Option<Self>, ClientError> {
+        let silent = |source| ClientError::Silent { path: path.to_owned(), source };
+        let stream = match UnixStream::connect(path) {
+            Ok(stream) => stream,
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
+                _ => return Err(silent(error)),
+            },
+        };
+        stream.set_read_timeout(Some(patience)).map_err(silent)?;
+        stream.set_write_timeout(Some(patience)).map_err(silent)?;
+        Ok(Some(Self { path: path.to_owned(), stream }))
+    }
+
+    pub fn ask(&mut self, request: &Request) -> Result<serde_json::Value, ClientError> {
+        let line = self.exchange(request).map_err(|source| ClientError::Silent { path: self.path.clone(), source })?;
+        match serde_json::from_str(&line) {
+            Ok(Reply::Ok(value)) => Ok(value),
+            Ok(Reply::Refused(refusal)) => Err(refusal.into()),
+            Err(error) => Err(ClientError::Foreign { path: self.path.clone(), why: error.to_string() }),
+        }
+    }
+
+    fn exchange(&mut self, request: &Request) -> io::Result<String> {
+        let mut text = serde_json::to_vec(request).map_err(io::Error::other)?;
+        text.push(b'\n');
+        self.stream.write_all(&text)?;
+        let mut line = String::new();
+        if BufReader::new(&self.stream).read_line(&mut line)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+        }
+        Ok(line)
+    }
+}

@@ -1,0 +1,356 @@
+//! Answers operators' requests: inside of a running host, or in the command line itself when none runs. Invariant:
+//! both give the same answers; without a host a command is journaled for the next one instead of being carried out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sagahost_saga::{
+    Saga,
+    history::Entry,
+    id::{Participant, SagaId},
+    input::{Command, Status},
+};
+use sagahost_sandbox::manifest::Manifest;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Live, OutboxAction,
+    protocol::{LIST_MAX, Refusal, Reply, Request, Why},
+    stamp::Stamp,
+    topics,
+    view::{
+        CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, PluginLine, SagaLine, SagaPage,
+        SagaView, StatusView, StoreLine, readable, status_name,
+    },
+};
+use crate::{
+    config::Config,
+    journal::{Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
+    transport::{Outgoing, Transport},
+};
+
+/// Everything that an operator's request may need.
+#[derive(Clone)]
+pub struct Desk {
+    pub config: Config,
+    pub journal: Arc<dyn Journal>,
+    pub transport: Arc<dyn Transport>,
+    /// None: no host runs.
+    pub live: Option<Arc<dyn Live>>,
+}
+
+impl Desk {
+    pub fn reply(&self, request: Request) -> Reply {
+        match self.answer(request) {
+            Ok(value) => Reply::Ok(value),
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    fn answer(&self, request: Request) -> Result<Value, Refusal> {
+        let journal = Some(&*self.journal);
+        match request {
+            Request::Status => value(self.status()?),
+            Request::Sagas { status, notes, before, limit } => value(self.sagas(status, notes, before, limit)?),
+            Request::Saga { id } => value(self.saga(&id)?),
+            Request::Command { saga, command } => value(self.command(&saga, command)?),
+            Request::LetterGroups => value(self.letter_groups()?),
+            Request::Letters { of, closed } => {
+                let filter = LetterFilter {
+                    saga: of.saga,
+                    code: of.code,
+                    participant: of.participant,
+                    open_only: !closed,
+                    limit: of.limit.clamp(1, LIST_MAX),
+                    offset: 0,
+                };
+                let letters = self.journal.letters(&filter).map_err(Refusal::failed)?;
+                value(letters.iter().map(LetterLine::from).collect::<Vec<_>>())
+            }
+            Request::Letter { key } => value(LetterView::from(&self.letter(&key)?)),
+            Request::Redrive { of, by, dry_run } => value(self.redrive(&of, &by, dry_run)?),
+            Request::Discard { of, by, reason } => value(self.discard(&of, &by, &reason)?),
+            Request::Outbox { limit } => value(self.outbox(limit)?),
+            Request::OutboxChange { action } => value(self.change_outbox(action)?),
+            Request::Topics => value(topics::list(&self.config, journal, &*self.transport)?),
+            Request::CreateTopics { names, partitions } => {
+                value(topics::create(&self.config, journal, &*self.transport, &names, partitions)?)
+            }
+            Request::Plugins => value(self.plugins()?),
+            Request::Counters { participant } => value(self.counters(participant.as_ref())?),
+            Request::Store { participant, prefix, after, limit } => {
+                value(self.store(&participant, &prefix, after.as_deref(), limit)?)
+            }
+            Request::Emit { record } => value(emit(&*self.transport, &record)?),
+        }
+    }
+
+    fn status(&self) -> Result<StatusView, Refusal> {
+        let journal = &self.journal;
+        let identity = journal.identity();
+        let counts = journal.count_by_status().map_err(Refusal::failed)?;
+        let groups = journal.letter_groups().map_err(Refusal::failed)?;
+        let queued = journal.queued_commands().map_err(Refusal::failed)?;
+        let mut view = StatusView {
+            app: identity.app.to_string(),
+            running: false,
+            transport: self.transport.describe(),
+            journal: format!("{} in {}", identity.journal, self.config.data_dir.display()),
+            incarnation: identity.incarnation.to_string(),
+            batch: identity.last_batch.0,
+            published: identity.confirmed.0,
+            sagas: counts.into_iter().map(|(status, count)| (status_name(status).to_owned(), count)).collect(),
+            open_letters: groups.iter().map(|(_, _, count)| count).sum(),
+            queued_commands: queued.len(),
+            ..StatusView::default()
+        };
+        if let Some(live) = &self.live {
+            let now = live.status();
+            view.running = true;
+            (view.batch, view.published) = (now.batch, now.published);
+            (view.waiting_for, view.held) = (now.waiting_for, now.held);
+            view.counters = BTreeMap::from([
+                ("records".to_owned(), now.records),
+                ("records-skipped".to_owned(), now.records_skipped),
+                ("events".to_owned(), now.events),
+                ("calls".to_owned(), now.calls),
+                ("chains-rerun".to_owned(), now.chains_rerun),
+                ("journal-commits".to_owned(), now.journal_commits),
+                ("publications".to_owned(), now.publications),
+            ]);
+        }
+        Ok(view)
+    }
+
+    fn sagas(
+        &self,
+        status: Option<Status>,
+        notes: Vec<(String, String)>,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<SagaPage, Refusal> {
+        let limit = limit.clamp(1, LIST_MAX);
+        let filter = SagaFilter { status, notes, before: before.map(SagaKey), limit };
+        let rows = self.journal.sagas(&filter).map_err(Refusal::failed)?;
+        let counts = self.journal.count_by_status().map_err(Refusal::failed)?;
+        Ok(SagaPage {
+            more_before: rows.last().filter(|_| rows.len() == limit).map(|row| row.key.0),
+            sagas: rows.iter().map(SagaLine::from).collect(),
+            counts: counts.into_iter().map(|(status, count)| (status_name(status).to_owned(), count)).collect(),
+        })
+    }
+
+    fn saga(&self, id: &SagaId) -> Result<SagaView, Refusal> {
+        let quarantined = self.journal.quarantined(id).map_err(Refusal::failed)?;
+        let row = self.journal.saga(id).map_err(Refusal::failed)?;
+        let Some(row) = row else {
+            return match quarantined {
+                Some(why) => Ok(self.unreadable(id, why)),
+                None => Err(Refusal::not_found(format!("there is no saga {id} in app {}", self.config.app))),
+            };
+        };
+        let saga = match Saga::decode(&row.bytes) {
+            Ok(saga) => saga,
+            Err(error) => return Ok(self.unreadable(id, quarantined.unwrap_or_else(|| error.to_string()))),
+        };
+        let mut history: Vec<Entry> = Vec::new();
+        if saga.spilled_history() > 0 {
+            history = self.journal.spilled_history(row.key).map_err(Refusal::failed)?;
+        }
+        history.extend_from_slice(saga.history());
+        let mut view = SagaView::of(&saga, &self.config.app, &history);
+        view.letters = self.letters_of(id)?;
+        view.queued = self.queued_for(id)?;
+        if let Some(why) = quarantined {
+            view.status = status_name(Status::Quarantined).to_owned();
+            view.next = vec![quarantine_command(id)];
+            view.quarantined = Some(why);
+        }
+        for command in &mut view.next {
+            *command = self.located(command);
+        }
+        Ok(view)
+    }
+
+    fn unreadable(&self, id: &SagaId, why: String) -> SagaView {
+        SagaView {
+            id: id.to_string(),
+            app: self.config.app.to_string(),
+            status: status_name(Status::Quarantined).to_owned(),
+            quarantined: Some(why),
+            next: vec![self.located(&quarantine_command(id))],
+            ..SagaView::default()
+        }
+    }
+
+    /// A command as it must be typed for this app: `sagahost … --config FILE  # why`.
+    fn located(&self, command: &str) -> String {
+        let (typed, why) = command.split_once("  # ").unwrap_or((command, ""));
+        let typed = typed.strip_prefix("sagahost ").unwrap_or(typed);
+        let typed = self.config.command_line(typed);
+        if why.is_empty() { typed } else { format!("{typed}  # {why}") }
+    }
+
+    fn letters_of(&self, id: &SagaId) -> Result<Vec<LetterLine>, Refusal> {
+        let filter =
+            LetterFilter { saga: Some(id.clone()), open_only: true, limit: LIST_MAX, ..LetterFilter::default() };
+        let letters = self.journal.letters(&filter).map_err(Refusal::failed)?;
+        Ok(letters.iter().map(LetterLine::from).collect())
+    }
+
+    fn queued_for(&self, id: &SagaId) -> Result<Vec<String>, Refusal> {
+        let queued = self.journal.queued_commands().map_err(Refusal::failed)?;
+        Ok(queued.iter().filter(|queued| queued.saga == *id).map(|queued| command_text(&queued.command)).collect())
+    }
+
+    pub(super) fn command(&self, saga: &SagaId, command: Command) -> Result<Done, Refusal> {
+        if let Some(live) = &self.live {
+            let answer = live.command(saga, command).map_err(Refusal::failed)?;
+            return Ok(Done { done: answer.done, queued: false, text: answer.text });
+        }
+        let quarantined = self.journal.quarantined(saga).map_err(Refusal::failed)?;
+        let known = quarantined.is_some() || self.journal.saga(saga).map_err(Refusal::failed)?.is_some();
+        // A cancel may come before the saga: then it never begins (SEMANTICS.md, race 9).
+        if !known && !matches!(command, Command::Cancel { .. }) {
+            return Err(Refusal::not_found(format!("there is no saga {saga} in app {}", self.config.app)));
+        }
+        let text =
+            format!("no host runs: journaled `{}`; it takes effect when the host starts", command_text(&command));
+        self.journal.queue_command(saga, &command).map_err(Refusal::failed)?;
+        Ok(Done { done: true, queued: true, text })
+    }
+
+    fn letter_groups(&self) -> Result<Vec<LetterGroup>, Refusal> {
+        let groups = self.journal.letter_groups().map_err(Refusal::failed)?;
+        let group = |(code, participant, open): (String, Option<Participant>, u64)| LetterGroup {
+            code,
+            participant: participant.map(|participant| participant.to_string()),
+            open,
+        };
+        Ok(groups.into_iter().map(group).collect())
+    }
+
+    pub(super) fn letter(&self, key: &str) -> Result<StoredLetter, Refusal> {
+        let letter = self.journal.letter(key).map_err(Refusal::failed)?;
+        letter.ok_or_else(|| Refusal::not_found(format!("there is no dead letter {key}")))
+    }
+
+    fn outbox(&self, limit: usize) -> Result<Vec<OutboxLine>, Refusal> {
+        let published = match &self.live {
+            Some(live) => crate::journal::BatchNo(live.status().published),
+            None => self.journal.identity().confirmed,
+        };
+        let batches = self.journal.outbox(published, limit.clamp(1, LIST_MAX)).map_err(Refusal::failed)?;
+        Ok(batches.iter().map(OutboxLine::from).collect())
+    }
+
+    fn change_outbox(&self, action: OutboxAction) -> Result<Done, Refusal> {
+        if let Some(live) = &self.live {
+            let answer = live.outbox(action).map_err(Refusal::failed)?;
+            return Ok(Done { done: answer.done, queued: false, text: answer.text });
+        }
+        match action {
+            OutboxAction::Retry => {
+                let text = "no host runs: its next start tries the outbox again".to_owned();
+                Ok(Done { done: true, queued: true, text })
+            }
+            OutboxAction::Skip { batch, index, by, reason } => {
+                let there = self.journal.outbox(crate::journal::BatchNo(batch.0.saturating_sub(1)), 1);
+                let there = there.map_err(Refusal::failed)?;
+                if !there.first().is_some_and(|first| first.number == batch && index < first.records.len()) {
+                    return Err(Refusal::not_found(format!(
+                        "there is no row {index} of batch {} in the outbox",
+                        batch.0
+                    )));
+                }
+                let epoch = self.journal.identity().epoch;
+                let reason = format!("{by}: {reason}");
+                self.journal.skip_outbox_row(epoch, batch, index, &reason).map_err(Refusal::failed)?;
+                let text = format!("row {index} of batch {} will not be published", batch.0);
+                Ok(Done { done: true, queued: false, text })
+            }
+        }
+    }
+
+    fn plugins(&self) -> Result<Vec<PluginLine>, Refusal> {
+        let rows = self.journal.admitted().map_err(Refusal::failed)?;
+        let files = topics::plugin_files(&self.config.plugins_dir);
+        let mut lines: Vec<PluginLine> = rows
+            .iter()
+            .map(|row| {
+                let manifest: Option<Manifest> = serde_json::from_str(&row.manifest).ok();
+                let file = files
+                    .iter()
+                    .find(|(_, found)| found.as_ref().is_some_and(|found| found.name == row.participant.as_str()));
+                let state = match (row.serving, file, &self.live) {
+                    (false, _, _) => "stored",
+                    (true, None, _) => "away",
+                    (true, Some(_), Some(_)) => "serving",
+                    (true, Some(_), None) => "admitted",
+                };
+                PluginLine {
+                    name: row.participant.to_string(),
+                    version: manifest.as_ref().map(|manifest| manifest.version.clone()).unwrap_or_default(),
+                    digest: row.digest.to_string(),
+                    state: state.to_owned(),
+                    admitted: Stamp(row.admitted),
+                    handles: manifest.iter().flat_map(|m| &m.subscriptions).map(|s| s.kind.clone()).collect(),
+                    emits: manifest.iter().flat_map(|manifest| manifest.emits.clone()).collect(),
+                    file: file.filter(|_| row.serving).map(|(path, _)| path.display().to_string()),
+                    note: None,
+                }
+            })
+            .collect();
+        lines.sort_by(|a, b| {
+            (&a.name, a.state == "stored", b.admitted).cmp(&(&b.name, b.state == "stored", a.admitted))
+        });
+        Ok(lines)
+    }
+
+    fn counters(&self, participant: Option<&Participant>) -> Result<Vec<CounterLine>, Refusal> {
+        let counters = self.journal.counters(participant).map_err(Refusal::failed)?;
+        let line = |(participant, name, value): (Participant, String, i64)| CounterLine {
+            participant: participant.to_string(),
+            name,
+            value,
+        };
+        Ok(counters.into_iter().map(line).collect())
+    }
+
+    fn store(
+        &self,
+        participant: &Participant,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoreLine>, Refusal> {
+        let entries = self.journal.store_scan(participant, prefix, after, limit.clamp(1, LIST_MAX));
+        let line = |(key, bytes): (String, Arc<[u8]>)| StoreLine { key, bytes: bytes.len(), value: readable(&bytes) };
+        Ok(entries.map_err(Refusal::failed)?.into_iter().map(line).collect())
+    }
+}
+
+/// Publishes one record outside of any batch.
+pub fn emit(transport: &dyn Transport, record: &Outgoing) -> Result<Placed, Refusal> {
+    let (partition, offset) = transport.offer(record).map_err(Refusal::failed)?;
+    Ok(Placed { topic: partition.topic.to_string(), partition: partition.number, offset })
+}
+
+fn quarantine_command(id: &SagaId) -> String {
+    format!("sagahost sagas retry {id}  # takes it out of quarantine and tries again")
+}
+
+fn command_text(command: &Command) -> String {
+    match command {
+        Command::Cancel { by, .. } => format!("cancel by {by}"),
+        Command::Retry { by } => format!("retry by {by}"),
+        Command::Resolve { by, accept: true, .. } => format!("resolve --accept by {by}"),
+        Command::Resolve { by, accept: false, .. } => format!("resolve --undone by {by}"),
+        Command::Redrive { by, letter, .. } => format!("redrive {letter} by {by}"),
+        Command::Discard { by, letter, .. } => format!("discard {letter} by {by}"),
+    }
+}
+
+fn value(of: impl Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(of).map_err(|error| Refusal::new(Why::Failed, format!("failed to write the answer: {error}")))
+}

@@ -1,0 +1,129 @@
+//! The topics of an app: which it reads and writes, whether they are there, how far it is behind. Invariant: what an
+//! app needs follows from manifests and configuration alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sagahost_saga::id::Kind;
+use sagahost_sandbox::{manifest::Manifest, pack};
+
+use super::{protocol::Refusal, view::TopicLine};
+use crate::{
+    config::{Config, SAGA_FAILED},
+    journal::Journal,
+    transport::{Partition, Transport},
+};
+
+/// A plugin file and what it says of itself; none: it is no plugin (admission says why).
+pub fn plugin_files(dir: &Path) -> Vec<(PathBuf, Option<Manifest>)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm") && path.is_file())
+        .collect();
+    files.sort();
+    files.into_iter().map(|path| (manifest_of(&path), path)).map(|(manifest, path)| (path, manifest)).collect()
+}
+
+fn manifest_of(file: &Path) -> Option<Manifest> {
+    pack::manifest_of(&fs::read(file).ok()?)
+}
+
+/// Of the participants that the journal knows, and of the files in the plugin directory.
+pub fn manifests(config: &Config, journal: Option<&dyn Journal>) -> Vec<Manifest> {
+    let mut found: Vec<Manifest> =
+        plugin_files(&config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest).collect();
+    let rows = journal.and_then(|journal| journal.admitted().ok()).unwrap_or_default();
+    for row in rows.iter().filter(|row| row.serving) {
+        let known = found.iter().any(|manifest| manifest.name == row.participant.as_str());
+        if !known && let Ok(manifest) = serde_json::from_str(&row.manifest) {
+            found.push(manifest);
+        }
+    }
+    found
+}
+
+pub fn needed(config: &Config, manifests: &[Manifest]) -> BTreeMap<Arc<str>, TopicLine> {
+    let mut topics = BTreeMap::<Arc<str>, TopicLine>::new();
+    let mut note = |kind: &str, read: bool| {
+        let line = topics.entry(config.topics.topic_of(&Kind::new(kind))).or_default();
+        line.read |= read;
+        line.written |= !read;
+        if !line.kinds.iter().any(|known| known == kind) {
+            line.kinds.push(kind.to_owned());
+        }
+    };
+    for manifest in manifests {
+        let handled = manifest.subscriptions.iter().map(|subscription| &subscription.kind);
+        handled.chain(&manifest.compensate_on).chain(&manifest.finish_on).for_each(|kind| note(kind, true));
+        manifest.emits.iter().chain(&manifest.starts).for_each(|kind| note(kind, false));
+    }
+    note(SAGA_FAILED, true);
+    note(SAGA_FAILED, false);
+    if let Some(name) = &config.topics.dead_letters {
+        topics.entry(name.clone()).or_default().written = true;
+    }
+    for (name, line) in &mut topics {
+        line.name = name.to_string();
+        line.kinds.sort();
+    }
+    topics
+}
+
+pub fn list(
+    config: &Config,
+    journal: Option<&dyn Journal>,
+    transport: &dyn Transport,
+) -> Result<Vec<TopicLine>, Refusal> {
+    let mut lines = needed(config, &manifests(config, journal));
+    let names: Vec<Arc<str>> = lines.keys().cloned().collect();
+    let there = transport.topics(&names).map_err(Refusal::failed)?;
+    let partitions: Vec<Partition> =
+        there.iter().flat_map(|(name, count)| (0..*count).map(move |number| Partition::new(name, number))).collect();
+    let bounds = transport.bounds(&partitions).map_err(Refusal::failed)?;
+    let positions = match journal {
+        Some(journal) => journal.positions().map_err(Refusal::failed)?,
+        None => BTreeMap::new(),
+    };
+    for (name, line) in &mut lines {
+        line.partitions = there.get(name).copied();
+        if line.partitions.is_none() {
+            line.create = Some(transport.create_command(name));
+        }
+    }
+    for (partition, (first, end)) in bounds {
+        let Some(line) = lines.get_mut(&partition.topic) else { continue };
+        *line.records.get_or_insert(0) += end - first;
+        if let Some(position) = positions.get(&partition) {
+            *line.lag.get_or_insert(0) += (end - position.next.max(first)).max(0);
+        }
+    }
+    Ok(lines.into_values().collect())
+}
+
+/// No names: all that are missing. Returns what it made.
+pub fn create(
+    config: &Config,
+    journal: Option<&dyn Journal>,
+    transport: &dyn Transport,
+    names: &[String],
+    partitions: i32,
+) -> Result<Vec<String>, Refusal> {
+    let wanted: BTreeSet<Arc<str>> = if names.is_empty() {
+        needed(config, &manifests(config, journal)).into_keys().collect()
+    } else {
+        names.iter().map(|name| name.as_str().into()).collect()
+    };
+    let wanted: Vec<Arc<str>> = wanted.into_iter().collect();
+    let there = transport.topics(&wanted).map_err(Refusal::failed)?;
+    let missing: Vec<Arc<str>> = wanted.into_iter().filter(|name| !there.contains_key(name)).collect();
+    if !missing.is_empty() {
+        transport.create_topics(&missing, partitions).map_err(Refusal::failed)?;
+    }
+    Ok(missing.iter().map(ToString::to_string).collect())
+}
