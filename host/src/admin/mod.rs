@@ -8,7 +8,7 @@ pub mod protocol;
 
 mod dead_letters;
 pub mod desk;
-mod topics;
+pub mod topics;
 pub mod view;
 
 pub mod client;

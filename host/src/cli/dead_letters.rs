@@ -1,0 +1,226 @@
+//! `sagahost dead-letters`. Invariant: nothing is redriven or discarded that was not named, by key or by what it has in
+//! common.
+
+use clap::{Args, Subcommand};
+use sagahost_saga::id::{Participant, SagaId};
+
+use super::{
+    Operator, Site,
+    exit::{Exit, Failure},
+    output::Output,
+    reach,
+    table::{Cell, Table, Tone},
+    time_text::when,
+};
+use crate::admin::{
+    protocol::{LetterSelection, Request},
+    view::{LetterDeed, LetterGroup, LetterLine, LetterView},
+};
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// How many are open, by code and participant; each of them with --each or any choice.
+    List {
+        #[command(flatten)]
+        choice: Choice,
+        /// One line for each dead letter.
+        #[arg(long)]
+        each: bool,
+        /// Those that are closed, too.
+        #[arg(long)]
+        closed: bool,
+    },
+    /// One dead letter: the reason, where it came from, and its record.
+    Show {
+        /// Its key, as `list` prints it.
+        key: String,
+    },
+    /// Run the participant again with the letter's event.
+    Redrive {
+        /// The key of one.
+        key: Option<String>,
+        #[command(flatten)]
+        choice: Choice,
+        /// All that are open.
+        #[arg(long)]
+        all: bool,
+        /// List what would be sent, and what comes too late; do nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Close without running anything.
+    Discard {
+        /// The key of one.
+        key: Option<String>,
+        #[command(flatten)]
+        choice: Choice,
+        /// All that are open.
+        #[arg(long)]
+        all: bool,
+        /// Why, for the timeline.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Choice {
+    /// Only those with this code.
+    #[arg(long)]
+    code: Option<String>,
+    /// Only those of this participant.
+    #[arg(long, value_name = "NAME")]
+    participant: Option<String>,
+    /// Only those of this saga.
+    #[arg(long, value_name = "ID")]
+    saga: Option<String>,
+    /// How many at most.
+    #[arg(long, default_value_t = 1000)]
+    limit: usize,
+}
+
+impl Choice {
+    fn is_made(&self) -> bool {
+        self.code.is_some() || self.participant.is_some() || self.saga.is_some()
+    }
+
+    fn selection(self, key: Option<String>) -> LetterSelection {
+        LetterSelection {
+            key,
+            saga: self.saga.map(SagaId::new),
+            code: self.code,
+            participant: self.participant.map(Participant::new),
+            limit: self.limit,
+        }
+    }
+
+    /// Everything has to be asked for by name.
+    fn deliberate(self, key: Option<String>, all: bool) -> Result<LetterSelection, Failure> {
+        if key.is_none() && !self.is_made() && !all {
+            return Err(Failure::usage("name a KEY, or choose with --code, --participant, --saga or --all"));
+        }
+        Ok(self.selection(key))
+    }
+}
+
+impl DeadLetters {
+    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+        let config = site.config()?;
+        match self {
+            Self::List { choice, each, closed } if each || closed || choice.is_made() => {
+                let request = Request::Letters { of: choice.selection(None), closed };
+                let letters: Vec<LetterLine> = reach::ask(&config, request)?;
+                out.show(&letters, |letters, out| letters_text(letters, out))
+            }
+            Self::List { .. } => {
+                let groups: Vec<LetterGroup> = reach::ask(&config, Request::LetterGroups)?;
+                out.show(&groups, |groups, out| groups_text(groups, out))
+            }
+            Self::Show { key } => {
+                let letter: LetterView = reach::ask(&config, Request::Letter { key })?;
+                out.show(&letter, letter_text)
+            }
+            Self::Redrive { key, choice, all, dry_run, operator } => {
+                let of = choice.deliberate(key, all)?;
+                let deeds = reach::ask(&config, Request::Redrive { of, by: operator.by, dry_run })?;
+                tell(deeds, dry_run, out)
+            }
+            Self::Discard { key, choice, all, reason, operator } => {
+                let of = choice.deliberate(key, all)?;
+                let deeds = reach::ask(&config, Request::Discard { of, by: operator.by, reason })?;
+                tell(deeds, false, out)
+            }
+        }
+    }
+}
+
+fn tell(deeds: Vec<LetterDeed>, dry_run: bool, out: &mut Output) -> Result<(), Failure> {
+    out.show(&deeds, |deeds, out| deeds_text(deeds, out))?;
+    let undone = deeds.iter().filter(|deed| !deed.done).count();
+    if dry_run || undone == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Declined, format!("{undone} of {} were declined", deeds.len())))
+}
+
+pub fn groups_text(groups: &[LetterGroup], out: &Output) -> String {
+    if groups.is_empty() {
+        return "no dead letter is open\n".to_owned();
+    }
+    let mut table = Table::new(["open", "code", "participant"]);
+    for group in groups {
+        table.row([
+            Cell::number(group.open),
+            (&group.code).into(),
+            group.participant.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table.render(out.colour) + "\nlist them with --each, or choose with --code, --participant, --saga\n"
+}
+
+pub fn letters_text(letters: &[LetterLine], out: &Output) -> String {
+    if letters.is_empty() {
+        return "no dead letter fits\n".to_owned();
+    }
+    let mut table = Table::new(["when", "code", "participant", "event", "saga", "tries", "key", "closed"]);
+    for letter in letters {
+        let tries = if letter.attempts > 0 { Cell::number(letter.attempts) } else { "".into() };
+        table.row([
+            when(letter.at, out.now).into(),
+            (&letter.code).into(),
+            letter.participant.clone().unwrap_or_default().into(),
+            letter.kind.clone().unwrap_or_default().into(),
+            letter.saga.clone().unwrap_or_default().into(),
+            tries,
+            (&letter.key).into(),
+            letter.closed.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table.render(out.colour)
+}
+
+fn letter_text(letter: &LetterView, out: &Output) -> String {
+    let line = &letter.line;
+    let mut text = format!("dead letter {}\n", line.key);
+    let mut say = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            text += &format!("  {name:<12} {value}\n");
+        }
+    };
+    say("code", Some(Tone::Bad.paint(&line.code, out.colour)));
+    say("detail", Some(line.detail.clone()));
+    say("when", Some(when(line.at, out.now)));
+    say("saga", line.saga.clone());
+    say("participant", line.participant.clone());
+    say("version", Some(line.version.clone()));
+    say("event", line.kind.clone());
+    say("tries", (line.attempts > 0).then(|| line.attempts.to_string()));
+    say("came from", line.origin.clone());
+    say("closed", line.closed.clone());
+    say("topic", Some(letter.topic.clone()));
+    say("key", letter.record_key.clone());
+    for (name, value) in &letter.headers {
+        say("header", Some(format!("{name}: {value}")));
+    }
+    say("value", Some(letter.value.clone().unwrap_or_else(|| "(tombstone)".to_owned())));
+    text
+}
+
+fn deeds_text(deeds: &[LetterDeed], out: &Output) -> String {
+    let mut table = Table::new(["key", "saga", "saga is", "code", ""]);
+    for deed in deeds {
+        let tone = if deed.done { Tone::Plain } else { Tone::Bad };
+        table.row([
+            (&deed.key).into(),
+            deed.saga.clone().unwrap_or_default().into(),
+            deed.saga_status.clone().unwrap_or_default().into(),
+            (&deed.code).into(),
+            Cell::toned(&deed.text, tone),
+        ]);
+    }
+    table.render(out.colour)
+}

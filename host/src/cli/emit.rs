@@ -1,0 +1,138 @@
+//! `sagahost emit`. Invariant: what it publishes is what a good producer would: a CloudEvent keyed by saga id, or with
+//! `--plain` a JSON record as the topic's mapping reads it.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+};
+
+use clap::Args;
+use sagahost_saga::{
+    event::Event,
+    id::{EventKey, Kind, SagaId, hex},
+};
+
+use super::{Site, exit::Failure, output::Output, reach};
+use crate::{
+    admin::{desk, protocol::Request, view::Placed},
+    clock::{Clock as _, SystemClock},
+    codec::Codec,
+    config::Config,
+    topic_name,
+    transport::Outgoing,
+};
+
+#[derive(Debug, Args)]
+pub struct Emit {
+    /// The event's kind, as OrderCreated.
+    kind: String,
+    /// The saga that it belongs to.
+    #[arg(long, value_name = "ID")]
+    saga: String,
+    /// The event's data: JSON, or @FILE, or - for standard input.
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    data: String,
+    /// The event's id: the same id again is the same event. Random unless given.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Where the event comes from.
+    #[arg(long, value_name = "TEXT", default_value = "sagahost-emit")]
+    source: String,
+    /// The topic, where it is not that of the kind.
+    #[arg(long)]
+    topic: Option<String>,
+    /// An attribute of the event (of a plain record: a header); may be repeated.
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = name_value)]
+    attributes: Vec<(String, String)>,
+    /// A plain record keyed by the saga id, without the headers of CloudEvents.
+    #[arg(long, conflicts_with_all = ["id", "source"])]
+    plain: bool,
+    /// Send the data even when it is no JSON.
+    #[arg(long)]
+    unchecked: bool,
+}
+
+pub fn name_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+impl Emit {
+    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+        let config = site.config()?;
+        let record = self.record(&config)?;
+        let placed: Placed = match reach::host(&config)? {
+            Some(mut client) => {
+                let value = client.ask(&Request::Emit { record })?;
+                serde_json::from_value(value).map_err(anyhow::Error::from)?
+            }
+            None => desk::emit(&*reach::transport(&config)?, &record)?,
+        };
+        out.show(&placed, |placed, _| {
+            format!("{} is in {}[{}] at {}", self.kind, placed.topic, placed.partition, placed.offset)
+        })
+    }
+
+    fn record(&self, config: &Config) -> Result<Outgoing, Failure> {
+        let data = self.bytes()?;
+        if !self.unchecked
+            && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&data)
+        {
+            return Err(Failure::usage(format!("--data is no JSON: {error} (--unchecked sends it all the same)")));
+        }
+        let mut record = if self.plain { self.plain_record(config, data) } else { self.cloud_event(config, data)? };
+        if let Some(topic) = &self.topic {
+            topic_name::check(topic).map_err(Failure::usage)?;
+            record.topic = topic.as_str().into();
+        }
+        Ok(record)
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        if self.data == "-" {
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes)?;
+            return Ok(bytes);
+        }
+        match self.data.strip_prefix('@') {
+            Some(file) => fs::read(file).map_err(|error| Failure::usage(format!("failed to read {file}: {error}"))),
+            None => Ok(self.data.clone().into_bytes()),
+        }
+    }
+
+    fn plain_record(&self, config: &Config, data: Vec<u8>) -> Outgoing {
+        Outgoing {
+            topic: config.topics.topic_of(&Kind::new(&self.kind)),
+            key: Some(self.saga.clone().into_bytes()),
+            value: Some(data),
+            headers: self.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
+        }
+    }
+
+    fn cloud_event(&self, config: &Config, data: Vec<u8>) -> Result<Outgoing, Failure> {
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => random_id()?,
+        };
+        let event = Event {
+            key: EventKey::new(&self.source, id),
+            saga: SagaId::new(&self.saga),
+            kind: Kind::new(&self.kind),
+            time: SystemClock.now(),
+            content_type: "application/json".into(),
+            data: data.into(),
+            attributes: self.attributes.clone(),
+            hops: 0,
+            origin: None,
+        };
+        Ok(Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).encode(&event))
+    }
+}
+
+fn random_id() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to make a random id: {error}"))?;
+    Ok(hex(&bytes))
+}

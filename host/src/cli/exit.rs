@@ -1,0 +1,103 @@
+//! How a command ends. Invariant: each code has one meaning, and the documentation names them all.
+
+use std::fmt;
+
+use crate::{
+    admin::{
+        client::ClientError,
+        protocol::{Refusal, Why},
+    },
+    config::Faults,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Failed = 1,
+    /// As clap's own.
+    Usage = 2,
+    NothingMatched = 3,
+    HostNotReached = 4,
+    Declined = 5,
+    Unpublished = 6,
+    EndedItself = 7,
+    Killed = 130,
+}
+
+pub const HELP: &str = "\
+Exit codes:
+    0  done
+    1  failed
+    2  wrong usage or wrong configuration
+    3  nothing matched: no such saga, dead letter, plugin …
+    4  a host is needed and was not reached
+    5  declined: the saga is past it, or nothing was there to do
+    6  run: ended at its deadline with batches that are journaled and not yet published
+    7  run: the host ended by itself (another owner, journal not usable)
+  130  run: ended at once, by a second signal";
+
+/// Why a command did not do what it was told.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub text: String,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self { exit, text: text.into() }
+    }
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, text)
+    }
+    pub fn nothing(text: impl Into<String>) -> Self {
+        Self::new(Exit::NothingMatched, text)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::usage(faults.to_string())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let exit = match refusal.why {
+            Why::NotFound => Exit::NothingMatched,
+            Why::Invalid => Exit::Usage,
+            Why::NeedsHost => Exit::HostNotReached,
+            Why::Failed => Exit::Failed,
+        };
+        Self::new(exit, refusal.text)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(refusal) => refusal.into(),
+            ClientError::Silent { .. } | ClientError::Foreign { .. } => {
+                Self::new(Exit::HostNotReached, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Failed, format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}

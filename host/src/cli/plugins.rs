@@ -1,0 +1,208 @@
+//! `sagahost plugins`. Invariant: listing checks the files as a host would, and changes nothing.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use clap::Subcommand;
+use sagahost_saga::id::Participant;
+use sagahost_sandbox::pack;
+use serde::Serialize;
+
+use super::{
+    Site,
+    exit::{Exit, Failure},
+    output::Output,
+    reach,
+    table::{Cell, Table, Tone},
+    time_text::when,
+};
+use crate::{
+    admin::{
+        desk::Desk,
+        protocol::{Reply, Request},
+        view::{CounterLine, PluginLine, StoreLine},
+    },
+    config::Config,
+    plugins::Shelf,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Plugins {
+    /// Which plugins serve, which files are refused and why.
+    List,
+    /// Turn a module or component and a manifest into a plugin file.
+    Pack {
+        /// A core module of wit-bindgen's, or a finished component.
+        file: PathBuf,
+        /// The manifest, JSON.
+        #[arg(long, value_name = "FILE")]
+        manifest: PathBuf,
+        /// Where the plugin goes.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Counters that plugins keep: balances, stock.
+    Counters {
+        /// Only those of this plugin.
+        plugin: Option<String>,
+    },
+    /// What a plugin keeps in its store.
+    Store {
+        /// The plugin.
+        plugin: String,
+        /// Only keys that begin like this.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        prefix: String,
+        /// Only keys behind this one.
+        #[arg(long, value_name = "KEY")]
+        after: Option<String>,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Listing {
+    pub plugins: Vec<PluginLine>,
+    /// Files that are not admitted, each with all that is wrong.
+    pub refused: Vec<sagahost_sandbox::report::Report>,
+}
+
+impl Plugins {
+    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+        match self {
+            Self::List => list(&site.config()?, out),
+            Self::Pack { file, manifest, out: to } => {
+                let name = pack(&file, &manifest, &to)?;
+                let view = serde_json::json!({ "plugin": name, "file": to });
+                out.show(&view, |_, _| format!("plugin {name} is in {}", to.display()))
+            }
+            Self::Counters { plugin } => {
+                let participant = plugin.map(Participant::new);
+                let counters: Vec<CounterLine> = reach::ask(&site.config()?, Request::Counters { participant })?;
+                out.show(&counters, |counters, out| counters_text(counters, out))
+            }
+            Self::Store { plugin, prefix, after, limit } => {
+                let request = Request::Store { participant: Participant::new(plugin), prefix, after, limit };
+                let entries: Vec<StoreLine> = reach::ask(&site.config()?, request)?;
+                out.show(&entries, |entries, out| store_text(entries, out))
+            }
+        }
+    }
+}
+
+fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
+    let mut plugins = known(config)?;
+    let reading = Shelf::read(config)?.reading;
+    for admitted in &reading.admitted {
+        let manifest = admitted.plugin.manifest();
+        let digest = &**admitted.plugin.digest();
+        let file = admitted.file.display().to_string();
+        if let Some(line) = plugins.iter_mut().find(|line| line.digest == digest && line.state != "stored") {
+            line.file = Some(file);
+            continue;
+        }
+        if let Some(line) = plugins.iter_mut().find(|line| line.name == manifest.name && line.state != "stored") {
+            line.note = Some("the file has another version; the next start of the host serves it".to_owned());
+            line.file = None;
+        }
+        plugins.push(PluginLine {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            digest: digest.to_owned(),
+            state: "new".to_owned(),
+            handles: manifest.subscriptions.iter().map(|subscription| subscription.kind.clone()).collect(),
+            emits: manifest.emits.clone(),
+            file: Some(file),
+            ..PluginLine::default()
+        });
+    }
+    let listing = Listing { plugins, refused: reading.refused };
+    out.show(&listing, list_text)?;
+    match listing.refused.len() {
+        0 => Ok(()),
+        count => Err(Failure::new(Exit::Failed, format!("{count} not admitted"))),
+    }
+}
+
+/// Those that the journal knows; none before the first start.
+fn known(config: &Config) -> Result<Vec<PluginLine>, Failure> {
+    if reach::host(config)?.is_some() {
+        return reach::ask(config, Request::Plugins);
+    }
+    let Some(journal) = reach::journal_if_any(config)? else { return Ok(Vec::new()) };
+    let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
+    match desk.reply(Request::Plugins) {
+        Reply::Ok(value) => Ok(serde_json::from_value(value).map_err(anyhow::Error::from)?),
+        Reply::Refused(refusal) => Err(refusal.into()),
+    }
+}
+
+fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Failure> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|error| Failure::usage(format!("failed to read {}: {error}", path.display())))
+    };
+    let component = pack::encode(&read(file)?).map_err(anyhow::Error::from)?;
+    let packed = pack::append_manifest(&component, &read(manifest)?).map_err(anyhow::Error::from)?;
+    // Under another name first: a plugin directory never has half a file.
+    let partial = to.with_extension("wasm.partial");
+    fs::write(&partial, &packed)
+        .and_then(|()| fs::rename(&partial, to))
+        .map_err(|error| Failure::new(Exit::Failed, format!("failed to write {}: {error}", to.display())))?;
+    Ok(pack::manifest_of(&packed).map_or_else(String::new, |manifest| manifest.name))
+}
+
+pub fn list_text(listing: &Listing, out: &Output) -> String {
+    let mut table = Table::new(["plugin", "version", "digest", "state", "admitted", "handles", "emits", "file", ""]);
+    for plugin in &listing.plugins {
+        let admitted = if plugin.admitted.0.0 > 0 { when(plugin.admitted, out.now) } else { String::new() };
+        table.row([
+            (&plugin.name).into(),
+            (&plugin.version).into(),
+            plugin.digest.chars().take(12).collect::<String>().into(),
+            Cell::state(&plugin.state),
+            admitted.into(),
+            plugin.handles.join(" ").into(),
+            plugin.emits.join(" ").into(),
+            plugin.file.clone().unwrap_or_default().into(),
+            Cell::toned(plugin.note.clone().unwrap_or_default(), Tone::Busy),
+        ]);
+    }
+    let mut text = if listing.plugins.is_empty() { "no plugin\n".to_owned() } else { table.render(out.colour) };
+    for report in &listing.refused {
+        text += &format!("\n{report}\n");
+    }
+    text
+}
+
+fn counters_text(counters: &[CounterLine], out: &Output) -> String {
+    if counters.is_empty() {
+        return "no counter\n".to_owned();
+    }
+    let mut table = Table::new(["plugin", "counter", "value"]);
+    let mut sums = BTreeMap::<&str, (i128, usize)>::new();
+    for counter in counters {
+        table.row([(&counter.participant).into(), (&counter.name).into(), Cell::number(counter.value)]);
+        let sum = sums.entry(&counter.participant).or_default();
+        *sum = (sum.0 + i128::from(counter.value), sum.1 + 1);
+    }
+    let mut text = table.render(out.colour) + "\n";
+    for (plugin, (sum, count)) in sums {
+        text += &format!("{plugin}: {count} counters, {sum} together\n");
+    }
+    text
+}
+
+fn store_text(entries: &[StoreLine], out: &Output) -> String {
+    if entries.is_empty() {
+        return "nothing in the store\n".to_owned();
+    }
+    let mut table = Table::new(["key", "bytes", "value"]);
+    for entry in entries {
+        let short: String = entry.value.chars().take(80).collect();
+        let value = if short.len() < entry.value.len() { short + " …" } else { short };
+        table.row([(&entry.key).into(), Cell::number(entry.bytes), value.into()]);
+    }
+    table.render(out.colour)
+}

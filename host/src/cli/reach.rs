@@ -1,0 +1,117 @@
+//! The way from a command to the app: its configuration, then its running host, then, where none runs, its journal.
+//! Invariant: only one process has the journal at a time; a host that runs is always asked.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    Site,
+    exit::{Exit, Failure},
+};
+use crate::{
+    admin::{
+        client::Client,
+        desk::Desk,
+        protocol::{Reply, Request},
+        socket,
+    },
+    config::{Config, FILE_NAME, Faults},
+    host::open_transport,
+    journal::{
+        Journal, JournalError,
+        sqlite::{self, OpenOptions, SqliteJournal},
+    },
+    transport::Transport,
+};
+
+impl Site {
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(self.load()??)
+    }
+
+    pub fn load(&self) -> Result<Result<Config, Faults>, Failure> {
+        if let Some(data) = &self.data {
+            return Ok(Ok(Config::embedded("plugins", data)));
+        }
+        let file = match &self.config {
+            Some(file) => file.as_path(),
+            None => Path::new(FILE_NAME),
+        };
+        if self.config.is_none() && !file.exists() {
+            return Err(Failure::usage(format!(
+                "there is no {FILE_NAME} here: name it with --config FILE, or a data directory with --data DIR"
+            )));
+        }
+        Ok(Config::load(file))
+    }
+}
+
+/// Longer than the host takes to give up by itself.
+fn patience(config: &Config) -> Duration {
+    config.admin.request_timeout + Duration::from_secs(5)
+}
+
+/// The app's running host, if there is one.
+pub fn host(config: &Config) -> Result<Option<Client>, Failure> {
+    let path = match socket::find(config) {
+        Ok(path) => path,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::new(Exit::HostNotReached, format!("failed to find the socket: {error}"))),
+    };
+    Ok(Client::connect(&path, patience(config))?)
+}
+
+/// Asks the running host, else answers from the journal.
+pub fn ask<T: DeserializeOwned>(config: &Config, request: Request) -> Result<T, Failure> {
+    let value = match host(config)? {
+        Some(mut client) => client.ask(&request)?,
+        None => {
+            let journal = journal(config)?;
+            let desk =
+                Desk { config: config.clone(), journal: journal.clone(), transport: transport(config)?, live: None };
+            let reply = desk.reply(request);
+            journal
+                .close()
+                .map_err(|error| Failure::new(Exit::Failed, format!("failed to close the journal: {error}")))?;
+            match reply {
+                Reply::Ok(value) => value,
+                Reply::Refused(refusal) => return Err(refusal.into()),
+            }
+        }
+    };
+    serde_json::from_value(value).map_err(|error| {
+        let text = format!("the host answered in a way that this version does not understand: {error}");
+        Failure::new(Exit::HostNotReached, text)
+    })
+}
+
+/// Takes the lock. There must have been a host once.
+pub fn journal(config: &Config) -> Result<Arc<dyn Journal>, Failure> {
+    match journal_if_any(config)? {
+        Some(journal) => Ok(journal),
+        None => {
+            let dir = config.data_dir.display();
+            Err(Failure::nothing(format!("there is no journal in {dir}: no host has run with this data directory yet")))
+        }
+    }
+}
+
+pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failure> {
+    if !config.data_dir.join(sqlite::FILE).exists() {
+        return Ok(None);
+    }
+    // An app that was started without a configuration has the default name.
+    match SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default()) {
+        Ok(journal) => Ok(Some(Arc::new(journal))),
+        Err(JournalError::Unusable(text)) if text.contains("in use by") => Err(Failure::new(
+            Exit::HostNotReached,
+            format!("{text}\n(it does not serve its admin socket: it may be starting or ending)"),
+        )),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("failed to open the journal: {error}"))),
+    }
+}
+
+pub fn transport(config: &Config) -> Result<Arc<dyn Transport>, Failure> {
+    Ok(open_transport(config)?)
+}

@@ -1,0 +1,164 @@
+//! `sagahost run`. Invariant: the first signal drains and commits within a deadline, the second one ends the process at
+//! once; nothing that is journaled is lost by either.
+
+use std::{
+    io::IsTerminal as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Site,
+    exit::{Exit, Failure},
+    output::Output,
+};
+use crate::{
+    admin::{desk::Desk, server::Server},
+    commit::Fatal,
+    config::{Config, LogFormat, LogSettings},
+    host::{Host, Parts, StopReport},
+    journal::BatchNo,
+    start::Decisions,
+};
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Directory of *.wasm, instead of a configuration file: embedded topics, defaults everywhere.
+    #[arg(long, value_name = "DIR", requires = "data")]
+    plugins: Option<PathBuf>,
+    /// Go on although the broker speaks of another journal, or of batches that this one does not hold: begins a new
+    /// lineage. Read what the refusal said first.
+    #[arg(long)]
+    new_lineage: bool,
+    /// Batches up to N were published, although the broker no longer says so.
+    #[arg(long, value_name = "N")]
+    published: Option<u64>,
+}
+
+impl Run {
+    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+        let config = self.config(site)?;
+        start_log(&config.log)?;
+        let stop_requested = Arc::new(AtomicBool::new(false));
+        heed_signals(stop_requested.clone())?;
+        let decisions = Decisions { new_lineage: self.new_lineage, published: self.published.map(BatchNo) };
+        run_host(config, decisions, stop_requested, out)
+    }
+
+    fn config(&self, site: &Site) -> Result<Config, Failure> {
+        match (&self.plugins, &site.data) {
+            (Some(plugins), Some(data)) => Ok(Config::embedded(plugins, data)),
+            (None, Some(_)) => Err(Failure::usage("name the plugin directory too: --plugins DIR --data DIR")),
+            (_, None) => site.config(),
+        }
+    }
+}
+
+/// The one place where the command line meets the host.
+fn run_host(
+    config: Config,
+    decisions: Decisions,
+    stop_requested: Arc<AtomicBool>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let deadline = config.pipeline.shutdown_deadline;
+    let mut parts = Parts::open(config)?;
+    parts.decisions = decisions;
+    parts.stop_requested = stop_requested.clone();
+    let host = Host::start_with(parts)?;
+    let desk = Desk {
+        config: host.config().clone(),
+        journal: host.journal(),
+        transport: host.transport(),
+        live: Some(host.live()),
+    };
+    let server = Server::start(desk)?;
+    info!(socket = %server.path().display(), "serving");
+    let fatal = loop {
+        if let Some(fatal) = host.fatal(Duration::from_millis(100)) {
+            break Some(fatal);
+        }
+        if stop_requested.load(Ordering::SeqCst) {
+            break None;
+        }
+    };
+    drop(server);
+    let report = host.stop(deadline);
+    ended(fatal, &report, deadline, out)
+}
+
+fn ended(fatal: Option<Fatal>, report: &StopReport, deadline: Duration, out: &mut Output) -> Result<(), Failure> {
+    if report.cut_off {
+        warn!("not all that was read could be journaled within {deadline:?}; it is read again at the next start");
+    }
+    if let Some(fatal) = fatal {
+        error!(%fatal, "the host ends");
+        return Err(Failure::new(Exit::EndedItself, fatal.to_string()));
+    }
+    if report.unpublished_batches.is_empty() {
+        info!("ended: everything is journaled and published");
+        return out.line(if out.json { "{\"ended\":true}" } else { "ended: everything is journaled and published" });
+    }
+    Err(Failure::new(Exit::Unpublished, unpublished_text(report)))
+}
+
+fn unpublished_text(report: &StopReport) -> String {
+    let batches: Vec<String> = report.unpublished_batches.iter().map(|batch| batch.0.to_string()).collect();
+    let records = report.unpublished_records;
+    let batches = batches.join(", ");
+    format!(
+        "ended with {records} records of batches {batches} journaled and not yet published; the next start publishes them"
+    )
+}
+
+/// A second signal does not wait for anything: what is journaled is safe, the rest is read again.
+fn heed_signals(stop_requested: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the signals' runtime")?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            for again in [false, true] {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if again {
+                    eprintln!("ended at once, as told twice; the next start goes on from the journal");
+                    std::process::exit(Exit::Killed as i32);
+                }
+                info!("stopping: finishing what was read; a second signal ends at once");
+                stop_requested.store(true, Ordering::SeqCst);
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn start_log(settings: &LogSettings) -> Result<(), Failure> {
+    let text = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.filter.clone());
+    let filter = EnvFilter::try_new(&text)
+        .map_err(|error| Failure::usage(format!("log.filter (or RUST_LOG): `{text}` is no filter: {error}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

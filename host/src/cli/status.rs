@@ -1,0 +1,52 @@
+//! `sagahost status`. Invariant: what the app waits for stands first.
+
+use super::{
+    Site,
+    exit::Failure,
+    output::Output,
+    reach,
+    table::{Cell, Table, Tone},
+};
+use crate::admin::{protocol::Request, view::StatusView};
+
+pub fn carry_out(site: &Site, out: &mut Output) -> Result<(), Failure> {
+    let status: StatusView = reach::ask(&site.config()?, Request::Status)?;
+    out.show(&status, text)
+}
+
+pub fn text(status: &StatusView, out: &Output) -> String {
+    let running = if status.running { Tone::Good.paint("runs", out.colour) } else { "does not run".to_owned() };
+    let mut text = format!("app {} {running}\n", status.app);
+    for what in &status.waiting_for {
+        text += &format!("  {} {what}\n", Tone::Bad.paint("waits for", out.colour));
+    }
+    for what in &status.held {
+        text += &format!("  {} {what}\n", Tone::Bad.paint("held", out.colour));
+    }
+    text += &format!("  transport    {}\n  journal      {}\n", status.transport, status.journal);
+    text += &format!("  incarnation  {}\n", status.incarnation);
+    let behind = status.batch.saturating_sub(status.published);
+    text += &format!("  batches      {} journaled, {behind} of them not known to be published\n", status.batch);
+    if status.open_letters > 0 {
+        let count = status.open_letters;
+        text += &format!("  dead letters {count} open: `sagahost dead-letters list`\n");
+    }
+    if status.queued_commands > 0 {
+        text += &format!("  commands     {} wait for a host to run\n", status.queued_commands);
+    }
+    if !status.sagas.is_empty() {
+        let mut table = Table::new(["sagas", ""]).indented(2);
+        for (name, count) in &status.sagas {
+            table.row([Cell::state(name), Cell::number(count)]);
+        }
+        text += &format!("\n{}", table.render(out.colour));
+    }
+    if !status.counters.is_empty() {
+        let mut table = Table::new(["since its start", ""]).indented(2);
+        for (name, count) in &status.counters {
+            table.row([name.into(), Cell::number(count)]);
+        }
+        text += &format!("\n{}", table.render(out.colour));
+    }
+    text
+}

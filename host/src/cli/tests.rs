@@ -1,0 +1,1 @@
+//! Golden outputs and parsing.

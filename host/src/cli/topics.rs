@@ -1,0 +1,95 @@
+//! `sagahost topics`. Invariant: what an app needs follows from its plugins and its configuration; no host has to run.
+
+use clap::Subcommand;
+
+use super::{
+    Site,
+    exit::Failure,
+    output::Output,
+    reach,
+    table::{Cell, Table, Tone},
+};
+use crate::{
+    admin::{protocol::Request, topics, view::TopicLine},
+    config::Config,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Topics {
+    /// What the app reads and writes, how much is in it, and how far the app is behind.
+    List,
+    /// Make topics: those named, else all that are missing.
+    Create {
+        /// Names of topics.
+        names: Vec<String>,
+        /// Partitions of each; else as the configuration says.
+        #[arg(long, value_name = "N")]
+        partitions: Option<i32>,
+    },
+}
+
+/// Of embedded topics.
+const PARTITIONS: i32 = 4;
+
+impl Topics {
+    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+        let config = site.config()?;
+        match self {
+            Self::List => {
+                let lines = list(&config)?;
+                out.show(&lines, |lines, out| list_text(lines, out))
+            }
+            Self::Create { names, partitions } => {
+                let configured = config.kafka.as_ref().map_or(PARTITIONS, |kafka| kafka.partitions);
+                let made = create(&config, names, partitions.unwrap_or(configured))?;
+                out.show(&made, |made, _| match made.as_slice() {
+                    [] => "they are all there".to_owned(),
+                    made => format!("made {}", made.join(", ")),
+                })
+            }
+        }
+    }
+}
+
+fn list(config: &Config) -> Result<Vec<TopicLine>, Failure> {
+    match reach::host(config)? {
+        Some(_) => reach::ask(config, Request::Topics),
+        None => {
+            let journal = reach::journal_if_any(config)?;
+            Ok(topics::list(config, journal.as_deref(), &*reach::transport(config)?)?)
+        }
+    }
+}
+
+fn create(config: &Config, names: Vec<String>, partitions: i32) -> Result<Vec<String>, Failure> {
+    match reach::host(config)? {
+        Some(_) => reach::ask(config, Request::CreateTopics { names, partitions }),
+        None => {
+            let journal = if names.is_empty() { reach::journal_if_any(config)? } else { None };
+            Ok(topics::create(config, journal.as_deref(), &*reach::transport(config)?, &names, partitions)?)
+        }
+    }
+}
+
+pub fn list_text(lines: &[TopicLine], out: &Output) -> String {
+    let mut table = Table::new(["topic", "kinds", "the app", "partitions", "records", "behind", ""]);
+    for line in lines {
+        let use_of = match (line.read, line.written) {
+            (true, true) => "reads, writes",
+            (true, false) => "reads",
+            (false, _) => "writes",
+        };
+        let number = |number: Option<i64>| number.map(Cell::number).unwrap_or_else(|| "".into());
+        let missing = line.create.as_ref().map(|command| format!("missing: {command}")).unwrap_or_default();
+        table.row([
+            (&line.name).into(),
+            line.kinds.join(", ").into(),
+            use_of.into(),
+            number(line.partitions.map(i64::from)),
+            number(line.records),
+            number(line.lag),
+            Cell::toned(missing, Tone::Bad),
+        ]);
+    }
+    table.render(out.colour)
+}
