@@ -252,6 +252,7 @@ impl Saga {
         call: &CallRef,
         by: &Behaviour,
         outcome: UndoOutcome,
+        took: std::time::Duration,
         turn: &mut Turn<'_>,
     ) -> Disposition {
         let current = self.plan.iter().position(|undoing| {
@@ -265,6 +266,14 @@ impl Saga {
         let Some(index) = current else {
             return Disposition::Nothing("not the current attempt of this compensation");
         };
+        self.note_undo(
+            self.plan[index].step as usize,
+            call,
+            by,
+            &outcome,
+            took,
+            turn.now,
+        );
         match outcome {
             UndoOutcome::Undone(undone) => self.undo_done(index, undone, turn),
             UndoOutcome::NothingToUndo => self.plan[index].state = UndoState::NothingToUndo,

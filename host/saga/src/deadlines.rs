@@ -3,6 +3,7 @@
 
 use crate::{
     compensation::{Failure, UndoState, cause},
+    ending::DEADLINE_AFTER_PIVOT,
     id::Time,
     input::{Disposition, Wake},
     mutation::{self, Mutation},
@@ -91,7 +92,7 @@ impl Saga {
             format!("not finished within {} ms", after.as_millis()),
         );
         if self.pivoted() {
-            self.need("deadline-after-pivot", &problem, None, None, turn.now);
+            self.need(DEADLINE_AFTER_PIVOT, &problem, None, None, turn.now);
         } else {
             let cause = cause("saga-deadline", &problem, None);
             self.fence(

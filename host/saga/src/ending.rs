@@ -12,12 +12,17 @@ use crate::{
     topology::Topology,
 };
 
+/// Settled by itself when the saga finishes after all.
+pub(crate) const DEADLINE_AFTER_PIVOT: &str = "deadline-after-pivot";
+
 impl Saga {
     /// `progress.finished`: what was taken in before or with it is still worked on.
     pub(crate) fn finish(&mut self, result: Arc<[u8]>, now: Time) {
         self.phase = Phase::Finishing;
         self.result = Some(result);
         self.deadline = None;
+        self.needs
+            .retain(|need| &*need.code != DEADLINE_AFTER_PIVOT);
         self.note_status(now, Status::Finishing, "finished", "");
     }
 

@@ -362,6 +362,7 @@ impl Saga {
         };
         if !outside {
             // Nothing left the host: the attempt is thrown away.
+            turn.keep_writes = mutation::on(Mutation::KeepLateWrites);
             return Disposition::Changed;
         }
         self.steps[index].by = by;

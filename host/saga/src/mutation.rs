@@ -39,6 +39,10 @@ pub(crate) enum Mutation {
     ForgetOpenLetters,
     /// A forward step begins although the saga compensates.
     ForwardBehindFence,
+    /// A second failure replaces the first one's cause.
+    LastFailureWins,
+    /// What a late attempt wrote stays.
+    KeepLateWrites,
 }
 
 #[cfg(test)]

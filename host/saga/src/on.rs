@@ -95,8 +95,7 @@ impl Saga {
                 took,
             } => {
                 self.step_of(&call)?;
-                self.note_undo(&call, &by, &outcome, took, turn.now);
-                Ok(self.undone(&call, &by, outcome, turn))
+                Ok(self.undone(&call, &by, outcome, took, turn))
             }
             Input::Started { call, interrupted } => {
                 let step = self.step_of(&call)?;
@@ -132,6 +131,7 @@ impl Saga {
 
     fn topology_changed(&mut self, turn: &mut Turn<'_>) -> Disposition {
         let before = self.clone();
+        self.recheck_early(turn);
         self.advance(turn);
         if *self == before {
             Disposition::Nothing("nothing waited for it")

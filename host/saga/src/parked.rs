@@ -33,6 +33,17 @@ impl Saga {
         self.park(index, Early::After, &format!("waits for {missing}"), turn);
     }
 
+    /// New manifests may ask for less.
+    pub(crate) fn recheck_early(&mut self, turn: &Turn<'_>) {
+        for index in 0..self.steps.len() {
+            let early = self.steps[index].stage == Stage::Early(Early::After);
+            if early && self.serving(index, turn) && self.predecessor_missing(index, turn).is_none()
+            {
+                self.steps[index].stage = Stage::Ready;
+            }
+        }
+    }
+
     /// `not-yet`: the participant wants another event first.
     pub(crate) fn park_not_yet(&mut self, index: usize, problem: Problem, turn: &mut Turn<'_>) {
         let over = self.steps[index]

@@ -153,6 +153,9 @@ impl Saga {
                 );
             }
             Phase::Finishing => self.open_letter(event, None, &after_finish(event), 0, turn),
+            Phase::Compensating if mutation::on(Mutation::LastFailureWins) => {
+                self.cause = Some(crate::compensation::cause("failure-event", &problem, None));
+            }
             Phase::Compensating | Phase::Completed | Phase::Compensated => {}
         }
     }

@@ -85,7 +85,10 @@ pub(crate) struct Budget {
 impl Budget {
     /// Counts an attempt that ended and says whether it was the last one.
     pub fn spend(&mut self, digest: &Arc<str>, retry: &Retry) -> bool {
-        if self.digest != *digest {
+        // An attempt that the host did not see end counts for whichever code ran before or runs next.
+        if self.digest.is_empty() {
+            self.digest = digest.clone();
+        } else if !digest.is_empty() && self.digest != *digest {
             *self = Self {
                 digest: digest.clone(),
                 used: 0,

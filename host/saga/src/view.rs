@@ -284,16 +284,13 @@ impl Saga {
 
     pub(crate) fn note_undo(
         &mut self,
+        index: usize,
         call: &CallRef,
         by: &Behaviour,
         outcome: &UndoOutcome,
         took: Duration,
         now: Time,
     ) {
-        let mine = |step: &Step| step.participant == call.participant && step.id() == call.step_id;
-        let Some(index) = self.steps.iter().position(mine) else {
-            return;
-        };
         let (name, code, detail) = match outcome {
             UndoOutcome::Undone(_) => ("undone", "", ""),
             UndoOutcome::NothingToUndo => ("nothing-to-undo", "", ""),

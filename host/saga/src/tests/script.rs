@@ -216,6 +216,7 @@ impl World {
             ["emissions-max", max] => {
                 self.topology.bounds.emissions_per_outcome_max = max.parse().expect("a number")
             }
+            ["hops-max", max] => self.topology.bounds.hops_max = max.parse().expect("a number"),
             ["events-max", max] => {
                 self.topology.bounds.events_per_saga_max = max.parse().expect("a number")
             }

@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use super::observer::{Observer, Seen};
 use crate::{
     Saga,
     event::Event,
@@ -33,6 +34,7 @@ pub enum Answer {
     Hangs,
 }
 
+#[derive(Clone)]
 pub struct World {
     pub saga: Saga,
     pub topology: Topology,
@@ -51,6 +53,11 @@ pub struct World {
     pub spilled: Vec<([u8; 16], [u8; 16])>,
     /// Extra events that a completed call emits: participant, kind, emission.
     pub extra: Vec<(Participant, Kind, Emission)>,
+    /// Effects of the chain that are still to happen.
+    pub queue: VecDeque<Effect>,
+    pub breadth_first: bool,
+    pub observer: Option<Observer>,
+    pub violation: Option<&'static str>,
 }
 
 pub fn subscription(kind: &str, role: Role) -> Subscription {
@@ -170,6 +177,10 @@ impl World {
             log: Vec::new(),
             spilled: Vec::new(),
             extra: Vec::new(),
+            queue: VecDeque::new(),
+            breadth_first: false,
+            observer: None,
+            violation: None,
         }
     }
 
@@ -183,13 +194,37 @@ impl World {
         self.input(Input::Received { event, spilled })
     }
 
-    /// As the pipeline does it: on a copy, then the effects in their order, fused events and calls at once.
+    /// As the pipeline does it: on a copy, then the effects in their order, fused events and calls in the same chain.
     pub fn input(&mut self, input: Input) -> Transition {
-        let mut saga = self.saga.clone();
-        let transition = saga
-            .on(input, &self.topology, self.now)
-            .expect("the core keeps its word");
-        self.saga = saga;
+        let transition = self.feed(input);
+        while self.violation.is_none() {
+            let Some(effect) = self.queue.pop_front() else {
+                break;
+            };
+            self.effect(effect);
+        }
+        transition
+    }
+
+    fn feed(&mut self, input: Input) -> Transition {
+        let before = self.saga.clone();
+        let mut after = before.clone();
+        let transition = match after.on(input.clone(), &self.topology, self.now) {
+            Ok(transition) => transition,
+            Err(broken) => panic!("{broken}"),
+        };
+        if let Some(observer) = &mut self.observer
+            && let Err(violation) = observer.see(&Seen {
+                before: &before,
+                input: &input,
+                transition: &transition,
+                after: &after,
+                topology: &self.topology,
+            })
+        {
+            self.violation.get_or_insert(violation);
+        }
+        self.saga = after;
         if let Some(answer) = &transition.answer {
             self.log.push(format!(
                 "answer: {}{}",
@@ -197,8 +232,14 @@ impl World {
                 answer.text
             ));
         }
-        for effect in transition.effects.clone() {
-            self.effect(effect);
+        if self.breadth_first {
+            self.queue.extend(transition.effects.clone());
+        } else {
+            transition
+                .effects
+                .iter()
+                .rev()
+                .for_each(|effect| self.queue.push_front(effect.clone()));
         }
         transition
     }
@@ -222,7 +263,7 @@ impl World {
                 self.log.push(format!("publish {}{to}{said}", event.kind));
                 self.published.push(event.clone());
                 if publish.fuse && self.topology.concerns(&event.kind) {
-                    self.receive(event);
+                    self.receive_fused(event);
                 }
             }
             Effect::OpenLetter(letter) => {
@@ -235,6 +276,7 @@ impl World {
                     "letter {who}{} {}",
                     letter.event.kind, letter.problem.code
                 ));
+                self.letters.retain(|known| known.key != letter.key);
                 self.letters.push(letter);
             }
             Effect::CloseLetter { key, how } => {
@@ -242,6 +284,19 @@ impl World {
             }
             Effect::Spill { events, .. } => self.spilled.extend(events),
         }
+    }
+
+    fn receive_fused(&mut self, event: Event) {
+        let spilled = self.spilled_data(&event);
+        self.feed(Input::Received { event, spilled });
+    }
+
+    fn spilled_data(&self, event: &Event) -> Option<[u8; 16]> {
+        let key = event.key.hash128();
+        self.spilled
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, data)| *data)
     }
 
     fn call(&mut self, call: Call) {
@@ -259,11 +314,17 @@ impl World {
             self.log.push(format!("{}: is out", name(&call)));
             return self.hanging.push(call);
         }
-        self.end(&call, &answer);
+        let input = self.ended(&call, &answer);
+        self.feed(input);
     }
 
     /// The call ends with this answer.
     pub fn end(&mut self, call: &Call, answer: &Answer) -> Transition {
+        let input = self.ended(call, answer);
+        self.input(input)
+    }
+
+    fn ended(&mut self, call: &Call, answer: &Answer) -> Input {
         let by = self.behaviour(&call.participant);
         let took = Duration::from_millis(3);
         let back = CallRef::from(call);
@@ -271,21 +332,21 @@ impl World {
         match call.direction {
             Direction::Forward => {
                 let outcome = self.outcome(call, answer);
-                self.input(Input::Returned {
+                Input::Returned {
                     call: back,
                     by,
                     outcome,
                     took,
-                })
+                }
             }
             Direction::Undo => {
                 let outcome = undo_outcome(call, answer);
-                self.input(Input::Undone {
+                Input::Undone {
                     call: back,
                     by,
                     outcome,
                     took,
-                })
+                }
             }
         }
     }
