@@ -30,7 +30,6 @@ use crate::{
         BatchNo, Identity, Journal, OutboxBatch, SagaKey, StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
-    letters,
     mailbox::Item,
     pipeline::Pipeline,
     plugins::PluginSet,
@@ -71,7 +70,7 @@ impl Parts {
 
 pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>> {
     Ok(match &config.kafka {
-        Some(kafka) => Arc::new(KafkaTransport::new(kafka.clone(), &config.app)?),
+        Some(kafka) => Arc::new(KafkaTransport::new(kafka, &config.app)?),
         None => Arc::new(EmbeddedTransport::open(&config.data_dir, &config.app)?),
     })
 }
@@ -410,8 +409,7 @@ impl Live for Shared {
     }
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String> {
-        let record = letters::record_of(&letter);
-        let decoded = self.pipeline.codec.decode(&record);
+        let decoded = self.pipeline.codec.decode_letter(&letter);
         let event = decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
         self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter, reply })
     }

@@ -75,20 +75,6 @@ pub fn undecodable(record: &Record, why: &Undecodable, now: Time) -> StoredLette
     }
 }
 
-/// The record of a letter as it was read: to decode it once more.
-pub fn record_of(letter: &StoredLetter) -> Record {
-    let (partition, offset) =
-        letter.origin.clone().unwrap_or_else(|| (Partition { topic: letter.record.topic.clone(), number: 0 }, 0));
-    Record {
-        partition,
-        offset,
-        timestamp_ms: Some(letter.at.0),
-        key: letter.record.key.clone(),
-        value: letter.record.value.clone(),
-        headers: letter.record.headers.clone(),
-    }
-}
-
 fn origin(event: &Event) -> Option<(Partition, i64)> {
     event.origin.as_ref().map(|at| (Partition { topic: at.topic.clone(), number: at.partition }, at.offset))
 }

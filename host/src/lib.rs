@@ -1,9 +1,34 @@
-//! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `commit`, `overlay`,
-//! `journal`, `transport`, `codec`, `timers`, `start`; then `config`, `admin`, `cli`.
+//! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `stage`,
+//! `overlay`, `values`, `commit`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`; then `config`,
+//! `admin`, `cli`.
 
-pub mod admin;
-pub mod clock;
-pub mod config;
+pub mod pipeline;
+
+pub mod mailbox;
+pub mod stage;
+
+pub mod overlay;
+pub mod positions;
+pub mod values;
+
+pub mod commit;
 pub mod journal;
+pub mod letters;
+
+pub mod codec;
+pub mod intake;
 pub mod topic_name;
 pub mod transport;
+
+pub mod timers;
+
+pub mod host;
+pub mod plugins;
+pub mod start;
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod crash;
+pub mod stats;

@@ -1,0 +1,420 @@
+//! `demo/run`: orders go in, and one way or the other every one of them ends. Feeds a host of its own, watches the
+//! topics as any consumer would, and checks that nothing was lost and nothing happened twice.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseRecord, Producer as _, ThreadedProducer},
+};
+use sagahost::{
+    config::Config,
+    host::open_transport,
+    transport::{Assignment, Outgoing, Partition, Polled, Source, Transport, embedded::EmbeddedTransport},
+};
+use sagahost_demo::{
+    broker::{Broker, Options},
+    workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
+};
+
+const OPENING_BALANCE_CENTS: i64 = 1_000_000;
+const OPENING_STOCK: i64 = 1_000;
+/// Every so many orders one is produced twice.
+const TWICE_ONE_IN: usize = 20;
+
+#[derive(Parser)]
+struct Args {
+    /// On a real broker, which the demonstration starts.
+    #[arg(long)]
+    kafka: bool,
+    #[arg(long, default_value_t = 1_000)]
+    orders: usize,
+    /// Orders per second; without it as fast as they are taken.
+    #[arg(long)]
+    rate: Option<u32>,
+    /// Optimised host and feeder (understood by the script).
+    #[arg(long)]
+    release: bool,
+    #[arg(long, default_value = "target/debug/sagahost")]
+    sagahost: PathBuf,
+    #[arg(long, default_value = "demo/.work/plugins")]
+    plugins: PathBuf,
+    #[arg(long, default_value = "demo/.work")]
+    work: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    fs::create_dir_all(&args.work)?;
+    let broker = match args.kafka {
+        true => Some(Broker::start(Options::default()).context("failed to start a broker")?),
+        false => None,
+    };
+    let file = configure(&args, broker.as_ref())?;
+    let config = Config::load(&file).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    say(&format!("host: {} run --config {}", args.sagahost.display(), file.display()));
+    let mut host = HostProcess::start(&args, &file)?;
+    let transport = open_transport(&config)?;
+    host.await_topics(&*transport)?;
+
+    let mut shape = Shape::of(args.orders);
+    shape.customers = (args.orders / 5).max(1);
+    shape.articles = (args.orders / 10).max(1);
+    let orders: Vec<Order> = workload::orders(&shape).collect();
+    say(&format!(
+        "{} orders: some above the card's limit, some of an article that runs out, every {TWICE_ONE_IN}th sent twice, \
+         a shipping plugin that crashes now and then and refuses some after the money was taken",
+        orders.len()
+    ));
+    let mut run = Run { watch: Watch::begin(&*transport)?, ends: Ends::default(), sent_ms: BTreeMap::new() };
+    let began = Instant::now();
+    run.feed_and_watch(&args, &config, broker.as_ref(), &orders, &mut host)?;
+    let took = began.elapsed();
+    run.settle()?;
+    host.stop()?;
+    let faults = summary(&args, &file, &orders, &run, took)?;
+    ensure!(faults == 0, "{faults} faults");
+    Ok(())
+}
+
+fn say(text: &str) {
+    println!("demo: {text}");
+}
+
+/// The configuration that the host gets: what a user would write.
+fn configure(args: &Args, broker: Option<&Broker>) -> Result<PathBuf> {
+    let data = args.work.join("data");
+    if data.exists() {
+        fs::remove_dir_all(&data)?;
+    }
+    let plugins = fs::canonicalize(&args.plugins).context("failed to find the plugins; run demo/run")?;
+    let kafka = broker.map_or(String::new(), |broker| {
+        format!(
+            "[kafka]\nbootstrap-servers = \"{}\"\ncreate-topics = true\npartitions = 4\n",
+            broker.bootstrap()
+        )
+    });
+    let text = format!(
+        r#"app = "demo"
+plugins = "{}"
+data = "data"
+{kafka}
+[plugin.payment.config]
+limit-cents = {LIMIT_CENTS}
+opening-balance-cents = {OPENING_BALANCE_CENTS}
+
+[plugin.inventory.config]
+opening-stock = {OPENING_STOCK}
+
+[plugin.shipping.config]
+crash-permille = 20
+refuse-permille = 30
+"#,
+        plugins.display()
+    );
+    let file = args.work.join("sagahost.toml");
+    fs::write(&file, text)?;
+    Ok(file)
+}
+
+struct HostProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl HostProcess {
+    fn start(args: &Args, config: &Path) -> Result<Self> {
+        let log = args.work.join("host.log");
+        let out = File::create(&log)?;
+        let child = Command::new(&args.sagahost)
+            .args(["run", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("failed to start {}", args.sagahost.display()))?;
+        Ok(Self { child, log })
+    }
+
+    fn alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(15).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            bail!("the host ended by itself ({status}); the end of {}:\n{}", self.log.display(), tail.join("\n"));
+        }
+        Ok(())
+    }
+
+    /// The host makes the topics when it starts.
+    fn await_topics(&mut self, transport: &dyn Transport) -> Result<()> {
+        let wanted: Vec<Arc<str>> = ["order-created", "order-completed", "order-cancelled"].map(Arc::from).to_vec();
+        let end = Instant::now() + Duration::from_secs(60);
+        while transport.topics(&wanted)?.len() < wanted.len() {
+            self.alive()?;
+            ensure!(Instant::now() < end, "the host made no topics within a minute; see {}", self.log.display());
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// As an operator would: SIGTERM, and wait.
+    fn stop(mut self) -> Result<()> {
+        Command::new("kill").arg(self.child.id().to_string()).status()?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the host did not end in good order: {status}; see {}", self.log.display());
+        Ok(())
+    }
+}
+
+impl Drop for HostProcess {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Reads the ends of orders, as a consumer of the topics.
+struct Watch(Box<dyn Source>);
+
+impl Watch {
+    fn begin(transport: &dyn Transport) -> Result<Self> {
+        let topics: Vec<Arc<str>> = ["order-completed", "order-cancelled"].map(Arc::from).to_vec();
+        let partitions = transport.topics(&topics)?;
+        let assignments: Vec<Assignment> = partitions
+            .iter()
+            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
+            .map(|partition| Assignment { partition, position: 0, last: None })
+            .collect();
+        let mut source = transport.source()?;
+        source.assign(&assignments)?;
+        Ok(Self(source))
+    }
+
+    /// Whatever is there, for at most this long.
+    fn read(&mut self, ends: &mut Ends, wait: Duration) -> Result<()> {
+        let end = Instant::now() + wait;
+        loop {
+            if let Polled::Record(record) = self.0.poll(end.saturating_duration_since(Instant::now()))? {
+                let kind = if &*record.partition.topic == "order-completed" { "OrderCompleted" } else { "OrderCancelled" };
+                let key = record.key.as_deref().unwrap_or_default();
+                ends.read(kind, &String::from_utf8_lossy(key), record.timestamp_ms.unwrap_or(0));
+            }
+            if Instant::now() >= end {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Produces orders as any client would.
+enum Feeder {
+    Embedded(EmbeddedTransport),
+    Kafka(ThreadedProducer<rdkafka::producer::DefaultProducerContext>),
+}
+
+impl Feeder {
+    fn send(&self, orders: &[&Order]) -> Result<()> {
+        let bytes = |order: &Order| serde_json::to_vec(order).context("an order is JSON");
+        match self {
+            Self::Embedded(topics) => {
+                let mut records = Vec::with_capacity(orders.len());
+                for order in orders {
+                    records.push(Outgoing {
+                        topic: "order-created".into(),
+                        key: Some(order.order_id.clone().into_bytes()),
+                        value: Some(bytes(order)?),
+                        headers: Vec::new(),
+                    });
+                }
+                topics.offer_all(&records)?;
+            }
+            Self::Kafka(producer) => {
+                for order in orders {
+                    let data = bytes(order)?;
+                    let mut record = BaseRecord::to("order-created").key(&order.order_id).payload(&data);
+                    while let Err((error, unsent)) = producer.send(record) {
+                        ensure!(
+                            error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull),
+                            "failed to produce: {error}"
+                        );
+                        record = unsent;
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Run {
+    watch: Watch,
+    ends: Ends,
+    sent_ms: BTreeMap<String, u64>,
+}
+
+impl Run {
+    fn feed_and_watch(
+        &mut self,
+        args: &Args,
+        config: &Config,
+        broker: Option<&Broker>,
+        orders: &[Order],
+        host: &mut HostProcess,
+    ) -> Result<()> {
+        let feeder = match broker {
+            Some(broker) => Feeder::Kafka(
+                ClientConfig::new()
+                    .set("bootstrap.servers", broker.bootstrap())
+                    .set("partitioner", "murmur2_random")
+                    .set("linger.ms", "2")
+                    .create()?,
+            ),
+            None => Feeder::Embedded(EmbeddedTransport::open(&config.data_dir, "demo-feeder")?),
+        };
+        let began = Instant::now();
+        let mut shown = Instant::now();
+        let mut sent = 0;
+        let mut progress = (0, Instant::now());
+        while self.ends.len() < orders.len() {
+            let allowed = match args.rate {
+                Some(rate) => ((began.elapsed().as_secs_f64() * f64::from(rate)) as usize).min(orders.len()),
+                None => orders.len(),
+            };
+            let until = allowed.min(sent + 500);
+            if until > sent {
+                let chunk: Vec<&Order> = (sent..until)
+                    .flat_map(|number| {
+                        let times = if number % TWICE_ONE_IN == TWICE_ONE_IN - 1 { 2 } else { 1 };
+                        std::iter::repeat_n(&orders[number], times)
+                    })
+                    .collect();
+                let at = now_ms();
+                self.sent_ms.extend(chunk.iter().map(|order| (order.order_id.clone(), at)));
+                feeder.send(&chunk)?;
+                sent = until;
+            }
+            self.watch.read(&mut self.ends, Duration::from_millis(if sent < orders.len() { 5 } else { 50 }))?;
+            if shown.elapsed() > Duration::from_millis(200) {
+                shown = Instant::now();
+                self.show(sent, orders.len());
+            }
+            host.alive()?;
+            if progress.0 != self.ends.len() {
+                progress = (self.ends.len(), Instant::now());
+            }
+            ensure!(
+                progress.1.elapsed() < Duration::from_secs(120),
+                "no order has ended for two minutes ({} of {} have); see {}",
+                self.ends.len(),
+                orders.len(),
+                host.log.display()
+            );
+        }
+        self.show(sent, orders.len());
+        println!();
+        if let Feeder::Kafka(producer) = feeder {
+            producer.flush(Duration::from_secs(10))?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, sent: usize, all: usize) {
+        let line = format!(
+            "sent {sent:>6}/{all}   completed {:>6}   cancelled {:>6}   under way {:>6}",
+            self.ends.completed.len(),
+            self.ends.cancelled.len(),
+            sent.saturating_sub(self.ends.len())
+        );
+        if std::io::stdout().is_terminal() {
+            print!("\r  {line}");
+            let _ = std::io::stdout().flush();
+        } else {
+            println!("  {line}");
+        }
+    }
+
+    /// Whatever comes after the last end would be an end too many.
+    fn settle(&mut self) -> Result<()> {
+        self.watch.read(&mut self.ends, Duration::from_secs(2))
+    }
+
+    fn latency_ms(&self, share: f64) -> u64 {
+        let mut all: Vec<u64> = self
+            .ends
+            .ended_ms
+            .iter()
+            .filter_map(|(order, ended)| Some(ended.saturating_sub(*self.sent_ms.get(order)?)))
+            .collect();
+        all.sort_unstable();
+        let at = ((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1));
+        all.get(at).copied().unwrap_or(0)
+    }
+}
+
+fn ask(args: &Args, config: &Path, words: &[&str]) -> Result<String> {
+    let output = Command::new(&args.sagahost).args(words).arg("--config").arg(config).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success() || output.status.code() == Some(3),
+        "`sagahost {}` failed: {}",
+        words.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(text)
+}
+
+fn summary(args: &Args, file: &Path, orders: &[Order], run: &Run, took: Duration) -> Result<usize> {
+    let counters = counters_of(&serde_json::from_str(&ask(args, file, &["plugins", "counters", "--json"])?)?);
+    let ends = &run.ends;
+    let lost = ends.faults(orders);
+    let unbalanced = conservation_faults(orders, ends, &counters, OPENING_BALANCE_CENTS, OPENING_STOCK);
+    let letters = ask(args, file, &["dead-letters", "list"])?;
+    println!();
+    println!("  completed            {:>8}", ends.completed.len());
+    println!("  compensated          {:>8}   (cancelled; what was paid is refunded, what was reserved released)", ends.cancelled.len());
+    println!("  lost or doubled      {:>8}", lost.len());
+    println!("  money and stock      {:>8}", if unbalanced.is_empty() { "conserved" } else { "WRONG" });
+    println!("  dead letters         {:>8}", if letters.contains("no open dead letters") { "none".into() } else { letters.trim().to_owned() });
+    println!(
+        "  {:.1} s: {:.0} sagas/s; from produced to ended: median {} ms, p99 {} ms",
+        took.as_secs_f64(),
+        orders.len() as f64 / took.as_secs_f64(),
+        run.latency_ms(0.5),
+        run.latency_ms(0.99)
+    );
+    for fault in lost.iter().chain(&unbalanced).take(20) {
+        println!("  {fault}");
+    }
+    let refunded = ends.cancelled.keys().find(|order| {
+        orders.iter().any(|o| o.order_id == **order && o.amount_cents <= LIMIT_CENTS && o.sku != workload::SCARCE)
+    });
+    if let Some(order) = refunded.or_else(|| ends.cancelled.keys().next()) {
+        println!("\n  One of them, whole (sagahost sagas show {order}):\n");
+        println!("{}", ask(args, file, &["sagas", "show", order])?);
+    }
+    println!("  Look further, the data is still there:");
+    for words in ["sagas list --status compensated", "dead-letters list", "plugins list", "plugins counters"] {
+        println!("    {} {words} --config {}", args.sagahost.display(), file.display());
+    }
+    Ok(lost.len() + unbalanced.len())
+}

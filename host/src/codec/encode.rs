@@ -1,0 +1,146 @@
+//! Events as records: CloudEvents 1.0 in Kafka's binary mode, keyed by saga id. Invariant: `decode` makes the same event
+//! of it, and only the host writes `sagahost-*` headers.
+
+use std::sync::Arc;
+
+use sagahost_saga::event::Event;
+
+use super::{
+    Codec,
+    headers::{ATTRIBUTE, DEAD_LETTER, EXTENSION, HANDLED, HOPS, is_attribute_name},
+    timestamp,
+};
+use crate::{
+    journal::StoredLetter,
+    transport::{Headers, Outgoing, Record},
+};
+
+/// Of the detail of a dead letter; the journal keeps all of it.
+const DETAIL_BYTES_MAX: usize = 4096;
+
+/// Which batch of which journal took an event in when it was emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handled<'r> {
+    pub journal: &'r str,
+    pub incarnation: &'r str,
+    pub batch: u64,
+    pub event_id: &'r str,
+}
+
+impl Codec {
+    pub fn encode(&self, event: &Event) -> Outgoing {
+        let mut headers = Headers::with_capacity(8 + event.attributes.len());
+        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        add("ce_specversion", "1.0");
+        add("ce_id", &event.key.id);
+        add("ce_source", &event.key.source);
+        add("ce_type", event.kind.as_str());
+        add("ce_time", &timestamp::format(event.time));
+        add("ce_sagaid", event.saga.as_str());
+        add("content-type", &event.content_type);
+        if event.hops > 0 {
+            add(HOPS, &event.hops.to_string());
+        }
+        for (name, value) in event.attributes.iter().filter(|(name, _)| is_attribute_name(name)) {
+            let plain = name == "traceparent" || name == "tracestate" || self.topics.headers.contains(name);
+            let prefix = match plain {
+                true => "",
+                false if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) => EXTENSION,
+                false => ATTRIBUTE,
+            };
+            add(&format!("{prefix}{name}"), value);
+        }
+        Outgoing {
+            topic: self.topic_of(&event.kind),
+            key: Some(event.saga.as_str().as_bytes().to_vec()),
+            value: Some(event.data.to_vec()),
+            headers,
+        }
+    }
+
+    /// `batch`: `journal/incarnation/number` of the batch that the event was taken in with.
+    pub fn mark_handled(&self, outgoing: &mut Outgoing, batch: &str, event_id: &str) {
+        outgoing.headers.retain(|(name, _)| name != HANDLED);
+        outgoing.headers.push((HANDLED.to_owned(), format!("{batch}/{event_id}").into_bytes()));
+    }
+
+    /// Was the record taken in by this app before it was published? Only what is wanted for that is looked at. None
+    /// also where the mark does not fit the record: a service that copies the headers of what it read copies the mark.
+    pub fn handled<'r>(&self, record: &'r Record) -> Option<Handled<'r>> {
+        let (mark, id, source) = marked(record)?;
+        let mut parts = std::str::from_utf8(mark).ok()?.splitn(4, '/');
+        let (journal, incarnation) = (parts.next()?, parts.next()?);
+        let (batch, event_id) = (parts.next()?.parse().ok()?, parts.next()?);
+        let rest = source.strip_prefix(self.source.as_bytes())?;
+        let ours = rest.is_empty() || rest[0] == b'/';
+        (ours && event_id.as_bytes() == id).then_some(Handled { journal, incarnation, batch, event_id })
+    }
+
+    /// The record as it came, with the reason beside it. What would be too large to publish goes without its value.
+    pub fn dead_letter(&self, letter: &StoredLetter) -> Outgoing {
+        let topic = self.topics.dead_letters.clone();
+        let mut outgoing = Outgoing {
+            topic: topic.unwrap_or_else(|| Arc::from(format!("{}.dead-letters", self.app))),
+            key: letter.record.key.clone(),
+            value: letter.record.value.clone(),
+            headers: letter.record.headers.clone(),
+        };
+        outgoing.headers.retain(|(name, _)| name != HANDLED && !name.starts_with(DEAD_LETTER));
+        let reason = reason(letter);
+        let size = |headers: &Headers| headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>();
+        if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
+            outgoing.value = Some(Vec::new());
+            outgoing.headers.push((format!("{DEAD_LETTER}omitted"), b"value".to_vec()));
+        }
+        if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
+            outgoing.key = None;
+            outgoing.headers = vec![(format!("{DEAD_LETTER}omitted"), b"key, value and headers".to_vec())];
+        }
+        outgoing.headers.extend(reason);
+        outgoing
+    }
+}
+
+/// The values of `sagahost-handled`, `ce_id` and `ce_source`; None where one is missing or stands twice.
+fn marked(record: &Record) -> Option<(&[u8], &[u8], &[u8])> {
+    let (mut mark, mut id, mut source) = (None, None, None);
+    for (name, value) in &record.headers {
+        let place = match name.as_str() {
+            HANDLED => &mut mark,
+            "ce_id" => &mut id,
+            "ce_source" => &mut source,
+            _ => continue,
+        };
+        if place.replace(value.as_slice()).is_some() {
+            return None;
+        }
+    }
+    Some((mark?, id?, source?))
+}
+
+fn reason(letter: &StoredLetter) -> Headers {
+    let mut headers = Headers::new();
+    let mut add = |name: &str, value: &str| headers.push((format!("{DEAD_LETTER}{name}"), value.as_bytes().to_vec()));
+    add("letter", &letter.key);
+    add("code", &letter.code);
+    add("detail", shortened(&letter.detail));
+    add("time", &timestamp::format(letter.at));
+    if let Some((partition, offset)) = &letter.origin {
+        add("topic", &partition.topic);
+        add("partition", &partition.number.to_string());
+        add("offset", &offset.to_string());
+    }
+    if let Some(saga) = &letter.saga {
+        add("saga", saga.as_str());
+    }
+    if let Some(participant) = &letter.participant {
+        add("participant", participant.as_str());
+        add("attempts", &letter.attempts.to_string());
+        add("plugin-version", &letter.plugin_version);
+    }
+    headers
+}
+
+fn shortened(detail: &str) -> &str {
+    &detail[..detail.floor_char_boundary(DETAIL_BYTES_MAX)]
+}
