@@ -32,7 +32,7 @@ use crate::host::Host;
 )]
 pub trait Config: Sized {
     /// The manifest's `config` object.
-    const MANIFEST: &'static str;
+    const KEYS: &'static str;
     /// Reads it from the host; the error names the key.
     fn read(host: &dyn Host) -> Result<Self, String>;
 }

@@ -33,8 +33,15 @@ impl<P: Participant> wit_participant::Guest for Exported<P> {
 /// A panic becomes a bare `unreachable`; the host shows the text that was logged with this field.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|s| &**s));
+        let text = text.unwrap_or("a panic without a text");
+        let text = match panic.location() {
+            Some(place) => format!("{text} ({}:{})", place.file(), place.line()),
+            None => text.to_owned(),
+        };
         let fields = [("sagahost-panic".to_owned(), "true".to_owned())];
-        log::write(log::Level::Error, &panic.to_string(), &fields);
+        log::write(log::Level::Error, &text, &fields);
     }));
 }
 

@@ -32,6 +32,7 @@ pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Ha
         "unreachable" => unreachable(),
         "loop" => spin(),
         "recurse" => Ok(ordinary.note("depth", recurse(0))),
+        "recurse-in-memory" => Ok(ordinary.note("depth", recurse_in_memory(0))),
         "memory" => Ok(ordinary.note("bytes", eat())),
         "guest-error" => Err(Fail::crash("hostile: an error that nobody caught")),
 
@@ -191,10 +192,15 @@ fn spin() -> ! {
     }
 }
 
-/// Its frames are large, so that any stack ends soon.
+/// Exhausts the stack of WebAssembly itself.
 fn recurse(depth: u64) -> u64 {
-    let frame = black_box([depth; 64]);
-    if black_box(true) { recurse(depth + 1) + frame[1] } else { depth }
+    if black_box(true) { recurse(depth + 1).wrapping_mul(3) ^ depth } else { depth }
+}
+
+/// Exhausts the stack that the compiler keeps in the guest's memory: its frames are large.
+fn recurse_in_memory(depth: u64) -> u64 {
+    let frame = black_box([depth; 1024]);
+    if black_box(true) { recurse_in_memory(depth + 1) + frame[1] } else { depth }
 }
 
 fn eat() -> usize {

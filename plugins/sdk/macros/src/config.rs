@@ -23,7 +23,7 @@ pub fn derive(item: TokenStream) -> syn::Result<TokenStream> {
     });
     Ok(quote! {
         impl ::sagahost_sdk::Config for #name {
-            const MANIFEST: &'static str = #manifest;
+            const KEYS: &'static str = #manifest;
             fn read(
                 host: &dyn ::sagahost_sdk::Host,
             ) -> ::core::result::Result<Self, ::std::string::String> {

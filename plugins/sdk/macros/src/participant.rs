@@ -329,7 +329,7 @@ fn manifest(arguments: &Arguments, this: &Type, subscriptions: &[Subscription]) 
         text.push(&format!("\"reads\":[{reads}],"));
     }
     text.push("\"config\":");
-    text.push_const(quote!(<#this as ::sagahost_sdk::Config>::MANIFEST));
+    text.push_const(quote!(<#this as ::sagahost_sdk::Config>::KEYS));
     text.push("}");
     text.into_expression()
 }
