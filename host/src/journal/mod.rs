@@ -1,6 +1,8 @@
 //! The durable truth of one app. Invariant: a batch is in the journal as a whole or not at all, and only its owner
 //! (by epoch) can write.
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod sqlite;
 
 use std::{

@@ -59,10 +59,7 @@ fn told_by_sqlite(error: &rusqlite::Error, dir: &Path) -> JournalError {
             disk_full(dir, error)
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            JournalError::Corrupt(format!(
-                "{file}: {error}. Stop the host, keep the files for analysis and put back the newest backup of the data \
-             directory; the start then says which batches the backup lacks"
-            ))
+            damaged(dir, &error.to_string())
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Failed(format!(
             "{file} is locked by another program (a backup, or a database shell with an open transaction): end it"
@@ -81,6 +78,15 @@ fn told_by_sqlite(error: &rusqlite::Error, dir: &Path) -> JournalError {
             _ => JournalError::Failed(format!("{file}: {error}")),
         },
     }
+}
+
+/// Of the file as a whole, with what to do.
+pub(super) fn damaged(dir: &Path, what: &str) -> JournalError {
+    JournalError::Corrupt(format!(
+        "{}: {what}. Stop the host, keep the files for analysis and put back the newest backup of the data directory; \
+         the start then says which batches the backup lacks",
+        dir.join(super::FILE).display()
+    ))
 }
 
 fn disk_full(dir: &Path, error: &rusqlite::Error) -> JournalError {

@@ -37,7 +37,7 @@ use sagahost_saga::{
 
 use self::{
     connection::{Readers, closed},
-    fault::{Fault, Outcome},
+    fault::{Fault, Outcome, damaged},
     head::Head,
     owner::OwnerLock,
 };
@@ -56,6 +56,8 @@ pub const FILE: &str = "journal.db";
 pub struct OpenOptions {
     /// Opens although another owner holds the lock: the epoch alone fences it. For tests of exactly that.
     pub past_the_lock: bool,
+    /// How long an owner that is ending may take to let go of the lock.
+    pub lock_wait: Duration,
     /// Of each connection.
     pub page_cache_bytes: usize,
     /// Readers kept for the next read; more are opened when more threads read at once.
@@ -74,6 +76,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             past_the_lock: false,
+            lock_wait: Duration::from_secs(1),
             page_cache_bytes: 16 << 20,
             readers_max: 8,
             busy_wait: Duration::from_secs(10),
@@ -115,7 +118,7 @@ impl SqliteJournal {
         let lock = if options.past_the_lock {
             None
         } else {
-            Some(OwnerLock::take(dir)?)
+            Some(OwnerLock::take(dir, options.lock_wait)?)
         };
         let file = dir.join(FILE);
         let (conn, identity) = open_file(&file, app, &options).map_err(|fault| fault.told(dir))?;
@@ -182,9 +185,10 @@ fn verify(conn: &Connection, file: &Path, options: &OpenOptions) -> Outcome<()> 
     }
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found == "ok" {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(damaged(file.parent().unwrap_or(file), &found).into())
     }
-    Err(Fault::from(JournalError::Corrupt(found)))
 }
 
 impl Journal for SqliteJournal {

@@ -5,11 +5,15 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::journal::JournalError;
 
 const FILE: &str = "journal.lock";
+
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// Held while it lives.
 #[derive(Debug)]
@@ -18,7 +22,9 @@ pub(super) struct OwnerLock {
 }
 
 impl OwnerLock {
-    pub(super) fn take(dir: &Path) -> Result<Self, JournalError> {
+    /// Waits a moment: a host that was killed holds the lock until the system has taken it apart, and a child that
+    /// another thread is starting holds it until it runs its own program.
+    pub(super) fn take(dir: &Path, wait: Duration) -> Result<Self, JournalError> {
         let path = dir.join(FILE);
         let told = |error: io::Error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -40,10 +46,16 @@ impl OwnerLock {
             .write(true)
             .open(&path)
             .map_err(told)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(dir, &mut file)),
-            Err(TryLockError::Error(error)) => return Err(told(error)),
+        let until = Instant::now() + wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    thread::sleep(AGAIN_AFTER)
+                }
+                Err(TryLockError::WouldBlock) => return Err(held(dir, &mut file)),
+                Err(TryLockError::Error(error)) => return Err(told(error)),
+            }
         }
         write_pid(&mut file).map_err(told)?;
         Ok(Self { _file: file })

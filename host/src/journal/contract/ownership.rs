@@ -1,0 +1,160 @@
+//! One owner at a time, known by epoch; batches are named by who journaled them. Invariant: a replaced owner can
+//! change nothing.
+
+use sagahost_saga::input::Command;
+
+use super::*;
+use crate::journal::{AdmittedRow, Epoch, JournalError};
+
+pub(crate) fn stale_epoch(place: &dyn Place) {
+    let old = Owner::of(place);
+    old.sagas(vec![saga("order-1")]);
+    let new = Owner::of(place);
+    assert!(new.identity.epoch > old.identity.epoch);
+    let refused = |outcome: Result<(), JournalError>| match outcome {
+        Err(JournalError::StaleEpoch { newest, ours }) => {
+            assert_eq!((newest, ours), (new.identity.epoch, old.identity.epoch));
+        }
+        other => panic!("a stale epoch was taken: {other:?}"),
+    };
+    let epoch = old.identity.epoch;
+    let id = SagaId::from("order-1");
+    let partition = Partition::new("order-created", 0);
+    let admitted = AdmittedRow {
+        participant: Participant::from("payment"),
+        digest: Arc::from("d1"),
+        manifest: "{}".to_owned(),
+        admitted: Time(1),
+        since: BatchNo(0),
+        serving: true,
+    };
+    refused(old.journal.commit(epoch, &old.next()).map(drop));
+    refused(old.journal.confirm(epoch, BatchNo(1)));
+    refused(old.journal.set_anchor(epoch, &partition));
+    refused(old.journal.new_lineage(epoch).map(drop));
+    refused(old.journal.admit(epoch, &admitted));
+    refused(old.journal.skip_outbox_row(epoch, BatchNo(1), 0, "why"));
+    refused(old.journal.quarantine(epoch, &id, "why"));
+    refused(old.journal.release(epoch, &id));
+    refused(old.journal.remove_finished(epoch, Time(9), 5).map(drop));
+    refused(
+        old.journal
+            .remove_closed_letters(epoch, Time(9), 5)
+            .map(drop),
+    );
+    // The new owner was not disturbed.
+    new.sagas(vec![saga("order-2")]);
+    assert_eq!(
+        new.list(SagaFilter {
+            limit: 5,
+            ..SagaFilter::default()
+        }),
+        ["order-2", "order-1"]
+    );
+    let future = Epoch(new.identity.epoch.0 + 1);
+    assert!(matches!(
+        new.journal.commit(future, &new.next()),
+        Err(JournalError::StaleEpoch { .. })
+    ));
+}
+
+pub(crate) fn incarnations_by_batch(place: &dyn Place) {
+    let mut names = vec![None];
+    for batches in [2, 0, 3] {
+        let owner = Owner::of(place);
+        for _ in 0..batches {
+            owner.commit(|batch| batch.outbox = vec![record("x")]);
+            names.push(Some(owner.identity.incarnation.clone()));
+        }
+    }
+    let owner = Owner::of(place);
+    for (number, name) in names.iter().enumerate() {
+        assert_eq!(
+            &owner
+                .journal
+                .batch_incarnation(BatchNo(number as u64))
+                .unwrap(),
+            name,
+            "batch {number}"
+        );
+    }
+    assert_eq!(
+        owner.journal.batch_incarnation(BatchNo(6)).unwrap(),
+        None,
+        "not journaled yet"
+    );
+    let outbox: Vec<_> = owner
+        .outbox()
+        .into_iter()
+        .map(|batch| Some(batch.incarnation))
+        .collect();
+    assert_eq!(outbox, names[1..], "also when another incarnation reads it");
+}
+
+pub(crate) fn owner_without_batch(place: &dyn Place) {
+    let first = place.open().identity();
+    let second = place.open().identity();
+    assert_eq!((&first.journal, &*second.app), (&second.journal, "shop"));
+    assert_eq!(second.epoch.0, first.epoch.0 + 1);
+    assert_ne!(first.incarnation, second.incarnation);
+    assert_eq!(
+        (second.last_batch, second.confirmed, second.anchor),
+        (BatchNo(0), BatchNo(0), None)
+    );
+}
+
+pub(crate) fn new_lineage(place: &dyn Place) {
+    let owner = Owner::of(place);
+    owner.commit(|batch| batch.outbox = vec![record("x")]);
+    owner.commit(|batch| batch.confirmed = BatchNo(1));
+    let identity = owner.journal.new_lineage(owner.identity.epoch).unwrap();
+    assert_ne!(identity.journal, owner.identity.journal);
+    assert_eq!(
+        (identity.last_batch, identity.confirmed),
+        (BatchNo(2), BatchNo(1))
+    );
+    assert_eq!(owner.journal.identity(), identity);
+    assert_eq!(
+        owner
+            .outbox()
+            .iter()
+            .map(|batch| batch.number.0)
+            .collect::<Vec<_>>(),
+        [2]
+    );
+    assert_eq!(place.open().identity().journal, identity.journal);
+}
+
+pub(crate) fn anchor(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let anchor = Partition::new("order-created", 3);
+    owner
+        .journal
+        .set_anchor(owner.identity.epoch, &anchor)
+        .unwrap();
+    assert_eq!(owner.journal.identity().anchor.as_ref(), Some(&anchor));
+    assert_eq!(place.open().identity().anchor, Some(anchor));
+}
+
+pub(crate) fn closed_handle(place: &dyn Place) {
+    let owner = Owner::of(place);
+    owner.sagas(vec![saga("order-1")]);
+    owner.journal.close().unwrap();
+    owner.journal.close().unwrap();
+    assert!(owner.journal.saga(&SagaId::from("order-1")).is_err());
+    let retry = Command::Retry {
+        by: "ann".to_owned(),
+    };
+    assert!(
+        owner
+            .journal
+            .queue_command(&SagaId::from("order-1"), &retry)
+            .is_err()
+    );
+    assert!(
+        owner
+            .journal
+            .commit(owner.identity.epoch, &BatchWrite::default())
+            .is_err()
+    );
+}
