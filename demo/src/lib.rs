@@ -1,1 +1,4 @@
-//! See the package description.
+//! What the demonstration and the tests share: a workload and a real broker.
+
+pub mod broker;
+pub mod workload;

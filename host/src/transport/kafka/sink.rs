@@ -24,7 +24,9 @@ use super::{
     connection::{Connection, Consumer, Producer, Served},
     errors, patiently, retire,
 };
-use crate::transport::{Committed, Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError};
+use crate::transport::{
+    Committed, Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError,
+};
 
 /// A claim answers within this, and goes on with the same producer when it is called again.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,7 +62,14 @@ enum Sent {
 impl KafkaSink {
     pub fn new(connection: Arc<Connection>) -> Result<Self, TransportError> {
         let stable = Some(connection.consumer(Isolation::Stable)?);
-        Ok(Self { connection, stable, uncommitted: None, producer: None, claiming: None, round: 0 })
+        Ok(Self {
+            connection,
+            stable,
+            uncommitted: None,
+            producer: None,
+            claiming: None,
+            round: 0,
+        })
     }
 
     fn consumer(&mut self, isolation: Isolation) -> Result<&Consumer, TransportError> {
@@ -85,16 +94,26 @@ impl KafkaSink {
         let started = Instant::now();
         self.round = self.round.wrapping_add(1);
         Served::context(producer).take_reports();
-        producer.begin_transaction().map_err(|error| self.failed(&error))?;
+        producer
+            .begin_transaction()
+            .map_err(|error| self.failed(&error))?;
         match self.send(producer, publication.records, singly) {
             Sent::Delivered => {}
             Sent::Failed(failures) => {
                 return Err(self.refused(producer, publication.records, &failures));
             }
-            Sent::Spoilt(error) => return Err(self.spoilt(producer, publication.records, &error)),
+            Sent::Spoilt(error) => {
+                let verdict = self.blame(publication.records, &error);
+                return Err(self.abort_for(producer, verdict));
+            }
             Sent::Away => {
-                let why = Served::context(producer).last_trouble().unwrap_or_else(|| "no answer".to_owned());
-                return Err(PublishError::Away(format!("{}: {why}", self.connection.servers)));
+                let why = Served::context(producer)
+                    .last_trouble()
+                    .unwrap_or_else(|| "no answer".to_owned());
+                return Err(PublishError::Away(format!(
+                    "{}: {why}",
+                    self.connection.servers
+                )));
             }
         }
         let drained = started.elapsed();
@@ -113,7 +132,12 @@ impl KafkaSink {
     }
 
     fn send(&self, producer: &Producer, records: &[Outgoing], singly: bool) -> Sent {
-        let mut drain = Drain { round: self.round, sent: 0, reported: 0, failures: Vec::new() };
+        let mut drain = Drain {
+            round: self.round,
+            sent: 0,
+            reported: 0,
+            failures: Vec::new(),
+        };
         let deadline = Instant::now() + self.connection.delivery_timeout() + SLICE;
         for (index, record) in records.iter().enumerate() {
             let number = (self.round as usize) << 32 | index;
@@ -134,22 +158,36 @@ impl KafkaSink {
                 return ended;
             }
         }
-        drain.to_the_end(producer, deadline).unwrap_or(Sent::Delivered)
+        drain
+            .to_the_end(producer, deadline)
+            .unwrap_or(Sent::Delivered)
     }
 
-    fn send_offsets(&mut self, producer: &Producer, publication: &Publication<'_>) -> Result<(), PublishError> {
+    fn send_offsets(
+        &mut self,
+        producer: &Producer,
+        publication: &Publication<'_>,
+    ) -> Result<(), PublishError> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in publication.offsets {
             let mut element = list.add_partition(&partition.topic, partition.number);
             let set = element.set_offset(Offset::Offset(*offset));
-            set.map_err(|error| PublishError::Fatal(format!("offset {offset} of {partition}: {error}")))?;
+            set.map_err(|error| {
+                PublishError::Fatal(format!("offset {offset} of {partition}: {error}"))
+            })?;
             element.set_metadata(publication.metadata);
         }
-        let consumer = self.stable.as_ref().expect("the consumer is there until the sink is dropped");
+        let consumer = self
+            .stable
+            .as_ref()
+            .expect("the consumer is there until the sink is dropped");
         Served::serve(consumer, Duration::ZERO);
         let group = consumer.group_metadata();
-        let group = group.ok_or_else(|| PublishError::Fatal("the consumer has no group".to_owned()))?;
-        self.settle(producer, |slice| producer.send_offsets_to_transaction(&list, &group, slice))
+        let group =
+            group.ok_or_else(|| PublishError::Fatal("the consumer has no group".to_owned()))?;
+        self.settle(producer, |slice| {
+            producer.send_offsets_to_transaction(&list, &group, slice)
+        })
     }
 
     fn commit(&mut self, producer: &Producer) -> Result<(), PublishError> {
@@ -201,7 +239,8 @@ impl KafkaSink {
         loop {
             match producer.abort_transaction(SLICE) {
                 Ok(()) => break,
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && started.elapsed() < ABORT_PATIENCE => {}
+                Err(KafkaError::Transaction(error))
+                    if error.is_retriable() && started.elapsed() < ABORT_PATIENCE => {}
                 Err(error) => {
                     return Err(match self.failed(&error) {
                         // Asked to abort what cannot be aborted.
@@ -220,49 +259,74 @@ impl KafkaSink {
     }
 
     /// Records failed: nothing of the publication may become visible, and the one to blame is named.
-    fn refused(&mut self, producer: &Producer, records: &[Outgoing], failures: &[(usize, Code)]) -> PublishError {
-        if let Err(error) = self.abort(producer) {
-            return error;
-        }
-        let named = failures.iter().find_map(|(index, code)| Some((*index, errors::refusal(*code)?, *code)));
-        if let Some((index, why, code)) = named {
-            return PublishError::Refused {
-                index,
-                topic: records[index].topic.clone(),
-                why: format!("{why} ({code})"),
+    fn refused(
+        &mut self,
+        producer: &Producer,
+        records: &[Outgoing],
+        failures: &[(usize, Code)],
+    ) -> PublishError {
+        let named = failures.iter().find_map(|(index, code)| {
+            let topic = records[*index].topic.clone();
+            let why = format!("{} ({code})", errors::refusal(*code)?);
+            Some(PublishError::Refused {
+                index: *index,
+                topic,
+                why,
+            })
+        });
+        // Records may be thrown away because of a failure that has no report.
+        let cause = || spoilt(producer).map(|error| self.blame(records, &error));
+        let verdict = named.or_else(cause).unwrap_or_else(|| {
+            let text = failures
+                .first()
+                .map_or_else(String::new, |(_, code)| code.to_string());
+            let late = |(_, code): &(usize, Code)| {
+                matches!(code, Code::MessageTimedOut | Code::BrokerTransportFailure)
             };
-        }
-        let text = failures.first().map_or_else(String::new, |(_, code)| code.to_string());
-        let timed_out =
-            |(_, code): &(usize, Code)| matches!(code, Code::MessageTimedOut | Code::BrokerTransportFailure);
-        if failures.iter().all(timed_out) {
-            return PublishError::Away(format!("{}: {text}", self.connection.servers));
-        }
-        PublishError::Aborted(text)
+            if failures.iter().all(late) {
+                PublishError::Away(format!("{}: {text}", self.connection.servers))
+            } else {
+                PublishError::Aborted(text)
+            }
+        });
+        self.abort_for(producer, verdict)
     }
 
-    /// The transaction failed without a report: librdkafka's text names the topic, if it is about one.
-    fn spoilt(&mut self, producer: &Producer, records: &[Outgoing], error: &RDKafkaError) -> PublishError {
+    /// The transaction failed: librdkafka's text names the topic, if it is about one.
+    fn blame(&self, records: &[Outgoing], error: &RDKafkaError) -> PublishError {
         let failed = errors::publication(&self.connection, error);
-        if !error.txn_requires_abort() {
-            return failed;
-        }
-        if let Err(error) = self.abort(producer) {
-            return error;
-        }
-        let Some(why) = errors::refusal(error.code()) else {
+        let Some(why) = errors::refusal(error.code()).filter(|_| error.txn_requires_abort()) else {
             return failed;
         };
         let text = error.string();
         let about = |record: &Outgoing| {
-            text.contains(&format!("\"{}\"", record.topic)) || text.contains(&format!(" {} ", record.topic))
+            text.split([' ', '"', ','])
+                .any(|word| word == &*record.topic)
         };
-        match records.iter().position(about).or((records.len() == 1).then_some(0)) {
+        match records
+            .iter()
+            .position(about)
+            .or((records.len() == 1).then_some(0))
+        {
             Some(index) => {
                 let why = format!("{why} ({})", error.code());
-                PublishError::Refused { index, topic: records[index].topic.clone(), why }
+                PublishError::Refused {
+                    index,
+                    topic: records[index].topic.clone(),
+                    why,
+                }
             }
             None => failed,
+        }
+    }
+
+    /// What to say once everything is taken back. Where even that fails, the producer is of no use, and what is known
+    /// about a record still is: the next call says that a claim is needed.
+    fn abort_for(&mut self, producer: &Producer, verdict: PublishError) -> PublishError {
+        match (&verdict, self.abort(producer)) {
+            (PublishError::Fenced(_) | PublishError::Fatal(_), _) | (_, Ok(())) => verdict,
+            (PublishError::Refused { .. }, Err(PublishError::Fatal(_))) => verdict,
+            (_, Err(error)) => error,
         }
     }
 }
@@ -327,7 +391,9 @@ impl Drain {
 /// Has the open transaction failed? A second begin is refused anyhow, and says why.
 fn spoilt(producer: &Producer) -> Option<RDKafkaError> {
     match producer.begin_transaction() {
-        Err(KafkaError::Transaction(error)) if error.txn_requires_abort() || error.is_fatal() => Some(error),
+        Err(KafkaError::Transaction(error)) if error.txn_requires_abort() || error.is_fatal() => {
+            Some(error)
+        }
         _ => None,
     }
 }
@@ -345,31 +411,45 @@ impl Sink for KafkaSink {
             Isolation::Uncommitted => COMMITTED_PATIENCE,
         };
         let started = Instant::now();
-        patiently(&connection, consumer, "read the committed offsets of the app's group", patience, |slice| {
-            if started.elapsed() > SLICE * 3 {
-                info!("waiting for the committed offsets: a transaction is pending, or the brokers do not answer");
-            }
-            let mut list = TopicPartitionList::new();
-            for partition in partitions {
-                list.add_partition(&partition.topic, partition.number);
-            }
-            let list = consumer.committed_offsets(list, slice * 2)?;
-            let mut committed = BTreeMap::new();
-            for element in list.elements() {
-                match element.error() {
-                    // A topic that is gone has no offsets.
-                    Err(error) if errors::code(&error) == Code::UnknownTopicOrPartition => {
-                        continue;
+        patiently(
+            &connection,
+            consumer,
+            "read the committed offsets of the app's group",
+            patience,
+            |slice| {
+                if started.elapsed() > SLICE * 3 {
+                    info!(
+                        "waiting for the committed offsets: a transaction is pending, or the brokers do not answer"
+                    );
+                }
+                let mut list = TopicPartitionList::new();
+                for partition in partitions {
+                    list.add_partition(&partition.topic, partition.number);
+                }
+                let list = consumer.committed_offsets(list, slice * 2)?;
+                let mut committed = BTreeMap::new();
+                for element in list.elements() {
+                    match element.error() {
+                        // A topic that is gone has no offsets.
+                        Err(error) if errors::code(&error) == Code::UnknownTopicOrPartition => {
+                            continue;
+                        }
+                        result => result?,
                     }
-                    result => result?,
+                    if let Offset::Offset(offset) = element.offset() {
+                        let partition = Partition::new(element.topic(), element.partition());
+                        committed.insert(
+                            partition,
+                            Committed {
+                                offset,
+                                metadata: element.metadata().to_owned(),
+                            },
+                        );
+                    }
                 }
-                if let Offset::Offset(offset) = element.offset() {
-                    let partition = Partition::new(element.topic(), element.partition());
-                    committed.insert(partition, Committed { offset, metadata: element.metadata().to_owned() });
-                }
-            }
-            Ok(committed)
-        })
+                Ok(committed)
+            },
+        )
     }
 
     fn claim(&mut self) -> Result<(), TransportError> {
@@ -382,16 +462,22 @@ impl Sink for KafkaSink {
         };
         let started = Instant::now();
         let doing = "claim the app's transactional id";
-        let claimed = patiently(&self.connection, &producer, doing, CLAIM_PATIENCE, |slice| {
-            if started.elapsed() > SLICE * 2 {
-                info!(
-                    transactional_id = self.connection.app,
-                    waited_s = started.elapsed().as_secs(),
-                    "waiting for the transaction coordinator"
-                );
-            }
-            producer.init_transactions(slice)
-        });
+        let claimed = patiently(
+            &self.connection,
+            &producer,
+            doing,
+            CLAIM_PATIENCE,
+            |slice| {
+                if started.elapsed() > SLICE * 2 {
+                    info!(
+                        transactional_id = self.connection.app,
+                        waited_s = started.elapsed().as_secs(),
+                        "waiting for the transaction coordinator"
+                    );
+                }
+                producer.init_transactions(slice)
+            },
+        );
         match &claimed {
             Ok(()) => self.producer = Some(producer),
             Err(TransportError::Away(_)) => self.claiming = Some(producer),
@@ -402,7 +488,9 @@ impl Sink for KafkaSink {
 
     fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
         let Some(producer) = self.producer.take() else {
-            return Err(PublishError::Fatal("the transactional id is not claimed".to_owned()));
+            return Err(PublishError::Fatal(
+                "the transactional id is not claimed".to_owned(),
+            ));
         };
         let mut published = self.attempt(&producer, publication, false);
         let batch_bound = matches!(&published, Err(PublishError::Refused { why, .. }) if why.contains("too large"));
@@ -411,10 +499,18 @@ impl Sink for KafkaSink {
                 "a request was too large for the broker; sending its records one by one. If this repeats, lower \
                  batch.size in [kafka.properties] to the broker's message.max.bytes"
             );
-            published = self.attempt(&producer, publication, true);
+            // What was refused left a gap in the numbers of the producer, which costs one more attempt.
+            for _ in 0..3 {
+                published = self.attempt(&producer, publication, true);
+                if !matches!(published, Err(PublishError::Aborted(_))) {
+                    break;
+                }
+            }
         }
         match &published {
-            Ok(()) | Err(PublishError::Refused { .. } | PublishError::Aborted(_)) => self.producer = Some(producer),
+            Ok(()) | Err(PublishError::Refused { .. } | PublishError::Aborted(_)) => {
+                self.producer = Some(producer)
+            }
             Err(PublishError::Away(_) | PublishError::Fenced(_) | PublishError::Fatal(_)) => {
                 retire("producer", producer);
             }
@@ -425,10 +521,16 @@ impl Sink for KafkaSink {
 
 impl Drop for KafkaSink {
     fn drop(&mut self) {
-        for producer in [self.producer.take(), self.claiming.take()].into_iter().flatten() {
+        for producer in [self.producer.take(), self.claiming.take()]
+            .into_iter()
+            .flatten()
+        {
             retire("producer", producer);
         }
-        for consumer in [self.stable.take(), self.uncommitted.take()].into_iter().flatten() {
+        for consumer in [self.stable.take(), self.uncommitted.take()]
+            .into_iter()
+            .flatten()
+        {
             retire("consumer", consumer);
         }
     }
