@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Saga,
-    id::{Direction, EventKey, emitted_id},
+    id::{Direction, EventKey, emitted_id, step_id},
     input::{CallRef, Command, Disposition, Effect, Input, Status, Transition},
     outcome::{Call, Completion, Evidence, Outcome, Undo, UndoOutcome},
     topology::{Role, Topology, When},
@@ -50,6 +50,7 @@ struct Ledger {
     undo_begun: bool,
     stuck: bool,
     late: bool,
+    released: bool,
     attempts: BTreeMap<(bool, u32), u32>,
     failed: BTreeMap<(bool, u32), (String, u32)>,
     spent: BTreeSet<(bool, u32)>,
@@ -71,7 +72,9 @@ impl Observer {
             "a change without a version",
         )?;
         self.see_end_of_call(seen)?;
-        self.see_operator(seen.input);
+        self.see_operator(seen.input, seen.before);
+        // Calls are asked for when all else is decided.
+        self.fenced = seen.after.cause().is_some();
         for effect in &seen.transition.effects {
             match effect {
                 Effect::Call(call) => self.see_call(call, seen)?,
@@ -81,7 +84,11 @@ impl Observer {
                 Effect::Spill { .. } => {}
             }
         }
-        self.fenced = seen.after.cause().is_some();
+        for step in seen.after.steps().filter(|step| step.released) {
+            if let Some(ledger) = self.steps.get_mut(&step.step_id) {
+                ledger.released = true;
+            }
+        }
         self.see_states(seen)
     }
 
@@ -158,6 +165,8 @@ impl Observer {
     /// In reverse order of start, unless a stuck step holds back what caused it.
     fn see_undo(&mut self, call: &Call) -> Found {
         must(!self.pivoted, "something is undone behind the pivot")?;
+        let cause = self.makes.get(&*call.event.key.id).cloned();
+        self.steps.entry(call.step_id.clone()).or_default().cause = cause;
         let real = matches!(
             call.undo.as_ref().expect("it is an undo").evidence,
             Evidence::Done(_)
@@ -165,7 +174,11 @@ impl Observer {
         if real && self.steps[&call.step_id].start.is_some() && !self.steps[&call.step_id].late {
             let mine = self.steps[&call.step_id].start;
             let passed = self.steps.iter().find(|(id, other)| {
-                let waits = other.done && !other.undo_begun && !other.late && other.start > mine;
+                let waits = other.done
+                    && !other.released
+                    && !other.undo_begun
+                    && !other.late
+                    && other.start > mine;
                 waits && other.compensable && !other.behind_fence && !self.held_back(id)
             });
             must(
@@ -261,7 +274,11 @@ impl Observer {
                     "writes of a late attempt are kept",
                 )?;
                 if kept {
+                    // What was undone before was not the real thing.
                     ledger.late = late;
+                    if late {
+                        (ledger.undone, ledger.stuck) = (0, false);
+                    }
                     return self.see_completed(call, completion, seen);
                 }
             }
@@ -314,9 +331,7 @@ impl Observer {
             .expect("a call was seen before its end");
         match outcome {
             UndoOutcome::Undone(_) | UndoOutcome::NothingToUndo => {
-                // An uncertain step's compensation does not count for the real one that may follow.
-                let real = call.ordinal > 0 || !ledger.late;
-                ledger.undone += u32::from(real);
+                ledger.undone += 1;
                 must(ledger.undone <= 1, "a step is undone twice")?;
             }
             UndoOutcome::Stuck(_) | UndoOutcome::Unreadable { .. } => ledger.stuck = true,
@@ -354,17 +369,37 @@ impl Observer {
         }
     }
 
-    fn see_operator(&mut self, input: &Input) {
+    fn renew(&mut self, step: &str) {
+        if let Some(ledger) = self.steps.get_mut(step) {
+            ledger.spent.remove(&(true, 0));
+            ledger.failed.remove(&(true, 0));
+        }
+    }
+
+    fn see_operator(&mut self, input: &Input, before: &Saga) {
         let Input::Operator(command) = input else {
             return;
         };
         match command {
-            Command::Retry { .. } | Command::Redrive { .. } => {
+            // What was spent or blocked has a full budget again; what waits for its time only goes at once.
+            Command::Retry { .. } => {
                 for ledger in self.steps.values_mut() {
-                    ledger.failed.clear();
-                    ledger.spent.clear();
-                    ledger.stuck = false;
+                    let spent = std::mem::take(&mut ledger.spent);
+                    ledger.failed.retain(|of, _| !spent.contains(of));
+                    let stuck = std::mem::take(&mut ledger.stuck);
+                    ledger.failed.retain(|(forward, _), _| *forward || !stuck);
                 }
+                for step in before
+                    .steps()
+                    .filter(|step| step.state == StepState::Blocked)
+                {
+                    self.renew(&step.step_id);
+                }
+            }
+            Command::Redrive {
+                participant, event, ..
+            } => {
+                self.renew(&step_id(participant, &event.0.key));
             }
             Command::Resolve {
                 participant,

@@ -61,10 +61,12 @@ enum Act {
         id: u8,
         other: bool,
     },
+    /// The next so many calls answer so.
     Answer {
         who: usize,
         undo: bool,
         answer: Answer,
+        times: usize,
     },
     Return {
         call: usize,
@@ -120,11 +122,23 @@ fn answer() -> impl Strategy<Value = Answer> {
     ]
 }
 
+fn answers() -> impl Strategy<Value = Act> {
+    let times = prop_oneof![3 => Just(1), 1 => 2..5usize];
+    (0..WHO.len(), any::<bool>(), answer(), times).prop_map(|(who, undo, answer, times)| {
+        Act::Answer {
+            who,
+            undo,
+            answer,
+            times,
+        }
+    })
+}
+
 fn act() -> impl Strategy<Value = Act> {
     let at = || any::<u8>().prop_map(usize::from);
     prop_oneof![
         6 => (0..KINDS.len(), 0..3u8, prop::bool::weighted(0.1)).prop_map(|(kind, id, other)| Act::Event { kind, id, other }),
-        6 => (0..WHO.len(), any::<bool>(), answer()).prop_map(|(who, undo, answer)| Act::Answer { who, undo, answer }),
+        5 => answers(),
         3 => (at(), answer()).prop_map(|(call, answer)| Act::Return { call, answer }),
         2 => at().prop_map(|call| Act::LateReturn { call }),
         2 => (0..8000u64, any::<bool>()).prop_map(|(millis, deadlines)| Act::Pass { millis, deadlines }),
@@ -142,10 +156,21 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// Which shapes (bits), in which order effects happen, and what happens.
 fn life() -> impl Strategy<Value = (u16, bool, Vec<Act>)> {
+    let start = Just(Act::Event {
+        kind: 0,
+        id: 0,
+        other: false,
+    });
+    let acts = (
+        prop::collection::vec(answers(), 0..5),
+        start,
+        prop::collection::vec(act(), 1..40),
+    )
+        .prop_map(|(first, start, then)| first.into_iter().chain([start]).chain(then).collect());
     // Few shapes at a time, and the one that leaves payment alone rarely.
     let shapes = (any::<u16>(), any::<u16>(), prop::bool::weighted(0.1))
         .prop_map(|(one, other, alone)| (one & other & 0x7fff) | if alone { 0x8000 } else { 0 });
-    (shapes, any::<bool>(), prop::collection::vec(act(), 1..40))
+    (shapes, any::<bool>(), acts)
 }
 
 struct Life {
@@ -175,12 +200,6 @@ fn live(shapes: u16, breadth_first: bool, acts: &[Act]) -> Result<(), String> {
         durable: world.clone(),
         world,
     };
-    // Every life begins; what is random begins behind it.
-    life.act(&Act::Event {
-        kind: 0,
-        id: 0,
-        other: false,
-    })?;
     for act in acts {
         life.act(act)?;
     }
@@ -196,7 +215,12 @@ impl Life {
                 let data = if *other { "other" } else { "{}" };
                 world.receive(event(KINDS[*kind], &format!("{}-{id}", KINDS[*kind]), data));
             }
-            Act::Answer { who, undo, answer } => self.answer(*who, *undo, answer),
+            Act::Answer {
+                who,
+                undo,
+                answer,
+                times,
+            } => self.answer(*who, *undo, answer, *times),
             Act::Return { call, answer } if !world.hanging.is_empty() => {
                 let call = world.hanging.remove(call % world.hanging.len());
                 let answer = if *answer == Answer::Hangs {
@@ -266,7 +290,7 @@ impl Life {
         self.look()
     }
 
-    fn answer(&mut self, who: usize, undo: bool, answer: &Answer) {
+    fn answer(&mut self, who: usize, undo: bool, answer: &Answer, times: usize) {
         let direction = if undo {
             Direction::Undo
         } else {
@@ -277,9 +301,10 @@ impl Life {
         } else {
             answer.clone()
         };
+        let answers = vec![answer; times].into();
         self.world
             .answers
-            .push((WHO[who].into(), direction, [answer].into()));
+            .push((WHO[who].into(), direction, answers));
     }
 
     /// After each act: what the observer found; and where all is durable, what the record itself says.
@@ -362,7 +387,7 @@ impl Life {
             self.serve(who, true);
             self.look()?;
         }
-        for round in 0..3 {
+        for round in 0..16 {
             while let Some(call) = self.world.hanging.pop() {
                 self.world.end(&call, &Answer::Ok);
                 self.look()?;

@@ -205,7 +205,14 @@ impl World {
             ["member", who, kind, when] => {
                 let mut subscription = subscription(kind, Role::NothingToUndo);
                 subscription.when = when_of(when);
-                self.topology.members.push(member(who, vec![subscription]));
+                let members = &mut self.topology.members;
+                match members
+                    .iter_mut()
+                    .find(|member| member.name.as_str() == *who)
+                {
+                    Some(member) => member.subscriptions.push(subscription),
+                    None => members.push(member(who, vec![subscription])),
+                }
             }
             ["parked-max", max] => {
                 self.topology.bounds.parked_per_saga_max = max.parse().expect("a number")

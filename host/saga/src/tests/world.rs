@@ -355,11 +355,11 @@ impl World {
         let of = |who: &Participant, direction: Direction| {
             *who == call.participant && direction == call.direction
         };
-        let queued = self
+        let mut queued = self
             .answers
             .iter_mut()
-            .find(|(who, direction, _)| of(who, *direction));
-        if let Some(answer) = queued.and_then(|(_, _, answers)| answers.pop_front()) {
+            .filter(|(who, direction, _)| of(who, *direction));
+        if let Some(answer) = queued.find_map(|(_, _, answers)| answers.pop_front()) {
             return answer;
         }
         let standing = self
