@@ -70,9 +70,11 @@ pub(crate) fn admit_as(
     let anatomy = read(&bytes, engine.limits()).map_err(|fault| Report::of(file, fault))?;
     let manifest = read_manifest(&anatomy, &mut report);
     let world = world_faults(&anatomy);
-    let linkable = world.is_empty();
+    let sizes = size_faults(&anatomy, engine.limits());
+    // What is wrong with its outside, wasmtime would only say again.
+    let linkable = world.is_empty() && sizes.is_empty();
     report.faults.extend(world);
-    report.faults.extend(size_faults(&anatomy, engine.limits()));
+    report.faults.extend(sizes);
     let defaults = Settings::default();
     let config = manifest.as_ref().map(|manifest| {
         let settings = settings.get(&manifest.name).unwrap_or(&defaults);

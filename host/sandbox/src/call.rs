@@ -21,7 +21,7 @@ use crate::{
     bindings::{Passed, WorldPre},
     crash,
     engine::Engine,
-    guest::{BoxError, Guest, HostCalls, HostFault, Level, cut},
+    guest::{BoxError, Entries, Guest, HostCalls, HostFault, Level, cut},
     manifest::Manifest,
 };
 
@@ -99,8 +99,7 @@ impl Plugin {
 
     /// Does it understand all these data formats?
     pub fn reads(&self, formats: &[u32]) -> bool {
-        let read = self.manifest.formats_read();
-        formats.iter().all(|format| read.contains(format))
+        self.manifest.reads(formats)
     }
 
     /// Runs one attempt. Blocks: until an instance is free, then for the budget at most (host calls not counted).
@@ -260,12 +259,7 @@ impl HostCalls for Nothing {
     fn store_delete(&mut self, _: &str) -> Result<(), HostFault> {
         Self::refused()
     }
-    fn store_scan(
-        &mut self,
-        _: &str,
-        _: Option<&str>,
-        _: u32,
-    ) -> Result<Vec<(String, Arc<[u8]>)>, HostFault> {
+    fn store_scan(&mut self, _: &str, _: Option<&str>, _: u32) -> Result<Entries, HostFault> {
         Self::refused()
     }
     fn counter_ensure(&mut self, _: &str, _: i64) -> Result<(), HostFault> {

@@ -8,6 +8,8 @@ use wasmtime::{Error, Trap, WasmBacktrace};
 
 use crate::guest::{BoxError, Guest, Stop, cut};
 
+/// Of a backtrace, innermost first.
+pub(crate) const FRAMES_MAX: usize = 32;
 const FRAMES_SHOWN: usize = 8;
 /// Frames of a panic's own machinery tell nobody anything.
 const MACHINERY: &[&str] = &[
@@ -35,14 +37,13 @@ pub(crate) fn explain(
     budget_ms: u32,
     detail_max: usize,
 ) -> Result<Crash, BoxError> {
-    let place = error
-        .downcast_ref::<WasmBacktrace>()
-        .map(functions)
-        .unwrap_or_default();
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    let recursing = backtrace.is_some_and(recursing);
+    let place = backtrace.map(functions).unwrap_or_default();
     let (code, mut detail) = match error.downcast::<Stop>() {
         Ok(Stop::Host(source)) => return Err(source),
         Ok(stop) => (stop_code(&stop), stop.to_string()),
-        Err(error) => trap(&error, guest, budget_ms)?,
+        Err(error) => trap(&error, guest, budget_ms, recursing)?,
     };
     if !place.is_empty() {
         let _ = write!(detail, " (in {place})");
@@ -63,7 +64,12 @@ fn stop_code(stop: &Stop) -> &'static str {
     }
 }
 
-fn trap(error: &Error, guest: &Guest, budget_ms: u32) -> Result<(&'static str, String), BoxError> {
+fn trap(
+    error: &Error,
+    guest: &Guest,
+    budget_ms: u32,
+    recursing: bool,
+) -> Result<(&'static str, String), BoxError> {
     if let Some(panic) = &guest.panic {
         return Ok(("trap", format!("it panicked: {panic}")));
     }
@@ -73,6 +79,10 @@ fn trap(error: &Error, guest: &Guest, budget_ms: u32) -> Result<(&'static str, S
         }
         Some(Trap::StackOverflow) => {
             Ok(("stack", "it recursed too deeply: the stack is full (stack-bytes-max)".to_owned()))
+        }
+        // Compiled languages keep a stack of their own in linear memory, and run out of its lower end.
+        Some(Trap::MemoryOutOfBounds) if recursing => {
+            Ok(("stack", "it recursed too deeply: its stack is full".to_owned()))
         }
         Some(Trap::UnreachableCodeReached) => Ok((
             "trap",
@@ -101,19 +111,30 @@ fn untyped(error: &Error) -> Result<(&'static str, String), BoxError> {
     ))
 }
 
+/// Is one function most of a backtrace that is as long as a backtrace gets?
+fn recursing(backtrace: &WasmBacktrace) -> bool {
+    let frames = backtrace.frames();
+    let same = |function| {
+        frames
+            .iter()
+            .filter(|frame| frame.func_index() == function)
+            .count()
+    };
+    frames.len() >= FRAMES_MAX
+        && frames
+            .iter()
+            .any(|frame| same(frame.func_index()) >= FRAMES_MAX / 4)
+}
+
 /// Names of the functions that it was in, innermost first, demangled.
 fn functions(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
-    let names = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_once('!').map(|(_, name)| name.trim()));
-    let mut told: Vec<&str> = Vec::new();
-    for name in names {
-        let name = name
-            .rsplit_once("::h")
-            .filter(|(_, hash)| hash.len() == 16)
-            .map_or(name, |(path, _)| path);
+    let mut told: Vec<String> = Vec::new();
+    for line in text.lines().skip(1) {
+        let Some((_, name)) = line.split_once('!') else {
+            continue;
+        };
+        let name = without_hashes(name.trim());
         let boring = MACHINERY
             .iter()
             .any(|prefix| name.trim_start_matches('<').starts_with(prefix));
@@ -128,4 +149,28 @@ fn functions(backtrace: &WasmBacktrace) -> String {
         let _ = write!(shown, " < {more} more");
     }
     shown
+}
+
+/// `std[a543996e6e7dbf1e]::f` and `std::f::h0123456789abcdef` → `std::f`
+fn without_hashes(name: &str) -> String {
+    let name = match name.rsplit_once("::h") {
+        Some((path, hash)) if is_hash(hash) => path,
+        _ => name,
+    };
+    let mut parts = name.split('[');
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(']') {
+            Some((hash, rest)) if is_hash(hash) => kept.push_str(rest),
+            _ => {
+                kept.push('[');
+                kept.push_str(part);
+            }
+        }
+    }
+    kept
+}
+
+fn is_hash(text: &str) -> bool {
+    (14..=16).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
 }

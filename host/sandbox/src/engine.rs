@@ -22,6 +22,7 @@ use wasmtime::{
 
 use crate::{
     bindings::{World, WorldPre},
+    crash,
     guest::Guest,
     limits::Limits,
 };
@@ -217,7 +218,7 @@ fn config(limits: &Limits) -> Config {
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
         .wasm_memory64(false)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(32));
+        .wasm_backtrace_max_frames(NonZeroUsize::new(crash::FRAMES_MAX));
     config
 }
 

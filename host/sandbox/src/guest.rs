@@ -23,6 +23,9 @@ pub enum Level {
     Error,
 }
 
+/// Keys and values.
+pub type Entries = Vec<(String, Arc<[u8]>)>;
+
 #[derive(Debug, Error)]
 pub enum HostFault {
     /// The guest's own fault: its call ends as a trap with this cause.
@@ -45,7 +48,7 @@ pub trait HostCalls: Send + Any {
         prefix: &str,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<(String, Arc<[u8]>)>, HostFault>;
+    ) -> Result<Entries, HostFault>;
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault>;
     fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault>;
     fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault>;

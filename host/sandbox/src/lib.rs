@@ -21,10 +21,10 @@ pub mod settings;
 
 mod answer;
 mod bindings;
-mod call;
+pub mod call;
 mod crash;
-mod engine;
-mod guest;
+pub mod engine;
+pub mod guest;
 
 pub use call::{End, HostError, Plugin, Ran};
 pub use engine::{CompileError, Engine, EngineError};

@@ -71,13 +71,12 @@ impl Manifest {
         serde_json::to_vec(self).expect("a manifest has only text keys, so it can be JSON")
     }
 
-    /// Data formats of state and undo data that it understands.
-    pub fn formats_read(&self) -> Vec<u32> {
-        if self.reads.is_empty() {
-            vec![self.data_format]
-        } else {
-            self.reads.clone()
-        }
+    /// Does it understand all these formats of state and undo data?
+    pub fn reads(&self, formats: &[u32]) -> bool {
+        let known = |format: &u32| {
+            self.reads.contains(format) || (self.reads.is_empty() && *format == self.data_format)
+        };
+        formats.iter().all(known)
     }
 
     pub fn subscription(&self, kind: &str) -> Option<&Subscription> {

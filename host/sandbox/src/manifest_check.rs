@@ -103,7 +103,15 @@ pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
             config,
             ..manifest
         }),
-        _ => Err(faults),
+        Some(manifest) => {
+            faults.extend(self::faults(&Manifest {
+                subscriptions,
+                config,
+                ..manifest
+            }));
+            Err(faults)
+        }
+        None => Err(faults),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sagahost_saga::id::Participant;
+use sagahost_saga::id::{Direction, Participant};
 
 use crate::{
     admission::{Admitted, Fit, admit_as},
@@ -39,14 +39,11 @@ struct Shelf {
 /// Who takes a call.
 #[derive(Clone, Debug)]
 pub enum Pick {
-    /// The plugin in the directory.
-    Serving(Arc<Plugin>),
-    /// An older version, because the serving one does not read the saga's data.
-    Stored(Arc<Plugin>),
-    /// The plugin is not in the directory: its events park.
-    Away,
-    /// No version reads these data formats.
-    Unreadable,
+    Plugin(Arc<Plugin>),
+    /// The plugin is not in the directory, or no version of it reads the data.
+    Nothing {
+        why: String,
+    },
 }
 
 impl Registry {
@@ -94,24 +91,33 @@ impl Registry {
         away
     }
 
-    /// The code for a call that must read `formats`: the serving one, else the newest stored one that can.
+    /// The code for a call that must read `formats`: the serving one, else the newest stored one that can. A participant
+    /// whose file was taken away is not served from the store: the operator wants it to pause.
     /// Loading a stored version the first time takes as long as compiling it.
-    pub fn pick(&self, participant: &Participant, formats: &[u32]) -> Pick {
+    pub fn pick(&self, participant: &Participant, formats: &[u32], direction: Direction) -> Pick {
         let Some(serving) = self.serving.get(participant) else {
-            return Pick::Away;
+            return Pick::Nothing {
+                why: format!("plugin {participant} is not in the plugin directory"),
+            };
         };
         if serving.reads(formats) {
-            return Pick::Serving(serving.clone());
+            return Pick::Plugin(serving.clone());
         }
-        self.stored
+        let older = self
+            .stored
             .iter()
-            .filter(|stored| stored.manifest.name == participant.as_str())
-            .filter(|stored| {
-                let read = stored.manifest.formats_read();
-                formats.iter().all(|format| read.contains(format))
-            })
-            .find_map(|stored| self.shelf.load(stored))
-            .map_or(Pick::Unreadable, Pick::Stored)
+            .filter(|stored| stored.manifest.name == participant.as_str());
+        older.filter(|stored| stored.manifest.reads(formats)).find_map(|stored| self.shelf.load(stored)).map_or_else(
+            || {
+                let call = match direction {
+                    Direction::Forward => "handle-event",
+                    Direction::Undo => "compensate",
+                };
+                let why = format!("no version of plugin {participant} reads data formats {formats:?}, for {call}");
+                Pick::Nothing { why }
+            },
+            Pick::Plugin,
+        )
     }
 }
 

@@ -1,0 +1,252 @@
+//! Stored versions, the code cache, and what becomes of a manifest in the topology.
+
+use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, sync::Arc};
+
+use expect_test::expect;
+use sagahost_saga::id::Direction;
+use sagahost_sandbox::{
+    Engine, Limits,
+    admission::{self, Admitted, admit},
+    digests::DigestStore,
+    manifest::Manifest,
+    members::{Override, override_faults, topology_members},
+    registry::{Pick, Registry},
+};
+
+use crate::kit::{engine, guest, with_manifest};
+
+/// The guest under another manifest, appended: outer ones win.
+fn version(version: &str, format: u32) -> Arc<[u8]> {
+    let manifest = format!(
+        r#"{{"name":"misbehaving","version":"{version}","contract":"0.1.0","subscriptions":[{{"kind":"Try"}}],"emits":["Done"],"data-format":{format}}}"#
+    );
+    with_manifest(&guest(), &manifest).into()
+}
+
+fn admitted(bytes: Arc<[u8]>) -> Admitted {
+    admit(bytes, Path::new("p.wasm"), &engine(), &BTreeMap::new())
+        .unwrap_or_else(|report| panic!("{report}"))
+}
+
+#[test]
+fn old_data_goes_to_the_newest_version_that_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let digests = DigestStore::open(dir.path()).unwrap();
+    for (number, format) in [("0.1.0", 1), ("0.2.0", 1), ("0.3.0", 2)] {
+        digests.put(&version(number, format)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let serving = admitted(version("0.4.0", 3));
+    let registry = |serving: &[Admitted]| {
+        Registry::new(
+            serving,
+            digests.list().unwrap(),
+            engine(),
+            digests.clone(),
+            BTreeMap::new(),
+        )
+    };
+    let told = |registry: &Registry, formats: &[u32]| match registry.pick(
+        &"misbehaving".into(),
+        formats,
+        Direction::Undo,
+    ) {
+        Pick::Plugin(plugin) => plugin.behaviour().version.to_string(),
+        Pick::Nothing { why } => why,
+    };
+    let present = registry(&[serving]);
+    let picks = [&[][..], &[3], &[2], &[1], &[1, 2]].map(|formats| told(&present, formats));
+    expect![[r#"
+        0.4.0
+        0.4.0
+        0.3.0
+        0.2.0
+        no version of plugin misbehaving reads data formats [1, 2], for compensate"#]]
+    .assert_eq(&picks.join("\n"));
+    let away = registry(&[]);
+    expect!["plugin misbehaving is not in the plugin directory"].assert_eq(&told(&away, &[1]));
+    assert_eq!(
+        away.away()
+            .values()
+            .map(|manifest| manifest.version.as_str())
+            .collect::<Vec<_>>(),
+        ["0.3.0"]
+    );
+}
+
+#[test]
+fn digests_are_verified_and_dropped_when_nothing_refers_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let digests = DigestStore::open(dir.path()).unwrap();
+    let kept = digests.put(&version("0.1.0", 1)).unwrap();
+    let dropped = digests.put(&version("0.2.0", 1)).unwrap();
+    assert_eq!(digests.get(&kept).unwrap().unwrap(), version("0.1.0", 1));
+    assert_eq!(admission::digest(&version("0.1.0", 1)), kept);
+    assert_eq!(digests.retain(&BTreeSet::from([kept.clone()])).unwrap(), 1);
+    assert!(digests.get(&dropped).unwrap().is_none());
+    fs::write(digests.path(&kept), "something else").unwrap();
+    let error = digests
+        .get(&kept)
+        .unwrap_err()
+        .to_string()
+        .replace(&dir.path().display().to_string(), "DIR");
+    assert!(error.contains("damaged"), "{error}");
+}
+
+#[test]
+fn compiled_code_is_kept_and_a_damaged_file_is_compiled_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let engine = Engine::new(
+            Limits {
+                instances_max: 2,
+                ..Limits::default()
+            },
+            Some(dir.path()),
+        )
+        .unwrap();
+        admit(guest(), Path::new("p.wasm"), &engine, &BTreeMap::new())
+            .unwrap_or_else(|report| panic!("{report}"));
+    };
+    let file = || {
+        let files: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        (files[0].clone(), fs::read(&files[0]).unwrap())
+    };
+    start();
+    let (path, compiled) = file();
+    start();
+    assert_eq!(file().1, compiled);
+    let mut damaged = compiled.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    for bytes in [&damaged[..], &compiled[..100], b""] {
+        fs::write(&path, bytes).unwrap();
+        start();
+        assert_eq!(file().1, compiled, "compiled again");
+    }
+}
+
+#[test]
+fn manifests_become_members_with_defaults_and_overrides() {
+    let manifest = |json: &str| Manifest::parse(json.as_bytes()).unwrap();
+    let payment = manifest(
+        r#"{"name":"payment","version":"1.0.0","contract":"0.1.0","finish-on":["OrderCompleted"],
+            "subscriptions":[{"kind":"OrderCreated","retry":{"attempts-max":3}},{"kind":"Shipped","role":"retriable"}]}"#,
+    );
+    let order = manifest(
+        r#"{"name":"order","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"A"}]}"#,
+    );
+    let over = Override {
+        base_ms: Some(100_000),
+        deadline_ms: Some(5),
+        ..Override::default()
+    };
+    let overrides = BTreeMap::from([(
+        "payment".to_owned(),
+        BTreeMap::from([("OrderCreated".to_owned(), over)]),
+    )]);
+    let members = topology_members(&[(&payment, true), (&order, false)], &overrides, &[]);
+    expect![[r#"
+        [
+            Member {
+                name: "order",
+                serving: false,
+                outside_effects: false,
+                subscriptions: [
+                    Subscription {
+                        kind: "A",
+                        role: Compensable,
+                        when: Running,
+                        after: [],
+                        retry: Retry {
+                            attempts_max: 5,
+                            base: 200ms,
+                            cap: 60s,
+                        },
+                        undo_retry: Retry {
+                            attempts_max: 5,
+                            base: 200ms,
+                            cap: 60s,
+                        },
+                        deadline: None,
+                        park_ttl: 900s,
+                        on_dead_letter: Compensate,
+                    },
+                ],
+                compensate_on: {},
+                finish_on: {},
+                finishes: false,
+            },
+            Member {
+                name: "payment",
+                serving: true,
+                outside_effects: false,
+                subscriptions: [
+                    Subscription {
+                        kind: "OrderCreated",
+                        role: Compensable,
+                        when: Running,
+                        after: [],
+                        retry: Retry {
+                            attempts_max: 3,
+                            base: 100s,
+                            cap: 100s,
+                        },
+                        undo_retry: Retry {
+                            attempts_max: 5,
+                            base: 200ms,
+                            cap: 60s,
+                        },
+                        deadline: Some(
+                            5ms,
+                        ),
+                        park_ttl: 900s,
+                        on_dead_letter: Compensate,
+                    },
+                    Subscription {
+                        kind: "Shipped",
+                        role: Retriable,
+                        when: Running,
+                        after: [],
+                        retry: Retry {
+                            attempts_max: 5,
+                            base: 200ms,
+                            cap: 60s,
+                        },
+                        undo_retry: Retry {
+                            attempts_max: 5,
+                            base: 200ms,
+                            cap: 60s,
+                        },
+                        deadline: None,
+                        park_ttl: 900s,
+                        on_dead_letter: Block,
+                    },
+                ],
+                compensate_on: {},
+                finish_on: {
+                    "OrderCompleted",
+                },
+                finishes: false,
+            },
+        ]"#]]
+    .assert_eq(&format!("{members:#?}"));
+    let swapped = topology_members(
+        &[(&payment, true), (&order, true)],
+        &overrides,
+        &["payment".to_owned()],
+    );
+    assert_eq!(swapped[0].name.as_str(), "payment");
+    let wrong = BTreeMap::from([(
+        "payment".to_owned(),
+        BTreeMap::from([("OrderCreatd".to_owned(), over)]),
+    )]);
+    expect![[r#"[Fault { what: "payment does not subscribe to OrderCreatd", place: "configuration, [plugin.payment.on.OrderCreatd]", fix: "did you mean `OrderCreated`?" }]"#]].assert_eq(&format!(
+        "{:?}",
+        override_faults(&[&payment, &order], &wrong)
+    ));
+}
