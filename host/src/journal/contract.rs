@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a promise that is broken ends the test")]
 
 pub(crate) mod arrival;
+pub(crate) mod endings;
 pub(crate) mod letters;
 pub(crate) mod ownership;
 pub(crate) mod sagas;
@@ -57,7 +58,8 @@ macro_rules! journal_contract {
             ownership: stale_epoch, incarnations_by_batch, owner_without_batch, new_lineage, anchor, closed_handle;
             sagas: keys_in_order_of_arrival, key_of_a_saga_that_has_one, wrong_key_is_refused, due_in_order,
                    deadlines_in_order, parked_and_in_doubt, listed_by_status_and_notes, counted_by_status,
-                   spilled_rows, digests_while_needed, removed_in_bites, removed_key_is_not_given_again, quarantine,
+                   spilled_rows;
+            endings: digests_while_needed, removed_in_bites, removed_key_is_not_given_again, quarantine,
                    quarantine_without_a_row;
             letters: round_trip, reopened_under_its_key, filtered_and_grouped, open_letter_keeps_its_saga,
                      closed_letters_go;

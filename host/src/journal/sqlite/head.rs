@@ -161,12 +161,11 @@ pub(super) fn set_anchor(conn: &Connection, anchor: &Partition) -> Outcome<()> {
     Ok(())
 }
 
-pub(super) fn new_lineage(conn: &Connection) -> Outcome<()> {
-    conn.execute(
-        "UPDATE journal SET id = ?1 WHERE one = 1",
-        [random_hex::<16>()?],
-    )?;
-    Ok(())
+/// Returns the journal's new id.
+pub(super) fn new_lineage(conn: &Connection) -> Outcome<Arc<str>> {
+    let id = random_hex::<16>()?;
+    conn.execute("UPDATE journal SET id = ?1 WHERE one = 1", [&id])?;
+    Ok(Arc::from(id))
 }
 
 fn random_hex<const BYTES: usize>() -> Outcome<String> {

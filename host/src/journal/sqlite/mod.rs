@@ -22,6 +22,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -37,7 +38,7 @@ use sagahost_saga::{
 
 use self::{
     connection::{Readers, closed},
-    fault::{Fault, Outcome, damaged},
+    fault::{Fault, Outcome, damaged, failed},
     head::Head,
     owner::OwnerLock,
 };
@@ -163,7 +164,9 @@ impl SqliteJournal {
             Ok((answer, head))
         })?;
         let mut identity = self.identity.lock();
-        (identity.last_batch, identity.confirmed) = (head.last_batch, head.confirmed);
+        // Another thread's write may have been told first: both numbers only grow.
+        identity.last_batch = identity.last_batch.max(head.last_batch);
+        identity.confirmed = identity.confirmed.max(head.confirmed);
         Ok(answer)
     }
 }
@@ -176,7 +179,16 @@ fn open_file(file: &Path, app: &str, options: &OpenOptions) -> Outcome<(Connecti
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let identity = head::claim(&tx, app, &name)?;
     tx.commit()?;
+    sync_names(file)?;
     Ok((conn, identity))
+}
+
+/// SQLite makes what is in its files durable, this makes the files' names so.
+fn sync_names(file: &Path) -> Outcome<()> {
+    let dir = file.parent().unwrap_or(file);
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| failed(format!("{} cannot be synced: {error}", dir.display())))
 }
 
 fn verify(conn: &Connection, file: &Path, options: &OpenOptions) -> Outcome<()> {
@@ -312,12 +324,10 @@ impl Journal for SqliteJournal {
         Ok(())
     }
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError> {
-        let identity = self.own(epoch, |conn, _| {
-            head::new_lineage(conn)?;
-            head::identity(conn)
-        })?;
-        self.identity.lock().clone_from(&identity);
-        Ok(identity)
+        let journal = self.own(epoch, |conn, _| head::new_lineage(conn))?;
+        let mut identity = self.identity.lock();
+        identity.journal = journal;
+        Ok(identity.clone())
     }
     fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| data::admit(conn, row))
