@@ -81,7 +81,7 @@ impl Desk {
             Request::Store { participant, prefix, after, limit } => {
                 value(self.store(&participant, &prefix, after.as_deref(), limit)?)
             }
-            Request::Emit { record } => value(emit(&*self.transport, &record)?),
+            Request::Emit { record } => value(emit(&self.config, journal, &*self.transport, &record)?),
         }
     }
 
@@ -330,8 +330,23 @@ impl Desk {
     }
 }
 
-/// Publishes one record outside of any batch.
-pub fn emit(transport: &dyn Transport, record: &Outgoing) -> Result<Placed, Refusal> {
+/// Publishes one record outside of any batch. A topic that the app needs is made where the app may make it; any other
+/// that is missing is more likely a slip of the pen.
+pub fn emit(
+    config: &Config,
+    journal: Option<&dyn Journal>,
+    transport: &dyn Transport,
+    record: &Outgoing,
+) -> Result<Placed, Refusal> {
+    let may_create = config.kafka.as_ref().is_none_or(|kafka| kafka.create_topics);
+    if may_create {
+        let there = transport.topics(std::slice::from_ref(&record.topic)).map_err(Refusal::failed)?;
+        let needed = || topics::needed(config, &topics::manifests(config, journal)).contains_key(&record.topic);
+        if there.is_empty() && needed() {
+            let partitions = topics::partitions(config);
+            transport.create_topics(std::slice::from_ref(&record.topic), partitions).map_err(Refusal::failed)?;
+        }
+    }
     let (partition, offset) = transport.offer(record).map_err(Refusal::failed)?;
     Ok(Placed { topic: partition.topic.to_string(), partition: partition.number, offset })
 }

@@ -16,6 +16,9 @@ pub mod server;
 pub mod socket;
 pub mod stamp;
 
+#[cfg(test)]
+mod tests;
+
 use sagahost_saga::{
     id::SagaId,
     input::{Answer, Command},

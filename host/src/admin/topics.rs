@@ -18,6 +18,11 @@ use crate::{
     transport::{Partition, Transport},
 };
 
+/// Of topics that are made: as the configuration says, and of embedded topics as many as the host makes.
+pub fn partitions(config: &Config) -> i32 {
+    config.kafka.as_ref().map_or(4, |kafka| kafka.partitions)
+}
+
 /// A plugin file and what it says of itself; none: it is no plugin (admission says why).
 pub fn plugin_files(dir: &Path) -> Vec<(PathBuf, Option<Manifest>)> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir)

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{self, Read as _},
+    path::PathBuf,
 };
 
 use clap::Args;
@@ -32,6 +33,9 @@ pub struct Emit {
     /// The event's data: JSON, or @FILE, or - for standard input.
     #[arg(long, value_name = "JSON|@FILE|-")]
     data: String,
+    /// The data directory of an app that runs without a configuration file.
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
     /// The event's id: the same id again is the same event. Random unless given.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -60,7 +64,7 @@ pub fn name_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl Emit {
-    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+    pub fn carry_out(&self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         let config = site.config()?;
         let record = self.record(&config)?;
         let placed: Placed = match reach::host(&config)? {
@@ -68,7 +72,7 @@ impl Emit {
                 let value = client.ask(&Request::Emit { record })?;
                 serde_json::from_value(value).map_err(anyhow::Error::from)?
             }
-            None => desk::emit(&*reach::transport(&config)?, &record)?,
+            None => desk::emit(&config, None, &*reach::transport(&config)?, &record)?,
         };
         out.show(&placed, |placed, _| {
             format!("{} is in {}[{}] at {}", self.kind, placed.topic, placed.partition, placed.offset)

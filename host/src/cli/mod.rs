@@ -34,8 +34,9 @@ use self::{exit::Failure, output::Output};
 #[derive(Debug, Parser)]
 #[command(name = "sagahost", version, max_term_width = 100, after_help = exit::HELP)]
 pub struct Cli {
-    #[command(flatten)]
-    site: Site,
+    /// The configuration file; without it, and without a data directory: ./sagahost.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Print JSON for machines: the same facts that people see.
     #[arg(long, global = true)]
     json: bool,
@@ -43,15 +44,27 @@ pub struct Cli {
     command: Command,
 }
 
-/// Which app a command is about. Without any of these: `./sagahost.toml`.
-#[derive(Clone, Debug, Default, Args)]
+/// Which app a command is about.
+#[derive(Clone, Debug, Default)]
 struct Site {
-    /// The configuration file.
-    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The data directory of an app that runs without a configuration file.
-    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
     data: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+struct Place {
+    /// The data directory of an app that runs without a configuration file.
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// Commands about one thing.
+#[derive(Debug, Args)]
+struct Noun<T: Subcommand> {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    what: T,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,27 +74,22 @@ enum Command {
     /// Publish one event.
     Emit(emit::Emit),
     /// Look at sagas and decide where they wait for somebody.
-    #[command(subcommand)]
-    Sagas(sagas::Sagas),
+    Sagas(Noun<sagas::Sagas>),
     /// Records that the host gave up on.
-    #[command(subcommand, visible_alias = "dlq")]
-    DeadLetters(dead_letters::DeadLetters),
+    #[command(visible_alias = "dlq")]
+    DeadLetters(Noun<dead_letters::DeadLetters>),
     /// Batches that are journaled and not yet published.
-    #[command(subcommand)]
-    Outbox(outbox::Outbox),
+    Outbox(Noun<outbox::Outbox>),
     /// Topics that the app reads and writes.
-    #[command(subcommand)]
-    Topics(topics::Topics),
+    Topics(Noun<topics::Topics>),
     /// The configuration: is it right, what is in force.
-    #[command(subcommand)]
-    Config(config::Config),
+    Config(Noun<config::Config>),
     /// Plugins, and what they keep.
-    #[command(subcommand)]
-    Plugins(plugins::Plugins),
+    Plugins(Noun<plugins::Plugins>),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
     /// What the app is doing, and what it waits for.
-    Status,
+    Status(Place),
 }
 
 /// Parses the process's arguments, carries the command out, and says how the process should end.
@@ -103,18 +111,18 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn carry_out(self, out: &mut Output) -> Result<(), Failure> {
-        let site = &self.site;
+        let at = |place: Place| Site { config: self.config, data: place.data };
         match self.command {
-            Command::Run(run) => run.carry_out(site, out),
-            Command::Emit(emit) => emit.carry_out(site, out),
-            Command::Sagas(sagas) => sagas.carry_out(site, out),
-            Command::DeadLetters(letters) => letters.carry_out(site, out),
-            Command::Outbox(outbox) => outbox.carry_out(site, out),
-            Command::Topics(topics) => topics.carry_out(site, out),
-            Command::Config(config) => config.carry_out(site, out),
-            Command::Plugins(plugins) => plugins.carry_out(site, out),
+            Command::Run(run) => run.carry_out(&at(run.place.clone()), out),
+            Command::Emit(emit) => emit.carry_out(&at(Place { data: emit.data_dir.clone() }), out),
+            Command::Sagas(sagas) => sagas.what.carry_out(&at(sagas.place), out),
+            Command::DeadLetters(letters) => letters.what.carry_out(&at(letters.place), out),
+            Command::Outbox(outbox) => outbox.what.carry_out(&at(outbox.place), out),
+            Command::Topics(topics) => topics.what.carry_out(&at(topics.place), out),
+            Command::Config(config) => config.what.carry_out(&at(config.place), out),
+            Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
             Command::Build(build) => build.carry_out(out),
-            Command::Status => status::carry_out(site, out),
+            Command::Status(place) => status::carry_out(&at(place), out),
         }
     }
 }

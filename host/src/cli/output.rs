@@ -23,6 +23,11 @@ impl Output {
         Self { json, colour: stdout.is_terminal() && !plain, now: SystemClock.now(), to: Box::new(stdout) }
     }
 
+    #[cfg(test)]
+    pub fn plain(now: Time) -> Self {
+        Self { json: false, colour: false, now, to: Box::new(io::sink()) }
+    }
+
     /// The same facts in both.
     pub fn show<T: Serialize>(&mut self, view: &T, text: impl FnOnce(&T, &Self) -> String) -> Result<(), Failure> {
         let text =

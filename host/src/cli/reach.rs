@@ -31,6 +31,9 @@ impl Site {
     }
 
     pub fn load(&self) -> Result<Result<Config, Faults>, Failure> {
+        if self.data.is_some() && self.config.is_some() {
+            return Err(Failure::usage("name a configuration file or a data directory, not both"));
+        }
         if let Some(data) = &self.data {
             return Ok(Ok(Config::embedded("plugins", data)));
         }

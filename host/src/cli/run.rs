@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Site,
+    Place, Site,
     exit::{Exit, Failure},
     output::Output,
 };
@@ -37,6 +37,8 @@ pub struct Run {
     /// Directory of *.wasm, instead of a configuration file: embedded topics, defaults everywhere.
     #[arg(long, value_name = "DIR", requires = "data")]
     plugins: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) place: Place,
     /// Go on although the broker speaks of another journal, or of batches that this one does not hold: begins a new
     /// lineage. Read what the refusal said first.
     #[arg(long)]
@@ -47,7 +49,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+    pub fn carry_out(&self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         let config = self.config(site)?;
         start_log(&config.log)?;
         let stop_requested = Arc::new(AtomicBool::new(false));

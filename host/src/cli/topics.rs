@@ -28,9 +28,6 @@ pub enum Topics {
     },
 }
 
-/// Of embedded topics.
-const PARTITIONS: i32 = 4;
-
 impl Topics {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         let config = site.config()?;
@@ -40,8 +37,8 @@ impl Topics {
                 out.show(&lines, |lines, out| list_text(lines, out))
             }
             Self::Create { names, partitions } => {
-                let configured = config.kafka.as_ref().map_or(PARTITIONS, |kafka| kafka.partitions);
-                let made = create(&config, names, partitions.unwrap_or(configured))?;
+                let partitions = partitions.unwrap_or_else(|| topics::partitions(&config));
+                let made = create(&config, names, partitions)?;
                 out.show(&made, |made, _| match made.as_slice() {
                     [] => "they are all there".to_owned(),
                     made => format!("made {}", made.join(", ")),
