@@ -159,7 +159,8 @@ impl Saga {
     }
 
     fn next_deadline(&self, topology: &Topology) -> Option<Time> {
-        if self.held() || self.terminal() {
+        let held = self.held() && !mutation::on(Mutation::HotTimer);
+        if held || self.terminal() {
             return None;
         }
         let serving = |step: &&Step| {

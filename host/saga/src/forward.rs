@@ -346,10 +346,16 @@ impl Saga {
         turn: &mut Turn<'_>,
     ) -> Disposition {
         let step = &self.steps[index];
-        let known = matches!(
-            step.stage,
-            Stage::Done | Stage::Rejected | Stage::Started { .. }
-        );
+        let known = match step.stage {
+            Stage::Done => !mutation::on(Mutation::AcceptAgain),
+            Stage::Rejected | Stage::Started { .. } => true,
+            Stage::Ready
+            | Stage::Early(_)
+            | Stage::Retrying { .. }
+            | Stage::Blocked
+            | Stage::GivenUp
+            | Stage::Abandoned => false,
+        };
         if known || call.attempt > step.attempts {
             return Disposition::Nothing("not the current attempt of this step");
         }

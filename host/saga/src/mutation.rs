@@ -43,6 +43,26 @@ pub(crate) enum Mutation {
     LastFailureWins,
     /// What a late attempt wrote stays.
     KeepLateWrites,
+    /// A result of a done step is accepted once more.
+    AcceptAgain,
+    /// A known event leaves a trace without saying so.
+    SilentChange,
+    /// A change has the version of the one before.
+    SameVersion,
+    /// Steps have no bound.
+    StepsWithoutBound,
+    /// Ids stay in the record, history spills.
+    KeepIds,
+    /// Beside `needs-operator` nothing is said.
+    SayNoCommand,
+    /// A compensation that is over is not said to be.
+    NeverSettle,
+    /// A deadline that cannot fire is asked for.
+    HotTimer,
+    /// `resolve` finds nothing to resolve.
+    ResolveNothing,
+    /// Something of the record is not written.
+    LoseCount,
 }
 
 #[cfg(test)]
@@ -59,6 +79,11 @@ pub(crate) fn on(mutation: Mutation) -> bool {
 #[inline(always)]
 pub(crate) const fn on(_: Mutation) -> bool {
     false
+}
+
+#[cfg(test)]
+pub(crate) fn planted() -> bool {
+    ON.get().is_some()
 }
 
 /// Runs `what` with one fault planted.

@@ -59,7 +59,7 @@ impl Saga {
             self.advance(&mut turn);
             self.settle(&mut turn);
             self.spill(&mut turn);
-            self.version += 1;
+            self.version += u64::from(!mutation::on(Mutation::SameVersion));
             self.touched = now;
         }
         let Turn {
@@ -146,7 +146,11 @@ impl Saga {
         if mutation::on(Mutation::NeverSpill) {
             return;
         }
-        let events = oldest(&mut self.seen, bounds.inline_events_max);
+        let ids_max = match mutation::on(Mutation::KeepIds) {
+            true => usize::MAX,
+            false => bounds.inline_events_max,
+        };
+        let events = oldest(&mut self.seen, ids_max);
         let history = oldest(&mut self.history, bounds.inline_history_max);
         if !events.is_empty() || !history.is_empty() {
             self.spilled_events += events.len() as u64;

@@ -7,6 +7,7 @@ use crate::{
     history::What,
     id::Participant,
     input::{Command, Disposition, Status},
+    mutation::{self, Mutation},
     on::{Turn, short},
     outcome::Problem,
     saga::{Phase, Saga},
@@ -117,6 +118,7 @@ impl Saga {
             .needs
             .iter()
             .any(|need| named(need.participant.as_ref()));
+        let asked = asked && !mutation::on(Mutation::ResolveNothing);
         if stuck.is_empty() && blocked.is_empty() && !asked {
             return turn.refuse("nothing here waits to be resolved");
         }

@@ -50,9 +50,10 @@ impl Saga {
         let known = self
             .seen_data(&event.key)
             .or(spilled)
-            .filter(|_| !mutation::on(Mutation::ForgetSeen));
+            .filter(|data| *data != event.data_hash() || !mutation::on(Mutation::ForgetSeen));
         match known {
             Some(data) if data == event.data_hash() => {
+                self.late += u32::from(mutation::on(Mutation::SilentChange));
                 return Ok(Disposition::Nothing("the event is known"));
             }
             Some(_) => return Ok(self.quarantine(event, turn)),
@@ -259,7 +260,8 @@ impl Saga {
         let over = |code: &str, what: &str, max: usize| {
             Some(Problem::new(code, format!("more than {max} {what}")))
         };
-        if self.steps.len() >= bounds.steps_per_saga_max {
+        let full = self.steps.len() >= bounds.steps_per_saga_max;
+        if full && !mutation::on(Mutation::StepsWithoutBound) {
             return over(
                 "too-many-steps",
                 "steps in one saga",

@@ -10,6 +10,7 @@ use crate::{
     history::What,
     id::{Direction, EventKey, Kind, Participant, Time},
     input::CallRef,
+    mutation::{self, Mutation},
     on::short,
     outcome::{Behaviour, Crash, Delay, Outcome, Problem, UndoOutcome},
     saga::{Phase, Saga},
@@ -179,6 +180,9 @@ impl Saga {
     pub fn next_commands(&self) -> Vec<String> {
         let id = &self.id;
         let mut commands = Vec::new();
+        if mutation::on(Mutation::SayNoCommand) {
+            return commands;
+        }
         let mut say = |command: String, why: String| commands.push(format!("{command}  # {why}"));
         for undoing in self.plan.iter().filter(|undoing| undoing.stuck()) {
             let step = &self.steps[undoing.step as usize];

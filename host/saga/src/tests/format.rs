@@ -1,1 +1,98 @@
-//! Stub.
+//! The record as bytes. Invariant: the golden files are never made anew; a change that breaks one needs a new version
+//! of the format.
+
+use proptest::prelude::*;
+
+use super::script::play;
+use crate::{Saga, format::FormatError};
+
+/// A life with something of everything in it.
+const RICH: &str = "with payment outside; with inline-max 8; with member mailer SagaFailed compensating
+     with payment.OrderCreated emits ReminderDue after 5s; with payment.OrderCreated deadline 1m
+     with order.InventoryUpdated after OrderCreated; away mailer
+     InventoryUpdated#0; payment uncertain; inventory retries BUSY 5s; OrderCreated; wait 1s; OrderCreated=other
+     payment undo stuck NO; order undo retries BUSY 5s; SagaFailed; PaymentProcessed#2; upgrade payment";
+const GOLDEN: &[u8] = include_bytes!("../../tests/golden/saga-v1.bin");
+
+fn sealed(record: &[u8]) -> Vec<u8> {
+    let mut bytes = record.to_vec();
+    bytes.extend_from_slice(&crate::format::checksum(record));
+    bytes
+}
+
+#[test]
+fn golden_v1_is_read_as_it_was_written() {
+    let saga = play(RICH).saga;
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/saga-v1.bin");
+        std::fs::write(path, saga.encode()).expect("the golden file can be written");
+        return;
+    }
+    assert_eq!(
+        Saga::decode(GOLDEN).expect("the golden file is readable"),
+        saga
+    );
+    assert_eq!(saga.encode(), GOLDEN);
+}
+
+#[test]
+fn corrupt_records_are_refused_by_name() {
+    let bytes = play("OrderCreated").saga.encode();
+    let refused = |bytes: &[u8]| {
+        Saga::decode(bytes)
+            .expect_err("it must be refused")
+            .to_string()
+    };
+    assert_eq!(Saga::decode(&[]), Err(FormatError::Empty));
+    assert_eq!(
+        refused(&[9, 1, 2]),
+        "read a saga record of format 9: this host reads format 1; a newer one wrote it"
+    );
+    assert_eq!(
+        refused(&bytes[..5]),
+        "read a saga record: its bytes are corrupt (only 5 bytes)"
+    );
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    assert_eq!(
+        refused(&flipped),
+        "read a saga record: its bytes are corrupt (the checksum differs)"
+    );
+    let longer = sealed(&[&bytes[..bytes.len() - 8], &[0]].concat());
+    assert_eq!(
+        refused(&longer),
+        "read a saga record: its bytes are corrupt (1 bytes too many)"
+    );
+}
+
+#[test]
+fn a_record_that_points_nowhere_is_refused() {
+    let mut saga = play("inventory rejects EMPTY; OrderCreated").saga;
+    saga.plan[0].step = 99;
+    let refused = Saga::decode(&saga.encode())
+        .expect_err("it must be refused")
+        .to_string();
+    assert_eq!(
+        refused,
+        "read a saga record: its bytes are corrupt (the plan names step 99, which does not exist)"
+    );
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Saga::decode(&bytes);
+        let _ = Saga::decode(&sealed(&[&[1], &*bytes].concat()));
+    }
+
+    #[test]
+    fn a_changed_record_never_panics(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let mut record = GOLDEN[..GOLDEN.len() - 8].to_vec();
+        let at = at.index(record.len());
+        record[at] = to;
+        if let Ok(saga) = Saga::decode(&sealed(&record)) {
+            let topology = super::world::shop();
+            let _ = (saga.check(&topology), saga.status(), saga.steps().count(), saga.next_commands());
+        }
+    }
+}

@@ -35,6 +35,7 @@ pub struct Observer {
     starts: usize,
     pivoted: bool,
     fenced: bool,
+    taken: BTreeSet<(EventKey, [u8; 16])>,
 }
 
 /// What one step did.
@@ -50,6 +51,8 @@ struct Ledger {
     undo_begun: bool,
     stuck: bool,
     late: bool,
+    /// The attempt whose end is awaited.
+    out: Option<u32>,
     released: bool,
     attempts: BTreeMap<(bool, u32), u32>,
     failed: BTreeMap<(bool, u32), (String, u32)>,
@@ -71,6 +74,7 @@ impl Observer {
             nothing || seen.after.version() == seen.before.version() + 1,
             "a change without a version",
         )?;
+        self.see_received(seen)?;
         self.see_end_of_call(seen)?;
         self.see_operator(seen.input, seen.before);
         // Calls are asked for when all else is decided.
@@ -90,6 +94,15 @@ impl Observer {
             }
         }
         self.see_states(seen)
+    }
+
+    fn see_received(&mut self, seen: &Seen<'_>) -> Found {
+        let Input::Received { event, .. } = seen.input else {
+            return Ok(());
+        };
+        let new = self.taken.insert((event.key.clone(), event.data_hash()));
+        let changed = seen.transition.disposition == Disposition::Changed;
+        must(new || !changed, "an event is taken in twice")
     }
 
     fn see_call(&mut self, call: &Call, seen: &Seen<'_>) -> Found {
@@ -154,6 +167,7 @@ impl Observer {
         let ledger = self.steps.entry(call.step_id.clone()).or_default();
         ledger.compensable = subscription.role == Role::Compensable;
         ledger.cause = cause;
+        ledger.out = Some(call.attempt);
         if ledger.start.is_none() {
             ledger.start = Some(starts);
             ledger.behind_fence = fenced;
@@ -233,6 +247,7 @@ impl Observer {
                 call,
                 interrupted: true,
             } if changed => {
+                self.steps.entry(call.step_id.clone()).or_default().out = None;
                 self.see_failure(call, true, "", seen.topology);
                 Ok(())
             }
@@ -265,8 +280,9 @@ impl Observer {
             .steps
             .get_mut(&call.step_id)
             .expect("a call was seen before its end");
-        let late =
-            (self.fenced && !ledger.behind_fence) || ledger.attempts[&(true, 0)] != call.attempt;
+        let behind = self.fenced && !ledger.behind_fence;
+        let late = behind || ledger.out != Some(call.attempt);
+        ledger.out = ledger.out.filter(|out| *out != call.attempt);
         match outcome {
             Outcome::Completed(completion) => {
                 must(
@@ -275,8 +291,8 @@ impl Observer {
                 )?;
                 if kept {
                     // What was undone before was not the real thing.
-                    ledger.late = late;
-                    if late {
+                    ledger.late = behind;
+                    if behind {
                         (ledger.undone, ledger.stuck) = (0, false);
                     }
                     return self.see_completed(call, completion, seen);

@@ -52,7 +52,7 @@ const SHAPES: [&str; 16] = [
     "with only payment",
 ];
 /// Small bounds are met often; two emissions tell their ids apart.
-const ALWAYS: &str = "with parked-max 3; with inline-max 6; with steps-max 12; with payment.OrderCreated emits PaymentNoted";
+const ALWAYS: &str = "with parked-max 3; with inline-max 6; with steps-max 8; with payment.OrderCreated emits PaymentNoted";
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -321,8 +321,11 @@ impl Life {
             return Ok(());
         }
         let saga = &self.world.saga;
-        saga.check(&self.world.topology)
-            .map_err(|broken| format!("check: {}", broken.what))?;
+        // With a fault planted the observer alone must find it.
+        if !mutation::planted() {
+            let checked = saga.check(&self.world.topology);
+            checked.map_err(|broken| format!("check: {}", broken.what))?;
+        }
         let back = Saga::decode(&saga.encode()).map_err(|error| error.to_string())?;
         if back != *saga {
             return Err("the record does not come back as it was".to_owned());
@@ -426,7 +429,7 @@ impl Life {
 #[test]
 fn random_lives_keep_the_invariants() {
     let mut runner = TestRunner::new(Config {
-        cases: 4000,
+        cases: 3000,
         failure_persistence: None,
         ..Config::default()
     });
@@ -442,7 +445,7 @@ fn random_lives_keep_the_invariants() {
 fn reported(mutation: Mutation) -> BTreeSet<String> {
     let mut runner = TestRunner::deterministic();
     let mut found = BTreeSet::new();
-    for _ in 0..3000 {
+    for _ in 0..2000 {
         let (shapes, breadth_first, acts) = life().new_tree(&mut runner).expect("a life").current();
         if let Err(violation) = mutation::with(mutation, || live(shapes, breadth_first, &acts)) {
             found.insert(violation);
@@ -468,7 +471,7 @@ mutations! {
     mutation_undone_twice: UndoTwice => "a step is undone twice";
     mutation_terminal_left: LeaveTerminal => "a terminal state is left";
     mutation_lost_retry: LoseRetry => "no next action: a retry's time is not asked for";
-    mutation_forgotten_id: ForgetSeen => "a step is done twice";
+    mutation_forgotten_id: ForgetSeen => "an event is taken in twice";
     mutation_parked_without_bound: ParkWithoutBound => "a bound is broken: parked events";
     mutation_never_spills: NeverSpill => "a bound is broken: history in the record";
     mutation_one_emitted_id: OneEmittedId => "two events have one id";
@@ -480,5 +483,15 @@ mutations! {
     mutation_letter_does_not_keep: ForgetOpenLetters => "an open letter does not keep its saga";
     mutation_forward_behind_fence: ForwardBehindFence => "a forward step begins behind the fence";
     mutation_last_failure_wins: LastFailureWins => "a second failure replaces the first";
+    mutation_accepted_again: AcceptAgain => "a step is done twice";
+    mutation_silent_change: SilentChange => "the record changed and nothing was said of it";
+    mutation_same_version: SameVersion => "a change without a version";
+    mutation_too_many_steps: StepsWithoutBound => "a bound is broken: steps";
+    mutation_ids_not_spilled: KeepIds => "a bound is broken: ids in the record";
+    mutation_no_next_command: SayNoCommand => "no next action: an operator is needed and told nothing";
+    mutation_held_for_ever: NeverSettle => "no next action: neither a time, nor a call, nor an operator";
+    mutation_hot_timer: HotTimer => "no end: it wakes again and again";
+    mutation_resolved_in_vain: ResolveNothing => "no next action: an operator cannot end it";
+    mutation_lost_in_the_record: LoseCount => "the record does not come back as it was";
     mutation_late_writes_kept: KeepLateWrites => "writes of a late attempt are kept";
 }

@@ -64,7 +64,7 @@ impl World {
             }),
             ["retry"] => self.operator(Command::Retry { by: by() }),
             ["resolve", how, rest @ ..] => {
-                let participant = rest.first().map(|name| Participant::new(name));
+                let participant = rest.first().map(Participant::new);
                 self.operator(Command::Resolve {
                     by: by(),
                     reason: reason(),
