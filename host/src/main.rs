@@ -1,1 +1,7 @@
-fn main() {}
+//! The `sagahost` binary: see `sagahost::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sagahost::cli::main()
+}
