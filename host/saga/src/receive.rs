@@ -366,7 +366,7 @@ impl Saga {
         Some(self.expected.remove(place))
     }
 
-    /// A dead letter's event, for the one participant (SEMANTICS.md, rule 12).
+    /// A dead letter's event, for the one participant (SEMANTICS.md, rule 12). Its id is among the known ones already.
     pub(crate) fn take_redriven(
         &mut self,
         event: &Event,
@@ -374,9 +374,6 @@ impl Saga {
         sub: &Subscription,
         turn: &mut Turn<'_>,
     ) {
-        if !self.knows(&event.key) {
-            self.seen.push((event.key.hash128(), event.data_hash()));
-        }
         self.take_in(
             member,
             sub,
