@@ -6,7 +6,10 @@ use expect_test::{Expect, expect};
 use sagahost_saga::id::Participant;
 
 use super::*;
-use crate::transport::{Headers, Outgoing};
+use crate::{
+    config::{EventIdFrom, RecordMapping},
+    transport::{Headers, Outgoing},
+};
 
 /// Reads OrderCreated and PaymentProcessed; `shared` is the topic of two kinds, and `legacy` is mapped.
 fn codec() -> Codec {
@@ -20,22 +23,37 @@ fn codec() -> Codec {
         event_id,
     };
     topics.records = BTreeMap::from([
-        ("legacy".into(), mapping(EventIdFrom::Pointer("/uuid".to_owned()))),
-        ("legacy-header".into(), mapping(EventIdFrom::Header("message-id".to_owned()))),
+        (
+            "legacy".into(),
+            mapping(EventIdFrom::Pointer("/uuid".to_owned())),
+        ),
+        (
+            "legacy-header".into(),
+            mapping(EventIdFrom::Header("message-id".to_owned())),
+        ),
         ("legacy-offset".into(), mapping(EventIdFrom::Offset)),
     ]);
-    Codec::new("shop", &topics, 1000).with_kinds(&[Kind::new("OrderCreated"), Kind::new("PaymentProcessed")])
+    Codec::new("shop", &topics, 1000)
+        .with_kinds(&[Kind::new("OrderCreated"), Kind::new("PaymentProcessed")])
 }
 
 /// A record at offset 7 of partition 1, written at 2001-09-09T01:46:40Z.
-fn record(topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) -> Record {
+fn record(
+    topic: &str,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[(&str, &[u8])],
+) -> Record {
     Record {
         partition: Partition::new(topic, 1),
         offset: 7,
         timestamp_ms: Some(1_000_000_000_000),
         key: key.map(<[u8]>::to_vec),
         value: value.map(<[u8]>::to_vec),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
+            .collect(),
     }
 }
 
@@ -43,21 +61,36 @@ fn plain(topic: &str, value: &str) -> Record {
     record(topic, Some(b"o1"), Some(value.as_bytes()), &[])
 }
 
-const ENVELOPE: [(&str, &[u8]); 4] =
-    [("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_source", b"web"), ("ce_type", b"OrderCreated")];
+const ENVELOPE: [(&str, &[u8]); 4] = [
+    ("ce_specversion", b"1.0"),
+    ("ce_id", b"e1"),
+    ("ce_source", b"web"),
+    ("ce_type", b"OrderCreated"),
+];
 
 /// A good CloudEvent, with `changes` to its headers: an empty value removes, another replaces or adds.
 fn event(changes: &[(&str, &[u8])]) -> Record {
     let changed = |name: &str| changes.iter().any(|(other, _)| *other == name);
     let kept = ENVELOPE.into_iter().filter(|(name, _)| !changed(name));
-    let added = changes.iter().copied().filter(|(_, value)| !value.is_empty());
-    record("order-created", Some(b"o1"), Some(b"{}"), &kept.chain(added).collect::<Vec<_>>())
+    let added = changes
+        .iter()
+        .copied()
+        .filter(|(_, value)| !value.is_empty());
+    record(
+        "order-created",
+        Some(b"o1"),
+        Some(b"{}"),
+        &kept.chain(added).collect::<Vec<_>>(),
+    )
 }
 
 fn line(decoded: &Result<Event, Undecodable>) -> String {
     match decoded {
         Ok(event) => {
-            let origin = event.origin.as_ref().map(|at| format!("{}[{}]@{}", at.topic, at.partition, at.offset));
+            let origin = event
+                .origin
+                .as_ref()
+                .map(|at| format!("{}[{}]@{}", at.topic, at.partition, at.offset));
             format!(
                 "{} {} saga {} at {} {} {:?} hops {} {:?} from {}",
                 event.kind,
@@ -71,13 +104,19 @@ fn line(decoded: &Result<Event, Undecodable>) -> String {
                 origin.unwrap_or_default(),
             )
         }
-        Err(why) => format!("{why} (saga {})", why.saga.as_ref().map_or("-", SagaId::as_str)),
+        Err(why) => format!(
+            "{why} (saga {})",
+            why.saga.as_ref().map_or("-", SagaId::as_str)
+        ),
     }
 }
 
 fn check(records: &[Record], expected: Expect) {
     let codec = codec();
-    let lines: Vec<String> = records.iter().map(|record| line(&codec.decode(record))).collect();
+    let lines: Vec<String> = records
+        .iter()
+        .map(|record| line(&codec.decode(record)))
+        .collect();
     expected.assert_eq(&lines.join("\n"));
 }
 
@@ -86,14 +125,43 @@ fn cloud_events_say_what_they_are() {
     check(
         &[
             event(&[]),
-            event(&[("ce_sagaid", b"other"), ("ce_time", b"2026-11-22T20:00:00.5+01:00")]),
-            event(&[("ce_type", b"com.example.Unheard"), ("content-type", b"application/order+json; charset=utf-8")]),
+            event(&[
+                ("ce_sagaid", b"other"),
+                ("ce_time", b"2026-11-22T20:00:00.5+01:00"),
+            ]),
+            event(&[
+                ("ce_type", b"com.example.Unheard"),
+                ("content-type", b"application/order+json; charset=utf-8"),
+            ]),
             event(&[("Content-Type", b"text/plain"), ("CE_SAGAID", b"upper")]),
-            event(&[("sagahost-hops", b"3"), ("traceparent", b"00-ab-cd-01"), ("tracestate", b"\xff")]),
-            event(&[("ce_subject", b"s"), ("ce_tenant", b"1"), ("tenant", b"2"), ("X-Region", b"eu"), ("cookie", b"c")]),
-            event(&[("ce_b", b"1"), ("ce_b", b"2"), ("ce_sagahost-x", b"1"), ("ce_ce_x", b"1"), ("ce_", b"1")]),
+            event(&[
+                ("sagahost-hops", b"3"),
+                ("traceparent", b"00-ab-cd-01"),
+                ("tracestate", b"\xff"),
+            ]),
+            event(&[
+                ("ce_subject", b"s"),
+                ("ce_tenant", b"1"),
+                ("tenant", b"2"),
+                ("X-Region", b"eu"),
+                ("cookie", b"c"),
+            ]),
+            event(&[
+                ("ce_b", b"1"),
+                ("ce_b", b"2"),
+                ("ce_sagahost-x", b"1"),
+                ("ce_ce_x", b"1"),
+                ("ce_", b"1"),
+            ]),
         ],
-        expect![],
+        expect![[r#"
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
+            OrderCreated web/e1 saga other at 2026-11-22T19:00:00.500Z application/json "{}" hops 0 [] from order-created[1]@7
+            com.example.Unheard web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/order+json; charset=utf-8 "{}" hops 0 [] from order-created[1]@7
+            OrderCreated web/e1 saga upper at 2001-09-09T01:46:40.000Z text/plain "{}" hops 0 [] from order-created[1]@7
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 3 [("traceparent", "00-ab-cd-01")] from order-created[1]@7
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [("subject", "s"), ("tenant", "2"), ("x-region", "eu")] from order-created[1]@7
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [("b", "2")] from order-created[1]@7"#]],
     );
 }
 
@@ -121,7 +189,26 @@ fn cloud_events_with_faults() {
             event(&[("big", &[b'x'; 70_000])]),
             event(&[("n", b"x".as_slice()); 300]),
         ],
-        expect![],
+        expect![[r#"
+            invalid-header: a CloudEvent must have ce_specversion (saga o1)
+            invalid-header: CloudEvents version "0.3"; only 1.0 is read (saga o1)
+            invalid-header: CloudEvents version "2.0"; only 1.0 is read (saga o1)
+            invalid-header: a CloudEvent must have ce_id (saga o1)
+            invalid-header: a CloudEvent must have ce_source (saga o1)
+            invalid-header: a CloudEvent must have ce_type (saga o1)
+            invalid-header: ce_id is not UTF-8 (saga o1)
+            invalid-header: ce_id stands twice, with different values (saga o1)
+            invalid-header: ce_sagaid stands twice, with different values (saga o1)
+            invalid-saga-id: the saga id has 1025 bytes, 1024 are allowed (saga -)
+            invalid-header: source and id of the event have 1028 bytes, 1024 are allowed (saga o1)
+            bad-time: the time "yesterday" is not as RFC 3339 has it (saga o1)
+            invalid-header: colour is not UTF-8 (saga o1)
+            invalid-header: sagahost-hops is "-1", which is no count (saga o1)
+            invalid-header: sagahost-hops is "4294967296", which is no count (saga o1)
+            unsupported-mode: the content type is application/cloudevents-batch+json; CloudEvents are read in binary mode and as application/cloudevents+json (saga o1)
+            unsupported-mode: the content type is application/cloudevents+avro; CloudEvents are read in binary mode and as application/cloudevents+json (saga o1)
+            invalid-header: 70058 bytes of headers, 65536 are allowed (saga o1)
+            invalid-header: 304 headers, 256 are allowed (saga o1)"#]],
     );
 }
 
@@ -135,7 +222,12 @@ fn the_same_header_twice_is_no_fault_when_it_says_the_same() {
 #[test]
 fn data_that_is_not_there_or_not_json() {
     let of = |value: Option<&[u8]>, headers: &[(&str, &[u8])]| {
-        record("order-created", Some(b"o1"), value, &[&ENVELOPE[..], headers].concat())
+        record(
+            "order-created",
+            Some(b"o1"),
+            value,
+            &[&ENVELOPE[..], headers].concat(),
+        )
     };
     check(
         &[
@@ -146,11 +238,24 @@ fn data_that_is_not_there_or_not_json() {
             of(Some(b"{"), &[]),
             of(Some(b"{} {}"), &[]),
             of(Some(b"\"\xff\""), &[]),
-            of(Some(b"\xff"), &[("content-type", b"application/octet-stream")]),
+            of(
+                Some(b"\xff"),
+                &[("content-type", b"application/octet-stream")],
+            ),
             of(Some(b"\0\0\0\0\x01{}"), &[]),
             of(Some(&[b'1'; 1001]), &[]),
         ],
-        expect![],
+        expect![[r#"
+            tombstone: the record has no value; an event has data (saga o1)
+            tombstone: the record has no value; an event has data (saga o9)
+            invalid-json: the data is empty (saga o1)
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z text/plain "" hops 0 [] from order-created[1]@7
+            invalid-json: the data is not JSON: EOF while parsing an object at line 1 column 1 (saga o1)
+            invalid-json: the data is not JSON: trailing characters at line 1 column 4 (saga o1)
+            invalid-json: the data is not UTF-8: invalid utf-8 sequence of 1 bytes from index 1 (saga o1)
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/octet-stream "�" hops 0 [] from order-created[1]@7
+            invalid-json: the data begins with a zero byte, as records of a schema registry do; only JSON is read (saga o1)
+            oversized-record: key and value have 1003 bytes, 1000 are allowed (record-bytes-max) (saga o1)"#]],
     );
 }
 
@@ -170,7 +275,17 @@ fn the_saga_is_named_by_header_pointer_or_key() {
             plain("legacy-offset", r#"{"order": {"id": ""}}"#),
             plain("legacy-offset", r#"{"order": null}"#),
         ],
-        expect![],
+        expect![[r#"
+            OrderCreated order-created/2fad7efe2453b3ea4d200949660cd65e saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
+            missing-saga-id: no header ce_sagaid, and the record has no key (saga -)
+            missing-saga-id: no header ce_sagaid, and the record has no key (saga -)
+            missing-saga-id: no header ce_sagaid, and the record's key is not UTF-8 (saga -)
+            OrderCreated order-created/9f8a423c73fa0d7c25befbfa749b3e5c saga o2 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
+            OrderCreated legacy-offset/1-7 saga o3 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o3\"}}" hops 0 [] from legacy-offset[1]@7
+            OrderCreated legacy-offset/1-7 saga 42 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": 42}}" hops 0 [] from legacy-offset[1]@7
+            missing-saga-id: the data has no string or integer at /order/id (saga -)
+            missing-saga-id: the data has no string or integer at /order/id (saga -)
+            missing-saga-id: the data has no string or integer at /order/id (saga -)"#]],
     );
 }
 
@@ -184,13 +299,34 @@ fn plain_records_are_what_their_topic_says() {
             plain("shared", "{}"),
             plain("unheard", "{}"),
             plain("order-created", "order o1"),
-            record("order-created", Some(b"o1"), Some(b"[]"), &[("content-type", b"text/plain"), ("tenant", b"t")]),
+            record(
+                "order-created",
+                Some(b"o1"),
+                Some(b"[]"),
+                &[("content-type", b"text/plain"), ("tenant", b"t")],
+            ),
             plain("legacy", r#"{"order": {"id": "o1"}, "uuid": "u-1"}"#),
             plain("legacy", r#"{"order": {"id": "o1"}}"#),
-            record("legacy-header", None, Some(br#"{"order": {"id": "o1"}}"#), &[("Message-Id", b"m-1")]),
+            record(
+                "legacy-header",
+                None,
+                Some(br#"{"order": {"id": "o1"}}"#),
+                &[("Message-Id", b"m-1")],
+            ),
             plain("legacy-header", r#"{"order": {"id": "o1"}}"#),
         ],
-        expect![],
+        expect![[r#"
+            OrderCreated order-created/cb12f33999f75b98255348a2e0c1a2fe saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"a\": 1}" hops 0 [] from order-created[1]@7
+            PaymentProcessed payment-processed/3d3c0ccc41a2b15c7706da437a94f2b5 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"a\": 1}" hops 0 [] from payment-processed[1]@7
+            SagaFailed saga-failed/8f431a9f8b0660f04e3878ae128753ad saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from saga-failed[1]@7
+            unknown-kind: topic shared carries several kinds, and the record does not say which (["A", "B"]): send it as a CloudEvent, or set `kind` in [topics.records."shared"] (saga o1)
+            unknown-kind: the record does not say its kind, and nobody reads one from topic unheard: send it as a CloudEvent, or set `kind` in [topics.records."unheard"] (saga o1)
+            invalid-json: the data is not JSON: expected value at line 1 column 1 (saga o1)
+            OrderCreated order-created/0e9fa94539cf4296349bb7e4c951b419 saga o1 at 2001-09-09T01:46:40.000Z application/json "[]" hops 0 [("tenant", "t")] from order-created[1]@7
+            OrderCreated legacy/u-1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o1\"}, \"uuid\": \"u-1\"}" hops 0 [] from legacy[1]@7
+            missing-event-id: the data has no string or integer at /uuid (saga -)
+            OrderCreated legacy-header/m-1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o1\"}}" hops 0 [] from legacy-header[1]@7
+            missing-event-id: there is no header message-id (saga -)"#]],
     );
 }
 
@@ -213,25 +349,53 @@ fn a_producers_double_is_one_event() {
 #[test]
 fn structured_mode() {
     let of = |value: &str| {
-        let headers: [(&str, &[u8]); 2] =
-            [("content-type", b"application/cloudevents+json; charset=UTF-8"), ("traceparent", b"00-ab")];
-        record("order-created", Some(b"o1"), Some(value.as_bytes()), &headers)
+        let headers: [(&str, &[u8]); 2] = [
+            (
+                "content-type",
+                b"application/cloudevents+json; charset=UTF-8",
+            ),
+            ("traceparent", b"00-ab"),
+        ];
+        record(
+            "order-created",
+            Some(b"o1"),
+            Some(value.as_bytes()),
+            &headers,
+        )
     };
     check(
         &[
-            of(r#"{"specversion":"1.0","id":"1","source":"web","type":"OrderCreated","data":{"b": 1.50, "a":[]}}"#),
-            of(r#"{"specversion":"1.0","id":"1","source":"web","type":"T","sagaid":"o2","time":"2026-01-01T00:00:00Z",
-                "datacontenttype":"text/plain","data":"caf\u00e9","colour":"red","traceparent":"00-cd","n":5,"ok":true,"no":null}"#),
-            of(r#"{"specversion":"1.0","id":"1","source":"web","type":"T","datacontenttype":"image/png","data_base64":"AAEC"}"#),
+            of(
+                r#"{"specversion":"1.0","id":"1","source":"web","type":"OrderCreated","data":{"b": 1.50, "a":[]}}"#,
+            ),
+            of(
+                r#"{"specversion":"1.0","id":"1","source":"web","type":"T","sagaid":"o2","time":"2026-01-01T00:00:00Z",
+                "datacontenttype":"text/plain","data":"caf\u00e9","colour":"red","traceparent":"00-cd","n":5,"ok":true,"no":null}"#,
+            ),
+            of(
+                r#"{"specversion":"1.0","id":"1","source":"web","type":"T","datacontenttype":"image/png","data_base64":"AAEC"}"#,
+            ),
             of(r#"{"specversion":"1.0","id":"1","source":"web","type":"T"}"#),
             of(r#"{"specversion":"1.0","id":"1","source":"web","data":{}}"#),
             of(r#"{"id":"1","source":"web","type":"T","data":{}}"#),
             of(r#"{"specversion":"1.0","id":1,"source":"web","type":"T","data":{}}"#),
-            of(r#"{"specversion":"1.0","id":"1","source":"w","type":"T","data":{},"data_base64":"AA=="}"#),
+            of(
+                r#"{"specversion":"1.0","id":"1","source":"w","type":"T","data":{},"data_base64":"AA=="}"#,
+            ),
             of(r#"{"specversion":"1.0","id":"1","source":"w","type":"T","data_base64":"%"}"#),
             of("[]"),
         ],
-        expect![],
+        expect![[r#"
+            OrderCreated web/1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"b\": 1.50, \"a\":[]}" hops 0 [("traceparent", "00-ab")] from order-created[1]@7
+            T web/1 saga o2 at 2026-01-01T00:00:00.000Z text/plain "café" hops 0 [("colour", "red"), ("n", "5"), ("ok", "true"), ("traceparent", "00-cd")] from order-created[1]@7
+            T web/1 saga o1 at 2001-09-09T01:46:40.000Z image/png "\0\u{1}\u{2}" hops 0 [("traceparent", "00-ab")] from order-created[1]@7
+            invalid-json: the data is empty (saga o1)
+            invalid-header: a CloudEvent must have `type` (saga o1)
+            invalid-header: CloudEvents version ""; only 1.0 is read (saga o1)
+            invalid-json: the value is no CloudEvent in JSON: invalid type: integer `1`, expected a string at line 1 column 27 (saga o1)
+            invalid-json: both `data` and `data_base64` are there (saga o1)
+            invalid-json: `data_base64` is no base64: Invalid symbol 37, offset 0. (saga o1)
+            invalid-json: the value is no CloudEvent in JSON: invalid type: sequence, expected struct Envelope at line 1 column 0 (saga o1)"#]],
     );
 }
 
@@ -252,7 +416,10 @@ fn emitted() -> Event {
 /// As a broker hands it back.
 fn delivered(outgoing: Outgoing) -> Record {
     Record {
-        partition: Partition { topic: outgoing.topic, number: 0 },
+        partition: Partition {
+            topic: outgoing.topic,
+            number: 0,
+        },
         offset: 5,
         timestamp_ms: Some(1),
         key: outgoing.key,
@@ -262,9 +429,22 @@ fn delivered(outgoing: Outgoing) -> Record {
 }
 
 fn shown(outgoing: &Outgoing) -> String {
-    let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or("-".into(), |b| String::from_utf8_lossy(b).into_owned());
-    let headers = outgoing.headers.iter().map(|(name, value)| format!("\n{name}: {}", String::from_utf8_lossy(value)));
-    format!("{} {}={}{}", outgoing.topic, text(&outgoing.key), text(&outgoing.value), headers.collect::<String>())
+    let text = |bytes: &Option<Vec<u8>>| {
+        bytes
+            .as_ref()
+            .map_or("-".into(), |b| String::from_utf8_lossy(b).into_owned())
+    };
+    let headers = outgoing
+        .headers
+        .iter()
+        .map(|(name, value)| format!("\n{name}: {}", String::from_utf8_lossy(value)));
+    format!(
+        "{} {}={}{}",
+        outgoing.topic,
+        text(&outgoing.key),
+        text(&outgoing.value),
+        headers.collect::<String>()
+    )
 }
 
 #[test]
@@ -278,12 +458,32 @@ fn an_event_on_the_wire() {
         ("ce_id", "forged"),
         ("sagahost-handled", "forged"),
     ];
-    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let attributes = attributes
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
     let codec = codec();
-    let mut outgoing = codec.encode(&Event { attributes, ..emitted() });
+    let mut outgoing = codec.encode(&Event {
+        attributes,
+        ..emitted()
+    });
     codec.mark_handled(&mut outgoing, "j/i/1", "abc");
     codec.mark_handled(&mut outgoing, "j/i/17", "abc");
-    expect![].assert_eq(&shown(&outgoing));
+    expect![[r#"
+        payment-processed o1={"paymentId":1}
+        ce_specversion: 1.0
+        ce_id: abc
+        ce_source: sagahost/shop/payment
+        ce_type: PaymentProcessed
+        ce_time: 2023-11-14T22:13:20.123Z
+        ce_sagaid: o1
+        content-type: application/json
+        sagahost-hops: 2
+        traceparent: 00-ab
+        ce_colour: red
+        x-region: eu
+        sagahost-attribute-not_so.simple: 1
+        sagahost-handled: j/i/17/abc"#]]
+    .assert_eq(&shown(&outgoing));
 }
 
 #[test]
@@ -306,12 +506,33 @@ fn a_mark_counts_only_where_it_fits() {
     );
     // Somebody else copied the headers of what it read.
     assert_eq!(marked(&|outgoing| set(outgoing, "ce_id", b"abd")), None);
-    assert_eq!(marked(&|outgoing| set(outgoing, "ce_source", b"payment-service")), None);
-    assert_eq!(marked(&|outgoing| set(outgoing, "ce_source", b"sagahost/shopping/payment")), None);
-    for mark in [&b""[..], b"j/i/17", b"j/i/x/abc", b"j/i/-1/abc", b"j/i/17/abd", b"j/i/17/abc/", b"\xff"] {
-        assert_eq!(marked(&|outgoing| set(outgoing, "sagahost-handled", mark)), None, "{mark:?}");
+    assert_eq!(
+        marked(&|outgoing| set(outgoing, "ce_source", b"payment-service")),
+        None
+    );
+    assert_eq!(
+        marked(&|outgoing| set(outgoing, "ce_source", b"sagahost/shopping/payment")),
+        None
+    );
+    for mark in [
+        &b""[..],
+        b"j/i/17",
+        b"j/i/x/abc",
+        b"j/i/-1/abc",
+        b"j/i/17/abd",
+        b"j/i/17/abc/",
+        b"\xff",
+    ] {
+        assert_eq!(
+            marked(&|outgoing| set(outgoing, "sagahost-handled", mark)),
+            None,
+            "{mark:?}"
+        );
     }
-    assert_eq!(marked(&|outgoing| outgoing.headers.extend(outgoing.headers.clone())), None);
+    assert_eq!(
+        marked(&|outgoing| outgoing.headers.extend(outgoing.headers.clone())),
+        None
+    );
     assert_eq!(marked(&|outgoing| outgoing.headers.clear()), None);
 }
 
@@ -320,7 +541,10 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let codec = codec();
     let mut outgoing = codec.encode(&emitted());
     codec.mark_handled(&mut outgoing, "j/i/17", "abc");
-    outgoing.headers.push(("sagahost-dlq-code".to_owned(), b"of an earlier time".to_vec()));
+    outgoing.headers.push((
+        "sagahost-dlq-code".to_owned(),
+        b"of an earlier time".to_vec(),
+    ));
     outgoing.headers.push(("cookie".to_owned(), vec![0xff]));
     let letter = StoredLetter {
         key: "sagahost/shop/payment/abc|inventory".to_owned(),
@@ -341,31 +565,122 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let roomy = Codec::new("shop", &TopicSettings::of_app("shop"), 100_000);
     let published = roomy.dead_letter(&letter);
     let detail = |outgoing: &Outgoing| {
-        outgoing.headers.iter().find(|(name, _)| name == "sagahost-dlq-detail").map(|(_, value)| value.len())
+        outgoing
+            .headers
+            .iter()
+            .find(|(name, _)| name == "sagahost-dlq-detail")
+            .map(|(_, value)| value.len())
     };
     assert_eq!(detail(&published), Some(4096));
-    expect![].assert_eq(&shown(&published).replace(&"é".repeat(2048), "ééé"));
+    expect![[r#"
+        shop.dead-letters o1={"paymentId":1}
+        ce_specversion: 1.0
+        ce_id: abc
+        ce_source: sagahost/shop/payment
+        ce_type: PaymentProcessed
+        ce_time: 2023-11-14T22:13:20.123Z
+        ce_sagaid: o1
+        content-type: application/json
+        sagahost-hops: 2
+        cookie: �
+        sagahost-dlq-letter: sagahost/shop/payment/abc|inventory
+        sagahost-dlq-code: attempts-spent
+        sagahost-dlq-detail: ééé
+        sagahost-dlq-time: 2023-11-14T22:13:20.000Z
+        sagahost-dlq-topic: payment-processed
+        sagahost-dlq-partition: 3
+        sagahost-dlq-offset: 12
+        sagahost-dlq-saga: o1
+        sagahost-dlq-participant: inventory
+        sagahost-dlq-attempts: 5
+        sagahost-dlq-plugin-version: 1.2.0"#]]
+    .assert_eq(&shown(&published).replace(&"é".repeat(2048), "ééé"));
 
-    let short = StoredLetter { detail: "no".to_owned(), ..letter.clone() };
+    let short = StoredLetter {
+        detail: "no".to_owned(),
+        ..letter.clone()
+    };
     let mut large = short.clone();
     large.record.value = Some(vec![b'x'; 900]);
-    expect![].assert_eq(&shown(&codec.dead_letter(&large)));
-    large.record.headers.push(("large".to_owned(), vec![b'x'; 900]));
-    expect![].assert_eq(&shown(&codec.dead_letter(&large)));
+    expect![[r#"
+        shop.dead-letters o1=
+        ce_specversion: 1.0
+        ce_id: abc
+        ce_source: sagahost/shop/payment
+        ce_type: PaymentProcessed
+        ce_time: 2023-11-14T22:13:20.123Z
+        ce_sagaid: o1
+        content-type: application/json
+        sagahost-hops: 2
+        cookie: �
+        sagahost-dlq-omitted: value
+        sagahost-dlq-letter: sagahost/shop/payment/abc|inventory
+        sagahost-dlq-code: attempts-spent
+        sagahost-dlq-detail: no
+        sagahost-dlq-time: 2023-11-14T22:13:20.000Z
+        sagahost-dlq-topic: payment-processed
+        sagahost-dlq-partition: 3
+        sagahost-dlq-offset: 12
+        sagahost-dlq-saga: o1
+        sagahost-dlq-participant: inventory
+        sagahost-dlq-attempts: 5
+        sagahost-dlq-plugin-version: 1.2.0"#]]
+    .assert_eq(&shown(&codec.dead_letter(&large)));
+    large
+        .record
+        .headers
+        .push(("large".to_owned(), vec![b'x'; 900]));
+    expect![[r#"
+        shop.dead-letters -=
+        sagahost-dlq-omitted: key, value and headers
+        sagahost-dlq-letter: sagahost/shop/payment/abc|inventory
+        sagahost-dlq-code: attempts-spent
+        sagahost-dlq-detail: no
+        sagahost-dlq-time: 2023-11-14T22:13:20.000Z
+        sagahost-dlq-topic: payment-processed
+        sagahost-dlq-partition: 3
+        sagahost-dlq-offset: 12
+        sagahost-dlq-saga: o1
+        sagahost-dlq-participant: inventory
+        sagahost-dlq-attempts: 5
+        sagahost-dlq-plugin-version: 1.2.0"#]]
+    .assert_eq(&shown(&codec.dead_letter(&large)));
 
     let event = codec.decode_letter(&short).unwrap();
-    let origin = Some(Origin { topic: "payment-processed".into(), partition: 3, offset: 12 });
-    assert_eq!(event, Event { origin, ..emitted() });
-    assert_eq!(codec.decode_letter(&StoredLetter { origin: None, ..short }).unwrap(), emitted());
+    let origin = Some(Origin {
+        topic: "payment-processed".into(),
+        partition: 3,
+        offset: 12,
+    });
+    assert_eq!(
+        event,
+        Event {
+            origin,
+            ..emitted()
+        }
+    );
+    assert_eq!(
+        codec
+            .decode_letter(&StoredLetter {
+                origin: None,
+                ..short
+            })
+            .unwrap(),
+        emitted()
+    );
 }
 
 #[test]
 fn topics_and_kinds() {
     let codec = codec();
-    let topics = ["OrderCreated", "SagaFailed", "A", "NeverHeardOf"].map(|kind| codec.topic_of(&Kind::new(kind)));
-    expect![[r#"["order-created", "saga-failed", "shared", "never-heard-of"]"#]].assert_eq(&format!("{topics:?}"));
-    let kinds = ["order-created", "legacy", "shared", "never-heard-of"].map(|topic| codec.kind_of_topic(topic));
-    expect![[r#"[Some("OrderCreated"), Some("OrderCreated"), None, None]"#]].assert_eq(&format!("{kinds:?}"));
+    let topics = ["OrderCreated", "SagaFailed", "A", "NeverHeardOf"]
+        .map(|kind| codec.topic_of(&Kind::new(kind)));
+    expect![[r#"["order-created", "saga-failed", "shared", "never-heard-of"]"#]]
+        .assert_eq(&format!("{topics:?}"));
+    let kinds = ["order-created", "legacy", "shared", "never-heard-of"]
+        .map(|topic| codec.kind_of_topic(topic));
+    expect![[r#"[Some("OrderCreated"), Some("OrderCreated"), None, None]"#]]
+        .assert_eq(&format!("{kinds:?}"));
 }
 
 /// Numbers from one seed.
@@ -373,12 +688,17 @@ struct Draw(u64);
 
 impl Draw {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
     fn text(&mut self, alphabet: &str, length_max: usize) -> String {
         let letters: Vec<char> = alphabet.chars().collect();
-        (0..1 + self.below(length_max)).map(|_| letters[self.below(letters.len())]).collect()
+        (0..1 + self.below(length_max))
+            .map(|_| letters[self.below(letters.len())])
+            .collect()
     }
     fn event(&mut self) -> Event {
         const ANY: &str = "aZ0-_/. é日\u{0}\"\\|:";
@@ -391,13 +711,22 @@ impl Draw {
         }
         let json = self.below(2) == 0;
         let text = self.text(ANY, 30);
-        let data = if json { serde_json::to_vec(&text).unwrap() } else { text.into_bytes() };
+        let data = if json {
+            serde_json::to_vec(&text).unwrap()
+        } else {
+            text.into_bytes()
+        };
         Event {
             key: EventKey::new(self.text(ANY, 20), self.text(ANY, 20)),
             saga: SagaId::new(self.text(ANY, 20)),
             kind: Kind::new(self.text("AbC.é ", 10)),
             time: Time(self.below(1 << 30) as u64 * 100_000 + self.below(1000) as u64),
-            content_type: if json { "application/json" } else { "text/plain" }.into(),
+            content_type: if json {
+                "application/json"
+            } else {
+                "text/plain"
+            }
+            .into(),
             data: data.into(),
             attributes,
             hops: self.below(5) as u32,
@@ -425,17 +754,45 @@ fn what_is_encoded_is_decoded() {
 #[test]
 fn no_record_is_too_strange() {
     let codec = codec();
-    let names = ["ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time", "ce_sagaid", "content-type", "sagahost-hops"];
-    let values: [&[u8]; 7] = [b"", b"1.0", b"\xff\xfe", b"application/cloudevents+json", b"2026-01-01T00:00:00Z", b"7", b"{}"];
+    let names = [
+        "ce_id",
+        "ce_source",
+        "ce_type",
+        "ce_specversion",
+        "ce_time",
+        "ce_sagaid",
+        "content-type",
+        "sagahost-hops",
+    ];
+    let values: [&[u8]; 7] = [
+        b"",
+        b"1.0",
+        b"\xff\xfe",
+        b"application/cloudevents+json",
+        b"2026-01-01T00:00:00Z",
+        b"7",
+        b"{}",
+    ];
     for seed in 0..5000 {
         let mut draw = Draw(seed);
-        let mut some = || Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);
+        let mut some =
+            || Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);
         let (key, value) = (some(), some());
         let headers: Headers = (0..draw.below(10))
-            .map(|_| (names[draw.below(names.len())].to_owned(), values[draw.below(values.len())].to_vec()))
+            .map(|_| {
+                (
+                    names[draw.below(names.len())].to_owned(),
+                    values[draw.below(values.len())].to_vec(),
+                )
+            })
             .collect();
         let topic = ["order-created", "legacy", "shared", "legacy-offset"][draw.below(4)];
-        let record = Record { key, value, headers, ..record(topic, None, None, &[]) };
+        let record = Record {
+            key,
+            value,
+            headers,
+            ..record(topic, None, None, &[])
+        };
         let first = codec.decode(&record);
         assert_eq!(first, codec.decode(&record), "seed {seed}");
     }

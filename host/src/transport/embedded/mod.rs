@@ -2,6 +2,7 @@
 //! reader, a publisher or a person with `sagahost emit` sees here is what Kafka would show them, partitions included.
 
 mod append;
+mod bounds;
 mod commits;
 mod partitioner;
 mod sink;
@@ -176,7 +177,7 @@ impl EmbeddedTransport {
         loop {
             let mut left = false;
             self.change(partition, |transaction, id| {
-                let Some((first, end)) = source::bounds(transaction, id)? else {
+                let Some((first, end)) = bounds::bounds(transaction, id)? else {
                     return Ok(());
                 };
                 let goal = offset.clamp(first, end);
@@ -315,7 +316,7 @@ impl Transport for EmbeddedTransport {
         let mut directory = Directory::default();
         let mut one = |partition: &Partition| -> rusqlite::Result<Option<(i64, i64)>> {
             match directory.partition(&desk.connection, partition)? {
-                Some(id) => source::bounds(&desk.connection, id),
+                Some(id) => bounds::bounds(&desk.connection, id),
                 None => Ok(None),
             }
         };

@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::{
     Shared,
     append::{Directory, data_version},
+    bounds::{bounds, check_last, check_position, newest_partition},
     tables,
 };
 use crate::transport::{Assignment, Partition, Polled, Record, Source, TransportError};
@@ -346,71 +347,4 @@ impl Lane {
             Polled::End(self.partition.clone(), self.end)
         })
     }
-}
-
-/// First offset kept and end (exclusive); None: the partition is gone.
-pub(super) fn bounds(
-    connection: &Connection,
-    partition_id: i64,
-) -> rusqlite::Result<Option<(i64, i64)>> {
-    connection
-        .prepare_cached("SELECT first_offset, next_offset FROM partitions WHERE id = ?1")?
-        .query_row([partition_id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()
-}
-
-/// Why a partition cannot be read from `position`.
-fn check_position(
-    connection: &Connection,
-    partition_id: i64,
-    position: i64,
-) -> rusqlite::Result<Option<String>> {
-    let Some((first, end)) = bounds(connection, partition_id)? else {
-        return Ok(Some(
-            "the topic was deleted while it was read; start the host again when it is there"
-                .to_owned(),
-        ));
-    };
-    if position > end {
-        return Ok(Some(format!(
-            "the position {position} is beyond the end {end}: the topic was made anew, or the database is an older \
-             copy; bring the right one back, or choose the position to go on from"
-        )));
-    }
-    if position < first {
-        return Ok(Some(format!(
-            "the position {position} is below the first record still kept, {first}: records were deleted before they \
-             were read; choose the position to go on from, knowing that what is between is lost"
-        )));
-    }
-    Ok(None)
-}
-
-/// Is the record that was handled last still the one that stands there? An absent one proves nothing.
-fn check_last(
-    connection: &Connection,
-    partition_id: i64,
-    last: Option<(i64, u64)>,
-) -> rusqlite::Result<Option<String>> {
-    let Some((offset, then)) = last else {
-        return Ok(None);
-    };
-    let now: Option<i64> = connection
-        .prepare_cached("SELECT timestamp_ms FROM records WHERE id = ?1")?
-        .query_row([tables::record_id(partition_id, offset)], |row| row.get(0))
-        .optional()?;
-    let differs = now.is_some_and(|now| u64::try_from(now).ok() != Some(then));
-    Ok(differs.then(|| {
-        format!(
-            "the record at {offset} has another timestamp than the one handled there: the topic was made anew; \
-             choose the position to go on from"
-        )
-    }))
-}
-
-fn newest_partition(connection: &Connection) -> rusqlite::Result<i64> {
-    let newest: Option<i64> = connection
-        .prepare_cached("SELECT max(id) FROM partitions")?
-        .query_row([], |row| row.get(0))?;
-    Ok(newest.unwrap_or(0))
 }

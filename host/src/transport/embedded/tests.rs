@@ -122,6 +122,11 @@ fn publish(
 }
 
 #[test]
+fn the_contract_of_transports() {
+    crate::transport::contract::all(&bench().transport, "contract");
+}
+
+#[test]
 fn a_publication_is_visible_as_a_whole() {
     let bench = bench();
     let mut source = bench.read(&[
