@@ -29,7 +29,6 @@ const ENVELOPE: &[&str] = &[
     "datacontenttype",
     "data",
     "sagaid",
-    "sagahop",
 ];
 
 type Checked<T> = Result<T, Crash>;

@@ -634,7 +634,7 @@ pub mod sagahost {
             ///
             /// In events: CloudEvents extensions and the headers the operator lets through. A plugin cannot set names that begin
             /// with `sagahost-`, `ce_` or `ce-`, nor those of the envelope (`id`, `source`, `type`, `specversion`, `time`,
-            /// `datacontenttype`, `data`, `sagaid`, `sagahop`): the host writes them.
+            /// `datacontenttype`, `data`, `sagaid`): the host writes them.
             pub type Attributes = _rt::Vec<(_rt::String, _rt::String)>;
             /// Something that happened, and which this participant subscribes to.
             #[derive(Clone)]

@@ -6,7 +6,7 @@ use sagahost_sandbox::crate_build::{Request, build};
 
 use crate::kit::{crate_dir, guest, target_dir};
 
-fn request(dir: &std::path::Path, out: &std::path::Path) -> Request {
+pub fn request(dir: &std::path::Path, out: &std::path::Path) -> Request {
     Request {
         crates: vec![dir.to_owned()],
         out: out.to_owned(),

@@ -123,7 +123,7 @@ pub fn undo_call(undo: &str, format: u32) -> Call {
     }
 }
 
-/// Counter `money` exists; key `broken` is one that the host cannot read.
+/// Every counter exists but `absent`; key `broken` is one that the host cannot read.
 #[derive(Default)]
 pub struct Memory {
     pub store: BTreeMap<String, Arc<[u8]>>,
@@ -158,7 +158,7 @@ impl HostCalls for Memory {
         Ok(true)
     }
     fn counter_give(&mut self, name: &str, _: u64) -> Result<(), HostFault> {
-        if name == "money" {
+        if name != "absent" {
             Ok(())
         } else {
             Err(HostFault::Guest(format!("counter `{name}` does not exist")))

@@ -7,5 +7,6 @@ mod kit;
 
 mod building;
 mod files;
+mod hostile;
 mod outcomes;
 mod versions;

@@ -77,9 +77,7 @@ fn crashes_have_readable_causes() {
     );
     check(
         "memory",
-        expect![
-            "memory: it asked for N bytes of memory, 67108864 are allowed (memory-bytes-max)"
-        ],
+        expect!["deadline: it ran longer than 300 ms of running time (budget-ms)"],
     );
     check(
         "error",
