@@ -214,6 +214,11 @@ impl Desk {
         if !known && !matches!(command, Command::Cancel { .. }) {
             return Err(Refusal::not_found(format!("there is no saga {saga} in app {}", self.config.app)));
         }
+        if quarantined.is_some() && matches!(command, Command::Retry { .. }) {
+            self.journal.release(self.journal.identity().epoch, saga).map_err(Refusal::failed)?;
+            let text = format!("saga {saga} is out of quarantine; it goes on when the host starts");
+            return Ok(Done { done: true, queued: true, text });
+        }
         let text =
             format!("no host runs: journaled `{}`; it takes effect when the host starts", command_text(&command));
         self.journal.queue_command(saga, &command).map_err(Refusal::failed)?;

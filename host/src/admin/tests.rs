@@ -29,7 +29,7 @@ use super::{
 use crate::{
     config::Config,
     journal::{
-        Journal as _, StoredLetter,
+        StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
     transport::{Outgoing, embedded::EmbeddedTransport},

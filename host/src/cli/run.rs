@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     admin::{desk::Desk, server::Server},
     commit::Fatal,
-    config::{Config, LogFormat, LogSettings},
+    config::{Config, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
     journal::BatchNo,
     start::Decisions,
@@ -101,18 +101,27 @@ fn run_host(
 }
 
 fn ended(fatal: Option<Fatal>, report: &StopReport, deadline: Duration, out: &mut Output) -> Result<(), Failure> {
-    if report.cut_off {
-        warn!("not all that was read could be journaled within {deadline:?}; it is read again at the next start");
-    }
     if let Some(fatal) = fatal {
         error!(%fatal, "the host ends");
         return Err(Failure::new(Exit::EndedItself, fatal.to_string()));
     }
     if report.unpublished_batches.is_empty() {
-        info!("ended: everything is journaled and published");
-        return out.line(if out.json { "{\"ended\":true}" } else { "ended: everything is journaled and published" });
+        return told_end(report, deadline, out);
     }
     Err(Failure::new(Exit::Unpublished, unpublished_text(report)))
+}
+
+fn told_end(report: &StopReport, deadline: Duration, out: &mut Output) -> Result<(), Failure> {
+    let text = if report.cut_off {
+        format!(
+            "ended at its deadline of {}: what is not journaled is read again by the next start",
+            format_duration(deadline)
+        )
+    } else {
+        "ended: everything is journaled and published".to_owned()
+    };
+    let view = serde_json::json!({ "ended": true, "cut-off": report.cut_off });
+    out.show(&view, |_, _| text)
 }
 
 fn unpublished_text(report: &StopReport) -> String {
