@@ -182,7 +182,8 @@ impl Saga {
     /// A finished saga goes after the retention, and so does one that waits for nothing which this app could know of:
     /// a tombstone without its saga, and a part that no manifest here can end.
     fn remove_at(&self, topology: &Topology) -> Option<Time> {
-        let open = !self.letters.is_empty() && !mutation::on(Mutation::ForgetOpenLetters);
+        let open = (!self.letters.is_empty() || self.untracked > 0)
+            && !mutation::on(Mutation::ForgetOpenLetters);
         if open {
             return None;
         }

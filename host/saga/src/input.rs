@@ -138,7 +138,7 @@ pub struct Publish {
 /// A record that the host gave up on, with the reason. Kept by event and participant: a new failure reopens it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
-    /// `event key|participant`, see [`letter_key`].
+    /// `event key|participant`, see [`letter_key`]; for another content under a known id `event key|#hash`.
     pub key: String,
     pub participant: Option<Participant>,
     pub event: Event,

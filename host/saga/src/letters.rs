@@ -40,13 +40,13 @@ impl Saga {
         self.open(letter, turn);
     }
 
-    fn open(&mut self, letter: Letter, turn: &mut Turn<'_>) {
+    pub(crate) fn open(&mut self, letter: Letter, turn: &mut Turn<'_>) {
         let (key, code): (std::sync::Arc<str>, _) = (
             letter.key.as_str().into(),
             letter.problem.code.as_str().into(),
         );
         self.letters.retain(|known| known.key != key);
-        // Beyond the bound the journal alone keeps the letter; those that the saga knows keep its record.
+        // Beyond the bound the journal alone keeps the letter, and the saga counts it.
         if self.letters.len() < turn.topology.bounds.steps_per_saga_max
             && !mutation::on(Mutation::ForgetLetter)
         {
@@ -57,6 +57,8 @@ impl Saga {
                 code,
                 at: turn.now,
             });
+        } else {
+            self.untracked = self.untracked.saturating_add(1);
         }
         let code = letter.problem.code.as_str().into();
         self.note(
@@ -83,6 +85,20 @@ impl Saga {
             at: turn.now,
         };
         self.open(letter, turn);
+    }
+
+    /// Is it open, as far as this record can say?
+    pub(crate) fn may_be_open(&self, key: &str) -> bool {
+        self.letter(key).is_some() || self.untracked > 0
+    }
+
+    /// The letter that a person named, tracked or not.
+    pub(crate) fn close_named(&mut self, key: &str, how: &str, turn: &mut Turn<'_>) {
+        if !self.close_letter(key, how, turn) {
+            self.untracked = self.untracked.saturating_sub(1);
+            let (key, how) = (key.to_owned(), how.to_owned());
+            turn.effects.push(Effect::CloseLetter { key, how });
+        }
     }
 
     /// Closes it if it is open, and settles what waited for it.

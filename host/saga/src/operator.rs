@@ -213,7 +213,7 @@ impl Saga {
         event: &Event,
         turn: &mut Turn<'_>,
     ) -> Disposition {
-        if self.letter(letter).is_none() {
+        if !self.may_be_open(letter) {
             return turn.refuse(format!("no open dead letter {letter}"));
         }
         let topology = turn.topology;
@@ -233,13 +233,16 @@ impl Saga {
             step.participant == *participant && step.event.key == event.key
         };
         let step = self.steps.iter().position(mine);
+        if step.is_some_and(|step| self.steps[step].event.data_hash() != event.data_hash()) {
+            return turn.refuse("another event has this id: discard the letter");
+        }
         if step
             .is_some_and(|step| !matches!(self.steps[step].stage, Stage::Blocked | Stage::GivenUp))
         {
             return turn.refuse("its step is done or under way: discard the letter");
         }
         self.note_operator(by, &format!("redrive {letter}"), "", turn);
-        self.close_letter(letter, &format!("redriven by {by}"), turn);
+        self.close_named(letter, &format!("redriven by {by}"), turn);
         match step {
             Some(step) => {
                 let step = &mut self.steps[step];
@@ -294,11 +297,11 @@ impl Saga {
         reason: &str,
         turn: &mut Turn<'_>,
     ) -> Disposition {
-        if self.letter(letter).is_none() {
+        if !self.may_be_open(letter) {
             return turn.refuse(format!("no open dead letter {letter}"));
         }
         self.note_operator(by, &format!("discard {letter}"), reason, turn);
-        self.close_letter(letter, &format!("discarded by {by}: {reason}"), turn);
+        self.close_named(letter, &format!("discarded by {by}: {reason}"), turn);
         turn.answer(
             true,
             if self.needs_operator() {

@@ -5,11 +5,11 @@ use crate::{
     compensation::Failure,
     event::Event,
     history::{EventNote, What},
-    id::{Kind, Participant},
-    input::{Disposition, letter_key},
+    id::{Kind, Participant, hex},
+    input::{Disposition, Letter, letter_key},
     mutation::{self, Mutation},
     on::{Turn, broken},
-    outcome::{Cause, Problem},
+    outcome::{Behaviour, Cause, Problem},
     saga::{Expected, Need, Phase, Saga},
     step::{Budget, Stage, Step},
     topology::{Member, Role, Subscription, Topology, When},
@@ -240,7 +240,7 @@ impl Saga {
             uncertain: false,
             outside: false,
             undo: None,
-            by: crate::outcome::Behaviour::default(),
+            by: Behaviour::default(),
             deadline: sub.deadline.map(|deadline| turn.now.after(deadline)),
             park_until: None,
             released: false,
@@ -342,8 +342,9 @@ impl Saga {
     fn quarantine(&mut self, event: Event, turn: &mut Turn<'_>) -> Disposition {
         const KEPT_MAX: usize = 16;
         let data = event.data_hash();
-        if self.quarantined.contains(&data) || self.letter(&letter_key(&event.key, None)).is_some()
-        {
+        // Each of several contents under one id has a letter of its own.
+        let key = format!("{}#{}", letter_key(&event.key, None), hex(&data[..4]));
+        if self.quarantined.contains(&data) || self.letter(&key).is_some() {
             return Disposition::Nothing("the event is in a dead letter");
         }
         if self.quarantined.len() < KEPT_MAX {
@@ -353,7 +354,16 @@ impl Saga {
             "event-id-reused",
             format!("event {} came before with other data", event.key),
         );
-        self.open_letter(&event, None, &problem, 0, turn);
+        let letter = Letter {
+            key,
+            participant: None,
+            event,
+            problem,
+            attempts: 0,
+            by: Behaviour::default(),
+            at: turn.now,
+        };
+        self.open(letter, turn);
         Disposition::Changed
     }
 

@@ -41,6 +41,8 @@ pub struct Saga {
     pub(crate) asked: Vec<Participant>,
     pub(crate) needs: Vec<Need>,
     pub(crate) letters: Vec<OpenLetter>,
+    /// Open letters beyond the bound, known to the journal alone.
+    pub(crate) untracked: u32,
     pub(crate) deadline: Option<Time>,
     /// Known events: hash of the key, hash of the data.
     pub(crate) seen: Vec<([u8; 16], [u8; 16])>,
@@ -123,6 +125,7 @@ impl Saga {
             asked: Vec::new(),
             needs: Vec::new(),
             letters: Vec::new(),
+            untracked: 0,
             deadline: None,
             seen: Vec::new(),
             spilled_events: 0,
