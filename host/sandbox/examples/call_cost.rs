@@ -23,44 +23,27 @@ use sagahost_sandbox::{
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let source = PathBuf::from(
-        arguments
-            .next()
-            .context("name a plugin crate or a .wasm file")?,
-    );
+    let source = PathBuf::from(arguments.next().context("name a plugin crate or a .wasm file")?);
     let calls: u32 = arguments.next().map_or(Ok(20_000), |text| text.parse())?;
     let data = arguments.next();
-    let file = if source.is_dir() {
-        built(source)?
-    } else {
-        source
-    };
+    let file = if source.is_dir() { built(source)? } else { source };
     let engine = Engine::new(Limits::default(), None)?;
     let bytes: Arc<[u8]> = std::fs::read(&file)?.into();
     let began = Instant::now();
     let plugin = admission::admit(bytes.clone(), &file, &engine, &BTreeMap::new())?.plugin;
-    println!(
-        "{plugin:?}: {} bytes, admitted in {:?}",
-        bytes.len(),
-        began.elapsed()
-    );
+    println!("{plugin:?}: {} bytes, admitted in {:?}", bytes.len(), began.elapsed());
     measure(&plugin, calls, data)
 }
 
 fn built(dir: PathBuf) -> Result<PathBuf> {
-    let request = Request {
-        crates: vec![dir],
-        out: std::env::temp_dir().join("sagahost-call-cost"),
-        ..Request::default()
-    };
+    let request =
+        Request { crates: vec![dir], out: std::env::temp_dir().join("sagahost-call-cost"), ..Request::default() };
     let built = build(&request, &mut |line| println!("{line}"))?;
     Ok(built[0].file.clone())
 }
 
 fn measure(plugin: &Plugin, calls: u32, data: Option<String>) -> Result<()> {
-    let Some(subscription) = plugin.manifest().subscriptions.first() else {
-        bail!("it subscribes to nothing")
-    };
+    let Some(subscription) = plugin.manifest().subscriptions.first() else { bail!("it subscribes to nothing") };
     let example = subscription.example.as_ref().map(ToString::to_string);
     let data = data.or(example).unwrap_or_else(|| "{}".to_owned());
     let mut host: Box<dyn HostCalls> = Box::new(Kept::default());
@@ -79,9 +62,7 @@ fn measure(plugin: &Plugin, calls: u32, data: Option<String>) -> Result<()> {
         host = ran.host;
     }
     let each = spent.as_secs_f64() * 1e6 / f64::from(calls);
-    println!(
-        "{calls} calls, {each:.1} µs each, slowest {slowest:?}, {peak} bytes of memory at most"
-    );
+    println!("{calls} calls, {each:.1} µs each, slowest {slowest:?}, {peak} bytes of memory at most");
     Ok(())
 }
 

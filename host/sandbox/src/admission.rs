@@ -84,11 +84,7 @@ pub(crate) fn admit_as(
         })
     });
     let digest = digest(&bytes);
-    let linked = if linkable {
-        link(&bytes, &digest, engine, &mut report)
-    } else {
-        None
-    };
+    let linked = if linkable { link(&bytes, &digest, engine, &mut report) } else { None };
     let (Some(manifest), Some(config), Some(pre)) = (manifest, config, linked) else {
         return Err(report);
     };
@@ -103,18 +99,10 @@ pub(crate) fn admit_as(
     };
     if let Err(cause) = plugin.try_out() {
         let fix = "if a limit is named, raise it in `[limits]` or make the plugin smaller; else rebuild the plugin";
-        report.faults.push(Fault::new(
-            format!("no instance of it can be made: {cause}"),
-            "instantiation",
-            fix,
-        ));
+        report.faults.push(Fault::new(format!("no instance of it can be made: {cause}"), "instantiation", fix));
     }
     if report.faults.is_empty() {
-        Ok(Admitted {
-            plugin: Arc::new(plugin),
-            file: file.to_owned(),
-            bytes,
-        })
+        Ok(Admitted { plugin: Arc::new(plugin), file: file.to_owned(), bytes })
     } else {
         Err(report)
     }
@@ -125,11 +113,7 @@ fn read(bytes: &[u8], limits: &Limits) -> Result<Anatomy, Fault> {
     let max = limits.component_bytes_max;
     if bytes.len() > max {
         let what = format!("it has {} bytes, {max} are allowed", bytes.len());
-        return Err(Fault::new(
-            what,
-            "the file",
-            "raise `component-bytes-max` in `[limits]`",
-        ));
+        return Err(Fault::new(what, "the file", "raise `component-bytes-max` in `[limits]`"));
     }
     let (what, fix) = match file_kind(bytes) {
         FileKind::Component => {
@@ -138,26 +122,16 @@ fn read(bytes: &[u8], limits: &Limits) -> Result<Anatomy, Fault> {
                 Fault::new(format!("it is no valid component: {}", error.message()), place(error.offset()), fix)
             });
         }
-        FileKind::CoreModule => (
-            "it is a core module, not a component",
-            "build it with `sagahost build`, or `wasm-tools component new`",
-        ),
+        FileKind::CoreModule => {
+            ("it is a core module, not a component", "build it with `sagahost build`, or `wasm-tools component new`")
+        }
         FileKind::Precompiled => (
             "it is compiled code, which no host takes from others",
             "copy the component (.wasm) that it was compiled from",
         ),
-        FileKind::Text => (
-            "it is a text file, not a component",
-            "build the component from it and copy that",
-        ),
-        FileKind::Empty => (
-            "it is empty",
-            "copy it again, under another name first, and rename it then",
-        ),
-        FileKind::Unknown => (
-            "it is no WebAssembly component",
-            "copy the component that the build made",
-        ),
+        FileKind::Text => ("it is a text file, not a component", "build the component from it and copy that"),
+        FileKind::Empty => ("it is empty", "copy it again, under another name first, and rename it then"),
+        FileKind::Unknown => ("it is no WebAssembly component", "copy the component that the build made"),
     };
     Err(Fault::new(what, "the file", fix))
 }
@@ -168,12 +142,8 @@ fn place(offset: u64) -> String {
 
 /// The manifest, if it can be read; its faults go to the report.
 fn read_manifest(anatomy: &Anatomy, report: &mut Report) -> Option<Manifest> {
-    let section = manifest::section(anatomy)
-        .map_err(|fault| report.faults.push(fault))
-        .ok()?;
-    let manifest = Manifest::parse(section)
-        .map_err(|faults| report.faults.extend(faults))
-        .ok()?;
+    let section = manifest::section(anatomy).map_err(|fault| report.faults.push(fault)).ok()?;
+    let manifest = Manifest::parse(section).map_err(|faults| report.faults.extend(faults)).ok()?;
     report.plugin = Some(manifest.name.clone());
     report.faults.extend(manifest.faults());
     Some(manifest)
@@ -182,48 +152,23 @@ fn read_manifest(anatomy: &Anatomy, report: &mut Report) -> Option<Manifest> {
 /// Imports and exports by name; their types are checked when it is linked.
 fn world_faults(anatomy: &Anatomy) -> Vec<Fault> {
     let mut faults: Vec<Fault> = participant_fault(&anatomy.exports).into_iter().collect();
-    let wasi: BTreeSet<&str> = anatomy
-        .imports
-        .iter()
-        .map(String::as_str)
-        .filter(|n| n.starts_with("wasi:"))
-        .collect();
+    let wasi: BTreeSet<&str> = anatomy.imports.iter().map(String::as_str).filter(|n| n.starts_with("wasi:")).collect();
     if !wasi.is_empty() {
         let names = wasi.into_iter().collect::<Vec<_>>().join(", ");
         let fix = "build it without WASI: Rust for wasm32-unknown-unknown, other toolchains with their `--stub-wasi`";
-        faults.push(Fault::new(
-            format!("it imports WASI, which plugins are not given: {names}"),
-            "imports",
-            fix,
-        ));
+        faults.push(Fault::new(format!("it imports WASI, which plugins are not given: {names}"), "imports", fix));
     }
-    let others = anatomy
-        .imports
-        .iter()
-        .filter(|name| !name.starts_with("wasi:"));
+    let others = anatomy.imports.iter().filter(|name| !name.starts_with("wasi:"));
     faults.extend(others.filter_map(|name| import_fault(name)));
     faults
 }
 
 fn participant_fault(exports: &[String]) -> Option<Fault> {
-    let found = exports
-        .iter()
-        .filter_map(|name| contract_name(name))
-        .find(|(name, _)| *name == PARTICIPANT);
+    let found = exports.iter().filter_map(|name| contract_name(name)).find(|(name, _)| *name == PARTICIPANT);
     let Some((_, version)) = found else {
-        let theirs = if exports.is_empty() {
-            "nothing".to_owned()
-        } else {
-            exports.join(", ")
-        };
-        let what = format!(
-            "it is a component of another world: it exports {theirs}, not {PACKAGE}{PARTICIPANT}"
-        );
-        return Some(Fault::new(
-            what,
-            "exports",
-            "build it for world `plugin` of `sagahost:plugin`",
-        ));
+        let theirs = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        let what = format!("it is a component of another world: it exports {theirs}, not {PACKAGE}{PARTICIPANT}");
+        return Some(Fault::new(what, "exports", "build it for world `plugin` of `sagahost:plugin`"));
     };
     version_fault(version, &format!("{PACKAGE}{PARTICIPANT}"), "exports")
 }
@@ -231,27 +176,15 @@ fn participant_fault(exports: &[String]) -> Option<Fault> {
 fn import_fault(name: &str) -> Option<Fault> {
     let Some((interface, version)) = contract_name(name) else {
         let fix = "remove what needs it: a plugin can import only what world `plugin` names";
-        return Some(Fault::new(
-            format!("it imports {name}, which this host does not offer"),
-            "imports",
-            fix,
-        ));
+        return Some(Fault::new(format!("it imports {name}, which this host does not offer"), "imports", fix));
     };
     if interface == "http" {
         let fix = "build it for world `plugin`: calls to the outside are not served by this version of the host";
-        return Some(Fault::new(
-            "it imports http, which is not granted",
-            "imports",
-            fix,
-        ));
+        return Some(Fault::new("it imports http, which is not granted", "imports", fix));
     }
     if !OFFERED.contains(&interface) {
         let what = format!("it imports {name}, which contract {CONTRACT} does not have");
-        return Some(Fault::new(
-            what,
-            "imports",
-            hint(interface, OFFERED.iter().copied()),
-        ));
+        return Some(Fault::new(what, "imports", hint(interface, OFFERED.iter().copied())));
     }
     version_fault(version, &format!("{PACKAGE}{interface}"), "imports")
 }
@@ -260,16 +193,8 @@ fn version_fault(version: &str, name: &str, place: &str) -> Option<Fault> {
     if manifest::contract_served(version) {
         return None;
     }
-    let theirs = if version.is_empty() {
-        "without a version".to_owned()
-    } else {
-        format!("version {version}")
-    };
-    Some(Fault::new(
-        format!("it has {name} {theirs}, this host serves {CONTRACT}"),
-        place,
-        REBUILD,
-    ))
+    let theirs = if version.is_empty() { "without a version".to_owned() } else { format!("version {version}") };
+    Some(Fault::new(format!("it has {name} {theirs}, this host serves {CONTRACT}"), place, REBUILD))
 }
 
 /// `sagahost:plugin/NAME@VERSION` → (NAME, VERSION)
@@ -280,28 +205,14 @@ fn contract_name(name: &str) -> Option<(&str, &str)> {
 
 /// Does its smallest instance fit into the pool?
 fn size_faults(anatomy: &Anatomy, limits: &Limits) -> Vec<Fault> {
-    let memory = (
-        anatomy.memory_bytes,
-        limits.memory_bytes_max,
-        "bytes of memory",
-        "memory-bytes-max",
-    );
-    let table = (
-        anatomy.table_elements,
-        limits.table_elements_max,
-        "table elements",
-        "table-elements-max",
-    );
+    let memory = (anatomy.memory_bytes, limits.memory_bytes_max, "bytes of memory", "memory-bytes-max");
+    let table = (anatomy.table_elements, limits.table_elements_max, "table elements", "table-elements-max");
     [memory, table]
         .into_iter()
         .filter(|(needed, max, ..)| *needed > *max as u64)
         .map(|(needed, max, what, field)| {
             let fix = format!("raise `{field}` in `[limits]`, or make the plugin smaller");
-            Fault::new(
-                format!("it begins with {needed} {what}, {max} are allowed"),
-                "core modules",
-                fix,
-            )
+            Fault::new(format!("it begins with {needed} {what}, {max} are allowed"), "core modules", fix)
         })
         .collect()
 }
@@ -312,37 +223,21 @@ fn link(
     engine: &Arc<Engine>,
     report: &mut Report,
 ) -> Option<crate::bindings::WorldPre<crate::guest::Guest>> {
-    let component = engine
-        .compile(digest, bytes)
-        .map_err(|error| report.faults.push(compile_fault(&error.to_string())));
+    let component =
+        engine.compile(digest, bytes).map_err(|error| report.faults.push(compile_fault(&error.to_string())));
     let linked = engine.link(&component.ok()?).map_err(|error| {
         let what = format!("its functions have other types than contract {CONTRACT}: {error}");
-        report
-            .faults
-            .push(Fault::new(what, "imports and exports", REBUILD));
+        report.faults.push(Fault::new(what, "imports and exports", REBUILD));
     });
     linked.ok()
 }
 
 fn compile_fault(reason: &str) -> Fault {
-    let pool = [
-        "exceeds the configured maximum",
-        "exceeds the limit",
-        "exceeds the configured",
-    ];
+    let pool = ["exceeds the configured maximum", "exceeds the limit", "exceeds the configured"];
     if pool.iter().any(|words| reason.contains(words)) {
         let fix = "raise `core-instances-max`, `memories-max`, `tables-max` or `instance-bytes-max` in `[limits]`";
-        return Fault::new(
-            format!("it does not fit into the pool of instances: {reason}"),
-            "the component",
-            fix,
-        );
+        return Fault::new(format!("it does not fit into the pool of instances: {reason}"), "the component", fix);
     }
-    let fix =
-        "build it again; if that does not help, its toolchain uses what this host does not support";
-    Fault::new(
-        format!("it cannot be compiled: {reason}"),
-        "the component",
-        fix,
-    )
+    let fix = "build it again; if that does not help, its toolchain uses what this host does not support";
+    Fault::new(format!("it cannot be compiled: {reason}"), "the component", fix)
 }

@@ -74,8 +74,7 @@ impl Anatomy {
                 Payload::MemorySection(memories) => {
                     for memory in memories {
                         let pages = memory?.initial;
-                        found.memory_bytes =
-                            found.memory_bytes.max(pages.saturating_mul(64 * 1024));
+                        found.memory_bytes = found.memory_bytes.max(pages.saturating_mul(64 * 1024));
                     }
                 }
                 Payload::TableSection(tables) => {

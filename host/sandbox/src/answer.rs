@@ -7,8 +7,8 @@ use sagahost_saga::{
     event::Attributes,
     id::SagaId,
     outcome::{
-        Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection, Saved,
-        StateChange, Undo, UndoOutcome, Undone,
+        Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection, Saved, StateChange, Undo,
+        UndoOutcome, Undone,
     },
 };
 
@@ -20,16 +20,7 @@ use crate::{
 };
 
 /// Names that the envelope of an event owns.
-const ENVELOPE: &[&str] = &[
-    "id",
-    "source",
-    "type",
-    "specversion",
-    "time",
-    "datacontenttype",
-    "data",
-    "sagaid",
-];
+const ENVELOPE: &[&str] = &["id", "source", "type", "specversion", "time", "datacontenttype", "data", "sagaid"];
 
 type Checked<T> = Result<T, Crash>;
 
@@ -43,18 +34,13 @@ pub(crate) struct Measure<'a> {
 impl Measure<'_> {
     pub(crate) fn outcome(&self, answer: wit::Outcome) -> Outcome {
         let checked = match answer {
-            wit::Outcome::Completed(completion) => {
-                self.completion(completion).map(Outcome::Completed)
-            }
+            wit::Outcome::Completed(completion) => self.completion(completion).map(Outcome::Completed),
             wit::Outcome::Rejected(rejection) => self.rejection(rejection).map(Outcome::Rejected),
             wit::Outcome::Retry(delay) => self.delay(delay).map(Outcome::Retry),
             wit::Outcome::NotYet(problem) => self.problem(problem).map(Outcome::NotYet),
             wit::Outcome::Invalid(problem) => self.problem(problem).map(Outcome::Invalid),
         };
-        checked.unwrap_or_else(|crash| Outcome::Unknown {
-            crash,
-            uncertain: false,
-        })
+        checked.unwrap_or_else(|crash| Outcome::Unknown { crash, uncertain: false })
     }
 
     pub(crate) fn undo_outcome(&self, answer: wit::UndoOutcome) -> UndoOutcome {
@@ -94,42 +80,23 @@ impl Measure<'_> {
     }
 
     fn delay(&self, delay: wit::Delay) -> Checked<Delay> {
-        let after = delay
-            .after_ms
-            .map(|ms| Duration::from_millis(u64::from(ms)));
-        Ok(Delay {
-            problem: self.problem(delay.problem)?,
-            after,
-        })
+        let after = delay.after_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+        Ok(Delay { problem: self.problem(delay.problem)?, after })
     }
 
     fn problem(&self, problem: wit::Problem) -> Checked<Problem> {
-        let code = if problem.code.trim().is_empty() {
-            "unnamed"
-        } else {
-            problem.code.trim()
-        };
+        let code = if problem.code.trim().is_empty() { "unnamed" } else { problem.code.trim() };
         let max = self.limits.problem_bytes_max;
-        Ok(Problem::new(
-            cut(code, max.min(128)),
-            cut(&problem.detail, max),
-        ))
+        Ok(Problem::new(cut(code, max.min(128)), cut(&problem.detail, max)))
     }
 
     fn emissions(&self, emissions: Vec<wit::Emission>) -> Checked<Vec<Emission>> {
-        emissions
-            .into_iter()
-            .enumerate()
-            .map(|(index, emission)| self.emission(index, emission))
-            .collect()
+        emissions.into_iter().enumerate().map(|(index, emission)| self.emission(index, emission)).collect()
     }
 
     fn emission(&self, index: usize, emission: wit::Emission) -> Checked<Emission> {
         let what = format!("emitted event {index} ({})", cut(&emission.kind, 64));
-        let saga = emission
-            .saga_id
-            .map(SagaId::from)
-            .filter(|saga| *saga != self.call.event.saga);
+        let saga = emission.saga_id.map(SagaId::from).filter(|saga| *saga != self.call.event.saga);
         self.kind(&emission.kind, saga.as_ref(), &what)?;
         if let Some(saga) = &saga {
             self.text(saga.as_str(), &format!("saga id of {what}"))?;
@@ -137,12 +104,7 @@ impl Measure<'_> {
         if let Some(content_type) = &emission.content_type {
             self.text(content_type, &format!("content type of {what}"))?;
         }
-        self.size(
-            &what,
-            emission.data.len(),
-            self.limits.payload_bytes_max,
-            "payload-bytes-max",
-        )?;
+        self.size(&what, emission.data.len(), self.limits.payload_bytes_max, "payload-bytes-max")?;
         if is_json(emission.content_type.as_deref()) {
             serde_json::from_slice::<serde::de::IgnoredAny>(&emission.data)
                 .map_err(|error| bad(format!("{what} claims to be JSON and is not: {error}")))?;
@@ -152,9 +114,7 @@ impl Measure<'_> {
             data: emission.data.into(),
             content_type: emission.content_type,
             saga,
-            after: emission
-                .after_seconds
-                .map(|seconds| Duration::from_secs(u64::from(seconds))),
+            after: emission.after_seconds.map(|seconds| Duration::from_secs(u64::from(seconds))),
             attributes: self.attributes(emission.attributes, &format!("attributes of {what}"))?,
         })
     }
@@ -170,9 +130,7 @@ impl Measure<'_> {
         if list.iter().any(|known| known == kind) {
             return Ok(());
         }
-        Err(bad(format!(
-            "{what}: its manifest does not name {kind} in `{field}`"
-        )))
+        Err(bad(format!("{what}: its manifest does not name {kind} in `{field}`")))
     }
 
     fn state(&self, change: wit::StateChange) -> Checked<StateChange> {
@@ -180,12 +138,7 @@ impl Measure<'_> {
             wit::StateChange::Keep => StateChange::Keep,
             wit::StateChange::Delete => StateChange::Delete,
             wit::StateChange::Put(data) => {
-                self.size(
-                    "the state",
-                    data.len(),
-                    self.limits.state_bytes_max,
-                    "state-bytes-max",
-                )?;
+                self.size("the state", data.len(), self.limits.state_bytes_max, "state-bytes-max")?;
                 StateChange::Put(self.saved(data))
             }
         })
@@ -196,20 +149,10 @@ impl Measure<'_> {
             wit::Undo::NothingToUndo => return Ok(Undo::NothingToUndo),
             wit::Undo::Data(data) => data,
         };
-        self.size(
-            "the undo data",
-            data.len(),
-            self.limits.undo_bytes_max,
-            "undo-bytes-max",
-        )?;
+        self.size("the undo data", data.len(), self.limits.undo_bytes_max, "undo-bytes-max")?;
         let subscription = self.manifest.subscription(self.call.event.kind.as_str());
         if let Some(max) = subscription.and_then(|subscription| subscription.undo_bytes_max) {
-            self.size(
-                "the undo data",
-                data.len(),
-                max,
-                "undo-bytes-max of its subscription",
-            )?;
+            self.size("the undo data", data.len(), max, "undo-bytes-max of its subscription")?;
         }
         Ok(Undo::Data(self.saved(data)))
     }
@@ -220,52 +163,29 @@ impl Measure<'_> {
             wit::Progress::Finished(result) => result,
         };
         if !self.manifest.finishes {
-            return Err(bad(
-                "it finished the saga, but its manifest does not say `finishes`".to_owned(),
-            ));
+            return Err(bad("it finished the saga, but its manifest does not say `finishes`".to_owned()));
         }
-        self.size(
-            "the saga's result",
-            result.len(),
-            self.limits.payload_bytes_max,
-            "payload-bytes-max",
-        )?;
+        self.size("the saga's result", result.len(), self.limits.payload_bytes_max, "payload-bytes-max")?;
         Ok(Progress::Finished(result.into()))
     }
 
     fn saved(&self, data: Vec<u8>) -> Saved {
-        Saved {
-            data: Arc::from(data),
-            format: self.manifest.data_format,
-        }
+        Saved { data: Arc::from(data), format: self.manifest.data_format }
     }
 
     fn attributes(&self, attributes: Attributes, what: &str) -> Checked<Attributes> {
         if attributes.len() > self.limits.attributes_max {
             let max = self.limits.attributes_max;
-            return Err(over(format!(
-                "{what}: {} of them, {max} are allowed (attributes-max)",
-                attributes.len()
-            )));
+            return Err(over(format!("{what}: {} of them, {max} are allowed (attributes-max)", attributes.len())));
         }
-        let bytes = attributes
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        self.size(
-            what,
-            bytes,
-            self.limits.attributes_bytes_max,
-            "attributes-bytes-max",
-        )?;
+        let bytes = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.size(what, bytes, self.limits.attributes_bytes_max, "attributes-bytes-max")?;
         let mut seen = BTreeSet::new();
         for (name, value) in &attributes {
             let shown = cut(name, 64);
             attribute_name(name).map_err(|reason| bad(format!("{what}: `{shown}` {reason}")))?;
             if value.contains(char::is_control) {
-                return Err(bad(format!(
-                    "{what}: the value of `{shown}` has control characters"
-                )));
+                return Err(bad(format!("{what}: the value of `{shown}` has control characters")));
             }
             if !seen.insert(name.as_str()) {
                 return Err(bad(format!("{what}: `{shown}` stands there twice")));
@@ -284,26 +204,18 @@ impl Measure<'_> {
 
     fn size(&self, what: &str, bytes: usize, max: usize, limit: &str) -> Checked<()> {
         if bytes > max {
-            return Err(over(format!(
-                "{what}: {bytes} bytes, {max} are allowed ({limit})"
-            )));
+            return Err(over(format!("{what}: {bytes} bytes, {max} are allowed ({limit})")));
         }
         Ok(())
     }
 }
 
 fn bad(detail: String) -> Crash {
-    Crash {
-        code: "bad-outcome".to_owned(),
-        detail,
-    }
+    Crash { code: "bad-outcome".to_owned(), detail }
 }
 
 fn over(detail: String) -> Crash {
-    Crash {
-        code: "payload-limit".to_owned(),
-        detail,
-    }
+    Crash { code: "payload-limit".to_owned(), detail }
 }
 
 /// No content type means `application/json`.
@@ -311,18 +223,12 @@ fn is_json(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else {
         return true;
     };
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
 }
 
 fn attribute_name(name: &str) -> Result<(), &'static str> {
-    let letters =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 128 || !name.chars().all(letters) {
         return Err("is no attribute name: use lower-case letters, digits and `-_.`, 128 at most");
     }
@@ -330,9 +236,7 @@ fn attribute_name(name: &str) -> Result<(), &'static str> {
         return Err("is reserved: names that begin with `sagahost-` belong to the host");
     }
     if name.starts_with("ce_") || name.starts_with("ce-") {
-        return Err(
-            "is reserved: the host writes the CloudEvents headers itself (name it without the prefix)",
-        );
+        return Err("is reserved: the host writes the CloudEvents headers itself (name it without the prefix)");
     }
     if ENVELOPE.contains(&name) {
         return Err("is reserved: it belongs to the envelope, which the host writes");

@@ -30,18 +30,8 @@ pub(crate) struct Passed<'a> {
 
 impl<'a> Passed<'a> {
     pub(crate) fn new(call: &'a Call, budget_ms: u32) -> Self {
-        let attributes = call
-            .event
-            .attributes
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        Self {
-            attributes,
-            seed: id::seed(&call.idempotency_key),
-            budget_ms,
-            call,
-        }
+        let attributes = call.event.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Self { attributes, seed: id::seed(&call.idempotency_key), budget_ms, call }
     }
 
     pub(crate) fn event(&self) -> wit::Event<'_> {
@@ -91,8 +81,5 @@ impl<'a> Passed<'a> {
 }
 
 fn saved(saved: &Saved) -> wit::Saved<'_> {
-    wit::Saved {
-        data: &saved.data,
-        format: saved.format,
-    }
+    wit::Saved { data: &saved.data, format: saved.format }
 }

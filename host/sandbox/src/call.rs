@@ -61,11 +61,7 @@ pub struct Ran {
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {} ({})",
-            self.manifest.name, self.manifest.version, self.digest
-        )
+        write!(f, "{} {} ({})", self.manifest.name, self.manifest.version, self.digest)
     }
 }
 
@@ -110,73 +106,40 @@ impl Plugin {
                 Direction::Forward => End::Outcome(Outcome::Unreadable { formats }),
                 Direction::Undo => End::Undo(UndoOutcome::Unreadable { formats }),
             };
-            return Ran {
-                end: Ok(end),
-                host,
-                took: Duration::ZERO,
-                memory_bytes_peak: 0,
-            };
+            return Ran { end: Ok(end), host, took: Duration::ZERO, memory_bytes_peak: 0 };
         }
         let _slot = self.engine.slot();
         let began = Instant::now();
-        let mut store = self.engine.store(Guest::new(
-            host,
-            self.config.clone(),
-            self.engine.limits_shared(),
-        ));
+        let mut store = self.engine.store(Guest::new(host, self.config.clone(), self.engine.limits_shared()));
         let end = match call.direction {
             Direction::Forward => self.handle_event(&mut store, call),
             Direction::Undo => self.compensate(&mut store, call),
         };
         let guest = store.into_data();
-        let end = end.map_err(|source| HostError {
-            plugin: self.manifest.name.clone(),
-            source,
-        });
-        Ran {
-            end,
-            host: guest.host,
-            took: began.elapsed(),
-            memory_bytes_peak: guest.memory_bytes_peak,
-        }
+        let end = end.map_err(|source| HostError { plugin: self.manifest.name.clone(), source });
+        Ran { end, host: guest.host, took: began.elapsed(), memory_bytes_peak: guest.memory_bytes_peak }
     }
 
     /// Makes an instance and throws it away: do the exports have the right types, does it fit into the limits?
     pub(crate) fn try_out(&self) -> Result<(), String> {
         let _slot = self.engine.slot();
-        let guest = Guest::new(
-            Box::new(Nothing),
-            self.config.clone(),
-            self.engine.limits_shared(),
-        );
+        let guest = Guest::new(Box::new(Nothing), self.config.clone(), self.engine.limits_shared());
         let mut store = self.engine.store(guest);
         match self.pre.instantiate(&mut store) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self
-                .crash(error, &store)
-                .map_or_else(|e| e.to_string(), |crash| crash.detail)),
+            Err(error) => Err(self.crash(error, &store).map_or_else(|e| e.to_string(), |crash| crash.detail)),
         }
     }
 
     fn handle_event(&self, store: &mut Store<Guest>, call: &Call) -> Result<End, BoxError> {
         let passed = Passed::new(call, self.engine.limits().budget_ms);
         let answer = self.pre.instantiate(&mut *store).and_then(|world| {
-            world.sagahost_plugin_participant().call_handle_event(
-                &mut *store,
-                passed.event(),
-                passed.context(),
-            )
+            world.sagahost_plugin_participant().call_handle_event(&mut *store, passed.event(), passed.context())
         });
         let outcome = match answer {
             Ok(Ok(outcome)) => self.measure(call).outcome(outcome),
-            Ok(Err(text)) => Outcome::Unknown {
-                crash: self.uncaught(&text),
-                uncertain: false,
-            },
-            Err(error) => Outcome::Unknown {
-                crash: self.crash(error, store)?,
-                uncertain: false,
-            },
+            Ok(Err(text)) => Outcome::Unknown { crash: self.uncaught(&text), uncertain: false },
+            Err(error) => Outcome::Unknown { crash: self.crash(error, store)?, uncertain: false },
         };
         Ok(End::Outcome(outcome))
     }
@@ -187,53 +150,29 @@ impl Plugin {
         };
         let passed = Passed::new(call, self.engine.limits().budget_ms);
         let answer = self.pre.instantiate(&mut *store).and_then(|world| {
-            world.sagahost_plugin_participant().call_compensate(
-                &mut *store,
-                passed.step(undo),
-                passed.context(),
-            )
+            world.sagahost_plugin_participant().call_compensate(&mut *store, passed.step(undo), passed.context())
         });
         let outcome = match answer {
             Ok(Ok(outcome)) => self.measure(call).undo_outcome(outcome),
-            Ok(Err(text)) => UndoOutcome::Unknown {
-                crash: self.uncaught(&text),
-            },
-            Err(error) => UndoOutcome::Unknown {
-                crash: self.crash(error, store)?,
-            },
+            Ok(Err(text)) => UndoOutcome::Unknown { crash: self.uncaught(&text) },
+            Err(error) => UndoOutcome::Unknown { crash: self.crash(error, store)? },
         };
         Ok(End::Undo(outcome))
     }
 
     fn measure<'a>(&'a self, call: &'a Call) -> Measure<'a> {
-        Measure {
-            manifest: &self.manifest,
-            limits: self.engine.limits(),
-            call,
-        }
+        Measure { manifest: &self.manifest, limits: self.engine.limits(), call }
     }
 
     fn uncaught(&self, text: &str) -> Crash {
-        let text = if text.is_empty() {
-            "an uncaught error without a text"
-        } else {
-            text
-        };
+        let text = if text.is_empty() { "an uncaught error without a text" } else { text };
         let detail = cut(text, self.engine.limits().problem_bytes_max).to_owned();
-        Crash {
-            code: "guest-error".to_owned(),
-            detail,
-        }
+        Crash { code: "guest-error".to_owned(), detail }
     }
 
     fn crash(&self, error: wasmtime::Error, store: &Store<Guest>) -> Result<Crash, BoxError> {
         let limits = self.engine.limits();
-        crash::explain(
-            error,
-            store.data(),
-            limits.budget_ms,
-            limits.problem_bytes_max,
-        )
+        crash::explain(error, store.data(), limits.budget_ms, limits.problem_bytes_max)
     }
 }
 
@@ -242,9 +181,7 @@ struct Nothing;
 
 impl Nothing {
     fn refused<T>() -> Result<T, HostFault> {
-        Err(HostFault::Guest(
-            "it calls the host before it is called itself".to_owned(),
-        ))
+        Err(HostFault::Guest("it calls the host before it is called itself".to_owned()))
     }
 }
 

@@ -31,12 +31,7 @@ const MACHINERY: &[&str] = &[
 ];
 
 /// How a call that did not return ended; `Err`: the host could not do its job.
-pub(crate) fn explain(
-    error: Error,
-    guest: &Guest,
-    budget_ms: u32,
-    detail_max: usize,
-) -> Result<Crash, BoxError> {
+pub(crate) fn explain(error: Error, guest: &Guest, budget_ms: u32, detail_max: usize) -> Result<Crash, BoxError> {
     let backtrace = error.downcast_ref::<WasmBacktrace>();
     let recursing = backtrace.is_some_and(recursing);
     let place = backtrace.map(functions).unwrap_or_default();
@@ -48,10 +43,7 @@ pub(crate) fn explain(
     if !place.is_empty() {
         let _ = write!(detail, " (in {place})");
     }
-    Ok(Crash {
-        code: code.to_owned(),
-        detail: cut(&detail, detail_max).to_owned(),
-    })
+    Ok(Crash { code: code.to_owned(), detail: cut(&detail, detail_max).to_owned() })
 }
 
 fn stop_code(stop: &Stop) -> &'static str {
@@ -64,12 +56,7 @@ fn stop_code(stop: &Stop) -> &'static str {
     }
 }
 
-fn trap(
-    error: &Error,
-    guest: &Guest,
-    budget_ms: u32,
-    recursing: bool,
-) -> Result<(&'static str, String), BoxError> {
+fn trap(error: &Error, guest: &Guest, budget_ms: u32, recursing: bool) -> Result<(&'static str, String), BoxError> {
     if let Some(panic) = &guest.panic {
         return Ok(("trap", format!("it panicked: {panic}")));
     }
@@ -97,33 +84,19 @@ fn trap(
 fn untyped(error: &Error) -> Result<(&'static str, String), BoxError> {
     let text = format!("{:#}", error.root_cause());
     if text.contains("fuel allocated for hostcalls") {
-        return Ok((
-            "payload-limit",
-            "it passed more data in one call than is allowed (outcome-bytes-max)".to_owned(),
-        ));
+        return Ok(("payload-limit", "it passed more data in one call than is allowed (outcome-bytes-max)".to_owned()));
     }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() || error.is::<std::io::Error>() {
         return Err(format!("failed to run an instance: {error:#}").into());
     }
-    Ok((
-        "trap",
-        format!("it broke the rules of the component model: {text}"),
-    ))
+    Ok(("trap", format!("it broke the rules of the component model: {text}")))
 }
 
 /// Is one function most of a backtrace that is as long as a backtrace gets?
 fn recursing(backtrace: &WasmBacktrace) -> bool {
     let frames = backtrace.frames();
-    let same = |function| {
-        frames
-            .iter()
-            .filter(|frame| frame.func_index() == function)
-            .count()
-    };
-    frames.len() >= FRAMES_MAX
-        && frames
-            .iter()
-            .any(|frame| same(frame.func_index()) >= FRAMES_MAX / 4)
+    let same = |function| frames.iter().filter(|frame| frame.func_index() == function).count();
+    frames.len() >= FRAMES_MAX && frames.iter().any(|frame| same(frame.func_index()) >= FRAMES_MAX / 4)
 }
 
 /// Names of the functions that it was in, innermost first, demangled.
@@ -135,9 +108,7 @@ fn functions(backtrace: &WasmBacktrace) -> String {
             continue;
         };
         let name = without_hashes(name.trim());
-        let boring = MACHINERY
-            .iter()
-            .any(|prefix| name.trim_start_matches('<').starts_with(prefix));
+        let boring = MACHINERY.iter().any(|prefix| name.trim_start_matches('<').starts_with(prefix));
         if !boring && told.last() != Some(&name) {
             told.push(name);
         }

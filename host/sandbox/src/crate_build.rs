@@ -95,11 +95,7 @@ pub enum BuildError {
     #[error("{0}")]
     Toolchain(String),
     #[error("two crates make a plugin named {name}: {} and {}", first.display(), second.display())]
-    SameName {
-        name: String,
-        first: PathBuf,
-        second: PathBuf,
-    },
+    SameName { name: String, first: PathBuf, second: PathBuf },
 }
 
 /// Builds the crates in turn; `progress` gets lines for people.
@@ -110,11 +106,7 @@ pub fn build(request: &Request, progress: &mut dyn FnMut(&str)) -> Result<Vec<Bu
     for dir in &request.crates {
         let one = build_one(request, dir, &toolchain, progress)?;
         if let Some((first, _)) = built.iter().find(|(_, other)| other.name == one.name) {
-            return Err(BuildError::SameName {
-                name: one.name,
-                first: first.clone(),
-                second: dir.clone(),
-            });
+            return Err(BuildError::SameName { name: one.name, first: first.clone(), second: dir.clone() });
         }
         built.push((dir.clone(), one));
     }
@@ -128,60 +120,27 @@ fn build_one(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Built, BuildError> {
     let manifest_path = dir.join("Cargo.toml");
-    let manifest_path = manifest_path
-        .canonicalize()
-        .map_err(|_| BuildError::NoCrate(dir.to_owned()))?;
+    let manifest_path = manifest_path.canonicalize().map_err(|_| BuildError::NoCrate(dir.to_owned()))?;
     let place = Workspace::of(dir, &manifest_path, toolchain)?;
-    let target_dir = request
-        .target_dir
-        .clone()
-        .unwrap_or_else(|| place.root.join("target/plugins"));
+    let target_dir = request.target_dir.clone().unwrap_or_else(|| place.root.join("target/plugins"));
     create_dir(&target_dir)?;
     // Held until the artifact is read: two builds of one crate would write one file.
     let _lock = lock(&target_dir, progress)?;
     progress(&format!("building {} ({})", place.package, toolchain.way));
-    let module = cargo_build(
-        dir,
-        &manifest_path,
-        &target_dir,
-        &place,
-        toolchain,
-        progress,
-    )?;
+    let module = cargo_build(dir, &manifest_path, &target_dir, &place, toolchain, progress)?;
     let module = read(&module)?;
-    let component = pack::encode(&module).map_err(|source| BuildError::Pack {
-        dir: dir.to_owned(),
-        source,
-    })?;
+    let component = pack::encode(&module).map_err(|source| BuildError::Pack { dir: dir.to_owned(), source })?;
     let manifest = pack::manifest_of(&component);
-    let name = manifest
-        .as_ref()
-        .map_or_else(|| place.package.clone(), |manifest| manifest.name.clone());
+    let name = manifest.as_ref().map_or_else(|| place.package.clone(), |manifest| manifest.name.clone());
     let file = request.out.join(format!("{name}.wasm"));
     let changed = fs::read(&file).ok().as_ref() != Some(&component);
     if changed {
-        write_atomically(&file, &[&component]).map_err(|source| BuildError::Io {
-            doing: format!("write {}", file.display()),
-            source,
-        })?;
+        write_atomically(&file, &[&component])
+            .map_err(|source| BuildError::Io { doing: format!("write {}", file.display()), source })?;
     }
-    let note = if manifest.is_none() {
-        ", which has no manifest"
-    } else {
-        ""
-    };
-    progress(&format!(
-        "built {} ({} kB{note})",
-        file.display(),
-        component.len().div_ceil(1000)
-    ));
-    Ok(Built {
-        name,
-        file,
-        bytes: component.len(),
-        manifest,
-        changed,
-    })
+    let note = if manifest.is_none() { ", which has no manifest" } else { "" };
+    progress(&format!("built {} ({} kB{note})", file.display(), component.len().div_ceil(1000)));
+    Ok(Built { name, file, bytes: component.len(), manifest, changed })
 }
 
 /// Where a crate belongs, as cargo sees it.
@@ -193,29 +152,17 @@ struct Workspace {
 
 impl Workspace {
     fn of(dir: &Path, manifest_path: &Path, toolchain: &Toolchain) -> Result<Self, BuildError> {
-        let fail = |reason: String| BuildError::Metadata {
-            dir: dir.to_owned(),
-            reason,
-        };
+        let fail = |reason: String| BuildError::Metadata { dir: dir.to_owned(), reason };
         let output = cargo(toolchain)
-            .args([
-                "metadata",
-                "--no-deps",
-                "--format-version",
-                "1",
-                "--manifest-path",
-            ])
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
             .arg(manifest_path)
             .stdin(Stdio::null())
             .output()
             .map_err(|error| fail(format!("cargo does not start: {error}")))?;
         if !output.status.success() {
-            return Err(fail(
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ));
+            return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
-        let metadata: Value =
-            serde_json::from_slice(&output.stdout).map_err(|error| fail(error.to_string()))?;
+        let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|error| fail(error.to_string()))?;
         let root = PathBuf::from(metadata["workspace_root"].as_str().unwrap_or_default());
         let package = metadata["packages"]
             .as_array()
@@ -223,16 +170,10 @@ impl Workspace {
             .flatten()
             .find(|package| package["manifest_path"].as_str().map(Path::new) == Some(manifest_path))
             .and_then(|package| package["name"].as_str())
-            .ok_or_else(|| {
-                fail("it is a workspace without a package of its own: name the crate".to_owned())
-            })?;
+            .ok_or_else(|| fail("it is a workspace without a package of its own: name the crate".to_owned()))?;
         let has_profile = fs::read_to_string(root.join("Cargo.toml"))
             .is_ok_and(|text| text.lines().any(|line| line.trim() == "[profile.plugin]"));
-        Ok(Self {
-            package: package.to_owned(),
-            has_profile,
-            root,
-        })
+        Ok(Self { package: package.to_owned(), has_profile, root })
     }
 }
 
@@ -245,27 +186,15 @@ fn cargo_build(
     toolchain: &Toolchain,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PathBuf, BuildError> {
-    let start = |source| BuildError::Io {
-        doing: "start cargo".to_owned(),
-        source,
-    };
+    let start = |source| BuildError::Io { doing: "start cargo".to_owned(), source };
     let mut command = cargo(toolchain);
     command.args(["build", "--lib", "--target", TARGET, "--profile", "plugin"]);
-    command
-        .arg("--message-format=json-render-diagnostics")
-        .arg("--manifest-path")
-        .arg(manifest_path);
-    command
-        .arg("--target-dir")
-        .arg(target_dir)
-        .args(&toolchain.arguments);
+    command.arg("--message-format=json-render-diagnostics").arg("--manifest-path").arg(manifest_path);
+    command.arg("--target-dir").arg(target_dir).args(&toolchain.arguments);
     if !place.has_profile {
         command.args(PROFILE.iter().flat_map(|setting| ["--config", setting]));
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(start)?;
     let mut stdout = child.stdout.take().expect("stdout was asked for");
     let messages = thread::spawn(move || {
@@ -275,25 +204,16 @@ fn cargo_build(
     let mut said = Vec::new();
     let stderr = child.stderr.take().expect("stderr was asked for");
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if ["Compiling", "Downloading", "Blocking", "Updating"]
-            .iter()
-            .any(|word| line.trim_start().starts_with(word))
-        {
+        if ["Compiling", "Downloading", "Blocking", "Updating"].iter().any(|word| line.trim_start().starts_with(word)) {
             progress(line.trim());
         }
         said.push(line);
     }
     let status = child.wait().map_err(start)?;
-    let messages = messages
-        .join()
-        .map_err(|_| start(io::Error::other("its output cannot be read")))?
-        .map_err(start)?;
+    let messages = messages.join().map_err(|_| start(io::Error::other("its output cannot be read")))?.map_err(start)?;
     if !status.success() {
         let output = said[said.len().saturating_sub(ERROR_LINES)..].join("\n");
-        return Err(BuildError::Cargo {
-            dir: dir.to_owned(),
-            output,
-        });
+        return Err(BuildError::Cargo { dir: dir.to_owned(), output });
     }
     artifact(&messages, manifest_path).ok_or_else(|| BuildError::NoLibrary(dir.to_owned()))
 }
@@ -307,39 +227,22 @@ fn artifact(messages: &[u8], manifest_path: &Path) -> Option<PathBuf> {
         .filter(|message| message["manifest_path"].as_str().map(Path::new) == Some(manifest_path))
         .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
         .filter_map(|name| name.as_str().map(PathBuf::from))
-        .find(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "wasm")
-        })
+        .find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
 }
 
 fn cargo(toolchain: &Toolchain) -> Command {
-    let mut command =
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     for name in CLEARED {
         command.env_remove(name);
     }
-    command.env("CARGO_TERM_COLOR", "never").envs(
-        toolchain
-            .environment
-            .iter()
-            .map(|(name, value)| (name, value)),
-    );
+    command.env("CARGO_TERM_COLOR", "never").envs(toolchain.environment.iter().map(|(name, value)| (name, value)));
     command
 }
 
 fn lock(target_dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<fs::File, BuildError> {
     let path = target_dir.join(".sagahost-build.lock");
-    let fail = |source| BuildError::Io {
-        doing: format!("lock {}", path.display()),
-        source,
-    };
-    let file = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(fail)?;
+    let fail = |source| BuildError::Io { doing: format!("lock {}", path.display()), source };
+    let file = fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
     if file.try_lock().is_err() {
         progress("waiting for another build of plugins");
         file.lock().map_err(fail)?;
@@ -348,15 +251,9 @@ fn lock(target_dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<fs::File, B
 }
 
 fn create_dir(dir: &Path) -> Result<(), BuildError> {
-    fs::create_dir_all(dir).map_err(|source| BuildError::Io {
-        doing: format!("create {}", dir.display()),
-        source,
-    })
+    fs::create_dir_all(dir).map_err(|source| BuildError::Io { doing: format!("create {}", dir.display()), source })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|source| BuildError::Io {
-        doing: format!("read {}", path.display()),
-        source,
-    })
+    fs::read(path).map_err(|source| BuildError::Io { doing: format!("read {}", path.display()), source })
 }

@@ -18,11 +18,7 @@ const EXTENSION: &str = "wasm";
 #[derive(Debug, Error)]
 pub enum DigestError {
     #[error("failed to {doing} {}: {source}", path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("failed to use {}: its bytes are damaged (copy the plugin file of that version there again)", .0.display())]
     Damaged(PathBuf),
 }
@@ -46,9 +42,7 @@ impl DigestStore {
     /// Makes the directory if it is absent.
     pub fn open(dir: &Path) -> Result<Self, DigestError> {
         fs::create_dir_all(dir).map_err(|source| fail("create", dir, source))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        Ok(Self { dir: dir.to_owned() })
     }
 
     pub fn path(&self, digest: &str) -> PathBuf {
@@ -61,12 +55,8 @@ impl DigestStore {
         let path = self.path(&digest);
         let intact = fs::read(&path).is_ok_and(|there| there == bytes);
         if intact {
-            let file = fs::File::options()
-                .append(true)
-                .open(&path)
-                .map_err(|source| fail("open", &path, source))?;
-            file.set_modified(SystemTime::now())
-                .map_err(|source| fail("touch", &path, source))?;
+            let file = fs::File::options().append(true).open(&path).map_err(|source| fail("open", &path, source))?;
+            file.set_modified(SystemTime::now()).map_err(|source| fail("touch", &path, source))?;
         } else {
             write_atomically(&path, &[bytes]).map_err(|source| fail("write", &path, source))?;
         }
@@ -86,27 +76,16 @@ impl DigestStore {
 
     /// All versions whose manifest can be read, newest first.
     pub fn list(&self) -> Result<Vec<Stored>, DigestError> {
-        let mut stored: Vec<Stored> = self
-            .files()?
-            .into_iter()
-            .filter_map(|(digest, path)| stored(digest, &path))
-            .collect();
-        stored.sort_by(|a, b| {
-            b.admitted
-                .cmp(&a.admitted)
-                .then_with(|| a.digest.cmp(&b.digest))
-        });
+        let mut stored: Vec<Stored> =
+            self.files()?.into_iter().filter_map(|(digest, path)| stored(digest, &path)).collect();
+        stored.sort_by(|a, b| b.admitted.cmp(&a.admitted).then_with(|| a.digest.cmp(&b.digest)));
         Ok(stored)
     }
 
     /// Removes all others; returns how many.
     pub fn retain(&self, referenced: &BTreeSet<Arc<str>>) -> Result<usize, DigestError> {
         let mut removed = 0;
-        for (_, path) in self
-            .files()?
-            .into_iter()
-            .filter(|(digest, _)| !referenced.contains(digest))
-        {
+        for (_, path) in self.files()?.into_iter().filter(|(digest, _)| !referenced.contains(digest)) {
             fs::remove_file(&path).map_err(|source| fail("remove", &path, source))?;
             removed += 1;
         }
@@ -117,10 +96,7 @@ impl DigestStore {
         let entries = fs::read_dir(&self.dir).map_err(|source| fail("read", &self.dir, source))?;
         let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
         Ok(paths
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == EXTENSION)
-            })
+            .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
             .filter_map(|path| Some((Arc::from(path.file_stem()?.to_str()?), path.clone())))
             .collect())
     }
@@ -128,20 +104,10 @@ impl DigestStore {
 
 fn stored(digest: Arc<str>, path: &Path) -> Option<Stored> {
     let manifest = pack::manifest_of(&fs::read(path).ok()?)?;
-    let admitted = fs::metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    Some(Stored {
-        digest,
-        manifest,
-        admitted,
-    })
+    let admitted = fs::metadata(path).and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    Some(Stored { digest, manifest, admitted })
 }
 
 fn fail(doing: &'static str, path: &Path, source: io::Error) -> DigestError {
-    DigestError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
+    DigestError::Io { doing, path: path.to_owned(), source }
 }

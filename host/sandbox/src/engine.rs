@@ -60,27 +60,20 @@ pub struct Engine {
 impl Engine {
     /// `cache_dir`: where compiled code is kept between starts; none: nowhere.
     pub fn new(limits: Limits, cache_dir: Option<&Path>) -> Result<Arc<Self>, EngineError> {
-        let faults: Vec<String> = limits
-            .faults()
-            .into_iter()
-            .map(|(field, reason)| format!("{field} {reason}"))
-            .collect();
+        let faults: Vec<String> =
+            limits.faults().into_iter().map(|(field, reason)| format!("{field} {reason}")).collect();
         if !faults.is_empty() {
             return Err(EngineError::Limits(faults.join("; ")));
         }
         if let Some(dir) = cache_dir {
-            private_dir(dir).map_err(|source| EngineError::Cache {
-                dir: dir.to_owned(),
-                source,
-            })?;
+            private_dir(dir).map_err(|source| EngineError::Cache { dir: dir.to_owned(), source })?;
         }
-        let wasmtime = wasmtime::Engine::new(&config(&limits))
-            .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
+        let wasmtime =
+            wasmtime::Engine::new(&config(&limits)).map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         let mut linker = Linker::new(&wasmtime);
         World::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
-        tick(&wasmtime)
-            .map_err(|error| EngineError::Wasmtime(format!("failed to start a thread: {error}")))?;
+        tick(&wasmtime).map_err(|error| EngineError::Wasmtime(format!("failed to start a thread: {error}")))?;
         let mut hasher = DefaultHasher::new();
         wasmtime.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Arc::new(Self {
@@ -121,10 +114,7 @@ impl Engine {
 
     /// Compiles a component, or takes it from the cache.
     pub(crate) fn compile(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
-        let path = self
-            .cache_dir
-            .as_ref()
-            .map(|dir| dir.join(format!("{digest}-{}.cwasm", self.compatibility)));
+        let path = self.cache_dir.as_ref().map(|dir| dir.join(format!("{digest}-{}.cwasm", self.compatibility)));
         if let Some(code) = path.as_deref().and_then(cached) {
             match self.load(&code) {
                 Ok(component) => return Ok(component),
@@ -133,10 +123,7 @@ impl Engine {
                 }
             }
         }
-        let code = self
-            .wasmtime
-            .precompile_component(bytes)
-            .map_err(CompileError::from)?;
+        let code = self.wasmtime.precompile_component(bytes).map_err(CompileError::from)?;
         if let Some(path) = &path
             && let Err(error) = keep(path, &code)
         {
@@ -145,10 +132,7 @@ impl Engine {
         self.load(&code)
     }
 
-    #[expect(
-        unsafe_code,
-        reason = "the code comes from this engine, or from a cache file with an intact checksum"
-    )]
+    #[expect(unsafe_code, reason = "the code comes from this engine, or from a cache file with an intact checksum")]
     fn load(&self, code: &[u8]) -> Result<Component, CompileError> {
         // SAFETY: see the reason above; the cache directory is readable and writable by this host's user alone.
         unsafe { Component::deserialize(&self.wasmtime, code) }.map_err(CompileError::from)
@@ -156,10 +140,7 @@ impl Engine {
 
     /// Imports and exports of the component against the world.
     pub(crate) fn link(&self, component: &Component) -> Result<WorldPre<Guest>, CompileError> {
-        let linked = self
-            .linker
-            .instantiate_pre(component)
-            .map_err(CompileError::from)?;
+        let linked = self.linker.instantiate_pre(component).map_err(CompileError::from)?;
         WorldPre::new(linked).map_err(CompileError::from)
     }
 }
@@ -229,15 +210,13 @@ fn ticks(budget: Duration) -> u64 {
 /// Moves the epoch on as long as the engine lives.
 fn tick(engine: &wasmtime::Engine) -> io::Result<()> {
     let engine = engine.weak();
-    thread::Builder::new()
-        .name("deadlines".to_owned())
-        .spawn(move || {
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                thread::sleep(TICK);
-            }
-        })?;
+    thread::Builder::new().name("deadlines".to_owned()).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    })?;
     Ok(())
 }
 

@@ -43,12 +43,7 @@ pub trait HostCalls: Send + Any {
     fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault>;
     fn store_delete(&mut self, key: &str) -> Result<(), HostFault>;
     /// In byte order of the keys, those above `after` only.
-    fn store_scan(
-        &mut self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Entries, HostFault>;
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault>;
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault>;
     fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault>;
     fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault>;
@@ -67,12 +62,7 @@ pub(crate) enum Stop {
     #[error("it logged more than {max} {what} (log-{what}-max)")]
     Log { what: &'static str, max: usize },
     #[error("{what} has {bytes} bytes, {max} are allowed ({limit})")]
-    Payload {
-        what: &'static str,
-        bytes: usize,
-        max: usize,
-        limit: &'static str,
-    },
+    Payload { what: &'static str, bytes: usize, max: usize, limit: &'static str },
     #[error("it made more than {max} calls of store and counters (store-ops-max)")]
     StoreOps { max: usize },
     #[error("{0}")]
@@ -108,11 +98,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(
-        host: Box<dyn HostCalls>,
-        config: Arc<BTreeMap<String, String>>,
-        limits: Arc<Limits>,
-    ) -> Self {
+    pub(crate) fn new(host: Box<dyn HostCalls>, config: Arc<BTreeMap<String, String>>, limits: Arc<Limits>) -> Self {
         Self {
             host,
             config,
@@ -133,31 +119,11 @@ impl Guest {
         if self.store_ops > max {
             return stop(Stop::StoreOps { max });
         }
-        self.within(
-            "the key",
-            key.len(),
-            self.limits.store_key_bytes_max,
-            "store-key-bytes-max",
-        )
+        self.within("the key", key.len(), self.limits.store_key_bytes_max, "store-key-bytes-max")
     }
 
-    fn within(
-        &self,
-        what: &'static str,
-        bytes: usize,
-        max: usize,
-        limit: &'static str,
-    ) -> Result<()> {
-        if bytes > max {
-            stop(Stop::Payload {
-                what,
-                bytes,
-                max,
-                limit,
-            })
-        } else {
-            Ok(())
-        }
+    fn within(&self, what: &'static str, bytes: usize, max: usize, limit: &'static str) -> Result<()> {
+        if bytes > max { stop(Stop::Payload { what, bytes, max, limit }) } else { Ok(()) }
     }
 }
 
@@ -172,12 +138,7 @@ fn served<T>(answer: Result<T, HostFault>) -> Result<T> {
 impl wit::Host for Guest {}
 
 impl log::Host for Guest {
-    fn write(
-        &mut self,
-        level: log::Level,
-        message: String,
-        fields: Vec<(String, String)>,
-    ) -> Result<()> {
+    fn write(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
         let level = match level {
             log::Level::Trace => Level::Trace,
             log::Level::Debug => Level::Debug,
@@ -190,22 +151,12 @@ impl log::Host for Guest {
             self.panic = Some(cut(&message, self.limits.problem_bytes_max).to_owned());
         }
         self.log_lines += 1;
-        self.log_bytes += message.len()
-            + fields
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>();
+        self.log_bytes += message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if self.log_lines > self.limits.log_lines_max {
-            return stop(Stop::Log {
-                what: "lines",
-                max: self.limits.log_lines_max,
-            });
+            return stop(Stop::Log { what: "lines", max: self.limits.log_lines_max });
         }
         if self.log_bytes > self.limits.log_bytes_max {
-            return stop(Stop::Log {
-                what: "bytes",
-                max: self.limits.log_bytes_max,
-            });
+            return stop(Stop::Log { what: "bytes", max: self.limits.log_bytes_max });
         }
         self.host.log(level, &message, &fields);
         Ok(())
@@ -218,11 +169,7 @@ impl config::Host for Guest {
     }
 
     fn get_all(&mut self) -> Result<Vec<(String, String)>> {
-        Ok(self
-            .config
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect())
+        Ok(self.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }
 
@@ -234,12 +181,7 @@ impl store::Host for Guest {
 
     fn put(&mut self, key: String, value: Vec<u8>) -> Result<()> {
         self.operation(&key)?;
-        self.within(
-            "the value",
-            value.len(),
-            self.limits.store_value_bytes_max,
-            "store-value-bytes-max",
-        )?;
+        self.within("the value", value.len(), self.limits.store_value_bytes_max, "store-value-bytes-max")?;
         served(self.host.store_put(&key, value))
     }
 
@@ -248,22 +190,11 @@ impl store::Host for Guest {
         served(self.host.store_delete(&key))
     }
 
-    fn scan(
-        &mut self,
-        prefix: String,
-        after: Option<String>,
-        limit: u32,
-    ) -> Result<Vec<store::Entry>> {
+    fn scan(&mut self, prefix: String, after: Option<String>, limit: u32) -> Result<Vec<store::Entry>> {
         self.operation(&prefix)?;
         let limit = limit.min(self.limits.store_scan_max);
         let found = served(self.host.store_scan(&prefix, after.as_deref(), limit))?;
-        Ok(found
-            .into_iter()
-            .map(|(key, value)| store::Entry {
-                key,
-                value: value.to_vec(),
-            })
-            .collect())
+        Ok(found.into_iter().map(|(key, value)| store::Entry { key, value: value.to_vec() }).collect())
     }
 }
 
@@ -291,10 +222,7 @@ impl counters::Host for Guest {
 
 impl wasmtime::ResourceLimiter for Guest {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
-        let wanted = self
-            .memory_bytes
-            .saturating_sub(current)
-            .saturating_add(desired);
+        let wanted = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         let max = self.limits.memory_bytes_max;
         if wanted > max {
             return stop(Stop::Memory { wanted, max });
@@ -310,14 +238,7 @@ impl wasmtime::ResourceLimiter for Guest {
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         let max = self.limits.table_elements_max;
-        if desired > max {
-            stop(Stop::Table {
-                wanted: desired,
-                max,
-            })
-        } else {
-            Ok(true)
-        }
+        if desired > max { stop(Stop::Table { wanted: desired, max }) } else { Ok(true) }
     }
 }
 

@@ -114,46 +114,18 @@ impl Limits {
             }
         };
         check(self.budget_ms > 0, "budget-ms", "must be at least 1");
-        check(
-            self.instances_max > 0,
-            "instances-max",
-            "must be at least 1",
-        );
-        check(
-            self.instances_max <= 1000,
-            "instances-max",
-            "must be at most 1000",
-        );
-        check(
-            self.memory_bytes_max >= 64 * KIB,
-            "memory-bytes-max",
-            "must be at least one page, 65536",
-        );
-        check(
-            self.memory_bytes_max <= 4096 * MIB,
-            "memory-bytes-max",
-            "must be at most 4 GiB",
-        );
-        check(
-            self.stack_bytes_max >= 64 * KIB,
-            "stack-bytes-max",
-            "must be at least 65536",
-        );
-        check(
-            self.stack_bytes_max <= MIB,
-            "stack-bytes-max",
-            "must be at most 1048576 (threads have 2 MiB)",
-        );
+        check(self.instances_max > 0, "instances-max", "must be at least 1");
+        check(self.instances_max <= 1000, "instances-max", "must be at most 1000");
+        check(self.memory_bytes_max >= 64 * KIB, "memory-bytes-max", "must be at least one page, 65536");
+        check(self.memory_bytes_max <= 4096 * MIB, "memory-bytes-max", "must be at most 4 GiB");
+        check(self.stack_bytes_max >= 64 * KIB, "stack-bytes-max", "must be at least 65536");
+        check(self.stack_bytes_max <= MIB, "stack-bytes-max", "must be at most 1048576 (threads have 2 MiB)");
         check(
             self.outcome_bytes_max >= self.payload_bytes_max,
             "outcome-bytes-max",
             "must not be less than payload-bytes-max",
         );
-        check(
-            self.core_instances_max > 0,
-            "core-instances-max",
-            "must be at least 1",
-        );
+        check(self.core_instances_max > 0, "core-instances-max", "must be at least 1");
         faults
     }
 }

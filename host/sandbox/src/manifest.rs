@@ -73,16 +73,13 @@ impl Manifest {
 
     /// Does it understand all these formats of state and undo data?
     pub fn reads(&self, formats: &[u32]) -> bool {
-        let known = |format: &u32| {
-            self.reads.contains(format) || (self.reads.is_empty() && *format == self.data_format)
-        };
+        let known =
+            |format: &u32| self.reads.contains(format) || (self.reads.is_empty() && *format == self.data_format);
         formats.iter().all(known)
     }
 
     pub fn subscription(&self, kind: &str) -> Option<&Subscription> {
-        self.subscriptions
-            .iter()
-            .find(|subscription| subscription.kind == kind)
+        self.subscriptions.iter().find(|subscription| subscription.kind == kind)
     }
 }
 

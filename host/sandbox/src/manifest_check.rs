@@ -51,16 +51,10 @@ pub fn section(anatomy: &Anatomy) -> Result<&[u8], Fault> {
     let place = format!("custom section `{}`", crate::manifest::SECTION);
     let (sections, author) = match (&anatomy.manifests_outer[..], &anatomy.manifests_inner[..]) {
         ([], inner) => (inner, "export one participant per crate"),
-        (outer, _) => (
-            outer,
-            "append it once, to the component as its toolchain made it",
-        ),
+        (outer, _) => (outer, "append it once, to the component as its toolchain made it"),
     };
     let documents = |bytes: &[u8]| {
-        serde_json::Deserializer::from_slice(bytes)
-            .into_iter::<serde::de::IgnoredAny>()
-            .filter(Result::is_ok)
-            .count()
+        serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>().filter(Result::is_ok).count()
     };
     match sections {
         [] => Err(Fault::new(
@@ -69,9 +63,7 @@ pub fn section(anatomy: &Anatomy) -> Result<&[u8], Fault> {
             "build it with the SDK, or append one: `sagahost plugins pack COMPONENT --manifest FILE`",
         )),
         // The linker joins sections of one name, so that two manifests are one section with two documents.
-        [one] if documents(one) > 1 => {
-            Err(Fault::new("it has more than one manifest", place, author))
-        }
+        [one] if documents(one) > 1 => Err(Fault::new("it has more than one manifest", place, author)),
         [one] => Ok(one),
         _ => Err(Fault::new("it has more than one manifest", place, author)),
     }
@@ -79,18 +71,10 @@ pub fn section(anatomy: &Anatomy) -> Result<&[u8], Fault> {
 
 pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
     let value: Value = serde_json::from_slice(json).map_err(|error| {
-        vec![Fault::new(
-            format!("its manifest is no valid JSON: {error}"),
-            "manifest",
-            "correct the manifest",
-        )]
+        vec![Fault::new(format!("its manifest is no valid JSON: {error}"), "manifest", "correct the manifest")]
     })?;
     let Value::Object(mut fields) = value else {
-        return Err(vec![Fault::new(
-            "its manifest is no JSON object",
-            "manifest",
-            "correct the manifest",
-        )]);
+        return Err(vec![Fault::new("its manifest is no JSON object", "manifest", "correct the manifest")]);
     };
     let mut faults = Vec::new();
     known_only(&mut fields, FIELDS, "manifest", &mut faults);
@@ -98,17 +82,9 @@ pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
     let config = config(&mut fields, &mut faults);
     let manifest: Option<Manifest> = typed(Value::Object(fields), "manifest", &mut faults);
     match manifest {
-        Some(manifest) if faults.is_empty() => Ok(Manifest {
-            subscriptions,
-            config,
-            ..manifest
-        }),
+        Some(manifest) if faults.is_empty() => Ok(Manifest { subscriptions, config, ..manifest }),
         Some(manifest) => {
-            faults.extend(self::faults(&Manifest {
-                subscriptions,
-                config,
-                ..manifest
-            }));
+            faults.extend(self::faults(&Manifest { subscriptions, config, ..manifest }));
             Err(faults)
         }
         None => Err(faults),
@@ -134,10 +110,7 @@ fn subscriptions(fields: &mut Map<String, Value>, faults: &mut Vec<Fault>) -> Ve
     read
 }
 
-fn config(
-    fields: &mut Map<String, Value>,
-    faults: &mut Vec<Fault>,
-) -> std::collections::BTreeMap<String, ConfigKey> {
+fn config(fields: &mut Map<String, Value>, faults: &mut Vec<Fault>) -> std::collections::BTreeMap<String, ConfigKey> {
     let Some(Value::Object(keys)) = fields.get_mut("config").map(Value::take) else {
         return Default::default();
     };
@@ -155,20 +128,11 @@ fn config(
     read
 }
 
-fn known_only(
-    fields: &mut Map<String, Value>,
-    known: &[&'static str],
-    place: &str,
-    faults: &mut Vec<Fault>,
-) {
+fn known_only(fields: &mut Map<String, Value>, known: &[&'static str], place: &str, faults: &mut Vec<Fault>) {
     fields.retain(|name, _| {
         let is_known = known.contains(&name.as_str());
         if !is_known {
-            faults.push(Fault::new(
-                format!("unknown field `{name}`"),
-                place,
-                hint(name, known.iter().copied()),
-            ));
+            faults.push(Fault::new(format!("unknown field `{name}`"), place, hint(name, known.iter().copied())));
         }
         is_known
     });
@@ -186,32 +150,17 @@ pub(crate) fn faults(manifest: &Manifest) -> Vec<Fault> {
     check.identity(manifest);
     check.kinds(manifest);
     for (index, subscription) in manifest.subscriptions.iter().enumerate() {
-        check.subscription(
-            manifest,
-            subscription,
-            &format!("manifest, subscriptions[{index}]"),
-        );
+        check.subscription(manifest, subscription, &format!("manifest, subscriptions[{index}]"));
     }
     if let Some(kind) = after_cycle(manifest) {
-        check.fault(
-            format!("`after` of {kind} waits for itself"),
-            "manifest, subscriptions",
-            "break the cycle",
-        );
+        check.fault(format!("`after` of {kind} waits for itself"), "manifest, subscriptions", "break the cycle");
     }
     for (name, key) in &manifest.config {
         check.config_key(name, key);
     }
     if !manifest.reads.is_empty() && !manifest.reads.contains(&manifest.data_format) {
-        let what = format!(
-            "`reads` does not name data format {}, which it writes",
-            manifest.data_format
-        );
-        check.fault(
-            what,
-            "manifest, reads",
-            "add the format that `data-format` names",
-        );
+        let what = format!("`reads` does not name data format {}, which it writes", manifest.data_format);
+        check.fault(what, "manifest, reads", "add the format that `data-format` names");
     }
     for grant in &manifest.grants {
         let fix = "remove it: plugins of this contract version cannot be granted anything beyond the world `plugin`";
@@ -236,18 +185,11 @@ impl Check {
             );
         }
         if manifest.version.is_empty() || manifest.version.len() > NAME_BYTES_MAX {
-            self.fault(
-                "the version is empty or too long",
-                "manifest, version",
-                "write one such as 1.3.0",
-            );
+            self.fault("the version is empty or too long", "manifest, version", "write one such as 1.3.0");
         }
         if !contract_served(&manifest.contract) {
             self.fault(
-                format!(
-                    "it was built for contract {}, this host serves {CONTRACT}",
-                    manifest.contract
-                ),
+                format!("it was built for contract {}, this host serves {CONTRACT}", manifest.contract),
                 "manifest, contract",
                 "rebuild it with the SDK or the `wit` directory of this host's version",
             );
@@ -256,17 +198,9 @@ impl Check {
 
     fn kinds(&mut self, manifest: &Manifest) {
         if manifest.subscriptions.is_empty() {
-            self.fault(
-                "it subscribes to nothing",
-                "manifest, subscriptions",
-                "name at least one kind of event",
-            );
+            self.fault("it subscribes to nothing", "manifest, subscriptions", "name at least one kind of event");
         }
-        let subscribed: Vec<String> = manifest
-            .subscriptions
-            .iter()
-            .map(|s| s.kind.clone())
-            .collect();
+        let subscribed: Vec<String> = manifest.subscriptions.iter().map(|s| s.kind.clone()).collect();
         let lists = [
             ("subscriptions", &subscribed),
             ("emits", &manifest.emits),
@@ -280,75 +214,37 @@ impl Check {
                 let place = format!("manifest, {field}");
                 if !is_kind(kind) {
                     let fix = format!("use letters, digits and `._-/:`, {KIND_BYTES_MAX} at most");
-                    self.fault(
-                        format!("`{kind}` is no name for a kind of event"),
-                        place.clone(),
-                        fix,
-                    );
+                    self.fault(format!("`{kind}` is no name for a kind of event"), place.clone(), fix);
                 }
                 if !seen.insert(kind) {
-                    self.fault(
-                        format!("{kind} stands there twice"),
-                        place,
-                        "keep one of them",
-                    );
+                    self.fault(format!("{kind} stands there twice"), place, "keep one of them");
                 }
             }
         }
-        for kind in manifest
-            .finish_on
-            .iter()
-            .filter(|kind| manifest.compensate_on.contains(kind))
-        {
+        for kind in manifest.finish_on.iter().filter(|kind| manifest.compensate_on.contains(kind)) {
             let what = format!("{kind} is to finish and to compensate a saga");
-            self.fault(
-                what,
-                "manifest, finish-on",
-                "name it in `finish-on` or in `compensate-on`",
-            );
+            self.fault(what, "manifest, finish-on", "name it in `finish-on` or in `compensate-on`");
         }
     }
 
     fn subscription(&mut self, manifest: &Manifest, subscription: &Subscription, place: &str) {
         let kind = &subscription.kind;
         for after in &subscription.after {
-            if !manifest
-                .subscriptions
-                .iter()
-                .any(|other| other.kind == *after)
-            {
+            if !manifest.subscriptions.iter().any(|other| other.kind == *after) {
                 self.fault(
-                    format!(
-                        "{kind} is to wait for {after}, which this participant does not handle"
-                    ),
+                    format!("{kind} is to wait for {after}, which this participant does not handle"),
                     format!("{place}.after"),
-                    hint(
-                        after,
-                        manifest.subscriptions.iter().map(|s| s.kind.as_str()),
-                    ),
+                    hint(after, manifest.subscriptions.iter().map(|s| s.kind.as_str())),
                 );
             }
         }
         if subscription.role != Role::Compensable && subscription.undo_bytes_max.is_some() {
-            let what =
-                format!("{kind} has `undo-bytes-max`, but its role says that it is never undone");
-            self.fault(
-                what,
-                format!("{place}.undo-bytes-max"),
-                "remove it, or make the role `compensable`",
-            );
+            let what = format!("{kind} has `undo-bytes-max`, but its role says that it is never undone");
+            self.fault(what, format!("{place}.undo-bytes-max"), "remove it, or make the role `compensable`");
         }
-        if subscription.role == Role::Retriable
-            && subscription.on_dead_letter == Some(OnDeadLetter::Compensate)
-        {
-            let what = format!(
-                "{kind} is retriable, which stands behind the pivot: nothing can be compensated there"
-            );
-            self.fault(
-                what,
-                format!("{place}.on-dead-letter"),
-                "use `block` or `skip`",
-            );
+        if subscription.role == Role::Retriable && subscription.on_dead_letter == Some(OnDeadLetter::Compensate) {
+            let what = format!("{kind} is retriable, which stands behind the pivot: nothing can be compensated there");
+            self.fault(what, format!("{place}.on-dead-letter"), "use `block` or `skip`");
         }
         self.bounds(subscription, place);
     }
@@ -356,31 +252,16 @@ impl Check {
     fn bounds(&mut self, subscription: &Subscription, place: &str) {
         let retry = &subscription.retry;
         if retry.attempts_max == Some(0) {
-            self.fault(
-                "no attempt is allowed",
-                format!("{place}.retry.attempts-max"),
-                "use 1 or more",
-            );
+            self.fault("no attempt is allowed", format!("{place}.retry.attempts-max"), "use 1 or more");
         }
         if let (Some(base), Some(cap)) = (retry.base_ms, retry.cap_ms)
             && base > cap
         {
-            self.fault(
-                "`base-ms` is above `cap-ms`",
-                format!("{place}.retry"),
-                "raise the cap or lower the base",
-            );
+            self.fault("`base-ms` is above `cap-ms`", format!("{place}.retry"), "raise the cap or lower the base");
         }
-        for (field, value) in [
-            ("deadline-ms", subscription.deadline_ms),
-            ("park-ttl-ms", subscription.park_ttl_ms),
-        ] {
+        for (field, value) in [("deadline-ms", subscription.deadline_ms), ("park-ttl-ms", subscription.park_ttl_ms)] {
             if value == Some(0) {
-                self.fault(
-                    "a duration of 0 never lets it run",
-                    format!("{place}.{field}"),
-                    "use 1 or more, or none",
-                );
+                self.fault("a duration of 0 never lets it run", format!("{place}.{field}"), "use 1 or more, or none");
             }
         }
     }
@@ -389,18 +270,10 @@ impl Check {
         let place = format!("manifest, config.{name}");
         if !is_participant_name(name) {
             let fix = "use lower-case letters, digits and hyphens, a letter first";
-            self.fault(
-                format!("`{name}` is no name for a configuration key"),
-                place.clone(),
-                fix,
-            );
+            self.fault(format!("`{name}` is no name for a configuration key"), place.clone(), fix);
         }
         if key.required && key.default.is_some() {
-            self.fault(
-                "it is required and has a default",
-                place.clone(),
-                "keep one of the two",
-            );
+            self.fault("it is required and has a default", place.clone(), "keep one of the two");
         }
         if let Some(default) = &key.default
             && !has_type(default, key.of)
@@ -415,25 +288,17 @@ pub fn is_participant_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 pub fn is_kind(kind: &str) -> bool {
     (1..=KIND_BYTES_MAX).contains(&kind.len())
-        && kind
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'))
+        && kind.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':'))
 }
 
 /// While it is 0.x, every change bumps the minor.
 pub fn contract_served(version: &str) -> bool {
-    let series = |version: &str| {
-        version
-            .rsplit_once('.')
-            .map(|(series, _)| series.to_owned())
-    };
+    let series = |version: &str| version.rsplit_once('.').map(|(series, _)| series.to_owned());
     series(version).is_some() && series(version) == series(CONTRACT)
 }
 
@@ -461,25 +326,19 @@ pub(crate) fn type_name(of: ConfigType) -> &'static str {
 fn after_cycle(manifest: &Manifest) -> Option<&str> {
     let after = |kind: &str| {
         let subscription = manifest.subscription(kind);
-        subscription
-            .into_iter()
-            .flat_map(|subscription| &subscription.after)
+        subscription.into_iter().flat_map(|subscription| &subscription.after)
     };
-    manifest
-        .subscriptions
-        .iter()
-        .map(|s| s.kind.as_str())
-        .find(|start| {
-            let mut open: Vec<&str> = after(start).map(String::as_str).collect();
-            let mut seen = BTreeSet::new();
-            while let Some(kind) = open.pop() {
-                if kind == *start {
-                    return true;
-                }
-                if seen.insert(kind) {
-                    open.extend(after(kind).map(String::as_str));
-                }
+    manifest.subscriptions.iter().map(|s| s.kind.as_str()).find(|start| {
+        let mut open: Vec<&str> = after(start).map(String::as_str).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(kind) = open.pop() {
+            if kind == *start {
+                return true;
             }
-            false
-        })
+            if seen.insert(kind) {
+                open.extend(after(kind).map(String::as_str));
+            }
+        }
+        false
+    })
 }

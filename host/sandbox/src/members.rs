@@ -44,26 +44,11 @@ pub type Overrides = BTreeMap<String, BTreeMap<String, Override>>;
 
 /// Members in the order in which they run when several subscribe to one event: first those named in `order`, then by
 /// name. The flag says whether a plugin serves (false: it is away, its events park).
-pub fn topology_members(
-    plugins: &[(&Manifest, bool)],
-    overrides: &Overrides,
-    order: &[String],
-) -> Vec<Member> {
-    let mut members: Vec<Member> = plugins
-        .iter()
-        .map(|(manifest, serving)| member(manifest, *serving, overrides.get(&manifest.name)))
-        .collect();
-    let rank = |name: &Participant| {
-        order
-            .iter()
-            .position(|other| other == name.as_str())
-            .unwrap_or(usize::MAX)
-    };
-    members.sort_by(|a, b| {
-        rank(&a.name)
-            .cmp(&rank(&b.name))
-            .then_with(|| a.name.cmp(&b.name))
-    });
+pub fn topology_members(plugins: &[(&Manifest, bool)], overrides: &Overrides, order: &[String]) -> Vec<Member> {
+    let mut members: Vec<Member> =
+        plugins.iter().map(|(manifest, serving)| member(manifest, *serving, overrides.get(&manifest.name))).collect();
+    let rank = |name: &Participant| order.iter().position(|other| other == name.as_str()).unwrap_or(usize::MAX);
+    members.sort_by(|a, b| rank(&a.name).cmp(&rank(&b.name)).then_with(|| a.name.cmp(&b.name)));
     members
 }
 
@@ -78,11 +63,7 @@ pub fn override_faults(manifests: &[&Manifest], overrides: &Overrides) -> Vec<Fa
             let place = format!("configuration, [plugin.{plugin}.on.{kind}]");
             if manifest.subscription(kind).is_none() {
                 let fix = hint(kind, manifest.subscriptions.iter().map(|s| s.kind.as_str()));
-                faults.push(Fault::new(
-                    format!("{plugin} does not subscribe to {kind}"),
-                    place.clone(),
-                    fix,
-                ));
+                faults.push(Fault::new(format!("{plugin} does not subscribe to {kind}"), place.clone(), fix));
             }
             if over.attempts_max == Some(0) || over.undo_attempts_max == Some(0) {
                 faults.push(Fault::new("no attempt is allowed", place, "use 1 or more"));
@@ -92,11 +73,7 @@ pub fn override_faults(manifests: &[&Manifest], overrides: &Overrides) -> Vec<Fa
     faults
 }
 
-fn member(
-    manifest: &Manifest,
-    serving: bool,
-    overrides: Option<&BTreeMap<String, Override>>,
-) -> Member {
+fn member(manifest: &Manifest, serving: bool, overrides: Option<&BTreeMap<String, Override>>) -> Member {
     let kinds = |names: &[String]| names.iter().map(Kind::new).collect();
     Member {
         name: Participant::new(&manifest.name),
@@ -106,10 +83,7 @@ fn member(
             .subscriptions
             .iter()
             .map(|declared| {
-                let over = overrides
-                    .and_then(|kinds| kinds.get(&declared.kind))
-                    .copied()
-                    .unwrap_or_default();
+                let over = overrides.and_then(|kinds| kinds.get(&declared.kind)).copied().unwrap_or_default();
                 subscription(declared, over)
             })
             .collect(),
@@ -131,24 +105,11 @@ fn subscription(declared: &manifest::Subscription, over: Override) -> Subscripti
         role: declared.role,
         when: declared.when,
         after: declared.after.iter().map(Kind::new).collect(),
-        retry: retry(
-            over.attempts_max.or(own.attempts_max),
-            over.base_ms.or(own.base_ms),
-            over.cap_ms.or(own.cap_ms),
-        ),
+        retry: retry(over.attempts_max.or(own.attempts_max), over.base_ms.or(own.base_ms), over.cap_ms.or(own.cap_ms)),
         undo_retry: retry(over.undo_attempts_max, over.undo_base_ms, over.undo_cap_ms),
-        deadline: over
-            .deadline_ms
-            .or(declared.deadline_ms)
-            .map(Duration::from_millis),
-        park_ttl: over
-            .park_ttl_ms
-            .or(declared.park_ttl_ms)
-            .map_or(PARK_TTL, Duration::from_millis),
-        on_dead_letter: over
-            .on_dead_letter
-            .or(declared.on_dead_letter)
-            .unwrap_or(otherwise),
+        deadline: over.deadline_ms.or(declared.deadline_ms).map(Duration::from_millis),
+        park_ttl: over.park_ttl_ms.or(declared.park_ttl_ms).map_or(PARK_TTL, Duration::from_millis),
+        on_dead_letter: over.on_dead_letter.or(declared.on_dead_letter).unwrap_or(otherwise),
     }
 }
 
@@ -159,8 +120,6 @@ fn retry(attempts_max: Option<u32>, base_ms: Option<u64>, cap_ms: Option<u64>) -
     Retry {
         attempts_max: attempts_max.unwrap_or(default.attempts_max),
         base,
-        cap: cap_ms.map_or(default.cap.max(base), |cap| {
-            Duration::from_millis(cap).max(base)
-        }),
+        cap: cap_ms.map_or(default.cap.max(base), |cap| Duration::from_millis(cap).max(base)),
     }
 }

@@ -14,9 +14,7 @@ pub enum PackError {
     NotAComponent(&'static str),
     #[error("failed to read the component: {0}")]
     Unreadable(#[from] wasmparser::BinaryReaderError),
-    #[error(
-        "the component has a manifest already (of plugin {name}, {place}): pack the file as its toolchain made it"
-    )]
+    #[error("the component has a manifest already (of plugin {name}, {place}): pack the file as its toolchain made it")]
     HasManifest { name: String, place: &'static str },
     #[error("the manifest is wrong:{}", faults.iter().map(|f| format!("\n  - {} ({}): {}", f.what, f.place, f.fix)).collect::<String>())]
     Manifest { faults: Vec<Fault> },
@@ -57,22 +55,13 @@ pub fn append_manifest(component: &[u8], json: &[u8]) -> Result<Vec<u8>, PackErr
             ));
         }
         FileKind::Text | FileKind::Empty | FileKind::Precompiled | FileKind::Unknown => {
-            return Err(PackError::NotAComponent(
-                "this file is no WebAssembly component",
-            ));
+            return Err(PackError::NotAComponent("this file is no WebAssembly component"));
         }
     }
     let anatomy = Anatomy::read(component)?;
-    let places = [
-        (&anatomy.manifests_outer, "appended"),
-        (&anatomy.manifests_inner, "from its source"),
-    ];
-    if let Some((there, place)) = places
-        .iter()
-        .find_map(|(list, place)| list.first().map(|first| (first, *place)))
-    {
-        let name =
-            Manifest::parse(there).map_or_else(|_| "unknown".to_owned(), |manifest| manifest.name);
+    let places = [(&anatomy.manifests_outer, "appended"), (&anatomy.manifests_inner, "from its source")];
+    if let Some((there, place)) = places.iter().find_map(|(list, place)| list.first().map(|first| (first, *place))) {
+        let name = Manifest::parse(there).map_or_else(|_| "unknown".to_owned(), |manifest| manifest.name);
         return Err(PackError::HasManifest { name, place });
     }
     let manifest = Manifest::parse(json).map_err(|faults| PackError::Manifest { faults })?;

@@ -54,21 +54,9 @@ impl Registry {
         digests: DigestStore,
         settings: BTreeMap<String, Settings>,
     ) -> Self {
-        let serving = admitted
-            .iter()
-            .map(|admitted| (admitted.plugin.name(), admitted.plugin.clone()))
-            .collect();
-        let shelf = Shelf {
-            engine,
-            digests,
-            settings,
-            loaded: Mutex::default(),
-        };
-        Self {
-            serving,
-            stored: stored.into(),
-            shelf: Arc::new(shelf),
-        }
+        let serving = admitted.iter().map(|admitted| (admitted.plugin.name(), admitted.plugin.clone())).collect();
+        let shelf = Shelf { engine, digests, settings, loaded: Mutex::default() };
+        Self { serving, stored: stored.into(), shelf: Arc::new(shelf) }
     }
 
     pub fn serving(&self) -> impl Iterator<Item = &Arc<Plugin>> {
@@ -96,17 +84,12 @@ impl Registry {
     /// Loading a stored version the first time takes as long as compiling it.
     pub fn pick(&self, participant: &Participant, formats: &[u32], direction: Direction) -> Pick {
         let Some(serving) = self.serving.get(participant) else {
-            return Pick::Nothing {
-                why: format!("plugin {participant} is not in the plugin directory"),
-            };
+            return Pick::Nothing { why: format!("plugin {participant} is not in the plugin directory") };
         };
         if serving.reads(formats) {
             return Pick::Plugin(serving.clone());
         }
-        let older = self
-            .stored
-            .iter()
-            .filter(|stored| stored.manifest.name == participant.as_str());
+        let older = self.stored.iter().filter(|stored| stored.manifest.name == participant.as_str());
         older.filter(|stored| stored.manifest.reads(formats)).find_map(|stored| self.shelf.load(stored)).map_or_else(
             || {
                 let call = match direction {
@@ -125,10 +108,7 @@ impl Shelf {
     fn load(&self, stored: &Stored) -> Option<Arc<Plugin>> {
         // Held while compiling: two workers that need the same old version should not compile it twice.
         let mut loaded = self.loaded.lock();
-        loaded
-            .entry(stored.digest.clone())
-            .or_insert_with(|| self.read(stored))
-            .clone()
+        loaded.entry(stored.digest.clone()).or_insert_with(|| self.read(stored)).clone()
     }
 
     fn read(&self, stored: &Stored) -> Option<Arc<Plugin>> {
@@ -143,7 +123,9 @@ impl Shelf {
         };
         admit_as(bytes, &path, &self.engine, &self.settings, Fit::Lenient)
             .map(|admitted| admitted.plugin)
-            .map_err(|report| tracing::error!(%report, "an older version of plugin {} is of no use", stored.manifest.name))
+            .map_err(
+                |report| tracing::error!(%report, "an older version of plugin {} is of no use", stored.manifest.name),
+            )
             .ok()
     }
 }

@@ -21,11 +21,7 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(what: impl Into<String>, place: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            place: place.into(),
-            fix: fix.into(),
-        }
+        Self { what: what.into(), place: place.into(), fix: fix.into() }
     }
 }
 
@@ -41,35 +37,20 @@ pub struct Report {
 
 impl Report {
     pub fn new(file: &Path) -> Self {
-        Self {
-            file: file.to_owned(),
-            plugin: None,
-            faults: Vec::new(),
-        }
+        Self { file: file.to_owned(), plugin: None, faults: Vec::new() }
     }
 
     pub fn of(file: &Path, fault: Fault) -> Self {
-        Self {
-            faults: vec![fault],
-            ..Self::new(file)
-        }
+        Self { faults: vec![fault], ..Self::new(file) }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = self
-            .plugin
-            .as_ref()
-            .map(|name| format!(" (plugin {name})"))
-            .unwrap_or_default();
+        let named = self.plugin.as_ref().map(|name| format!(" (plugin {name})")).unwrap_or_default();
         let count = self.faults.len();
         let s = if count == 1 { "" } else { "s" };
-        write!(
-            f,
-            "{}{named} is not admitted: {count} fault{s}",
-            self.file.display()
-        )?;
+        write!(f, "{}{named} is not admitted: {count} fault{s}", self.file.display())?;
         for fault in &self.faults {
             write!(f, "\n  - {}", fault.what)?;
             if !fault.place.is_empty() {
@@ -99,9 +80,5 @@ pub fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) ->
         return format!("did you mean `{near}`?");
     }
     let all: Vec<&str> = known.into_iter().collect();
-    if all.is_empty() {
-        "remove it: none is known here".to_owned()
-    } else {
-        format!("known: {}", all.join(", "))
-    }
+    if all.is_empty() { "remove it: none is known here".to_owned() } else { format!("known: {}", all.join(", ")) }
 }

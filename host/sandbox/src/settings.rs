@@ -33,29 +33,13 @@ pub(crate) fn resolve(
     let place = |key: &str| format!("configuration, [plugin.{}.config] {key}", manifest.name);
     let mut faults = Vec::new();
     if fit == Fit::Exact {
-        for key in settings
-            .config
-            .keys()
-            .filter(|key| !manifest.config.contains_key(*key))
-        {
+        for key in settings.config.keys().filter(|key| !manifest.config.contains_key(*key)) {
             let fix = hint(key, manifest.config.keys().map(String::as_str));
-            faults.push(Fault::new(
-                format!("the plugin has no configuration key `{key}`"),
-                place(key),
-                fix,
-            ));
+            faults.push(Fault::new(format!("the plugin has no configuration key `{key}`"), place(key), fix));
         }
-        for grant in settings
-            .grants
-            .iter()
-            .filter(|grant| !manifest.grants.contains(grant))
-        {
+        for grant in settings.grants.iter().filter(|grant| !manifest.grants.contains(grant)) {
             let what = format!("the plugin does not ask for the grant `{grant}`");
-            faults.push(Fault::new(
-                what,
-                format!("configuration, [plugin.{}] grants", manifest.name),
-                "remove it",
-            ));
+            faults.push(Fault::new(what, format!("configuration, [plugin.{}] grants", manifest.name), "remove it"));
         }
     }
     let mut resolved = BTreeMap::new();
@@ -65,40 +49,22 @@ pub(crate) fn resolve(
                 resolved.insert(name.clone(), text(value, key.of));
             }
             Some(value) => {
-                let what = format!(
-                    "`{name}` must be of type {}, not {value}",
-                    type_name(key.of)
-                );
-                faults.push(Fault::new(
-                    what,
-                    place(name),
-                    doc("correct the value", &key.doc),
-                ));
+                let what = format!("`{name}` must be of type {}, not {value}", type_name(key.of));
+                faults.push(Fault::new(what, place(name), doc("correct the value", &key.doc)));
             }
             None if key.required => {
                 let what = format!("`{name}` is required and has no value");
-                let fix = doc(
-                    &format!("add a value of type {}", type_name(key.of)),
-                    &key.doc,
-                );
+                let fix = doc(&format!("add a value of type {}", type_name(key.of)), &key.doc);
                 faults.push(Fault::new(what, place(name), fix));
             }
             None => {}
         }
     }
-    if faults.is_empty() {
-        Ok(resolved)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(resolved) } else { Err(faults) }
 }
 
 fn doc(fix: &str, doc: &str) -> String {
-    if doc.is_empty() {
-        fix.to_owned()
-    } else {
-        format!("{fix} ({doc})")
-    }
+    if doc.is_empty() { fix.to_owned() } else { format!("{fix} ({doc})") }
 }
 
 fn text(value: &Value, of: ConfigType) -> String {
@@ -110,9 +76,6 @@ fn text(value: &Value, of: ConfigType) -> String {
 
 /// Part of a behaviour's identity.
 pub(crate) fn config_hash(config: &BTreeMap<String, String>) -> Arc<str> {
-    let parts: Vec<&[u8]> = config
-        .iter()
-        .flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()])
-        .collect();
+    let parts: Vec<&[u8]> = config.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
     id::hex(&id::sha256(&parts)[..16]).into()
 }

@@ -20,11 +20,7 @@ pub(crate) struct Toolchain {
 
 impl Toolchain {
     fn installed(way: &'static str) -> Self {
-        Self {
-            way,
-            arguments: Vec::new(),
-            environment: Vec::new(),
-        }
+        Self { way, arguments: Vec::new(), environment: Vec::new() }
     }
 
     fn debian() -> Self {
@@ -43,30 +39,17 @@ impl Toolchain {
 /// `install`: `apt-get` may be used, too.
 pub(crate) fn find(install: bool, progress: &mut dyn FnMut(&str)) -> Result<Toolchain, String> {
     if has_target("rustc") {
-        return Ok(Toolchain::installed(
-            "target wasm32-unknown-unknown is installed",
-        ));
+        return Ok(Toolchain::installed("target wasm32-unknown-unknown is installed"));
     }
-    progress(
-        "target wasm32-unknown-unknown is not installed: trying `rustup target add wasm32-unknown-unknown`",
-    );
+    progress("target wasm32-unknown-unknown is not installed: trying `rustup target add wasm32-unknown-unknown`");
     let added = run("rustup", &["target", "add", TARGET]);
     if added.is_ok() && has_target("rustc") {
-        return Ok(Toolchain::installed(
-            "target wasm32-unknown-unknown was added with rustup",
-        ));
+        return Ok(Toolchain::installed("target wasm32-unknown-unknown was added with rustup"));
     }
-    let rustup = added
-        .err()
-        .unwrap_or_else(|| "the compiler in the PATH is not rustup's".to_owned());
-    progress(&format!(
-        "rustup did not help ({rustup}): looking for Debian's compiler"
-    ));
+    let rustup = added.err().unwrap_or_else(|| "the compiler in the PATH is not rustup's".to_owned());
+    progress(&format!("rustup did not help ({rustup}): looking for Debian's compiler"));
     if !has_debian() && install {
-        progress(&format!(
-            "installing {} with apt-get",
-            DEBIAN_PACKAGES.join(", ")
-        ));
+        progress(&format!("installing {} with apt-get", DEBIAN_PACKAGES.join(", ")));
         let mut arguments = vec!["install", "-y", "--no-install-recommends"];
         arguments.extend(DEBIAN_PACKAGES);
         if let Err(error) = run("apt-get", &arguments) {
@@ -85,31 +68,21 @@ pub(crate) fn find(install: bool, progress: &mut dyn FnMut(&str)) -> Result<Tool
 
 /// Does this compiler have a standard library for the target?
 fn has_target(rustc: &str) -> bool {
-    let output = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .stdin(Stdio::null())
-        .output();
+    let output =
+        Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).stdin(Stdio::null()).output();
     let Ok(output) = output else { return false };
     let dir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let Ok(files) = std::fs::read_dir(Path::new(&dir)) else {
         return false;
     };
-    files
-        .filter_map(Result::ok)
-        .any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
+    files.filter_map(Result::ok).any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
 fn has_debian() -> bool {
-    let output = Command::new(DEBIAN_RUSTC)
-        .args(["--print", "sysroot"])
-        .stdin(Stdio::null())
-        .output();
+    let output = Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]).stdin(Stdio::null()).output();
     let Ok(output) = output else { return false };
     let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Path::new(&sysroot)
-        .join("lib/rustlib/src/rust/library/std")
-        .is_dir()
-        && run("wasm-ld", &["--version"]).is_ok()
+    Path::new(&sysroot).join("lib/rustlib/src/rust/library/std").is_dir() && run("wasm-ld", &["--version"]).is_ok()
 }
 
 /// Runs a tool to its end; on failure what it said last.
@@ -123,11 +96,5 @@ fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(said
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("it says nothing")
-        .trim()
-        .to_owned())
+    Err(said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").trim().to_owned())
 }

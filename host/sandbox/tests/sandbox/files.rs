@@ -11,27 +11,12 @@ use crate::kit::{engine, guest, with_manifest};
 const GOOD: &str = r#"{"name":"p","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"OrderCreated"}]}"#;
 
 fn settings(config: &[(&str, serde_json::Value)]) -> BTreeMap<String, Settings> {
-    let config = config
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect();
-    BTreeMap::from([(
-        "misbehaving".to_owned(),
-        Settings {
-            config,
-            grants: Vec::new(),
-        },
-    )])
+    let config = config.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    BTreeMap::from([("misbehaving".to_owned(), Settings { config, grants: Vec::new() })])
 }
 
 fn check(bytes: &[u8], expected: Expect) {
-    let report = admit(
-        bytes.into(),
-        Path::new("p.wasm"),
-        &engine(),
-        &BTreeMap::new(),
-    )
-    .unwrap_err();
+    let report = admit(bytes.into(), Path::new("p.wasm"), &engine(), &BTreeMap::new()).unwrap_err();
     expected.assert_eq(&report.to_string());
 }
 
@@ -95,9 +80,7 @@ fn components_of_another_world() {
                 do:    build it for world `plugin` of `sagahost:plugin`"#]],
     );
     check(
-        &component(
-            r#"(component (instance $i) (export "sagahost:plugin/participant@0.2.0" (instance $i)))"#,
-        ),
+        &component(r#"(component (instance $i) (export "sagahost:plugin/participant@0.2.0" (instance $i)))"#),
         expect![[r#"
             p.wasm (plugin p) is not admitted: 1 fault
               - it has sagahost:plugin/participant version 0.2.0, this host serves 0.1.0
@@ -105,9 +88,7 @@ fn components_of_another_world() {
                 do:    rebuild it with the SDK or the `wit` directory of this host's version"#]],
     );
     check(
-        &component(
-            r#"(component (instance $i) (export "sagahost:plugin/participant@0.1.0" (instance $i)))"#,
-        ),
+        &component(r#"(component (instance $i) (export "sagahost:plugin/participant@0.1.0" (instance $i)))"#),
         expect![[r#"
             p.wasm (plugin p) is not admitted: 1 fault
               - its functions have other types than contract 0.1.0: instance export `sagahost:plugin/participant@0.1.0` does not have export `handle-event`
@@ -147,10 +128,9 @@ fn imports_beyond_the_world() {
 
 #[test]
 fn a_component_without_a_manifest_or_with_two() {
-    let bare = wat::parse_str(
-        r#"(component (instance $i) (export "sagahost:plugin/participant@0.1.0" (instance $i)))"#,
-    )
-    .unwrap();
+    let bare =
+        wat::parse_str(r#"(component (instance $i) (export "sagahost:plugin/participant@0.1.0" (instance $i)))"#)
+            .unwrap();
     check(
         &bare,
         expect![[r#"
@@ -191,11 +171,7 @@ fn all_faults_of_a_manifest_at_once() {
             { "kind": "A", "role": "sometimes" },
         ],
     });
-    let error = append_manifest(
-        &wat::parse_str("(component)").unwrap(),
-        manifest.to_string().as_bytes(),
-    )
-    .unwrap_err();
+    let error = append_manifest(&wat::parse_str("(component)").unwrap(), manifest.to_string().as_bytes()).unwrap_err();
     expect![[r#"
         the manifest is wrong:
           - unknown field `emitts` (manifest): did you mean `emits`?
@@ -215,11 +191,7 @@ fn all_faults_of_a_manifest_at_once() {
         "compensate-on": ["X"], "finish-on": ["X"], "data-format": 2, "reads": [1], "grants": ["http"],
         "config": { "Limit": { "type": "integer", "default": "many", "required": true } },
     });
-    let error = append_manifest(
-        &wat::parse_str("(component)").unwrap(),
-        manifest.to_string().as_bytes(),
-    )
-    .unwrap_err();
+    let error = append_manifest(&wat::parse_str("(component)").unwrap(), manifest.to_string().as_bytes()).unwrap_err();
     expect![[r#"
         the manifest is wrong:
           - `Payment` is no name for a participant (manifest, name): use lower-case letters, digits and hyphens, a letter first, 64 at most
@@ -259,25 +231,14 @@ fn settings_that_the_manifest_does_not_declare() {
     let right = settings(&[("limit", json!(5)), ("label", json!("five"))]);
     let admitted = admit(guest(), file, &engine(), &right).unwrap();
     let other = admit(guest(), file, &engine(), &BTreeMap::new()).unwrap();
-    expect![[r#"{"label": "five", "limit": "5"}"#]]
-        .assert_eq(&format!("{:?}", admitted.plugin.config()));
-    assert_ne!(
-        admitted.plugin.behaviour().config,
-        other.plugin.behaviour().config
-    );
-    assert_eq!(
-        admitted.plugin.behaviour().digest,
-        other.plugin.behaviour().digest
-    );
+    expect![[r#"{"label": "five", "limit": "5"}"#]].assert_eq(&format!("{:?}", admitted.plugin.config()));
+    assert_ne!(admitted.plugin.behaviour().config, other.plugin.behaviour().config);
+    assert_eq!(admitted.plugin.behaviour().digest, other.plugin.behaviour().digest);
 }
 
 #[test]
 fn a_plugin_larger_than_the_pool_names_the_limit() {
-    let limits = sagahost_sandbox::Limits {
-        memory_bytes_max: 64 * 1024,
-        table_elements_max: 1,
-        ..Default::default()
-    };
+    let limits = sagahost_sandbox::Limits { memory_bytes_max: 64 * 1024, table_elements_max: 1, ..Default::default() };
     let small = sagahost_sandbox::Engine::new(limits, None).unwrap();
     let report = admit(guest(), Path::new("p.wasm"), &small, &BTreeMap::new()).unwrap_err();
     expect![[r#"
@@ -296,10 +257,7 @@ fn a_directory_is_read_whole() {
     let dir = tempfile::tempdir().unwrap();
     let read = |path: &Path| {
         let reading = directory::read(path, &engine(), &BTreeMap::new());
-        let admitted = reading
-            .admitted
-            .iter()
-            .map(|a| a.file.file_name().unwrap().to_string_lossy().into_owned());
+        let admitted = reading.admitted.iter().map(|a| a.file.file_name().unwrap().to_string_lossy().into_owned());
         let refused = reading.refused.iter().map(ToString::to_string);
         let told = admitted.chain(refused).collect::<Vec<_>>().join("\n");
         told.replace(&dir.path().display().to_string(), "DIR")
@@ -314,7 +272,8 @@ fn a_directory_is_read_whole() {
         DIR is not admitted: 1 fault
           - it has no plugin in it
             where: the plugin directory
-            do:    copy plugins (*.wasm) there, or name the right directory under `plugins` in the configuration"#]].assert_eq(&read(dir.path()));
+            do:    copy plugins (*.wasm) there, or name the right directory under `plugins` in the configuration"#]]
+    .assert_eq(&read(dir.path()));
     for name in ["b.wasm", "a.wasm", ".upload.wasm", "readme.txt"] {
         fs::write(dir.path().join(name), guest()).unwrap();
     }

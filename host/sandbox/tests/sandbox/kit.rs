@@ -37,39 +37,42 @@ pub fn guest() -> Arc<[u8]> {
             target_dir: Some(target_dir()),
             install: false,
         };
-        let built = build(&request, &mut |line| eprintln!("{line}"))
-            .unwrap_or_else(|error| panic!("{error}"));
+        let built = build(&request, &mut |line| eprintln!("{line}")).unwrap_or_else(|error| panic!("{error}"));
         std::fs::read(&built[0].file).unwrap().into()
     };
     GUEST.get_or_init(build_guest).clone()
 }
 
-/// One engine for all tests, as in a host.
+/// One engine for all tests, as in a host. Its budget is so large that no fault but an endless loop comes to its end, on
+/// a busy machine either.
 pub fn engine() -> Arc<Engine> {
     static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
-    let limits = || Limits {
-        budget_ms: 300,
-        instances_max: 4,
-        ..Limits::default()
-    };
-    ENGINE
-        .get_or_init(|| Engine::new(limits(), None).unwrap())
-        .clone()
+    ENGINE.get_or_init(|| engine_with_budget(60_000)).clone()
+}
+
+/// For what never ends by itself.
+pub fn impatient_engine() -> Arc<Engine> {
+    static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
+    ENGINE.get_or_init(|| engine_with_budget(300)).clone()
+}
+
+fn engine_with_budget(budget_ms: u32) -> Arc<Engine> {
+    Engine::new(Limits { budget_ms, instances_max: 4, ..Limits::default() }, None).unwrap()
 }
 
 pub fn plugin() -> Arc<Plugin> {
     static PLUGIN: OnceLock<Arc<Plugin>> = OnceLock::new();
-    let admit = || {
-        admission::admit(
-            guest(),
-            Path::new("misbehaving.wasm"),
-            &engine(),
-            &BTreeMap::new(),
-        )
-        .unwrap_or_else(|report| panic!("{report}"))
-        .plugin
-    };
-    PLUGIN.get_or_init(admit).clone()
+    PLUGIN.get_or_init(|| admitted(&engine())).clone()
+}
+
+pub fn impatient_plugin() -> Arc<Plugin> {
+    static PLUGIN: OnceLock<Arc<Plugin>> = OnceLock::new();
+    PLUGIN.get_or_init(|| admitted(&impatient_engine())).clone()
+}
+
+fn admitted(engine: &Arc<Engine>) -> Arc<Plugin> {
+    let admitted = admission::admit(guest(), Path::new("misbehaving.wasm"), engine, &BTreeMap::new());
+    admitted.unwrap_or_else(|report| panic!("{report}")).plugin
 }
 
 pub fn call(data: &str) -> Call {
@@ -102,23 +105,11 @@ pub fn call(data: &str) -> Call {
 }
 
 pub fn undo_call(undo: &str, format: u32) -> Call {
-    let evidence = Evidence::Done(Saved {
-        data: undo.as_bytes().into(),
-        format,
-    });
-    let cause = Cause {
-        code: "cancelled".into(),
-        detail: "by hand".into(),
-        participant: None,
-        event_kind: None,
-    };
+    let evidence = Evidence::Done(Saved { data: undo.as_bytes().into(), format });
+    let cause = Cause { code: "cancelled".into(), detail: "by hand".into(), participant: None, event_kind: None };
     Call {
         direction: Direction::Undo,
-        undo: Some(UndoCall {
-            evidence,
-            cause,
-            plugin_version: "1.0.0".into(),
-        }),
+        undo: Some(UndoCall { evidence, cause, plugin_version: "1.0.0".into() }),
         ..call("fine")
     }
 }
@@ -158,11 +149,7 @@ impl HostCalls for Memory {
         Ok(true)
     }
     fn counter_give(&mut self, name: &str, _: u64) -> Result<(), HostFault> {
-        if name != "absent" {
-            Ok(())
-        } else {
-            Err(HostFault::Guest(format!("counter `{name}` does not exist")))
-        }
+        if name != "absent" { Ok(()) } else { Err(HostFault::Guest(format!("counter `{name}` does not exist"))) }
     }
     fn counter_read(&mut self, _: &str) -> Result<Option<i64>, HostFault> {
         Ok(None)

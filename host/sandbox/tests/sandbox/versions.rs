@@ -24,8 +24,7 @@ fn version(version: &str, format: u32) -> Arc<[u8]> {
 }
 
 fn admitted(bytes: Arc<[u8]>) -> Admitted {
-    admit(bytes, Path::new("p.wasm"), &engine(), &BTreeMap::new())
-        .unwrap_or_else(|report| panic!("{report}"))
+    admit(bytes, Path::new("p.wasm"), &engine(), &BTreeMap::new()).unwrap_or_else(|report| panic!("{report}"))
 }
 
 #[test]
@@ -38,22 +37,13 @@ fn old_data_goes_to_the_newest_version_that_reads_it() {
     }
     let serving = admitted(version("0.4.0", 3));
     let registry = |serving: &[Admitted]| {
-        Registry::new(
-            serving,
-            digests.list().unwrap(),
-            engine(),
-            digests.clone(),
-            BTreeMap::new(),
-        )
+        Registry::new(serving, digests.list().unwrap(), engine(), digests.clone(), BTreeMap::new())
     };
-    let told = |registry: &Registry, formats: &[u32]| match registry.pick(
-        &"misbehaving".into(),
-        formats,
-        Direction::Undo,
-    ) {
-        Pick::Plugin(plugin) => plugin.behaviour().version.to_string(),
-        Pick::Nothing { why } => why,
-    };
+    let told =
+        |registry: &Registry, formats: &[u32]| match registry.pick(&"misbehaving".into(), formats, Direction::Undo) {
+            Pick::Plugin(plugin) => plugin.behaviour().version.to_string(),
+            Pick::Nothing { why } => why,
+        };
     let present = registry(&[serving]);
     let picks = [&[][..], &[3], &[2], &[1], &[1, 2]].map(|formats| told(&present, formats));
     expect![[r#"
@@ -65,13 +55,7 @@ fn old_data_goes_to_the_newest_version_that_reads_it() {
     .assert_eq(&picks.join("\n"));
     let away = registry(&[]);
     expect!["plugin misbehaving is not in the plugin directory"].assert_eq(&told(&away, &[1]));
-    assert_eq!(
-        away.away()
-            .values()
-            .map(|manifest| manifest.version.as_str())
-            .collect::<Vec<_>>(),
-        ["0.3.0"]
-    );
+    assert_eq!(away.away().values().map(|manifest| manifest.version.as_str()).collect::<Vec<_>>(), ["0.3.0"]);
 }
 
 #[test]
@@ -85,11 +69,7 @@ fn digests_are_verified_and_dropped_when_nothing_refers_to_them() {
     assert_eq!(digests.retain(&BTreeSet::from([kept.clone()])).unwrap(), 1);
     assert!(digests.get(&dropped).unwrap().is_none());
     fs::write(digests.path(&kept), "something else").unwrap();
-    let error = digests
-        .get(&kept)
-        .unwrap_err()
-        .to_string()
-        .replace(&dir.path().display().to_string(), "DIR");
+    let error = digests.get(&kept).unwrap_err().to_string().replace(&dir.path().display().to_string(), "DIR");
     assert!(error.contains("damaged"), "{error}");
 }
 
@@ -97,22 +77,11 @@ fn digests_are_verified_and_dropped_when_nothing_refers_to_them() {
 fn compiled_code_is_kept_and_a_damaged_file_is_compiled_again() {
     let dir = tempfile::tempdir().unwrap();
     let start = || {
-        let engine = Engine::new(
-            Limits {
-                instances_max: 2,
-                ..Limits::default()
-            },
-            Some(dir.path()),
-        )
-        .unwrap();
-        admit(guest(), Path::new("p.wasm"), &engine, &BTreeMap::new())
-            .unwrap_or_else(|report| panic!("{report}"));
+        let engine = Engine::new(Limits { instances_max: 2, ..Limits::default() }, Some(dir.path())).unwrap();
+        admit(guest(), Path::new("p.wasm"), &engine, &BTreeMap::new()).unwrap_or_else(|report| panic!("{report}"));
     };
     let file = || {
-        let files: Vec<_> = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
+        let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
         (files[0].clone(), fs::read(&files[0]).unwrap())
     };
@@ -137,18 +106,9 @@ fn manifests_become_members_with_defaults_and_overrides() {
         r#"{"name":"payment","version":"1.0.0","contract":"0.1.0","finish-on":["OrderCompleted"],
             "subscriptions":[{"kind":"OrderCreated","retry":{"attempts-max":3}},{"kind":"Shipped","role":"retriable"}]}"#,
     );
-    let order = manifest(
-        r#"{"name":"order","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"A"}]}"#,
-    );
-    let over = Override {
-        base_ms: Some(100_000),
-        deadline_ms: Some(5),
-        ..Override::default()
-    };
-    let overrides = BTreeMap::from([(
-        "payment".to_owned(),
-        BTreeMap::from([("OrderCreated".to_owned(), over)]),
-    )]);
+    let order = manifest(r#"{"name":"order","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"A"}]}"#);
+    let over = Override { base_ms: Some(100_000), deadline_ms: Some(5), ..Override::default() };
+    let overrides = BTreeMap::from([("payment".to_owned(), BTreeMap::from([("OrderCreated".to_owned(), over)]))]);
     let members = topology_members(&[(&payment, true), (&order, false)], &overrides, &[]);
     expect![[r#"
         [
@@ -235,16 +195,9 @@ fn manifests_become_members_with_defaults_and_overrides() {
             },
         ]"#]]
     .assert_eq(&format!("{members:#?}"));
-    let swapped = topology_members(
-        &[(&payment, true), (&order, true)],
-        &overrides,
-        &["payment".to_owned()],
-    );
+    let swapped = topology_members(&[(&payment, true), (&order, true)], &overrides, &["payment".to_owned()]);
     assert_eq!(swapped[0].name.as_str(), "payment");
-    let wrong = BTreeMap::from([(
-        "payment".to_owned(),
-        BTreeMap::from([("OrderCreatd".to_owned(), over)]),
-    )]);
+    let wrong = BTreeMap::from([("payment".to_owned(), BTreeMap::from([("OrderCreatd".to_owned(), over)]))]);
     expect![[r#"[Fault { what: "payment does not subscribe to OrderCreatd", place: "configuration, [plugin.payment.on.OrderCreatd]", fix: "did you mean `OrderCreated`?" }]"#]].assert_eq(&format!(
         "{:?}",
         override_faults(&[&payment, &order], &wrong)
