@@ -34,28 +34,16 @@ impl Saga {
         let mut undone = HashSet::new();
         for undoing in &self.plan {
             if undoing.step as usize >= self.steps.len() {
-                return Err(format!(
-                    "the plan names step {}, which does not exist",
-                    undoing.step
-                ));
+                return Err(format!("the plan names step {}, which does not exist", undoing.step));
             }
             if !undone.insert((undoing.step, undoing.ordinal)) {
-                return Err(format!(
-                    "step {} is in the plan twice under one key",
-                    undoing.step
-                ));
+                return Err(format!("step {} is in the plan twice under one key", undoing.step));
             }
         }
-        let steps = self
-            .delayed
-            .iter()
-            .map(|delayed| delayed.step)
-            .chain(self.expected.iter().map(|it| it.step));
+        let steps = self.delayed.iter().map(|delayed| delayed.step).chain(self.expected.iter().map(|it| it.step));
         for step in steps {
             if step as usize >= self.steps.len() {
-                return Err(format!(
-                    "an emission names step {step}, which does not exist"
-                ));
+                return Err(format!("an emission names step {step}, which does not exist"));
             }
         }
         if !self.plan.is_empty() && self.cause.is_none() {
@@ -65,18 +53,10 @@ impl Saga {
     }
 
     fn check_states(&self, wake: &Wake) -> Result<(), String> {
-        if self
-            .steps
-            .iter()
-            .any(|step| step.started() && !step.outside)
-        {
+        if self.steps.iter().any(|step| step.started() && !step.outside) {
             return Err("a call is out that was not journaled first".to_owned());
         }
-        if self
-            .plan
-            .iter()
-            .any(|undoing| undoing.state == UndoState::Running)
-        {
+        if self.plan.iter().any(|undoing| undoing.state == UndoState::Running) {
             return Err("a compensating call is out".to_owned());
         }
         let fenced = matches!(self.phase, Phase::Compensating | Phase::Compensated);
@@ -86,19 +66,13 @@ impl Saga {
         match self.phase {
             Phase::Completed | Phase::Compensated => self.check_end(),
             Phase::Compensating => self.check_compensating(wake),
-            Phase::Open | Phase::Finishing if !self.plan.is_empty() => {
-                Err("a plan without a fence".to_owned())
-            }
+            Phase::Open | Phase::Finishing if !self.plan.is_empty() => Err("a plan without a fence".to_owned()),
             Phase::Open | Phase::Finishing => Ok(()),
         }
     }
 
     fn check_end(&self) -> Result<(), String> {
-        if self.pending()
-            || !self.expected.is_empty()
-            || !self.delayed.is_empty()
-            || self.needs_operator()
-        {
+        if self.pending() || !self.expected.is_empty() || !self.delayed.is_empty() || self.needs_operator() {
             return Err("the saga has ended with something under way".to_owned());
         }
         if self.ended.is_none() {
@@ -115,14 +89,10 @@ impl Saga {
 
     /// A done step is compensated, or listed.
     fn check_planned(&self) -> Result<(), String> {
-        let forgotten = |(index, step): &(usize, &Step)| {
-            step.undoable() && !step.compensating && self.undoing_of(*index).is_none()
-        };
+        let forgotten =
+            |(index, step): &(usize, &Step)| step.undoable() && !step.compensating && self.undoing_of(*index).is_none();
         match self.steps.iter().enumerate().find(forgotten) {
-            Some((index, step)) => Err(format!(
-                "step {index} of {} is done and not in the plan",
-                step.participant
-            )),
+            Some((index, step)) => Err(format!("step {index} of {} is done and not in the plan", step.participant)),
             None => Ok(()),
         }
     }
@@ -130,22 +100,12 @@ impl Saga {
     /// A saga that compensates has a next action: a retry, a plugin, an operator, or a call in doubt.
     fn check_compensating(&self, wake: &Wake) -> Result<(), String> {
         self.check_planned()?;
-        let ready = self
-            .steps
-            .iter()
-            .any(|step| matches!(step.stage, Stage::Ready | Stage::Early(_)));
-        let awaited = self
-            .plan
-            .iter()
-            .any(|undoing| undoing.known == Known::Awaited && !undoing.finished());
+        let ready = self.steps.iter().any(|step| matches!(step.stage, Stage::Ready | Stage::Early(_)));
+        let awaited = self.plan.iter().any(|undoing| undoing.known == Known::Awaited && !undoing.finished());
         if awaited && !wake.in_doubt {
             return Err("the plan awaits a call that is not out".to_owned());
         }
-        let waits = self.tombstone()
-            || ready
-            || wake.at.is_some()
-            || wake.in_doubt
-            || self.needs_operator();
+        let waits = self.tombstone() || ready || wake.at.is_some() || wake.in_doubt || self.needs_operator();
         if waits || !self.expected.is_empty() {
             return Ok(());
         }

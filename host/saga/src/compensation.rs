@@ -80,14 +80,8 @@ impl Undoing {
     }
     pub fn finished(&self) -> bool {
         match self.state {
-            UndoState::Undone
-            | UndoState::NothingToUndo
-            | UndoState::ByHand
-            | UndoState::Accepted => true,
-            UndoState::Waiting
-            | UndoState::Running
-            | UndoState::Retrying { .. }
-            | UndoState::Stuck => false,
+            UndoState::Undone | UndoState::NothingToUndo | UndoState::ByHand | UndoState::Accepted => true,
+            UndoState::Waiting | UndoState::Running | UndoState::Retrying { .. } | UndoState::Stuck => false,
         }
     }
 }
@@ -95,12 +89,7 @@ impl Undoing {
 impl Saga {
     /// From here on forward results are late, and the plan decides what happens.
     pub(crate) fn fence(&mut self, failure: Failure, turn: &mut Turn<'_>) {
-        let Failure {
-            cause,
-            problem,
-            own,
-            step,
-        } = failure;
+        let Failure { cause, problem, own, step } = failure;
         self.phase = Phase::Compensating;
         self.note_status(turn.now, Status::Compensating, &cause.code, &cause.detail);
         self.drop_delayed("dropped: the saga compensates", turn.now);
@@ -138,11 +127,7 @@ impl Saga {
             | Stage::Blocked
             | Stage::GivenUp => {
                 step.stage = Stage::Abandoned;
-                if step.uncertain {
-                    Known::Uncertain
-                } else {
-                    Known::NeverRan
-                }
+                if step.uncertain { Known::Uncertain } else { Known::NeverRan }
             }
         };
         if step.role == Role::Compensable {
@@ -153,21 +138,14 @@ impl Saga {
     /// An event that came behind the fence: its step never runs, and `compensate` hears of it (race 3).
     pub(crate) fn plan_never_ran(&mut self, step: Step) {
         let index = self.steps.len();
-        self.steps.push(Step {
-            stage: Stage::Abandoned,
-            ..step
-        });
+        self.steps.push(Step { stage: Stage::Abandoned, ..step });
         self.insert_undoing(Undoing::of(index, Known::NeverRan));
     }
 
     /// What is added later is undone next: it started last.
     fn insert_undoing(&mut self, undoing: Undoing) {
         let waiting = |other: &Undoing| other.state == UndoState::Waiting;
-        let place = self
-            .plan
-            .iter()
-            .position(waiting)
-            .unwrap_or(self.plan.len());
+        let place = self.plan.iter().position(waiting).unwrap_or(self.plan.len());
         self.plan.insert(place, undoing);
     }
 
@@ -191,10 +169,7 @@ impl Saga {
 
     /// A step waits while one that it caused cannot be undone.
     pub(crate) fn held_back(&self, step: u32) -> bool {
-        self.plan
-            .iter()
-            .filter(|undoing| undoing.stuck())
-            .any(|undoing| self.caused(step, undoing.step))
+        self.plan.iter().filter(|undoing| undoing.stuck()).any(|undoing| self.caused(step, undoing.step))
     }
 
     /// Did `cause` lead to `step`, through emissions of this app's own steps?
@@ -212,8 +187,7 @@ impl Saga {
 
     pub(crate) fn start_undo(&mut self, index: usize, turn: &mut Turn<'_>) {
         let undoing = &mut self.plan[index];
-        undoing.attempts +=
-            u32::from(!mutation::on(Mutation::SameAttempt) || undoing.attempts == 0);
+        undoing.attempts += u32::from(!mutation::on(Mutation::SameAttempt) || undoing.attempts == 0);
         undoing.state = UndoState::Running;
         let call = self.undo_call(index, turn.now);
         turn.call(call);
@@ -266,23 +240,12 @@ impl Saga {
         let Some(index) = current else {
             return Disposition::Nothing("not the current attempt of this compensation");
         };
-        self.note_undo(
-            self.plan[index].step as usize,
-            call,
-            by,
-            &outcome,
-            took,
-            turn.now,
-        );
+        self.note_undo(self.plan[index].step as usize, call, by, &outcome, took, turn.now);
         match outcome {
             UndoOutcome::Undone(undone) => self.undo_done(index, undone, turn),
             UndoOutcome::NothingToUndo => self.plan[index].state = UndoState::NothingToUndo,
-            UndoOutcome::Retry(delay) => {
-                self.undo_failed(index, by, delay.problem, delay.after, turn)
-            }
-            UndoOutcome::Unknown {
-                crash: Crash { code, detail },
-            } => {
+            UndoOutcome::Retry(delay) => self.undo_failed(index, by, delay.problem, delay.after, turn),
+            UndoOutcome::Unknown { crash: Crash { code, detail } } => {
                 self.undo_failed(index, by, Problem { code, detail }, None, turn);
             }
             UndoOutcome::Stuck(problem) => self.undo_stuck(index, problem),
@@ -301,11 +264,7 @@ impl Saga {
         self.change_state(&participant, undone.state);
         self.add_notes(undone.attributes);
         let again = mutation::on(Mutation::UndoTwice) && self.plan[index].attempts == 1;
-        self.plan[index].state = if again {
-            UndoState::Waiting
-        } else {
-            UndoState::Undone
-        };
+        self.plan[index].state = if again { UndoState::Waiting } else { UndoState::Undone };
         let key = self.steps[step].key(&self.id, Direction::Undo, self.plan[index].ordinal);
         self.emit(step, &key, undone.emit, true, turn);
     }
@@ -325,8 +284,7 @@ impl Saga {
             return self.undo_stuck(index, problem);
         }
         let key = step.key(&self.id, Direction::Undo, undoing.ordinal);
-        let wait =
-            after.unwrap_or_else(|| backoff(&retry, undoing.budget.used, &key, undoing.attempts));
+        let wait = after.unwrap_or_else(|| backoff(&retry, undoing.budget.used, &key, undoing.attempts));
         let at = turn.now.after(wait);
         undoing.state = UndoState::Retrying { at };
         let what = What::Parked {
@@ -346,34 +304,24 @@ impl Saga {
 
     /// The end of a call that had left the host before the fence is known now (race 1).
     pub(crate) fn resolve_awaited(&mut self, step: usize, known: Option<Known>) {
-        let awaited = |undoing: &&mut Undoing| {
-            undoing.step as usize == step && undoing.known == Known::Awaited
-        };
+        let awaited = |undoing: &&mut Undoing| undoing.step as usize == step && undoing.known == Known::Awaited;
         if let Some(undoing) = self.plan.iter_mut().find(awaited) {
             match known {
                 Some(known) => undoing.known = known,
-                None => {
-                    (undoing.known, undoing.state) = (Known::NeverRan, UndoState::NothingToUndo)
-                }
+                None => (undoing.known, undoing.state) = (Known::NeverRan, UndoState::NothingToUndo),
             }
         }
     }
 
     /// The success of a step that is being, or was, compensated as uncertain: again, with the real data (race 2).
     pub(crate) fn undo_again(&mut self, step: usize) {
-        let Some(last) = self
-            .plan
-            .iter()
-            .rposition(|undoing| undoing.step as usize == step)
-        else {
+        let Some(last) = self.plan.iter().rposition(|undoing| undoing.step as usize == step) else {
             return self.insert_undoing(Undoing::of(step, Known::Done));
         };
         let undoing = &mut self.plan[last];
         match undoing.state {
             UndoState::Waiting => return undoing.known = Known::Done,
-            UndoState::Retrying { .. } | UndoState::Stuck => {
-                undoing.state = UndoState::NothingToUndo
-            }
+            UndoState::Retrying { .. } | UndoState::Stuck => undoing.state = UndoState::NothingToUndo,
             UndoState::Running
             | UndoState::Undone
             | UndoState::NothingToUndo
@@ -381,10 +329,7 @@ impl Saga {
             | UndoState::Accepted => {}
         }
         let ordinal = undoing.ordinal + 1;
-        let again = Undoing {
-            ordinal,
-            ..Undoing::of(step, Known::Done)
-        };
+        let again = Undoing { ordinal, ..Undoing::of(step, Known::Done) };
         self.plan.insert(last + 1, again);
     }
 
@@ -393,17 +338,12 @@ impl Saga {
         if mutation::on(Mutation::NeverSettle) {
             return false;
         }
-        self.plan.iter().all(|undoing| {
-            undoing.finished() || (mutation::on(Mutation::EndWhileStuck) && undoing.stuck())
-        })
+        self.plan.iter().all(|undoing| undoing.finished() || (mutation::on(Mutation::EndWhileStuck) && undoing.stuck()))
     }
 
     /// The latest compensation of a step.
     pub(crate) fn undoing_of(&self, step: usize) -> Option<&Undoing> {
-        self.plan
-            .iter()
-            .filter(|undoing| undoing.step as usize == step)
-            .max_by_key(|undoing| undoing.ordinal)
+        self.plan.iter().filter(|undoing| undoing.step as usize == step).max_by_key(|undoing| undoing.ordinal)
     }
 }
 
@@ -413,36 +353,19 @@ pub(crate) fn cause(code: &str, problem: &Problem, participant: Option<&Particip
         (own, "") => own.to_owned(),
         (own, detail) => format!("{own}: {detail}"),
     };
-    Cause {
-        code: code.to_owned(),
-        detail,
-        participant: participant.cloned(),
-        event_kind: None,
-    }
+    Cause { code: code.to_owned(), detail, participant: participant.cloned(), event_kind: None }
 }
 
 pub(crate) fn unreadable(formats: &[u32]) -> Problem {
-    let formats = formats
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    Problem::new(
-        "unreadable",
-        format!("no stored version of the plugin reads data format {formats}"),
-    )
+    let formats = formats.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    Problem::new("unreadable", format!("no stored version of the plugin reads data format {formats}"))
 }
 
 pub(crate) fn too_many(emissions: usize) -> Problem {
-    Problem::new(
-        "too-many-emissions",
-        format!("{emissions} events in one outcome"),
-    )
+    Problem::new("too-many-emissions", format!("{emissions} events in one outcome"))
 }
 
 fn undo_retry(step: &Step, turn: &Turn<'_>) -> Retry {
     let member = turn.topology.member(&step.participant);
-    member
-        .and_then(|member| member.subscription(&step.event.kind))
-        .map_or_else(Retry::default, |sub| sub.undo_retry)
+    member.and_then(|member| member.subscription(&step.event.kind)).map_or_else(Retry::default, |sub| sub.undo_retry)
 }

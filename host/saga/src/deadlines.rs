@@ -20,11 +20,7 @@ impl Saga {
         let mut fired = deadlines && self.fire_deadlines(turn);
         fired |= self.fire_retries(turn.now, false);
         fired |= self.publish_due(turn);
-        if fired {
-            Disposition::Changed
-        } else {
-            Disposition::Nothing("nothing is due")
-        }
+        if fired { Disposition::Changed } else { Disposition::Nothing("nothing is due") }
     }
 
     /// Attempts that wait for their time go on; with `all` those too whose time has not come.
@@ -62,11 +58,7 @@ impl Saga {
             let step = &self.steps[index];
             let over = |time: Option<Time>| time.is_some_and(|time| time <= turn.now);
             if step.expires() && over(step.park_until) {
-                let problem = orphan(
-                    step.problem
-                        .as_ref()
-                        .map_or("its predecessor", |problem| problem.code.as_str()),
-                );
+                let problem = orphan(step.problem.as_ref().map_or("its predecessor", |problem| problem.code.as_str()));
                 self.give_up(index, problem, "orphan", true, turn);
                 fired = true;
             } else if step.runs_out() && over(step.deadline) {
@@ -87,42 +79,24 @@ impl Saga {
         };
         self.deadline = None;
         let after = deadline.since(self.created);
-        let problem = Problem::new(
-            "saga-deadline",
-            format!("not finished within {} ms", after.as_millis()),
-        );
+        let problem = Problem::new("saga-deadline", format!("not finished within {} ms", after.as_millis()));
         if self.pivoted() {
             self.need(DEADLINE_AFTER_PIVOT, &problem, None, None, turn.now);
         } else {
             let cause = cause("saga-deadline", &problem, None);
-            self.fence(
-                Failure {
-                    cause,
-                    problem,
-                    own: true,
-                    step: None,
-                },
-                turn,
-            );
+            self.fence(Failure { cause, problem, own: true, step: None }, turn);
         }
         true
     }
 
     /// For the journal's indexes: when this saga wants to hear of the time.
     pub fn wake(&self, topology: &Topology) -> Wake {
-        let away = |step: &Step| {
-            !topology
-                .member(&step.participant)
-                .is_some_and(|member| member.serving)
-        };
+        let away = |step: &Step| !topology.member(&step.participant).is_some_and(|member| member.serving);
         Wake {
             at: self.next_retry(),
             deadline: self.next_deadline(topology),
             remove_at: self.remove_at(topology),
-            waits_for_plugin: self
-                .steps
-                .iter()
-                .any(|step| step.parked() && step.stage != Stage::Blocked && away(step)),
+            waits_for_plugin: self.steps.iter().any(|step| step.parked() && step.stage != Stage::Blocked && away(step)),
             in_doubt: self.steps.iter().any(|step| step.outside && step.started()),
         }
     }
@@ -152,10 +126,7 @@ impl Saga {
             | UndoState::ByHand
             | UndoState::Accepted => None,
         });
-        forward
-            .chain(undo)
-            .chain(self.delayed.iter().map(|delayed| delayed.due))
-            .min()
+        forward.chain(undo).chain(self.delayed.iter().map(|delayed| delayed.due)).min()
     }
 
     fn next_deadline(&self, topology: &Topology) -> Option<Time> {
@@ -163,27 +134,20 @@ impl Saga {
         if held || self.terminal() {
             return None;
         }
-        let serving = |step: &&Step| {
-            topology
-                .member(&step.participant)
-                .is_some_and(|member| member.serving)
-        };
+        let serving = |step: &&Step| topology.member(&step.participant).is_some_and(|member| member.serving);
         let steps = self.steps.iter().filter(serving).flat_map(|step| {
             let park = step.park_until.filter(|_| step.expires());
             let deadline = step.deadline.filter(|_| step.runs_out());
             [park, deadline].into_iter().flatten()
         });
-        let saga = self
-            .deadline
-            .filter(|_| self.phase == Phase::Open && topology.finishes());
+        let saga = self.deadline.filter(|_| self.phase == Phase::Open && topology.finishes());
         steps.chain(saga).min()
     }
 
     /// A finished saga goes after the retention, and so does one that waits for nothing which this app could know of:
     /// a tombstone without its saga, and a part that no manifest here can end.
     fn remove_at(&self, topology: &Topology) -> Option<Time> {
-        let open = (!self.letters.is_empty() || self.untracked > 0)
-            && !mutation::on(Mutation::ForgetOpenLetters);
+        let open = (!self.letters.is_empty() || self.untracked > 0) && !mutation::on(Mutation::ForgetOpenLetters);
         if open {
             return None;
         }
@@ -202,9 +166,7 @@ impl Saga {
             && !self.needs_operator()
             && self.deadline.is_none();
         let waiting = self.steps.is_empty() || self.tombstone();
-        let endless = self.states.is_empty()
-            && !topology.finishes()
-            && !self.steps.iter().any(Step::undoable);
+        let endless = self.states.is_empty() && !topology.finishes() && !self.steps.iter().any(Step::undoable);
         quiet && (waiting || (self.phase == Phase::Open && endless))
     }
 }
@@ -216,9 +178,6 @@ impl Step {
     }
     /// Does its deadline run? A call that is out has the sandbox's own.
     fn runs_out(&self) -> bool {
-        matches!(
-            self.stage,
-            Stage::Ready | Stage::Early(_) | Stage::Retrying { .. }
-        )
+        matches!(self.stage, Stage::Ready | Stage::Early(_) | Stage::Retrying { .. })
     }
 }

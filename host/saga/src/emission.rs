@@ -24,22 +24,14 @@ impl Saga {
         turn: &mut Turn<'_>,
     ) {
         for (index, emission) in emissions.into_iter().enumerate() {
-            let index = if mutation::on(Mutation::OneEmittedId) {
-                0
-            } else {
-                index
-            };
+            let index = if mutation::on(Mutation::OneEmittedId) { 0 } else { index };
             let delay = emission.after;
             let event = self.emitted(step, emitted_id(key, index), emission, turn);
             match delay {
                 None => self.publish(step, event, undoing, turn),
                 Some(delay) => {
                     let step = u32::try_from(step).expect("steps are bounded");
-                    self.delayed.push(Delayed {
-                        event,
-                        due: turn.now.after(delay),
-                        step,
-                    });
+                    self.delayed.push(Delayed { event, due: turn.now.after(delay), step });
                 }
             }
         }
@@ -53,10 +45,7 @@ impl Saga {
         let mut attributes = guest_attributes(emission.attributes);
         trace(&step.event.attributes, &mut attributes);
         Event {
-            key: EventKey::new(
-                format!("sagahost/{}/{}", turn.topology.app, step.participant),
-                id,
-            ),
+            key: EventKey::new(format!("sagahost/{}/{}", turn.topology.app, step.participant), id),
             saga: emission.saga.unwrap_or_else(|| self.id.clone()),
             kind: emission.kind,
             time: turn.now,
@@ -73,37 +62,21 @@ impl Saga {
         let fuse = event.saga == self.id;
         if fuse && turn.topology.concerns(&event.kind) {
             let step = u32::try_from(step).expect("steps are bounded");
-            self.expected.push(Expected {
-                key: event.key.hash128(),
-                step,
-                undoing,
-            });
+            self.expected.push(Expected { key: event.key.hash128(), step, undoing });
         }
         let participant = Some(self.steps[step].participant.clone());
-        self.note(
-            turn.now,
-            What::Emitted {
-                participant,
-                kind: event.kind.clone(),
-                id: event.key.id.clone(),
-            },
-        );
+        self.note(turn.now, What::Emitted { participant, kind: event.kind.clone(), id: event.key.id.clone() });
         turn.effects.push(Effect::Publish(Publish { event, fuse }));
     }
 
     /// Delayed emissions whose time has come.
     pub(crate) fn publish_due(&mut self, turn: &mut Turn<'_>) -> bool {
         let now = turn.now;
-        let (due, later) = std::mem::take(&mut self.delayed)
-            .into_iter()
-            .partition(|delayed| delayed.due <= now);
+        let (due, later) = std::mem::take(&mut self.delayed).into_iter().partition(|delayed| delayed.due <= now);
         self.delayed = later;
         let due: Vec<Delayed> = due;
         let any = !due.is_empty();
-        for Delayed {
-            mut event, step, ..
-        } in due
-        {
+        for Delayed { mut event, step, .. } in due {
             event.time = now;
             self.publish(step as usize, event, false, turn);
         }
@@ -113,38 +86,16 @@ impl Saga {
     pub(crate) fn drop_delayed(&mut self, why: &str, now: Time) {
         for Delayed { event, step, .. } in std::mem::take(&mut self.delayed) {
             let participant = self.steps[step as usize].participant.clone();
-            self.note(
-                now,
-                What::Parked {
-                    participant,
-                    kind: event.kind,
-                    why: why.into(),
-                    until: None,
-                },
-            );
+            self.note(now, What::Parked { participant, kind: event.kind, why: why.into(), until: None });
         }
     }
 
     /// `SagaFailed` (SEMANTICS.md, rule 7): one for a saga and a cause, answered by nobody.
-    pub(crate) fn announce(
-        &mut self,
-        cause: &Cause,
-        problem: &Problem,
-        step: Option<usize>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(crate) fn announce(&mut self, cause: &Cause, problem: &Problem, step: Option<usize>, turn: &mut Turn<'_>) {
         let app = &turn.topology.app;
-        let who = cause
-            .participant
-            .as_ref()
-            .map_or("", |participant| participant.as_str());
-        let parts = [
-            b"saga-failed",
-            app.as_bytes(),
-            self.id.as_str().as_bytes(),
-            cause.code.as_bytes(),
-            who.as_bytes(),
-        ];
+        let who = cause.participant.as_ref().map_or("", |participant| participant.as_str());
+        let parts =
+            [b"saga-failed", app.as_bytes(), self.id.as_str().as_bytes(), cause.code.as_bytes(), who.as_bytes()];
         let key = EventKey::new(format!("sagahost/{app}"), hex(&sha256(&parts)[..16]));
         let data = serde_json::json!({
             "saga": self.id.as_str(),
@@ -153,9 +104,7 @@ impl Saga {
             "code": problem.code,
             "detail": problem.detail,
         });
-        let from = step
-            .or(if self.steps.is_empty() { None } else { Some(0) })
-            .map(|step| &self.steps[step].event);
+        let from = step.or(if self.steps.is_empty() { None } else { Some(0) }).map(|step| &self.steps[step].event);
         let mut attributes = Attributes::new();
         if let Some(from) = from {
             trace(&from.attributes, &mut attributes);
@@ -171,25 +120,11 @@ impl Saga {
             hops: from.map_or(0, |from| from.hops.saturating_add(1)),
             origin: None,
         };
-        self.note(
-            turn.now,
-            What::Emitted {
-                participant: None,
-                kind: event.kind.clone(),
-                id: key.id.clone(),
-            },
-        );
+        self.note(turn.now, What::Emitted { participant: None, kind: event.kind.clone(), id: key.id.clone() });
         self.announced = Some(key);
-        let times = if mutation::on(Mutation::AnnounceAgain) {
-            2
-        } else {
-            1
-        };
+        let times = if mutation::on(Mutation::AnnounceAgain) { 2 } else { 1 };
         for _ in 0..times {
-            turn.effects.push(Effect::Publish(Publish {
-                event: event.clone(),
-                fuse: false,
-            }));
+            turn.effects.push(Effect::Publish(Publish { event: event.clone(), fuse: false }));
         }
     }
 }
@@ -201,10 +136,7 @@ fn guest_attributes(mut attributes: Attributes) -> Attributes {
 }
 
 fn trace(from: &Attributes, to: &mut Attributes) {
-    for (name, value) in from
-        .iter()
-        .filter(|(name, _)| name == "traceparent" || name == "tracestate")
-    {
+    for (name, value) in from.iter().filter(|(name, _)| name == "traceparent" || name == "tracestate") {
         if !to.iter().any(|(known, _)| known == name) {
             to.push((name.clone(), value.clone()));
         }

@@ -21,18 +21,13 @@ impl Saga {
         self.phase = Phase::Finishing;
         self.result = Some(result);
         self.deadline = None;
-        self.needs
-            .retain(|need| &*need.code != DEADLINE_AFTER_PIVOT);
+        self.needs.retain(|need| &*need.code != DEADLINE_AFTER_PIVOT);
         self.note_status(now, Status::Finishing, "finished", "");
     }
 
     /// A `finish-on` kind: its participants' steps are to be released.
     pub(crate) fn ask_to_finish(&mut self, kind: &Kind, topology: &Topology) {
-        for member in topology
-            .members
-            .iter()
-            .filter(|member| member.finish_on.contains(kind))
-        {
+        for member in topology.members.iter().filter(|member| member.finish_on.contains(kind)) {
             if !self.asked.contains(&member.name) {
                 self.asked.push(member.name.clone());
             }
@@ -53,16 +48,9 @@ impl Saga {
                     self.end(Phase::Completed, Status::Completed, "released", turn.now);
                 }
             }
-            Phase::Finishing if self.idle() => {
-                self.end(Phase::Completed, Status::Completed, "finished", turn.now)
-            }
+            Phase::Finishing if self.idle() => self.end(Phase::Completed, Status::Completed, "finished", turn.now),
             Phase::Compensating if !self.tombstone() && self.idle() && self.undoing_over() => {
-                self.end(
-                    Phase::Compensated,
-                    Status::Compensated,
-                    "compensated",
-                    turn.now,
-                );
+                self.end(Phase::Compensated, Status::Compensated, "compensated", turn.now);
             }
             Phase::Finishing | Phase::Compensating | Phase::Completed | Phase::Compensated => {}
         }
@@ -75,12 +63,8 @@ impl Saga {
 
     /// Participants that were asked to finish let go of their steps when none of theirs is under way.
     fn release(&mut self) {
-        let busy: Vec<_> = self
-            .steps
-            .iter()
-            .filter(|step| step.pending())
-            .map(|step| step.participant.clone())
-            .collect();
+        let busy: Vec<_> =
+            self.steps.iter().filter(|step| step.pending()).map(|step| step.participant.clone()).collect();
         for step in &mut self.steps {
             if self.asked.contains(&step.participant) && !busy.contains(&step.participant) {
                 step.released = true;
@@ -91,14 +75,8 @@ impl Saga {
     /// Does nothing hold this app's part open any more? A step that could be undone does, and one of a participant
     /// that finishes sagas itself.
     fn released(&self, topology: &Topology) -> bool {
-        let finishes = |step: &Step| {
-            topology
-                .member(&step.participant)
-                .is_some_and(|member| member.finishes)
-        };
-        let holds = |step: &Step| {
-            step.stage == Stage::Done && !step.released && (step.undoable() || finishes(step))
-        };
+        let finishes = |step: &Step| topology.member(&step.participant).is_some_and(|member| member.finishes);
+        let holds = |step: &Step| step.stage == Stage::Done && !step.released && (step.undoable() || finishes(step));
         self.steps.iter().any(|step| step.released) && !self.steps.iter().any(holds)
     }
 

@@ -40,9 +40,6 @@ impl Event {
         first16(&sha256(&[self.kind.as_str().as_bytes(), &self.data]))
     }
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 }

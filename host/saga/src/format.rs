@@ -15,9 +15,7 @@ const SUM: usize = 8;
 pub enum FormatError {
     #[error("read a saga record: it is empty")]
     Empty,
-    #[error(
-        "read a saga record of format {found}: this host reads format {VERSION}; a newer one wrote it"
-    )]
+    #[error("read a saga record of format {found}: this host reads format {VERSION}; a newer one wrote it")]
     Version { found: u8 },
     #[error("read a saga record: its bytes are corrupt ({what})")]
     Corrupt { what: String },
@@ -26,15 +24,10 @@ pub enum FormatError {
 impl Saga {
     pub fn encode(&self) -> Vec<u8> {
         if mutation::on(Mutation::LoseCount) && self.late > 0 {
-            return Self {
-                late: 0,
-                ..self.clone()
-            }
-            .encode();
+            return Self { late: 0, ..self.clone() }.encode();
         }
         let record = postcard::to_extend(self, vec![VERSION]);
-        let mut bytes =
-            record.expect("a saga's types have an encoding, and a vector takes all of it");
+        let mut bytes = record.expect("a saga's types have an encoding, and a vector takes all of it");
         let sum = checksum(&bytes);
         bytes.extend_from_slice(&sum);
         bytes
@@ -47,10 +40,7 @@ impl Saga {
             Some(&VERSION) => {}
             Some(&found) => return Err(FormatError::Version { found }),
         }
-        let Some((record, sum)) = bytes
-            .split_last_chunk::<SUM>()
-            .filter(|(record, _)| !record.is_empty())
-        else {
+        let Some((record, sum)) = bytes.split_last_chunk::<SUM>().filter(|(record, _)| !record.is_empty()) else {
             return Err(corrupt(format!("only {} bytes", bytes.len())));
         };
         if checksum(record) != *sum {
@@ -68,8 +58,8 @@ impl Saga {
 
 /// FNV-1a, 64 bits: against bytes that changed by accident, not by intent.
 pub(crate) fn checksum(bytes: &[u8]) -> [u8; SUM] {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     hash.to_be_bytes()
 }

@@ -10,10 +10,7 @@ use crate::{
     input::{CallRef, Disposition},
     mutation::{self, Mutation},
     on::{Turn, short},
-    outcome::{
-        Behaviour, Call, Completion, Crash, Outcome, Problem, Progress, Rejection, StateChange,
-        Undo,
-    },
+    outcome::{Behaviour, Call, Completion, Crash, Outcome, Problem, Progress, Rejection, StateChange, Undo},
     saga::{Phase, Saga},
     step::{Early, Stage, backoff},
     topology::{Retry, Subscription},
@@ -21,9 +18,7 @@ use crate::{
 
 impl Saga {
     pub(crate) fn calling(&self) -> bool {
-        let undoing = |undoing: &crate::compensation::Undoing| {
-            undoing.state == crate::compensation::UndoState::Running
-        };
+        let undoing = |undoing: &crate::compensation::Undoing| undoing.state == crate::compensation::UndoState::Running;
         self.steps.iter().any(|step| step.started()) || self.plan.iter().any(undoing)
     }
 
@@ -32,11 +27,7 @@ impl Saga {
         for index in 0..self.steps.len() {
             match self.steps[index].stage {
                 Stage::Retrying { .. } | Stage::Blocked | Stage::Started { .. } => return None,
-                Stage::Done
-                | Stage::Rejected
-                | Stage::GivenUp
-                | Stage::Abandoned
-                | Stage::Early(_) => {}
+                Stage::Done | Stage::Rejected | Stage::GivenUp | Stage::Abandoned | Stage::Early(_) => {}
                 Stage::Ready if !self.serving(index, turn) => {}
                 Stage::Ready => match self.predecessor_missing(index, turn) {
                     Some(kind) => self.park_after(index, &kind, turn),
@@ -49,18 +40,13 @@ impl Saga {
 
     /// A participant that is paused, or not admitted at the moment, holds only its own steps (race 21).
     pub(crate) fn serving(&self, step: usize, turn: &Turn<'_>) -> bool {
-        turn.topology
-            .member(&self.steps[step].participant)
-            .is_some_and(|member| member.serving)
+        turn.topology.member(&self.steps[step].participant).is_some_and(|member| member.serving)
     }
 
     pub(crate) fn start_forward(&mut self, index: usize, turn: &mut Turn<'_>) {
         let starts = self.starts;
         let step = &mut self.steps[index];
-        let outside = turn
-            .topology
-            .member(&step.participant)
-            .is_some_and(|member| member.outside_effects);
+        let outside = turn.topology.member(&step.participant).is_some_and(|member| member.outside_effects);
         if step.start.is_none() {
             step.start = Some(starts);
             self.starts += 1;
@@ -105,28 +91,15 @@ impl Saga {
             return Disposition::Nothing("not the current attempt of this step");
         }
         if interrupted {
-            let crash = Crash {
-                code: "interrupted".into(),
-                detail: "the host stopped while the call was out".into(),
-            };
-            let outcome = Outcome::Unknown {
-                crash,
-                uncertain: true,
-            };
-            let by = Behaviour {
-                digest: step.budget.digest.clone(),
-                ..Behaviour::default()
-            };
+            let crash = Crash { code: "interrupted".into(), detail: "the host stopped while the call was out".into() };
+            let outcome = Outcome::Unknown { crash, uncertain: true };
+            let by = Behaviour { digest: step.budget.digest.clone(), ..Behaviour::default() };
             return self.returned(index, call, by, outcome, Duration::ZERO, turn);
         }
         if behind_fence {
             // It never left: what is known is what the attempts before it left behind.
             step.stage = Stage::Abandoned;
-            let known = if step.uncertain {
-                Known::Uncertain
-            } else {
-                Known::NeverRan
-            };
+            let known = if step.uncertain { Known::Uncertain } else { Known::NeverRan };
             self.resolve_awaited(index, Some(known));
             return Disposition::Changed;
         }
@@ -165,20 +138,14 @@ impl Saga {
     }
 
     fn attempt_ended(&mut self, index: usize, outcome: Outcome, turn: &mut Turn<'_>) {
-        if let Outcome::Unknown {
-            uncertain: true, ..
-        } = outcome
-        {
+        if let Outcome::Unknown { uncertain: true, .. } = outcome {
             self.steps[index].uncertain = true;
         }
         match outcome {
             Outcome::Completed(completion) => self.completed(index, completion, turn),
             Outcome::Rejected(rejection) => self.rejected(index, rejection, turn),
             Outcome::Retry(delay) => self.attempt_failed(index, delay.problem, delay.after, turn),
-            Outcome::Unknown {
-                crash: Crash { code, detail },
-                ..
-            } => {
+            Outcome::Unknown { crash: Crash { code, detail }, .. } => {
                 self.attempt_failed(index, Problem { code, detail }, None, turn);
             }
             Outcome::NotYet(problem) => self.park_not_yet(index, problem, turn),
@@ -190,13 +157,7 @@ impl Saga {
     pub(crate) fn completed(&mut self, index: usize, completion: Completion, turn: &mut Turn<'_>) {
         if completion.emit.len() > turn.topology.bounds.emissions_per_outcome_max {
             self.steps[index].uncertain |= self.steps[index].outside;
-            return self.give_up(
-                index,
-                too_many(completion.emit.len()),
-                "invalid",
-                false,
-                turn,
-            );
+            return self.give_up(index, too_many(completion.emit.len()), "invalid", false, turn);
         }
         turn.keep_writes = true;
         self.done(index, completion.undo);
@@ -225,11 +186,7 @@ impl Saga {
     /// Nothing happened (SEMANTICS.md, rules 2, 8). Where it cannot compensate any more, its emissions are withheld:
     /// they would announce a failure that nobody decided.
     fn rejected(&mut self, index: usize, rejection: Rejection, turn: &mut Turn<'_>) {
-        let Rejection {
-            problem,
-            emit,
-            attributes,
-        } = rejection;
+        let Rejection { problem, emit, attributes } = rejection;
         self.steps[index].uncertain = false;
         if emit.len() > turn.topology.bounds.emissions_per_outcome_max {
             return self.give_up(index, too_many(emit.len()), "invalid", false, turn);
@@ -251,30 +208,14 @@ impl Saga {
             let participant = self.steps[index].participant.clone();
             let mut cause = cause("rejected", &problem, Some(&participant));
             cause.event_kind = Some(self.steps[index].event.kind.clone());
-            self.fence(
-                Failure {
-                    cause,
-                    problem,
-                    own: true,
-                    step: Some(index),
-                },
-                turn,
-            );
+            self.fence(Failure { cause, problem, own: true, step: Some(index) }, turn);
         }
         self.emit(index, &key, emit, false, turn);
     }
 
     /// Again later, unless the attempts or the time are spent.
-    fn attempt_failed(
-        &mut self,
-        index: usize,
-        problem: Problem,
-        after: Option<Duration>,
-        turn: &mut Turn<'_>,
-    ) {
-        let retry = self
-            .subscription(index, turn)
-            .map_or_else(Retry::default, |sub| sub.retry);
+    fn attempt_failed(&mut self, index: usize, problem: Problem, after: Option<Duration>, turn: &mut Turn<'_>) {
+        let retry = self.subscription(index, turn).map_or_else(Retry::default, |sub| sub.retry);
         let step = &mut self.steps[index];
         let key = step.key(&self.id, Direction::Forward, 0);
         let spent = step.budget.spend(&step.by.digest, &retry);
@@ -293,11 +234,7 @@ impl Saga {
     fn awaited_result(&mut self, index: usize, outcome: Outcome, turn: &mut Turn<'_>) {
         self.late = self.late.saturating_add(1);
         let uncertain = self.steps[index].uncertain;
-        let unknown = if uncertain {
-            Known::Uncertain
-        } else {
-            Known::NeverRan
-        };
+        let unknown = if uncertain { Known::Uncertain } else { Known::NeverRan };
         let known = match outcome {
             Outcome::Completed(completion) => {
                 let undo = completion.undo.clone();
@@ -308,22 +245,14 @@ impl Saga {
                 }
             }
             Outcome::Rejected(_) => None,
-            Outcome::Unknown {
-                uncertain: true, ..
-            } => Some(Known::Uncertain),
-            Outcome::Unknown {
-                uncertain: false, ..
-            }
+            Outcome::Unknown { uncertain: true, .. } => Some(Known::Uncertain),
+            Outcome::Unknown { uncertain: false, .. }
             | Outcome::Retry(_)
             | Outcome::NotYet(_)
             | Outcome::Invalid(_)
             | Outcome::Unreadable { .. } => Some(unknown),
         };
-        self.steps[index].stage = if known.is_none() {
-            Stage::Rejected
-        } else {
-            Stage::Abandoned
-        };
+        self.steps[index].stage = if known.is_none() { Stage::Rejected } else { Stage::Abandoned };
         self.resolve_awaited(index, known);
     }
 
@@ -375,10 +304,7 @@ impl Saga {
         if open {
             self.completed(index, completion, turn);
         } else if self.terminal() {
-            let problem = Problem::new(
-                "late-success",
-                "the step succeeded outside after the saga had ended",
-            );
+            let problem = Problem::new("late-success", "the step succeeded outside after the saga had ended");
             self.letter_of(index, &problem, turn);
         } else {
             let undoable = matches!(completion.undo, Undo::Data(_));
@@ -390,26 +316,18 @@ impl Saga {
         Disposition::Changed
     }
 
-    pub(crate) fn subscription<'t>(
-        &self,
-        index: usize,
-        turn: &Turn<'t>,
-    ) -> Option<&'t Subscription> {
+    pub(crate) fn subscription<'t>(&self, index: usize, turn: &Turn<'t>) -> Option<&'t Subscription> {
         let step = &self.steps[index];
-        turn.topology
-            .member(&step.participant)
-            .and_then(|member| member.subscription(&step.event.kind))
+        turn.topology.member(&step.participant).and_then(|member| member.subscription(&step.event.kind))
     }
 
     pub(crate) fn change_state(&mut self, participant: &Participant, change: StateChange) {
         match change {
             StateChange::Keep => {}
-            StateChange::Put(saved) => {
-                match self.states.iter_mut().find(|(of, _)| of == participant) {
-                    Some((_, state)) => *state = saved,
-                    None => self.states.push((participant.clone(), saved)),
-                }
-            }
+            StateChange::Put(saved) => match self.states.iter_mut().find(|(of, _)| of == participant) {
+                Some((_, state)) => *state = saved,
+                None => self.states.push((participant.clone(), saved)),
+            },
             StateChange::Delete => self.states.retain(|(of, _)| of != participant),
         }
     }
@@ -435,24 +353,12 @@ impl Saga {
     ) {
         let step = &self.steps[index];
         let (participant, kind) = (step.participant.clone(), step.event.kind.clone());
-        self.note(
-            now,
-            What::Parked {
-                participant,
-                kind,
-                why,
-                until,
-            },
-        );
+        self.note(now, What::Parked { participant, kind, why, until });
     }
 
     /// What a step of this participant being done may have changed for the others.
     fn wake_early(&mut self, participant: &Participant) {
-        for step in self
-            .steps
-            .iter_mut()
-            .filter(|step| step.participant == *participant)
-        {
+        for step in self.steps.iter_mut().filter(|step| step.participant == *participant) {
             if let Stage::Early(Early::After | Early::NotYet) = step.stage {
                 step.stage = Stage::Ready;
             }

@@ -62,18 +62,13 @@ name! {
 }
 
 /// A point of time, milliseconds since 1970. The core never asks for the time: it is passed in.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(pub u64);
 
 impl Time {
     pub fn after(self, by: std::time::Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
     pub fn since(self, earlier: Self) -> std::time::Duration {
         std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -89,10 +84,7 @@ pub struct EventKey {
 
 impl EventKey {
     pub fn new(source: impl AsRef<str>, id: impl AsRef<str>) -> Self {
-        Self {
-            source: source.as_ref().into(),
-            id: id.as_ref().into(),
-        }
+        Self { source: source.as_ref().into(), id: id.as_ref().into() }
     }
     /// 128 bits that stand for the key in a saga's list of known events.
     pub fn hash128(&self) -> [u8; 16] {
@@ -125,12 +117,10 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 pub(crate) fn first16(hash: &[u8; 32]) -> [u8; 16] {
@@ -157,22 +147,13 @@ pub fn idempotency_key(saga: &SagaId, step_id: &str, direction: Direction, ordin
         Direction::Forward => b"forward",
         Direction::Undo => b"undo",
     };
-    let hash = sha256(&[
-        saga.as_str().as_bytes(),
-        step_id.as_bytes(),
-        tag,
-        &ordinal.to_be_bytes(),
-    ]);
+    let hash = sha256(&[saga.as_str().as_bytes(), step_id.as_bytes(), tag, &ordinal.to_be_bytes()]);
     hex(&hash[..16])
 }
 
 /// Id of the `index`-th event that a call emits.
 pub fn emitted_id(idempotency_key: &str, index: usize) -> String {
-    hex(&sha256(&[
-        b"emit",
-        idempotency_key.as_bytes(),
-        &(index as u64).to_be_bytes(),
-    ])[..16])
+    hex(&sha256(&[b"emit", idempotency_key.as_bytes(), &(index as u64).to_be_bytes()])[..16])
 }
 
 /// 32 bytes from which a guest may make ids of its own.

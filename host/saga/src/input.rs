@@ -230,9 +230,5 @@ impl Status {
 
 /// For `Kind`s in messages.
 pub fn kind_list(kinds: &[Kind]) -> String {
-    kinds
-        .iter()
-        .map(Kind::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
+    kinds.iter().map(Kind::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -41,34 +41,17 @@ impl Saga {
     }
 
     pub(crate) fn open(&mut self, letter: Letter, turn: &mut Turn<'_>) {
-        let (key, code): (std::sync::Arc<str>, _) = (
-            letter.key.as_str().into(),
-            letter.problem.code.as_str().into(),
-        );
+        let (key, code): (std::sync::Arc<str>, _) = (letter.key.as_str().into(), letter.problem.code.as_str().into());
         self.letters.retain(|known| known.key != key);
         // Beyond the bound the journal alone keeps the letter, and the saga counts it.
-        if self.letters.len() < turn.topology.bounds.steps_per_saga_max
-            && !mutation::on(Mutation::ForgetLetter)
-        {
+        if self.letters.len() < turn.topology.bounds.steps_per_saga_max && !mutation::on(Mutation::ForgetLetter) {
             let participant = letter.participant.clone();
-            self.letters.push(OpenLetter {
-                key: key.clone(),
-                participant,
-                code,
-                at: turn.now,
-            });
+            self.letters.push(OpenLetter { key: key.clone(), participant, code, at: turn.now });
         } else {
             self.untracked = self.untracked.saturating_add(1);
         }
         let code = letter.problem.code.as_str().into();
-        self.note(
-            turn.now,
-            What::DeadLetter {
-                key,
-                code,
-                closed: None,
-            },
-        );
+        self.note(turn.now, What::DeadLetter { key, code, closed: None });
         turn.effects.push(Effect::OpenLetter(letter));
     }
 
@@ -107,38 +90,18 @@ impl Saga {
             return false;
         };
         let letter = self.letters.remove(place);
-        self.needs
-            .retain(|need| need.letter.as_deref() != Some(key));
-        self.note(
-            turn.now,
-            What::DeadLetter {
-                key: letter.key,
-                code: letter.code,
-                closed: Some(how.into()),
-            },
-        );
-        turn.effects.push(Effect::CloseLetter {
-            key: key.to_owned(),
-            how: how.to_owned(),
-        });
+        self.needs.retain(|need| need.letter.as_deref() != Some(key));
+        self.note(turn.now, What::DeadLetter { key: letter.key, code: letter.code, closed: Some(how.into()) });
+        turn.effects.push(Effect::CloseLetter { key: key.to_owned(), how: how.to_owned() });
         true
     }
 
     /// No further attempt: a dead letter, and the subscription's policy. `timer`: time ran out, nobody answered; where
     /// nobody `finishes`, no timer compensates (SEMANTICS.md, rule 5).
-    pub(crate) fn give_up(
-        &mut self,
-        index: usize,
-        problem: Problem,
-        code: &str,
-        timer: bool,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(crate) fn give_up(&mut self, index: usize, problem: Problem, code: &str, timer: bool, turn: &mut Turn<'_>) {
         self.letter_of(index, &problem, turn);
         self.steps[index].problem = Some(problem.clone());
-        let policy = self
-            .subscription(index, turn)
-            .map_or(OnDeadLetter::Compensate, |sub| sub.on_dead_letter);
+        let policy = self.subscription(index, turn).map_or(OnDeadLetter::Compensate, |sub| sub.on_dead_letter);
         self.steps[index].stage = Stage::GivenUp;
         if self.phase != Phase::Open || self.closing(index) {
             return;
@@ -152,15 +115,7 @@ impl Saga {
                 let step = &self.steps[index];
                 let mut cause = cause(code, &problem, Some(&step.participant));
                 cause.event_kind = Some(step.event.kind.clone());
-                self.fence(
-                    Failure {
-                        cause,
-                        problem,
-                        own: true,
-                        step: Some(index),
-                    },
-                    turn,
-                );
+                self.fence(Failure { cause, problem, own: true, step: Some(index) }, turn);
             }
         }
     }

@@ -27,10 +27,7 @@ impl Turn<'_> {
         self.effects.push(Effect::Call(call));
     }
     pub fn answer(&mut self, done: bool, text: impl Into<String>) {
-        self.answer = Some(Answer {
-            done,
-            text: text.into(),
-        });
+        self.answer = Some(Answer { done, text: text.into() });
     }
     /// Says it to the operator; nothing has changed.
     pub fn refuse(&mut self, text: impl Into<String>) -> Disposition {
@@ -41,19 +38,8 @@ impl Turn<'_> {
 
 impl Saga {
     /// Works on a private copy of the caller's: after `Err` the copy is thrown away.
-    pub fn on(
-        &mut self,
-        input: Input,
-        topology: &Topology,
-        now: Time,
-    ) -> Result<Transition, Broken> {
-        let mut turn = Turn {
-            now,
-            topology,
-            effects: Vec::new(),
-            answer: None,
-            keep_writes: false,
-        };
+    pub fn on(&mut self, input: Input, topology: &Topology, now: Time) -> Result<Transition, Broken> {
+        let mut turn = Turn { now, topology, effects: Vec::new(), answer: None, keep_writes: false };
         let disposition = self.dispatch(input, &mut turn)?;
         if disposition == Disposition::Changed {
             self.advance(&mut turn);
@@ -62,38 +48,18 @@ impl Saga {
             self.version += u64::from(!mutation::on(Mutation::SameVersion));
             self.touched = now;
         }
-        let Turn {
-            effects,
-            answer,
-            keep_writes,
-            ..
-        } = turn;
-        Ok(Transition {
-            effects,
-            disposition,
-            answer,
-            keep_writes,
-        })
+        let Turn { effects, answer, keep_writes, .. } = turn;
+        Ok(Transition { effects, disposition, answer, keep_writes })
     }
 
     fn dispatch(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<Disposition, Broken> {
         match input {
             Input::Received { event, spilled } => self.receive(event, spilled, turn),
-            Input::Returned {
-                call,
-                by,
-                outcome,
-                took,
-            } => {
+            Input::Returned { call, by, outcome, took } => {
                 let step = self.step_of(&call)?;
                 Ok(self.returned(step, &call, by, outcome, took, turn))
             }
-            Input::Undone {
-                call,
-                by,
-                outcome,
-                took,
-            } => {
+            Input::Undone { call, by, outcome, took } => {
                 self.step_of(&call)?;
                 Ok(self.undone(&call, &by, outcome, took, turn))
             }
@@ -108,13 +74,8 @@ impl Saga {
     }
 
     fn step_of(&self, call: &CallRef) -> Result<usize, Broken> {
-        let mine = |step: &crate::step::Step| {
-            step.participant == call.participant && step.id() == call.step_id
-        };
-        self.steps
-            .iter()
-            .position(mine)
-            .ok_or_else(|| broken(&self.id, format!("no step {}", call.step_id)))
+        let mine = |step: &crate::step::Step| step.participant == call.participant && step.id() == call.step_id;
+        self.steps.iter().position(mine).ok_or_else(|| broken(&self.id, format!("no step {}", call.step_id)))
     }
 
     /// Starts what may run now: one call at a time, so that a durable record has no more than one call in doubt.
@@ -133,11 +94,7 @@ impl Saga {
         let before = self.clone();
         self.recheck_early(turn);
         self.advance(turn);
-        if *self == before {
-            Disposition::Nothing("nothing waited for it")
-        } else {
-            Disposition::Changed
-        }
+        if *self == before { Disposition::Nothing("nothing waited for it") } else { Disposition::Changed }
     }
 
     /// Keeps the record small, however long the saga: the oldest go to rows of their own.
@@ -160,30 +117,17 @@ impl Saga {
     }
 
     pub(crate) fn note_status(&mut self, at: Time, to: Status, cause: &str, detail: &str) {
-        self.note(
-            at,
-            What::Status {
-                to,
-                cause: cause.into(),
-                detail: short(detail),
-            },
-        );
+        self.note(at, What::Status { to, cause: cause.into(), detail: short(detail) });
     }
 }
 
 /// Above the bound half of it stays, so that spilling is rare.
 fn oldest<T>(all: &mut Vec<T>, max: usize) -> Vec<T> {
-    if all.len() <= max {
-        Vec::new()
-    } else {
-        all.drain(..all.len() - max / 2).collect()
-    }
+    if all.len() <= max { Vec::new() } else { all.drain(..all.len() - max / 2).collect() }
 }
 
 pub(crate) fn broken(id: &SagaId, what: impl std::fmt::Display) -> Broken {
-    Broken {
-        what: format!("{id}: {what}"),
-    }
+    Broken { what: format!("{id}: {what}") }
 }
 
 /// For the timeline: a guest's text may be long.

@@ -19,18 +19,12 @@ impl Saga {
         match command {
             Command::Cancel { by, reason } => self.cancel(&by, &reason, turn),
             Command::Retry { by } => self.retry(&by, turn),
-            Command::Resolve {
-                by,
-                reason,
-                accept,
-                participant,
-            } => self.resolve(&by, &reason, accept, participant.as_ref(), turn),
-            Command::Redrive {
-                by,
-                letter,
-                participant,
-                event,
-            } => self.redrive(&by, &letter, &participant, &event.0, turn),
+            Command::Resolve { by, reason, accept, participant } => {
+                self.resolve(&by, &reason, accept, participant.as_ref(), turn)
+            }
+            Command::Redrive { by, letter, participant, event } => {
+                self.redrive(&by, &letter, &participant, &event.0, turn)
+            }
             Command::Discard { by, letter, reason } => self.discard(&by, &letter, &reason, turn),
         }
     }
@@ -46,23 +40,12 @@ impl Saga {
             Phase::Open => {}
         }
         if let Some(pivot) = self.steps.iter().find(|step| step.pivoted()) {
-            return turn.refuse(format!(
-                "too late: the pivot step of {} is done, or may be",
-                pivot.participant
-            ));
+            return turn.refuse(format!("too late: the pivot step of {} is done, or may be", pivot.participant));
         }
         self.note_operator(by, "cancel", reason, turn);
         let problem = Problem::new("cancelled", format!("by {by}: {reason}"));
         let cause = cause("cancelled", &problem, None);
-        self.fence(
-            Failure {
-                cause,
-                problem,
-                own: true,
-                step: None,
-            },
-            turn,
-        );
+        self.fence(Failure { cause, problem, own: true, step: None }, turn);
         turn.answer(true, "the saga is cancelled");
         Disposition::Changed
     }
@@ -78,17 +61,10 @@ impl Saga {
             count += 1;
         }
         let mut letters = Vec::new();
-        for step in self
-            .steps
-            .iter_mut()
-            .filter(|step| step.stage == Stage::Blocked)
-        {
+        for step in self.steps.iter_mut().filter(|step| step.stage == Stage::Blocked) {
             step.stage = Stage::Ready;
             step.budget = Budget::default();
-            letters.push(crate::input::letter_key(
-                &step.event.key,
-                Some(&step.participant),
-            ));
+            letters.push(crate::input::letter_key(&step.event.key, Some(&step.participant)));
             count += 1;
         }
         let waiting = self.fire_retries(turn.now, true);
@@ -114,55 +90,29 @@ impl Saga {
         let named = |of: Option<&Participant>| participant.is_none() || participant == of;
         let stuck = self.stuck_of(participant);
         let blocked = self.blocked_of(participant);
-        let asked = self
-            .needs
-            .iter()
-            .any(|need| named(need.participant.as_ref()));
+        let asked = self.needs.iter().any(|need| named(need.participant.as_ref()));
         let asked = asked && !mutation::on(Mutation::ResolveNothing);
         if stuck.is_empty() && blocked.is_empty() && !asked {
             return turn.refuse("nothing here waits to be resolved");
         }
-        self.note_operator(
-            by,
-            if accept {
-                "resolve --accept"
-            } else {
-                "resolve --undone"
-            },
-            reason,
-            turn,
-        );
+        self.note_operator(by, if accept { "resolve --accept" } else { "resolve --undone" }, reason, turn);
         for index in stuck {
-            self.plan[index].state = if accept {
-                UndoState::Accepted
-            } else {
-                UndoState::ByHand
-            };
+            self.plan[index].state = if accept { UndoState::Accepted } else { UndoState::ByHand };
         }
         if accept || self.phase != Phase::Open {
             for index in blocked {
                 self.steps[index].stage = Stage::GivenUp;
             }
-            self.needs.retain(|need| {
-                !(participant.is_none() || participant == need.participant.as_ref())
-            });
+            self.needs.retain(|need| !(participant.is_none() || participant == need.participant.as_ref()));
         } else if !blocked.is_empty() || asked {
             self.undone_by_hand(by, reason, &blocked, turn);
         }
-        turn.answer(
-            true,
-            if accept {
-                "accepted as it is"
-            } else {
-                "taken as undone"
-            },
-        );
+        turn.answer(true, if accept { "accepted as it is" } else { "taken as undone" });
         Disposition::Changed
     }
 
     fn stuck_of(&self, participant: Option<&Participant>) -> Vec<usize> {
-        let of =
-            |undoing: &crate::compensation::Undoing| &self.steps[undoing.step as usize].participant;
+        let of = |undoing: &crate::compensation::Undoing| &self.steps[undoing.step as usize].participant;
         let fits = |index: &usize| {
             let undoing = &self.plan[*index];
             undoing.stuck() && participant.is_none_or(|participant| participant == of(undoing))
@@ -173,8 +123,7 @@ impl Saga {
     fn blocked_of(&self, participant: Option<&Participant>) -> Vec<usize> {
         let fits = |index: &usize| {
             let step = &self.steps[*index];
-            step.stage == Stage::Blocked
-                && participant.is_none_or(|participant| *participant == step.participant)
+            step.stage == Stage::Blocked && participant.is_none_or(|participant| *participant == step.participant)
         };
         (0..self.steps.len()).filter(fits).collect()
     }
@@ -183,21 +132,10 @@ impl Saga {
     /// operator has undone everything.
     fn undone_by_hand(&mut self, by: &str, reason: &str, blocked: &[usize], turn: &mut Turn<'_>) {
         let everything = self.pivoted();
-        let foreign = self
-            .needs
-            .iter()
-            .any(|need| &*need.code == "failed-after-pivot");
+        let foreign = self.needs.iter().any(|need| &*need.code == "failed-after-pivot");
         let problem = Problem::new("operator", format!("undone by hand by {by}: {reason}"));
         let cause = cause("operator", &problem, None);
-        self.fence(
-            Failure {
-                cause,
-                problem,
-                own: !foreign,
-                step: None,
-            },
-            turn,
-        );
+        self.fence(Failure { cause, problem, own: !foreign, step: None }, turn);
         for undoing in &mut self.plan {
             if everything || blocked.contains(&(undoing.step as usize)) {
                 undoing.state = UndoState::ByHand;
@@ -221,24 +159,17 @@ impl Saga {
             return turn.refuse(format!("no participant {participant}"));
         };
         let Some(subscription) = member.subscription(&event.kind) else {
-            return turn.refuse(format!(
-                "{participant} does not subscribe to {}",
-                event.kind
-            ));
+            return turn.refuse(format!("{participant} does not subscribe to {}", event.kind));
         };
         if self.phase != Phase::Open {
             return self.redriven_late(by, letter, event, turn);
         }
-        let mine = |step: &crate::step::Step| {
-            step.participant == *participant && step.event.key == event.key
-        };
+        let mine = |step: &crate::step::Step| step.participant == *participant && step.event.key == event.key;
         let step = self.steps.iter().position(mine);
         if step.is_some_and(|step| self.steps[step].event.data_hash() != event.data_hash()) {
             return turn.refuse("another event has this id: discard the letter");
         }
-        if step
-            .is_some_and(|step| !matches!(self.steps[step].stage, Stage::Blocked | Stage::GivenUp))
-        {
+        if step.is_some_and(|step| !matches!(self.steps[step].stage, Stage::Blocked | Stage::GivenUp)) {
             return turn.refuse("its step is done or under way: discard the letter");
         }
         self.note_operator(by, &format!("redrive {letter}"), "", turn);
@@ -248,12 +179,8 @@ impl Saga {
                 let step = &mut self.steps[step];
                 step.stage = Stage::Ready;
                 step.budget = Budget::default();
-                (step.deadline, step.park_until) = (
-                    subscription
-                        .deadline
-                        .map(|deadline| turn.now.after(deadline)),
-                    None,
-                );
+                (step.deadline, step.park_until) =
+                    (subscription.deadline.map(|deadline| turn.now.after(deadline)), None);
             }
             None => self.take_redriven(event, member, subscription, turn),
         }
@@ -262,66 +189,30 @@ impl Saga {
     }
 
     /// The saga is past it (race 13): recorded, without effect; the letter stays for a person to discard.
-    fn redriven_late(
-        &mut self,
-        by: &str,
-        letter: &str,
-        event: &Event,
-        turn: &mut Turn<'_>,
-    ) -> Disposition {
+    fn redriven_late(&mut self, by: &str, letter: &str, event: &Event, turn: &mut Turn<'_>) -> Disposition {
         self.late = self.late.saturating_add(1);
         self.note_operator(by, &format!("redrive {letter}"), "late", turn);
         let (kind, key) = (event.kind.clone(), event.key.clone());
-        self.note(
-            turn.now,
-            What::Event {
-                kind,
-                key,
-                note: crate::history::EventNote::Late,
-            },
-        );
+        self.note(turn.now, What::Event { kind, key, note: crate::history::EventNote::Late });
         turn.answer(
             false,
-            format!(
-                "too late: the saga is {}; discard the letter when it is settled",
-                self.status_name()
-            ),
+            format!("too late: the saga is {}; discard the letter when it is settled", self.status_name()),
         );
         Disposition::Changed
     }
 
-    fn discard(
-        &mut self,
-        by: &str,
-        letter: &str,
-        reason: &str,
-        turn: &mut Turn<'_>,
-    ) -> Disposition {
+    fn discard(&mut self, by: &str, letter: &str, reason: &str, turn: &mut Turn<'_>) -> Disposition {
         if !self.may_be_open(letter) {
             return turn.refuse(format!("no open dead letter {letter}"));
         }
         self.note_operator(by, &format!("discard {letter}"), reason, turn);
         self.close_named(letter, &format!("discarded by {by}: {reason}"), turn);
-        turn.answer(
-            true,
-            if self.needs_operator() {
-                "discarded; the saga still waits"
-            } else {
-                "discarded"
-            },
-        );
+        turn.answer(true, if self.needs_operator() { "discarded; the saga still waits" } else { "discarded" });
         Disposition::Changed
     }
 
     fn note_operator(&mut self, by: &str, did: &str, reason: &str, turn: &Turn<'_>) {
-        self.note(
-            turn.now,
-            What::Operator {
-                by: by.into(),
-                did: did.into(),
-                reason: short(reason),
-            },
-        );
+        self.note(turn.now, What::Operator { by: by.into(), did: did.into(), reason: short(reason) });
     }
 
     fn status_name(&self) -> &'static str {

@@ -25,10 +25,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            detail: detail.into(),
-        }
+        Self { code: code.into(), detail: detail.into() }
     }
 }
 
@@ -192,18 +189,10 @@ impl Call {
     /// Data formats that the code which takes this call must be able to read.
     pub fn formats(&self) -> Vec<u32> {
         let undo = match &self.undo {
-            Some(UndoCall {
-                evidence: Evidence::Done(saved),
-                ..
-            }) => Some(saved.format),
+            Some(UndoCall { evidence: Evidence::Done(saved), .. }) => Some(saved.format),
             _ => None,
         };
-        let mut formats: Vec<u32> = self
-            .state
-            .iter()
-            .map(|saved| saved.format)
-            .chain(undo)
-            .collect();
+        let mut formats: Vec<u32> = self.state.iter().map(|saved| saved.format).chain(undo).collect();
         formats.sort_unstable();
         formats.dedup();
         formats

@@ -17,13 +17,8 @@ impl Saga {
     pub(crate) fn predecessor_missing(&self, index: usize, turn: &Turn<'_>) -> Option<Kind> {
         let participant = &self.steps[index].participant;
         let done = |kind: &Kind| {
-            let of = |step: &&crate::step::Step| {
-                step.participant == *participant && step.event.kind == *kind
-            };
-            self.steps
-                .iter()
-                .filter(of)
-                .any(|step| step.stage == Stage::Done)
+            let of = |step: &&crate::step::Step| step.participant == *participant && step.event.kind == *kind;
+            self.steps.iter().filter(of).any(|step| step.stage == Stage::Done)
         };
         let after = &self.subscription(index, turn)?.after;
         after.iter().find(|kind| !done(kind)).cloned()
@@ -37,8 +32,7 @@ impl Saga {
     pub(crate) fn recheck_early(&mut self, turn: &Turn<'_>) {
         for index in 0..self.steps.len() {
             let early = self.steps[index].stage == Stage::Early(Early::After);
-            if early && self.serving(index, turn) && self.predecessor_missing(index, turn).is_none()
-            {
+            if early && self.serving(index, turn) && self.predecessor_missing(index, turn).is_none() {
                 self.steps[index].stage = Stage::Ready;
             }
         }
@@ -46,26 +40,16 @@ impl Saga {
 
     /// `not-yet`: the participant wants another event first.
     pub(crate) fn park_not_yet(&mut self, index: usize, problem: Problem, turn: &mut Turn<'_>) {
-        let over = self.steps[index]
-            .park_until
-            .is_some_and(|until| until <= turn.now);
+        let over = self.steps[index].park_until.is_some_and(|until| until <= turn.now);
         if over && !self.held() {
             return self.give_up(index, orphan(&problem.code), "orphan", true, turn);
         }
-        self.park(
-            index,
-            Early::NotYet,
-            &format!("not yet: {}", problem.code),
-            turn,
-        );
+        self.park(index, Early::NotYet, &format!("not yet: {}", problem.code), turn);
         self.steps[index].problem = Some(problem);
     }
 
     fn park(&mut self, index: usize, early: Early, why: &str, turn: &Turn<'_>) {
-        let ttl = self
-            .subscription(index, turn)
-            .map(|sub| sub.park_ttl)
-            .unwrap_or_default();
+        let ttl = self.subscription(index, turn).map(|sub| sub.park_ttl).unwrap_or_default();
         let step = &mut self.steps[index];
         step.stage = Stage::Early(early);
         let until = *step.park_until.get_or_insert(turn.now.after(ttl));
@@ -88,22 +72,11 @@ impl Saga {
     pub(crate) fn note_away(&mut self, member: &Member, kind: &Kind, now: Time) {
         if !member.serving {
             let why = short("its plugin is away");
-            self.note(
-                now,
-                What::Parked {
-                    participant: member.name.clone(),
-                    kind: kind.clone(),
-                    why,
-                    until: None,
-                },
-            );
+            self.note(now, What::Parked { participant: member.name.clone(), kind: kind.clone(), why, until: None });
         }
     }
 }
 
 pub(crate) fn orphan(waited_for: &str) -> Problem {
-    Problem::new(
-        "orphan",
-        format!("what it waits for did not come: {waited_for}"),
-    )
+    Problem::new("orphan", format!("what it waits for did not come: {waited_for}"))
 }

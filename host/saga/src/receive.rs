@@ -42,10 +42,7 @@ impl Saga {
         turn: &mut Turn<'_>,
     ) -> Result<Disposition, crate::input::Broken> {
         if event.saga != self.id {
-            return Err(broken(
-                &self.id,
-                format!("event {} belongs to saga {}", event.key, event.saga),
-            ));
+            return Err(broken(&self.id, format!("event {} belongs to saga {}", event.key, event.saga)));
         }
         let known = self
             .seen_data(&event.key)
@@ -66,14 +63,9 @@ impl Saga {
         Ok(match self.phase {
             Phase::Completed | Phase::Compensated => self.after_the_end(event, turn),
             Phase::Finishing if expected.is_none() => self.after_the_end(event, turn),
-            Phase::Open | Phase::Finishing | Phase::Compensating => self.take(
-                Arrival {
-                    event: &event,
-                    expected,
-                    redriven: false,
-                },
-                turn,
-            ),
+            Phase::Open | Phase::Finishing | Phase::Compensating => {
+                self.take(Arrival { event: &event, expected, redriven: false }, turn)
+            }
         })
     }
 
@@ -93,22 +85,12 @@ impl Saga {
         }
         self.ask_to_finish(&event.kind, topology);
         if let What::Event { note, .. } = &mut self.history[entry].what {
-            *note = match (
-                failure,
-                intakes.contains(&Intake::Taken),
-                event.origin.is_some(),
-            ) {
+            *note = match (failure, intakes.contains(&Intake::Taken), event.origin.is_some()) {
                 (true, ..) => EventNote::Failure,
                 (_, true, true) => EventNote::TakenIn,
                 (_, true, false) => EventNote::Fused,
                 _ if intakes.contains(&Intake::NeverRan) => EventNote::Late,
-                _ if topology
-                    .members
-                    .iter()
-                    .any(|m| m.finish_on.contains(&event.kind)) =>
-                {
-                    EventNote::TakenIn
-                }
+                _ if topology.members.iter().any(|m| m.finish_on.contains(&event.kind)) => EventNote::TakenIn,
                 _ => EventNote::Ignored,
             };
         }
@@ -119,12 +101,7 @@ impl Saga {
     /// Our own announcement, coming back, is no failure.
     fn is_failure(&self, event: &Event, topology: &Topology) -> bool {
         let foreign = self.announced.as_ref() != Some(&event.key);
-        let named = || {
-            topology
-                .members
-                .iter()
-                .any(|member| member.compensate_on.contains(&event.kind))
-        };
+        let named = || topology.members.iter().any(|member| member.compensate_on.contains(&event.kind));
         foreign && (event.kind == topology.saga_failed_kind() || named())
     }
 
@@ -132,9 +109,7 @@ impl Saga {
     fn failed_elsewhere(&mut self, event: &Event, turn: &mut Turn<'_>) {
         let problem = announced_problem(event);
         match self.phase {
-            Phase::Open if self.pivoted() => {
-                self.need("failed-after-pivot", &problem, None, None, turn.now)
-            }
+            Phase::Open if self.pivoted() => self.need("failed-after-pivot", &problem, None, None, turn.now),
             Phase::Open => {
                 let detail = format!("{}: {}", problem.code, problem.detail);
                 let cause = Cause {
@@ -143,15 +118,7 @@ impl Saga {
                     participant: None,
                     event_kind: Some(event.kind.clone()),
                 };
-                self.fence(
-                    Failure {
-                        cause,
-                        problem,
-                        own: false,
-                        step: None,
-                    },
-                    turn,
-                );
+                self.fence(Failure { cause, problem, own: false, step: None }, turn);
             }
             Phase::Finishing => self.open_letter(event, None, &after_finish(event), 0, turn),
             Phase::Compensating if mutation::on(Mutation::LastFailureWins) => {
@@ -161,24 +128,13 @@ impl Saga {
         }
     }
 
-    fn take_in(
-        &mut self,
-        member: &Member,
-        sub: &Subscription,
-        arrival: &Arrival<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Intake {
+    fn take_in(&mut self, member: &Member, sub: &Subscription, arrival: &Arrival<'_>, turn: &mut Turn<'_>) -> Intake {
         let compensating = self.phase == Phase::Compensating;
-        let undoing = arrival
-            .expected
-            .as_ref()
-            .is_some_and(|expected| expected.undoing);
+        let undoing = arrival.expected.as_ref().is_some_and(|expected| expected.undoing);
         let intake = match sub.when {
             When::Compensating if !compensating => Intake::Ignored,
             When::Compensating | When::Both => Intake::Taken,
-            When::Running if !compensating || mutation::on(Mutation::ForwardBehindFence) => {
-                Intake::Taken
-            }
+            When::Running if !compensating || mutation::on(Mutation::ForwardBehindFence) => Intake::Taken,
             When::Running if undoing || sub.role != Role::Compensable => Intake::Ignored,
             When::Running => Intake::NeverRan,
         };
@@ -188,13 +144,7 @@ impl Saga {
         if let Some(problem) = self.over_bound(arrival, intake, turn) {
             self.open_letter(arrival.event, Some(&member.name), &problem, 0, turn);
             let letter = letter_key(&arrival.event.key, Some(&member.name));
-            self.need(
-                &problem.code,
-                &problem,
-                Some(&member.name),
-                Some(letter.as_str().into()),
-                turn.now,
-            );
+            self.need(&problem.code, &problem, Some(&member.name), Some(letter.as_str().into()), turn.now);
             return Intake::Refused;
         }
         if self.start.is_none() {
@@ -213,21 +163,11 @@ impl Saga {
     fn begin(&mut self, kind: &Kind, turn: &Turn<'_>) {
         self.start = Some(kind.clone());
         if self.phase == Phase::Open && turn.topology.finishes() {
-            self.deadline = turn
-                .topology
-                .bounds
-                .saga_deadline
-                .map(|deadline| turn.now.after(deadline));
+            self.deadline = turn.topology.bounds.saga_deadline.map(|deadline| turn.now.after(deadline));
         }
     }
 
-    fn step(
-        &self,
-        member: &Member,
-        sub: &Subscription,
-        arrival: &Arrival<'_>,
-        turn: &Turn<'_>,
-    ) -> Step {
+    fn step(&self, member: &Member, sub: &Subscription, arrival: &Arrival<'_>, turn: &Turn<'_>) -> Step {
         Step {
             participant: member.name.clone(),
             event: arrival.event.clone(),
@@ -250,50 +190,26 @@ impl Saga {
     }
 
     /// SEMANTICS.md, rules 11, 13, 16: where a saga stops growing.
-    fn over_bound(
-        &self,
-        arrival: &Arrival<'_>,
-        intake: Intake,
-        turn: &Turn<'_>,
-    ) -> Option<Problem> {
+    fn over_bound(&self, arrival: &Arrival<'_>, intake: Intake, turn: &Turn<'_>) -> Option<Problem> {
         let bounds = &turn.topology.bounds;
-        let over = |code: &str, what: &str, max: usize| {
-            Some(Problem::new(code, format!("more than {max} {what}")))
-        };
+        let over = |code: &str, what: &str, max: usize| Some(Problem::new(code, format!("more than {max} {what}")));
         let full = self.steps.len() >= bounds.steps_per_saga_max;
         if full && !mutation::on(Mutation::StepsWithoutBound) {
-            return over(
-                "too-many-steps",
-                "steps in one saga",
-                bounds.steps_per_saga_max,
-            );
+            return over("too-many-steps", "steps in one saga", bounds.steps_per_saga_max);
         }
         let parked = self.steps.iter().filter(|step| step.parked()).count();
-        let full =
-            parked >= bounds.parked_per_saga_max && !mutation::on(Mutation::ParkWithoutBound);
+        let full = parked >= bounds.parked_per_saga_max && !mutation::on(Mutation::ParkWithoutBound);
         if full && intake == Intake::Taken {
-            return over(
-                "parked-overflow",
-                "events of one saga wait",
-                bounds.parked_per_saga_max,
-            );
+            return over("parked-overflow", "events of one saga wait", bounds.parked_per_saga_max);
         }
         if arrival.redriven {
             return None;
         }
         if arrival.event.hops > bounds.hops_max {
-            return over(
-                "hop-limit",
-                "events led to this one",
-                bounds.hops_max as usize,
-            );
+            return over("hop-limit", "events led to this one", bounds.hops_max as usize);
         }
         if self.events_seen() > bounds.events_per_saga_max as u64 {
-            return over(
-                "too-many-events",
-                "events in one saga",
-                bounds.events_per_saga_max,
-            );
+            return over("too-many-events", "events in one saga", bounds.events_per_saga_max);
         }
         None
     }
@@ -303,33 +219,16 @@ impl Saga {
         let own = self.announced.as_ref() == Some(&event.key);
         let failed = self.is_failure(&event, turn.topology) && self.phase != Phase::Compensated;
         let again = self.start.as_ref() == Some(&event.kind);
-        if own
-            || (self.events_seen() >= turn.topology.bounds.events_per_saga_max as u64
-                && !failed
-                && !again)
-        {
+        if own || (self.events_seen() >= turn.topology.bounds.events_per_saga_max as u64 && !failed && !again) {
             return Disposition::Nothing("late, without effect");
         }
         self.seen.push((event.key.hash128(), event.data_hash()));
         self.late = self.late.saturating_add(1);
-        self.note(
-            turn.now,
-            received(
-                &event,
-                if failed {
-                    EventNote::Failure
-                } else {
-                    EventNote::Late
-                },
-            ),
-        );
+        self.note(turn.now, received(&event, if failed { EventNote::Failure } else { EventNote::Late }));
         if failed {
             self.open_letter(&event, None, &after_finish(&event), 0, turn);
         } else if again {
-            let problem = Problem::new(
-                "saga-finished",
-                format!("saga {} is over; this starts it again", self.id),
-            );
+            let problem = Problem::new("saga-finished", format!("saga {} is over; this starts it again", self.id));
             self.open_letter(&event, None, &problem, 0, turn);
         }
         if mutation::on(Mutation::LeaveTerminal) {
@@ -350,50 +249,22 @@ impl Saga {
         if self.quarantined.len() < KEPT_MAX {
             self.quarantined.push(data);
         }
-        let problem = Problem::new(
-            "event-id-reused",
-            format!("event {} came before with other data", event.key),
-        );
-        let letter = Letter {
-            key,
-            participant: None,
-            event,
-            problem,
-            attempts: 0,
-            by: Behaviour::default(),
-            at: turn.now,
-        };
+        let problem = Problem::new("event-id-reused", format!("event {} came before with other data", event.key));
+        let letter =
+            Letter { key, participant: None, event, problem, attempts: 0, by: Behaviour::default(), at: turn.now };
         self.open(letter, turn);
         Disposition::Changed
     }
 
     fn take_expected(&mut self, event: &Event) -> Option<Expected> {
         let key = event.key.hash128();
-        let place = self
-            .expected
-            .iter()
-            .position(|expected| expected.key == key)?;
+        let place = self.expected.iter().position(|expected| expected.key == key)?;
         Some(self.expected.remove(place))
     }
 
     /// A dead letter's event, for the one participant (SEMANTICS.md, rule 12). Its id is among the known ones already.
-    pub(crate) fn take_redriven(
-        &mut self,
-        event: &Event,
-        member: &Member,
-        sub: &Subscription,
-        turn: &mut Turn<'_>,
-    ) {
-        self.take_in(
-            member,
-            sub,
-            &Arrival {
-                event,
-                expected: None,
-                redriven: true,
-            },
-            turn,
-        );
+    pub(crate) fn take_redriven(&mut self, event: &Event, member: &Member, sub: &Subscription, turn: &mut Turn<'_>) {
+        self.take_in(member, sub, &Arrival { event, expected: None, redriven: true }, turn);
     }
 
     /// A person must act; said once for each reason.
@@ -405,21 +276,12 @@ impl Saga {
         letter: Option<std::sync::Arc<str>>,
         now: crate::id::Time,
     ) {
-        if self
-            .needs
-            .iter()
-            .any(|need| *need.code == *code && need.letter == letter)
-        {
+        if self.needs.iter().any(|need| *need.code == *code && need.letter == letter) {
             return;
         }
         let detail = crate::on::short(&format!("{}: {}", problem.code, problem.detail));
         self.note_status(now, crate::input::Status::NeedsOperator, code, &detail);
-        self.needs.push(Need {
-            code: code.into(),
-            detail,
-            participant: participant.cloned(),
-            letter,
-        });
+        self.needs.push(Need { code: code.into(), detail, participant: participant.cloned(), letter });
     }
 
     /// Nothing may be compensated any more (SEMANTICS.md, rule 8).
@@ -429,19 +291,12 @@ impl Saga {
 }
 
 fn received(event: &Event, note: EventNote) -> What {
-    What::Event {
-        kind: event.kind.clone(),
-        key: event.key.clone(),
-        note,
-    }
+    What::Event { kind: event.kind.clone(), key: event.key.clone(), note }
 }
 
 fn after_finish(event: &Event) -> Problem {
     let problem = announced_problem(event);
-    let detail = format!(
-        "{} came after this app's part was finished: {}",
-        event.kind, problem.code
-    );
+    let detail = format!("{} came after this app's part was finished: {}", event.kind, problem.code);
     Problem::new("failed-after-finish", detail)
 }
 
@@ -457,15 +312,8 @@ fn announced_problem(event: &Event) -> Problem {
         detail: String,
     }
     match serde_json::from_slice::<Announced>(&event.data) {
-        Ok(Announced {
-            app,
-            participant,
-            code,
-            detail,
-        }) => {
-            let who = participant
-                .map(|participant| format!("/{participant}"))
-                .unwrap_or_default();
+        Ok(Announced { app, participant, code, detail }) => {
+            let who = participant.map(|participant| format!("/{participant}")).unwrap_or_default();
             Problem::new(event.kind.as_str(), format!("{app}{who}: {code}: {detail}"))
         }
         Err(_) => Problem::new(event.kind.as_str(), event.key.to_string()),

@@ -160,9 +160,7 @@ impl Saga {
         match self.phase {
             Phase::Completed => Status::Completed,
             Phase::Compensated => Status::Compensated,
-            Phase::Open | Phase::Finishing | Phase::Compensating if self.needs_operator() => {
-                Status::NeedsOperator
-            }
+            Phase::Open | Phase::Finishing | Phase::Compensating if self.needs_operator() => Status::NeedsOperator,
             Phase::Finishing => Status::Finishing,
             Phase::Compensating if self.tombstone() && !self.pending() => Status::Waiting,
             Phase::Compensating => Status::Compensating,
@@ -208,10 +206,7 @@ impl Saga {
 
     /// `journal_first` calls that started and whose end is not known.
     pub fn in_doubt(&self) -> Vec<CallRef> {
-        let started = self
-            .steps
-            .iter()
-            .filter(|step| step.outside && step.started());
+        let started = self.steps.iter().filter(|step| step.outside && step.started());
         started
             .map(|step| CallRef {
                 participant: step.participant.clone(),
@@ -227,16 +222,9 @@ impl Saga {
         if self.terminal() {
             return BTreeSet::new();
         }
-        let steps = self
-            .steps
-            .iter()
-            .flat_map(|step| [&step.by.digest, &step.budget.digest]);
+        let steps = self.steps.iter().flat_map(|step| [&step.by.digest, &step.budget.digest]);
         let plan = self.plan.iter().map(|undoing| &undoing.budget.digest);
-        steps
-            .chain(plan)
-            .filter(|digest| !digest.is_empty())
-            .cloned()
-            .collect()
+        steps.chain(plan).filter(|digest| !digest.is_empty()).cloned().collect()
     }
 
     pub(crate) fn terminal(&self) -> bool {
@@ -257,16 +245,10 @@ impl Saga {
     }
     pub(crate) fn seen_data(&self, key: &EventKey) -> Option<[u8; 16]> {
         let key = key.hash128();
-        self.seen
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map(|(_, data)| *data)
+        self.seen.iter().find(|(known, _)| *known == key).map(|(_, data)| *data)
     }
     pub(crate) fn state_of(&self, participant: &Participant) -> Option<Saved> {
-        self.states
-            .iter()
-            .find(|(of, _)| of == participant)
-            .map(|(_, saved)| saved.clone())
+        self.states.iter().find(|(of, _)| of == participant).map(|(_, saved)| saved.clone())
     }
     pub(crate) fn note(&mut self, at: Time, what: What) {
         self.history.push(Entry { at, what });

@@ -89,10 +89,7 @@ impl Budget {
         if self.digest.is_empty() {
             self.digest = digest.clone();
         } else if !digest.is_empty() && self.digest != *digest {
-            *self = Self {
-                digest: digest.clone(),
-                used: 0,
-            };
+            *self = Self { digest: digest.clone(), used: 0 };
         }
         self.used += 1;
         self.used >= retry.attempts_max && !mutation::on(Mutation::EndlessAttempts)
@@ -104,21 +101,13 @@ impl Step {
         id::step_id(&self.participant, &self.event.key)
     }
     pub fn key(&self, saga: &SagaId, direction: Direction, ordinal: u32) -> String {
-        let ordinal = if mutation::on(Mutation::OneKeyForAll) {
-            0
-        } else {
-            ordinal
-        };
+        let ordinal = if mutation::on(Mutation::OneKeyForAll) { 0 } else { ordinal };
         id::idempotency_key(saga, &self.id(), direction, ordinal)
     }
     /// Is the forward direction still to be decided, by whomever?
     pub fn pending(&self) -> bool {
         match self.stage {
-            Stage::Ready
-            | Stage::Early(_)
-            | Stage::Started { .. }
-            | Stage::Retrying { .. }
-            | Stage::Blocked => true,
+            Stage::Ready | Stage::Early(_) | Stage::Started { .. } | Stage::Retrying { .. } | Stage::Blocked => true,
             Stage::Done | Stage::Rejected | Stage::GivenUp | Stage::Abandoned => false,
         }
     }
@@ -131,15 +120,11 @@ impl Step {
     }
     /// A pivot that happened, or may have.
     pub fn pivoted(&self) -> bool {
-        self.role == Role::Pivot
-            && (self.stage == Stage::Done || self.uncertain || (self.outside && self.started()))
+        self.role == Role::Pivot && (self.stage == Stage::Done || self.uncertain || (self.outside && self.started()))
     }
     /// Would undoing it be work?
     pub fn undoable(&self) -> bool {
-        self.role == Role::Compensable
-            && self.stage == Stage::Done
-            && self.undo.is_some()
-            && !self.released
+        self.role == Role::Compensable && self.stage == Stage::Done && self.undo.is_some() && !self.released
     }
 }
 

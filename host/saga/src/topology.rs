@@ -49,11 +49,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            attempts_max: 5,
-            base: Duration::from_millis(200),
-            cap: Duration::from_secs(60),
-        }
+        Self { attempts_max: 5, base: Duration::from_millis(200), cap: Duration::from_secs(60) }
     }
 }
 
@@ -138,29 +134,21 @@ pub struct Topology {
 impl Topology {
     /// The kind that announces a failure.
     pub fn saga_failed_kind(&self) -> Kind {
-        self.saga_failed
-            .clone()
-            .unwrap_or_else(|| Kind::new("SagaFailed"))
+        self.saga_failed.clone().unwrap_or_else(|| Kind::new("SagaFailed"))
     }
     pub fn member(&self, name: &Participant) -> Option<&Member> {
         self.members.iter().find(|m| m.name == *name)
     }
-    pub fn subscribers<'a>(
-        &'a self,
-        kind: &'a Kind,
-    ) -> impl Iterator<Item = (&'a Member, &'a Subscription)> {
-        self.members
-            .iter()
-            .filter_map(move |m| m.subscription(kind).map(|s| (m, s)))
+    pub fn subscribers<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = (&'a Member, &'a Subscription)> {
+        self.members.iter().filter_map(move |m| m.subscription(kind).map(|s| (m, s)))
     }
     /// Does this app act on the kind at all: handle, finish or compensate?
     pub fn concerns(&self, kind: &Kind) -> bool {
         *kind == self.saga_failed_kind()
-            || self.members.iter().any(|m| {
-                m.subscription(kind).is_some()
-                    || m.finish_on.contains(kind)
-                    || m.compensate_on.contains(kind)
-            })
+            || self
+                .members
+                .iter()
+                .any(|m| m.subscription(kind).is_some() || m.finish_on.contains(kind) || m.compensate_on.contains(kind))
     }
     /// Does the saga's deadline run here (SEMANTICS.md, rule 5)?
     pub fn finishes(&self) -> bool {

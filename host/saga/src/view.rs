@@ -81,10 +81,7 @@ pub struct Parked<'s> {
 
 impl Saga {
     pub fn steps(&self) -> impl Iterator<Item = StepView<'_>> {
-        self.steps
-            .iter()
-            .enumerate()
-            .map(|(index, step)| self.step_view(index, step))
+        self.steps.iter().enumerate().map(|(index, step)| self.step_view(index, step))
     }
 
     fn step_view<'s>(&'s self, index: usize, step: &'s Step) -> StepView<'s> {
@@ -116,9 +113,7 @@ impl Saga {
             version: &step.by.version,
             released: step.released,
             next_at,
-            problem: undoing
-                .and_then(|undoing| undoing.problem.as_ref())
-                .or(step.problem.as_ref()),
+            problem: undoing.and_then(|undoing| undoing.problem.as_ref()).or(step.problem.as_ref()),
         }
     }
 
@@ -166,13 +161,7 @@ impl Saga {
                 | Stage::GivenUp
                 | Stage::Abandoned => ("waits for its turn, or for its plugin", None),
             };
-            Parked {
-                participant: &step.participant,
-                kind: &step.event.kind,
-                event: &step.event.key,
-                why,
-                until,
-            }
+            Parked { participant: &step.participant, kind: &step.event.kind, event: &step.event.key, why, until }
         })
     }
 
@@ -189,30 +178,18 @@ impl Saga {
             let who = &step.participant;
             say(
                 format!("sagahost sagas retry {id}"),
-                format!(
-                    "{who} could not undo {}: {}",
-                    step.event.kind,
-                    why(&undoing.problem)
-                ),
+                format!("{who} could not undo {}: {}", step.event.kind, why(&undoing.problem)),
             );
             say(
                 format!("sagahost sagas resolve {id} --undone --participant {who} --reason TEXT"),
                 "it was undone by hand".to_owned(),
             );
         }
-        for step in self
-            .steps
-            .iter()
-            .filter(|step| step.stage == Stage::Blocked)
-        {
+        for step in self.steps.iter().filter(|step| step.stage == Stage::Blocked) {
             let who = &step.participant;
             say(
                 format!("sagahost sagas retry {id}"),
-                format!(
-                    "{who} could not handle {}: {}",
-                    step.event.kind,
-                    why(&step.problem)
-                ),
+                format!("{who} could not handle {}: {}", step.event.kind, why(&step.problem)),
             );
             say(
                 format!("sagahost sagas resolve {id} --accept --participant {who} --reason TEXT"),
@@ -227,10 +204,7 @@ impl Saga {
                 ),
                 (_, _) => say(
                     format!("sagahost sagas resolve {id} --accept --reason TEXT"),
-                    format!(
-                        "{}: {}; or --undone when everything is undone by hand",
-                        need.code, need.detail
-                    ),
+                    format!("{}: {}; or --undone when everything is undone by hand", need.code, need.detail),
                 ),
             }
         }
@@ -260,29 +234,13 @@ impl Saga {
             Outcome::Retry(Delay { problem, .. }) => said("retry", problem),
             Outcome::NotYet(problem) => said("not-yet", problem),
             Outcome::Invalid(problem) => said("invalid", problem),
-            Outcome::Unknown {
-                crash,
-                uncertain: true,
-            } => crashed("uncertain", crash),
-            Outcome::Unknown {
-                crash,
-                uncertain: false,
-            } => crashed("unknown", crash),
+            Outcome::Unknown { crash, uncertain: true } => crashed("uncertain", crash),
+            Outcome::Unknown { crash, uncertain: false } => crashed("unknown", crash),
             Outcome::Unreadable { .. } => ("unreadable", "", ""),
         };
-        let name = if late {
-            format!("late {name}")
-        } else {
-            name.to_owned()
-        };
+        let name = if late { format!("late {name}") } else { name.to_owned() };
         let (code, detail) = (code.into(), short(detail));
-        let what = self.attempt(
-            index,
-            call,
-            by,
-            (Direction::Forward, name.into(), code, detail),
-            took,
-        );
+        let what = self.attempt(index, call, by, (Direction::Forward, name.into(), code, detail), took);
         self.note(now, what);
     }
 
@@ -331,10 +289,9 @@ impl Saga {
 }
 
 fn why(problem: &Option<Problem>) -> String {
-    problem.as_ref().map_or_else(
-        || "no reason known".to_owned(),
-        |problem| format!("{}: {}", problem.code, problem.detail),
-    )
+    problem
+        .as_ref()
+        .map_or_else(|| "no reason known".to_owned(), |problem| format!("{}: {}", problem.code, problem.detail))
 }
 
 fn said<'p>(name: &'static str, problem: &'p Problem) -> (&'static str, &'p str, &'p str) {

@@ -66,14 +66,8 @@ fn must(holds: bool, otherwise: &'static str) -> Found {
 impl Observer {
     pub fn see(&mut self, seen: &Seen<'_>) -> Found {
         let nothing = matches!(seen.transition.disposition, Disposition::Nothing(_));
-        must(
-            !nothing || seen.before == seen.after,
-            "the record changed and nothing was said of it",
-        )?;
-        must(
-            nothing || seen.after.version() == seen.before.version() + 1,
-            "a change without a version",
-        )?;
+        must(!nothing || seen.before == seen.after, "the record changed and nothing was said of it")?;
+        must(nothing || seen.after.version() == seen.before.version() + 1, "a change without a version")?;
         self.see_received(seen)?;
         self.see_end_of_call(seen)?;
         self.see_operator(seen.input, seen.before);
@@ -108,59 +102,30 @@ impl Observer {
     fn see_call(&mut self, call: &Call, seen: &Seen<'_>) -> Found {
         let forward = call.direction == Direction::Forward;
         // The second half of a call that was journaled first is the same call.
-        let launched = forward
-            && matches!(
-                seen.input,
-                Input::Started {
-                    interrupted: false,
-                    ..
-                }
-            );
+        let launched = forward && matches!(seen.input, Input::Started { interrupted: false, .. });
         if !launched {
             self.see_key(call, forward)?;
             let ledger = self.steps.entry(call.step_id.clone()).or_default();
-            let last = ledger
-                .attempts
-                .insert((forward, call.ordinal), call.attempt);
-            must(
-                last.is_none_or(|last| last < call.attempt),
-                "an attempt's number comes twice",
-            )?;
-            must(
-                !ledger.spent.contains(&(forward, call.ordinal)),
-                "attempts have no end",
-            )?;
+            let last = ledger.attempts.insert((forward, call.ordinal), call.attempt);
+            must(last.is_none_or(|last| last < call.attempt), "an attempt's number comes twice")?;
+            must(!ledger.spent.contains(&(forward, call.ordinal)), "attempts have no end")?;
         }
-        if forward {
-            self.see_forward(call, seen)
-        } else {
-            self.see_undo(call)
-        }
+        if forward { self.see_forward(call, seen) } else { self.see_undo(call) }
     }
 
     fn see_key(&mut self, call: &Call, forward: bool) -> Found {
         let of = (call.step_id.clone(), forward, call.ordinal);
         let known = self.keys.insert(call.idempotency_key.clone(), of.clone());
-        must(
-            known.is_none_or(|known| known == of),
-            "two directions or ordinals share a key",
-        )
+        must(known.is_none_or(|known| known == of), "two directions or ordinals share a key")
     }
 
     fn see_forward(&mut self, call: &Call, seen: &Seen<'_>) -> Found {
         let member = seen.topology.member(&call.participant);
-        let subscription = member
-            .and_then(|member| member.subscription(&call.event.kind))
-            .expect("only who subscribes");
-        must(
-            !self.fenced || subscription.when != When::Running,
-            "a forward step begins behind the fence",
-        )?;
+        let subscription =
+            member.and_then(|member| member.subscription(&call.event.kind)).expect("only who subscribes");
+        must(!self.fenced || subscription.when != When::Running, "a forward step begins behind the fence")?;
         for index in 0..8 {
-            self.makes.insert(
-                emitted_id(&call.idempotency_key, index),
-                call.step_id.clone(),
-            );
+            self.makes.insert(emitted_id(&call.idempotency_key, index), call.step_id.clone());
         }
         let cause = self.makes.get(&*call.event.key.id).cloned();
         let (starts, fenced) = (self.starts, self.fenced);
@@ -181,46 +146,30 @@ impl Observer {
         must(!self.pivoted, "something is undone behind the pivot")?;
         let cause = self.makes.get(&*call.event.key.id).cloned();
         self.steps.entry(call.step_id.clone()).or_default().cause = cause;
-        let real = matches!(
-            call.undo.as_ref().expect("it is an undo").evidence,
-            Evidence::Done(_)
-        );
+        let real = matches!(call.undo.as_ref().expect("it is an undo").evidence, Evidence::Done(_));
         if real && self.steps[&call.step_id].start.is_some() && !self.steps[&call.step_id].late {
             let mine = self.steps[&call.step_id].start;
             let passed = self.steps.iter().find(|(id, other)| {
-                let waits = other.done
-                    && !other.released
-                    && !other.undo_begun
-                    && !other.late
-                    && other.start > mine;
+                let waits = other.done && !other.released && !other.undo_begun && !other.late && other.start > mine;
                 waits && other.compensable && !other.behind_fence && !self.held_back(id)
             });
-            must(
-                passed.is_none(),
-                "steps are not undone in reverse order of start",
-            )?;
+            must(passed.is_none(), "steps are not undone in reverse order of start")?;
         }
-        self.steps
-            .entry(call.step_id.clone())
-            .or_default()
-            .undo_begun = true;
+        self.steps.entry(call.step_id.clone()).or_default().undo_begun = true;
         Ok(())
     }
 
     fn held_back(&self, id: &str) -> bool {
-        self.steps
-            .values()
-            .filter(|ledger| ledger.stuck)
-            .any(|ledger| {
-                let mut cause = ledger.cause.clone();
-                while let Some(of) = cause {
-                    if of == id {
-                        return true;
-                    }
-                    cause = self.steps.get(&of).and_then(|ledger| ledger.cause.clone());
+        self.steps.values().filter(|ledger| ledger.stuck).any(|ledger| {
+            let mut cause = ledger.cause.clone();
+            while let Some(of) = cause {
+                if of == id {
+                    return true;
                 }
-                false
-            })
+                cause = self.steps.get(&of).and_then(|ledger| ledger.cause.clone());
+            }
+            false
+        })
     }
 
     fn see_published(&mut self, event: &crate::event::Event, topology: &Topology) -> Found {
@@ -228,25 +177,15 @@ impl Observer {
             must(!self.announced, "a failure is announced twice")?;
             self.announced = true;
         }
-        must(
-            self.published.insert(event.key.clone()),
-            "two events have one id",
-        )
+        must(self.published.insert(event.key.clone()), "two events have one id")
     }
 
     fn see_end_of_call(&mut self, seen: &Seen<'_>) -> Found {
         let changed = seen.transition.disposition == Disposition::Changed;
         match seen.input {
-            Input::Returned {
-                call, by, outcome, ..
-            } if changed => self.see_returned(call, &by.digest, outcome, seen),
-            Input::Undone {
-                call, by, outcome, ..
-            } if changed => self.see_undone(call, &by.digest, outcome, seen),
-            Input::Started {
-                call,
-                interrupted: true,
-            } if changed => {
+            Input::Returned { call, by, outcome, .. } if changed => self.see_returned(call, &by.digest, outcome, seen),
+            Input::Undone { call, by, outcome, .. } if changed => self.see_undone(call, &by.digest, outcome, seen),
+            Input::Started { call, interrupted: true } if changed => {
                 self.steps.entry(call.step_id.clone()).or_default().out = None;
                 self.see_failure(call, true, "", seen.topology);
                 Ok(())
@@ -257,38 +196,20 @@ impl Observer {
             | Input::Received { .. }
             | Input::Due { .. }
             | Input::TopologyChanged
-            | Input::Operator(_) => must(
-                !seen.transition.keep_writes,
-                "writes of a late attempt are kept",
-            ),
+            | Input::Operator(_) => must(!seen.transition.keep_writes, "writes of a late attempt are kept"),
         }
     }
 
-    fn see_returned(
-        &mut self,
-        call: &CallRef,
-        digest: &str,
-        outcome: &Outcome,
-        seen: &Seen<'_>,
-    ) -> Found {
-        let outside = seen
-            .topology
-            .member(&call.participant)
-            .is_some_and(|member| member.outside_effects);
+    fn see_returned(&mut self, call: &CallRef, digest: &str, outcome: &Outcome, seen: &Seen<'_>) -> Found {
+        let outside = seen.topology.member(&call.participant).is_some_and(|member| member.outside_effects);
         let kept = seen.transition.keep_writes;
-        let ledger = self
-            .steps
-            .get_mut(&call.step_id)
-            .expect("a call was seen before its end");
+        let ledger = self.steps.get_mut(&call.step_id).expect("a call was seen before its end");
         let behind = self.fenced && !ledger.behind_fence;
         let late = behind || ledger.out != Some(call.attempt);
         ledger.out = ledger.out.filter(|out| *out != call.attempt);
         match outcome {
             Outcome::Completed(completion) => {
-                must(
-                    !kept || !late || outside,
-                    "writes of a late attempt are kept",
-                )?;
+                must(!kept || !late || outside, "writes of a late attempt are kept")?;
                 if kept {
                     // What was undone before was not the real thing.
                     ledger.late = behind;
@@ -298,9 +219,7 @@ impl Observer {
                     return self.see_completed(call, completion, seen);
                 }
             }
-            Outcome::Retry(_) | Outcome::Unknown { .. } if !late => {
-                self.see_failure(call, true, digest, seen.topology)
-            }
+            Outcome::Retry(_) | Outcome::Unknown { .. } if !late => self.see_failure(call, true, digest, seen.topology),
             Outcome::Retry(_)
             | Outcome::Unknown { .. }
             | Outcome::Rejected(_)
@@ -312,39 +231,19 @@ impl Observer {
     }
 
     fn see_completed(&mut self, call: &CallRef, completion: &Completion, seen: &Seen<'_>) -> Found {
-        let ledger = self
-            .steps
-            .get_mut(&call.step_id)
-            .expect("a call was seen before its end");
+        let ledger = self.steps.get_mut(&call.step_id).expect("a call was seen before its end");
         ledger.completions += 1;
         must(ledger.completions == 1, "a step is done twice")?;
         ledger.done = matches!(completion.undo, Undo::Data(_));
         let member = seen.topology.member(&call.participant).expect("it ran");
-        let kind = seen
-            .after
-            .steps()
-            .find(|step| step.step_id == call.step_id)
-            .expect("it is there")
-            .kind
-            .clone();
-        let pivot = member
-            .subscription(&kind)
-            .is_some_and(|sub| sub.role == Role::Pivot);
+        let kind = seen.after.steps().find(|step| step.step_id == call.step_id).expect("it is there").kind.clone();
+        let pivot = member.subscription(&kind).is_some_and(|sub| sub.role == Role::Pivot);
         self.pivoted |= pivot && !self.fenced;
         Ok(())
     }
 
-    fn see_undone(
-        &mut self,
-        call: &CallRef,
-        digest: &str,
-        outcome: &UndoOutcome,
-        seen: &Seen<'_>,
-    ) -> Found {
-        let ledger = self
-            .steps
-            .get_mut(&call.step_id)
-            .expect("a call was seen before its end");
+    fn see_undone(&mut self, call: &CallRef, digest: &str, outcome: &UndoOutcome, seen: &Seen<'_>) -> Found {
+        let ledger = self.steps.get_mut(&call.step_id).expect("a call was seen before its end");
         match outcome {
             UndoOutcome::Undone(_) | UndoOutcome::NothingToUndo => {
                 ledger.undone += 1;
@@ -360,10 +259,7 @@ impl Observer {
 
     /// Counts failures of one digest; the budget of the next digest is full.
     fn see_failure(&mut self, call: &CallRef, forward: bool, digest: &str, topology: &Topology) {
-        let ledger = self
-            .steps
-            .get_mut(&call.step_id)
-            .expect("a call was seen before its end");
+        let ledger = self.steps.get_mut(&call.step_id).expect("a call was seen before its end");
         let of = (forward, call.ordinal);
         let (last, count) = ledger.failed.entry(of).or_default();
         if !last.is_empty() && !digest.is_empty() && last != digest {
@@ -373,12 +269,8 @@ impl Observer {
             digest.clone_into(last);
         }
         *count += 1;
-        let max = topology
-            .members
-            .iter()
-            .flat_map(|member| &member.subscriptions)
-            .map(|sub| sub.retry.attempts_max)
-            .max();
+        let max =
+            topology.members.iter().flat_map(|member| &member.subscriptions).map(|sub| sub.retry.attempts_max).max();
         if max.is_some_and(|max| *count >= max) {
             ledger.spent.insert(of);
             ledger.stuck |= !forward;
@@ -405,29 +297,18 @@ impl Observer {
                     let stuck = std::mem::take(&mut ledger.stuck);
                     ledger.failed.retain(|(forward, _), _| *forward || !stuck);
                 }
-                for step in before
-                    .steps()
-                    .filter(|step| step.state == StepState::Blocked)
-                {
+                for step in before.steps().filter(|step| step.state == StepState::Blocked) {
                     self.renew(&step.step_id);
                 }
             }
-            Command::Redrive {
-                participant, event, ..
-            } => {
+            Command::Redrive { participant, event, .. } => {
                 self.renew(&step_id(participant, &event.0.key));
             }
-            Command::Resolve {
-                participant,
-                accept,
-                ..
-            } => {
+            Command::Resolve { participant, accept, .. } => {
                 // Behind the pivot "undone" means that everything was undone by hand.
                 self.pivoted &= *accept;
                 for (id, ledger) in &mut self.steps {
-                    let named = participant
-                        .as_ref()
-                        .is_none_or(|who| id.starts_with(&format!("{who}:")));
+                    let named = participant.as_ref().is_none_or(|who| id.starts_with(&format!("{who}:")));
                     ledger.stuck &= !named;
                 }
             }
@@ -437,66 +318,34 @@ impl Observer {
 
     fn see_states(&self, seen: &Seen<'_>) -> Found {
         let (before, after) = (seen.before.status(), seen.after.status());
-        must(
-            !before.terminal() || before == after,
-            "a terminal state is left",
-        )?;
+        must(!before.terminal() || before == after, "a terminal state is left")?;
         let cause = seen.before.cause();
-        must(
-            cause.is_none() || cause == seen.after.cause(),
-            "a second failure replaces the first",
-        )?;
+        must(cause.is_none() || cause == seen.after.cause(), "a second failure replaces the first")?;
         self.see_bounds(seen)?;
         if after == Status::Compensated {
             self.see_compensated(seen.after)?;
         }
-        let open: BTreeSet<String> = seen
-            .after
-            .open_letters()
-            .iter()
-            .map(|letter| letter.key.to_string())
-            .collect();
+        let open: BTreeSet<String> = seen.after.open_letters().iter().map(|letter| letter.key.to_string()).collect();
         let full = open.len() >= seen.topology.bounds.steps_per_saga_max - 1;
         must(
             open == self.letters || (full && open.is_subset(&self.letters)),
             "an open letter is not known to its saga",
         )?;
         let wake = seen.after.wake(seen.topology);
-        must(
-            wake.remove_at.is_none() || self.letters.is_empty(),
-            "an open letter does not keep its saga",
-        )?;
+        must(wake.remove_at.is_none() || self.letters.is_empty(), "an open letter does not keep its saga")?;
         let times = seen.after.steps().filter_map(|step| step.next_at).min();
-        must(
-            wake.at <= times || times.is_none(),
-            "no next action: a retry's time is not asked for",
-        )?;
-        must(
-            wake.at.is_some() || times.is_none(),
-            "no next action: a retry's time is not asked for",
-        )
+        must(wake.at <= times || times.is_none(), "no next action: a retry's time is not asked for")?;
+        must(wake.at.is_some() || times.is_none(), "no next action: a retry's time is not asked for")
     }
 
     fn see_bounds(&self, seen: &Seen<'_>) -> Found {
         let bounds = &seen.topology.bounds;
         let saga = seen.after;
-        must(
-            saga.steps().count() <= bounds.steps_per_saga_max,
-            "a bound is broken: steps",
-        )?;
-        must(
-            saga.history().len() <= bounds.inline_history_max,
-            "a bound is broken: history in the record",
-        )?;
-        must(
-            saga.seen.len() <= bounds.inline_events_max,
-            "a bound is broken: ids in the record",
-        )?;
+        must(saga.steps().count() <= bounds.steps_per_saga_max, "a bound is broken: steps")?;
+        must(saga.history().len() <= bounds.inline_history_max, "a bound is broken: history in the record")?;
+        must(saga.seen.len() <= bounds.inline_events_max, "a bound is broken: ids in the record")?;
         // A step whose call came back to be parked was counted before.
-        must(
-            saga.parked().count() <= bounds.parked_per_saga_max + 1,
-            "a bound is broken: parked events",
-        )
+        must(saga.parked().count() <= bounds.parked_per_saga_max + 1, "a bound is broken: parked events")
     }
 
     fn see_compensated(&self, saga: &Saga) -> Found {
@@ -505,15 +354,8 @@ impl Observer {
                 continue;
             };
             let by_hand = matches!(step.state, StepState::UndoneByHand | StepState::Accepted);
-            must(
-                !ledger.stuck || by_hand,
-                "the end is said while a step is stuck",
-            )?;
-            let owed = ledger.done
-                && ledger.compensable
-                && !ledger.behind_fence
-                && !step.released
-                && !by_hand;
+            must(!ledger.stuck || by_hand, "the end is said while a step is stuck")?;
+            let owed = ledger.done && ledger.compensable && !ledger.behind_fence && !step.released && !by_hand;
             must(!owed || ledger.undone == 1, "a done step is not undone")?;
         }
         Ok(())

@@ -52,7 +52,8 @@ const SHAPES: [&str; 16] = [
     "with only payment",
 ];
 /// Small bounds are met often; two emissions tell their ids apart.
-const ALWAYS: &str = "with parked-max 3; with inline-max 6; with steps-max 8; with payment.OrderCreated emits PaymentNoted";
+const ALWAYS: &str =
+    "with parked-max 3; with inline-max 6; with steps-max 8; with payment.OrderCreated emits PaymentNoted";
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -124,13 +125,11 @@ fn answer() -> impl Strategy<Value = Answer> {
 
 fn answers() -> impl Strategy<Value = Act> {
     let times = prop_oneof![3 => Just(1), 1 => 2..5usize];
-    (0..WHO.len(), any::<bool>(), answer(), times).prop_map(|(who, undo, answer, times)| {
-        Act::Answer {
-            who,
-            undo,
-            answer,
-            times,
-        }
+    (0..WHO.len(), any::<bool>(), answer(), times).prop_map(|(who, undo, answer, times)| Act::Answer {
+        who,
+        undo,
+        answer,
+        times,
     })
 }
 
@@ -156,16 +155,8 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// Which shapes (bits), in which order effects happen, and what happens.
 fn life() -> impl Strategy<Value = (u16, bool, Vec<Act>)> {
-    let start = Just(Act::Event {
-        kind: 0,
-        id: 0,
-        other: false,
-    });
-    let acts = (
-        prop::collection::vec(answers(), 0..5),
-        start,
-        prop::collection::vec(act(), 1..40),
-    )
+    let start = Just(Act::Event { kind: 0, id: 0, other: false });
+    let acts = (prop::collection::vec(answers(), 0..5), start, prop::collection::vec(act(), 1..40))
         .prop_map(|(first, start, then)| first.into_iter().chain([start]).chain(then).collect());
     // Few shapes at a time, and the one that leaves payment alone rarely.
     let shapes = (any::<u16>(), any::<u16>(), prop::bool::weighted(0.1))
@@ -181,25 +172,15 @@ struct Life {
 
 /// What a life breaks, if it breaks something.
 fn live(shapes: u16, breadth_first: bool, acts: &[Act]) -> Result<(), String> {
-    let chosen: Vec<&str> = (0..SHAPES.len())
-        .filter(|bit| shapes & (1 << bit) != 0)
-        .map(|bit| SHAPES[bit])
-        .collect();
+    let chosen: Vec<&str> = (0..SHAPES.len()).filter(|bit| shapes & (1 << bit) != 0).map(|bit| SHAPES[bit]).collect();
     // Participants of the shapes must be there before one of them leaves payment alone.
-    let mut world =
-        play(&format!("{}; {ALWAYS}", chosen.join("; ")).replace("with only payment; ", ""));
+    let mut world = play(&format!("{}; {ALWAYS}", chosen.join("; ")).replace("with only payment; ", ""));
     if chosen.contains(&"with only payment") {
-        world
-            .topology
-            .members
-            .retain(|member| member.name.as_str() == "payment");
+        world.topology.members.retain(|member| member.name.as_str() == "payment");
     }
     world.breadth_first = breadth_first;
     world.observer = Some(Observer::default());
-    let mut life = Life {
-        durable: world.clone(),
-        world,
-    };
+    let mut life = Life { durable: world.clone(), world };
     for act in acts {
         life.act(act)?;
     }
@@ -215,96 +196,54 @@ impl Life {
                 let data = if *other { "other" } else { "{}" };
                 world.receive(event(KINDS[*kind], &format!("{}-{id}", KINDS[*kind]), data));
             }
-            Act::Answer {
-                who,
-                undo,
-                answer,
-                times,
-            } => self.answer(*who, *undo, answer, *times),
+            Act::Answer { who, undo, answer, times } => self.answer(*who, *undo, answer, *times),
             Act::Return { call, answer } if !world.hanging.is_empty() => {
                 let call = world.hanging.remove(call % world.hanging.len());
-                let answer = if *answer == Answer::Hangs {
-                    &Answer::Ok
-                } else {
-                    answer
-                };
+                let answer = if *answer == Answer::Hangs { &Answer::Ok } else { answer };
                 world.end(&call, answer);
             }
             Act::LateReturn { call } if !world.made.is_empty() => {
                 let call = world.made[call % world.made.len()].clone();
-                world
-                    .hanging
-                    .retain(|out| out.step_id != call.step_id || out.attempt != call.attempt);
+                world.hanging.retain(|out| out.step_id != call.step_id || out.attempt != call.attempt);
                 world.end(&call, &Answer::Ok);
             }
             Act::Return { .. } | Act::LateReturn { .. } => {}
             Act::Pass { millis, deadlines } => {
                 world.now = world.now.after(Duration::from_millis(*millis));
-                world.input(Input::Due {
-                    deadlines: *deadlines,
-                });
+                world.input(Input::Due { deadlines: *deadlines });
             }
             Act::Wake => drop(self.wake()),
-            Act::Cancel => drop(world.input(Input::Operator(Command::Cancel {
-                by: by(),
-                reason: by(),
-            }))),
+            Act::Cancel => drop(world.input(Input::Operator(Command::Cancel { by: by(), reason: by() }))),
             Act::Retry => drop(world.input(Input::Operator(Command::Retry { by: by() }))),
             Act::Resolve { accept, who } => {
                 let participant = who.map(|who| Participant::new(WHO[who]));
-                let command = Command::Resolve {
-                    by: by(),
-                    reason: by(),
-                    accept: *accept,
-                    participant,
-                };
+                let command = Command::Resolve { by: by(), reason: by(), accept: *accept, participant };
                 world.input(Input::Operator(command));
             }
             Act::Redrive { letter, who } if !world.letters.is_empty() => {
                 let letter = world.letters[letter % world.letters.len()].clone();
                 let participant = letter.participant.unwrap_or_else(|| WHO[*who].into());
                 let event = RedrivenEvent(letter.event);
-                let command = Command::Redrive {
-                    by: by(),
-                    letter: letter.key,
-                    participant,
-                    event,
-                };
+                let command = Command::Redrive { by: by(), letter: letter.key, participant, event };
                 world.input(Input::Operator(command));
             }
             Act::Discard { letter } if !world.letters.is_empty() => {
                 let letter = world.letters[letter % world.letters.len()].key.clone();
-                world.input(Input::Operator(Command::Discard {
-                    by: by(),
-                    letter,
-                    reason: by(),
-                }));
+                world.input(Input::Operator(Command::Discard { by: by(), letter, reason: by() }));
             }
             Act::Redrive { .. } | Act::Discard { .. } => {}
             Act::Crash => self.crash(),
             Act::Serve { who, serving } => self.serve(WHO[*who], *serving),
-            Act::Upgrade { who } => world
-                .digests
-                .push((WHO[*who].into(), format!("d{}", world.digests.len() + 2))),
+            Act::Upgrade { who } => world.digests.push((WHO[*who].into(), format!("d{}", world.digests.len() + 2))),
         }
         self.look()
     }
 
     fn answer(&mut self, who: usize, undo: bool, answer: &Answer, times: usize) {
-        let direction = if undo {
-            Direction::Undo
-        } else {
-            Direction::Forward
-        };
-        let answer = if undo && *answer == Answer::Hangs {
-            Answer::Ok
-        } else {
-            answer.clone()
-        };
+        let direction = if undo { Direction::Undo } else { Direction::Forward };
+        let answer = if undo && *answer == Answer::Hangs { Answer::Ok } else { answer.clone() };
         let answers = vec![answer; times].into();
-        self.world
-            .answers
-            .push((WHO[who].into(), direction, answers));
+        self.world.answers.push((WHO[who].into(), direction, answers));
     }
 
     /// After each act: what the observer found; and where all is durable, what the record itself says.
@@ -312,11 +251,7 @@ impl Life {
         if let Some(violation) = self.world.violation {
             return Err(violation.to_owned());
         }
-        let out = self
-            .world
-            .hanging
-            .iter()
-            .any(|call| self.current(call) && !self.outside(call));
+        let out = self.world.hanging.iter().any(|call| self.current(call) && !self.outside(call));
         if out {
             return Ok(());
         }
@@ -335,16 +270,12 @@ impl Life {
     }
 
     fn current(&self, call: &crate::outcome::Call) -> bool {
-        let running = |step: &crate::step::Step| {
-            step.id() == call.step_id && step.started() && step.attempts == call.attempt
-        };
+        let running =
+            |step: &crate::step::Step| step.id() == call.step_id && step.started() && step.attempts == call.attempt;
         self.world.saga.steps.iter().any(running)
     }
     fn outside(&self, call: &crate::outcome::Call) -> bool {
-        self.world
-            .topology
-            .member(&call.participant)
-            .is_some_and(|member| member.outside_effects)
+        self.world.topology.member(&call.participant).is_some_and(|member| member.outside_effects)
     }
 
     /// All that was not durable is lost; calls in doubt are said to be.
@@ -353,21 +284,12 @@ impl Life {
         self.world.saga = Saga::decode(&self.world.saga.encode()).expect("it was encoded");
         self.world.hanging.clear();
         for call in self.world.saga.in_doubt() {
-            self.world.input(Input::Started {
-                call,
-                interrupted: true,
-            });
+            self.world.input(Input::Started { call, interrupted: true });
         }
     }
 
     fn serve(&mut self, who: &str, serving: bool) {
-        if let Some(member) = self
-            .world
-            .topology
-            .members
-            .iter_mut()
-            .find(|member| member.name.as_str() == who)
-        {
+        if let Some(member) = self.world.topology.members.iter_mut().find(|member| member.name.as_str() == who) {
             member.serving = serving;
         }
         self.world.input(Input::TopologyChanged);
@@ -411,14 +333,9 @@ impl Life {
                     return Err("no next action: an operator is needed and told nothing".to_owned());
                 }
                 Status::NeedsOperator if round == 0 => self.act(&Act::Retry)?,
-                Status::NeedsOperator => self.act(&Act::Resolve {
-                    accept: true,
-                    who: None,
-                })?,
+                Status::NeedsOperator => self.act(&Act::Resolve { accept: true, who: None })?,
                 Status::Compensating | Status::Finishing | Status::Quarantined => {
-                    return Err(
-                        "no next action: neither a time, nor a call, nor an operator".to_owned(),
-                    );
+                    return Err("no next action: neither a time, nor a call, nor an operator".to_owned());
                 }
             }
         }
@@ -428,14 +345,9 @@ impl Life {
 
 #[test]
 fn random_lives_keep_the_invariants() {
-    let mut runner = TestRunner::new(Config {
-        cases: 3000,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let result = runner.run(&life(), |(shapes, breadth_first, acts)| {
-        live(shapes, breadth_first, &acts).map_err(TestCaseError::fail)
-    });
+    let mut runner = TestRunner::new(Config { cases: 3000, failure_persistence: None, ..Config::default() });
+    let result = runner
+        .run(&life(), |(shapes, breadth_first, acts)| live(shapes, breadth_first, &acts).map_err(TestCaseError::fail));
     if let Err(error) = result {
         panic!("{error}");
     }

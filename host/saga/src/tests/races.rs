@@ -187,15 +187,8 @@ fn race_02_forward_success_behind_the_fence() {
          return payment uncertain; wait 1s; order undo retries BUSY 5s; cancel; return payment uncertain
          return payment attempt 1 ok; wait 6s",
     );
-    let undos: Vec<_> = world
-        .made
-        .iter()
-        .filter(|call| call.undo.is_some())
-        .collect();
-    let payment: Vec<_> = undos
-        .iter()
-        .filter(|call| call.participant.as_str() == "payment")
-        .collect();
+    let undos: Vec<_> = world.made.iter().filter(|call| call.undo.is_some()).collect();
+    let payment: Vec<_> = undos.iter().filter(|call| call.participant.as_str() == "payment").collect();
     assert_eq!(payment.len(), 2);
     assert_ne!(payment[0].idempotency_key, payment[1].idempotency_key);
     // While that compensation waits for its next attempt: the real data goes first.
@@ -279,19 +272,8 @@ fn race_03_compensate_before_the_forward_call() {
 fn race_04_a_re_run_makes_the_same_ids() {
     let ids = || {
         let world = play("OrderCreated");
-        let keys: Vec<_> = world
-            .made
-            .iter()
-            .map(|call| call.idempotency_key.clone())
-            .collect();
-        (
-            keys,
-            world
-                .published
-                .iter()
-                .map(|event| event.key.clone())
-                .collect::<Vec<_>>(),
-        )
+        let keys: Vec<_> = world.made.iter().map(|call| call.idempotency_key.clone()).collect();
+        (keys, world.published.iter().map(|event| event.key.clone()).collect::<Vec<_>>())
     };
     assert_eq!(ids(), ids());
     assert_eq!(ids().1.len(), 3);

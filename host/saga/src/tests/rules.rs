@@ -460,12 +460,7 @@ fn rule_07_who_announces() {
     let mut world = play(
         "with member pager SagaFailed compensating; payment rejects DECLINED; order undo retries BUSY 5s; OrderCreated",
     );
-    let announced = world
-        .published
-        .iter()
-        .find(|event| event.kind.as_str() == "SagaFailed")
-        .expect("one")
-        .clone();
+    let announced = world.published.iter().find(|event| event.kind.as_str() == "SagaFailed").expect("one").clone();
     assert_eq!(&*announced.key.source, "sagahost/shop");
     assert_eq!(announced.attribute("traceparent"), Some("00-1"));
     world.log.clear();
@@ -485,9 +480,7 @@ fn rule_07_who_announces() {
 fn rule_08_pivot() {
     let pivot = "with payment.OrderCreated pivot\n";
     check(
-        &format!(
-            "{pivot} inventory retries BUSY 5s; OrderCreated; cancel; SagaFailed; wait 5s; resolve accept"
-        ),
+        &format!("{pivot} inventory retries BUSY 5s; OrderCreated; cancel; SagaFailed; wait 5s; resolve accept"),
         expect![[r#"
         > OrderCreated
         order.OrderCreated: ok
@@ -553,9 +546,7 @@ fn rule_08_pivot() {
     "#]],
     );
     check(
-        &format!(
-            "{pivot} inventory always crashes; OrderCreated; wait 1s; wait 1s; wait 20m; inventory never; retry"
-        ),
+        &format!("{pivot} inventory always crashes; OrderCreated; wait 1s; wait 1s; wait 20m; inventory never; retry"),
         expect![[r#"
         > inventory always crashes
         > OrderCreated
@@ -603,9 +594,7 @@ fn rule_08_pivot() {
     "#]],
     );
     check(
-        &format!(
-            "{pivot} with payment outside; payment always uncertain; OrderCreated; cancel; wait 1s; wait 1s"
-        ),
+        &format!("{pivot} with payment outside; payment always uncertain; OrderCreated; cancel; wait 1s; wait 1s"),
         expect![[r#"
         > payment always uncertain
         > OrderCreated
@@ -642,9 +631,7 @@ fn rule_08_pivot() {
     "#]],
     );
     check(
-        &format!(
-            "{pivot} inventory hangs; OrderCreated; wait 20m; return inventory ok; resolve accept"
-        ),
+        &format!("{pivot} inventory hangs; OrderCreated; wait 20m; return inventory ok; resolve accept"),
         expect![[r#"
             > OrderCreated
             order.OrderCreated: ok
@@ -867,9 +854,7 @@ fn rule_11_order_is_kept() {
     "#]],
     );
     check(
-        &format!(
-            "{kinds} with parked-max 2; payment retries BUSY 5s; A; B; A#2; wait 5s; redrive payment"
-        ),
+        &format!("{kinds} with parked-max 2; payment retries BUSY 5s; A; B; A#2; wait 5s; redrive payment"),
         expect![[r#"
         > A
         payment.A: retries BUSY
@@ -1099,9 +1084,8 @@ fn rule_12_dead_letters_and_policies() {
 
 #[test]
 fn rule_13_known_ids_spill() {
-    let world = play(
-        "with inline-max 4; with only payment; with payment.A; A; A#2; A#3; A#4; A#5; A#6; A; A#5; A=other",
-    );
+    let world =
+        play("with inline-max 4; with only payment; with payment.A; A; A#2; A#3; A#4; A#5; A#6; A; A#5; A=other");
     assert!(world.saga.has_spilled() && world.saga.spilled_history() > 0);
     assert!(world.saga.history().len() <= 4);
     assert_eq!(world.made.len(), 6);
@@ -1120,28 +1104,12 @@ fn rule_13_known_ids_spill() {
 #[test]
 fn rule_13_tombstones_go_after_the_retention() {
     let day = 24 * 3600 * 1000;
-    for (script, days) in [
-        ("OrderCreated", Some(7)),
-        ("cancel", Some(7)),
-        ("OrderCreated; OrderCreated#2", None),
-    ] {
+    for (script, days) in [("OrderCreated", Some(7)), ("cancel", Some(7)), ("OrderCreated; OrderCreated#2", None)] {
         let world = play(script);
-        assert_eq!(
-            world
-                .saga
-                .wake(&world.topology)
-                .remove_at
-                .map(|at| (at.0 - 1000) / day),
-            days,
-            "{script}"
-        );
+        assert_eq!(world.saga.wake(&world.topology).remove_at.map(|at| (at.0 - 1000) / day), days, "{script}");
     }
     let world = play("with only payment; OrderCreated");
-    assert_eq!(
-        world.saga.wake(&world.topology).remove_at,
-        None,
-        "a step that can be undone keeps its saga"
-    );
+    assert_eq!(world.saga.wake(&world.topology).remove_at, None, "a step that can be undone keeps its saga");
 }
 
 #[test]

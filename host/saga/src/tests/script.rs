@@ -27,11 +27,7 @@ pub fn check(script: &str, expect: Expect) {
 
 pub fn play(script: &str) -> World {
     let mut world = World::new(shop());
-    for line in script
-        .split([';', '\n'])
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
+    for line in script.split([';', '\n']).map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         world.log.push(format!("> {line}"));
         if words[0] == "with" {
@@ -41,10 +37,7 @@ pub fn play(script: &str) -> World {
             world.step(&words);
         }
         if world.hanging.is_empty() {
-            world
-                .saga
-                .check(&world.topology)
-                .expect("the record keeps its invariants");
+            world.saga.check(&world.topology).expect("the record keeps its invariants");
         }
     }
     world
@@ -58,37 +51,20 @@ impl World {
             ["wait", time] => self.pass(duration(time), true),
             ["stall", time] => self.pass(duration(time), false),
             ["due"] => self.due(true),
-            ["cancel"] => self.operator(Command::Cancel {
-                by: by(),
-                reason: reason(),
-            }),
+            ["cancel"] => self.operator(Command::Cancel { by: by(), reason: reason() }),
             ["retry"] => self.operator(Command::Retry { by: by() }),
             ["resolve", how, rest @ ..] => {
                 let participant = rest.first().map(Participant::new);
-                self.operator(Command::Resolve {
-                    by: by(),
-                    reason: reason(),
-                    accept: *how == "accept",
-                    participant,
-                });
+                self.operator(Command::Resolve { by: by(), reason: reason(), accept: *how == "accept", participant });
             }
             ["redrive", who] => {
                 let letter = self.letters.last().expect("there is a letter").clone();
                 let event = RedrivenEvent(letter.event);
-                self.operator(Command::Redrive {
-                    by: by(),
-                    letter: letter.key,
-                    participant: (*who).into(),
-                    event,
-                });
+                self.operator(Command::Redrive { by: by(), letter: letter.key, participant: (*who).into(), event });
             }
             ["discard"] => {
                 let letter = self.letters.last().expect("there is a letter").key.clone();
-                self.operator(Command::Discard {
-                    by: by(),
-                    letter,
-                    reason: reason(),
-                });
+                self.operator(Command::Discard { by: by(), letter, reason: reason() });
             }
             ["crash"] => self.crash(),
             ["away", who] => self.serve(who, false),
@@ -97,14 +73,8 @@ impl World {
             ["return", who, "attempt", attempt, answer @ ..] => {
                 let of = |call: &crate::outcome::Call| call.participant.as_str() == *who;
                 let attempt: u32 = attempt.parse().expect("a number");
-                let mut made = self
-                    .made
-                    .iter()
-                    .filter(|call| call.undo.is_none() && call.attempt == attempt);
-                let call = made
-                    .find(|call| of(call))
-                    .expect("such a call was made")
-                    .clone();
+                let mut made = self.made.iter().filter(|call| call.undo.is_none() && call.attempt == attempt);
+                let call = made.find(|call| of(call)).expect("such a call was made").clone();
                 self.end(&call, &parse(answer));
             }
             ["return", who, answer @ ..] => {
@@ -115,13 +85,9 @@ impl World {
             }
             [kind, rest @ ..] if kind.starts_with(char::is_uppercase) => self.arrive(kind, rest),
             [who, "always", "undo", answer @ ..] => {
-                self.always
-                    .push(((*who).into(), Direction::Undo, parse(answer)));
+                self.always.push(((*who).into(), Direction::Undo, parse(answer)));
             }
-            [who, "always", answer @ ..] => {
-                self.always
-                    .push(((*who).into(), Direction::Forward, parse(answer)))
-            }
+            [who, "always", answer @ ..] => self.always.push(((*who).into(), Direction::Forward, parse(answer))),
             [who, "never", ..] => self.always.retain(|(of, ..)| of.as_str() != *who),
             [who, "undo", answer @ ..] => self.queue(who, Direction::Undo, parse(answer)),
             [who, answer @ ..] => self.queue(who, Direction::Forward, parse(answer)),
@@ -131,9 +97,7 @@ impl World {
 
     fn arrive(&mut self, word: &str, rest: &[&str]) {
         let (word, data) = word.split_once('=').unwrap_or((word, "{}"));
-        let (kind, id) = word
-            .split_once('#')
-            .map_or((word, word), |(kind, _)| (kind, word));
+        let (kind, id) = word.split_once('#').map_or((word, word), |(kind, _)| (kind, word));
         let mut event = event(kind, id, data);
         if let ["hops", hops] = rest {
             event.hops = hops.parse().expect("a number");
@@ -166,67 +130,43 @@ impl World {
         self.saga = Saga::decode(&self.saga.encode()).expect("what was encoded decodes");
         self.hanging.clear();
         for call in self.saga.in_doubt() {
-            self.input(Input::Started {
-                call,
-                interrupted: true,
-            });
+            self.input(Input::Started { call, interrupted: true });
         }
     }
 
     fn serve(&mut self, who: &str, serving: bool) {
-        let member = self
-            .topology
-            .members
-            .iter_mut()
-            .find(|member| member.name.as_str() == who);
+        let member = self.topology.members.iter_mut().find(|member| member.name.as_str() == who);
         member.expect("a known participant").serving = serving;
         self.input(Input::TopologyChanged);
     }
 
     fn queue(&mut self, who: &str, direction: Direction, answer: Answer) {
         self.log.pop();
-        let of = |(name, to, _): &&mut (Participant, Direction, VecDeque<Answer>)| {
-            name.as_str() == who && *to == direction
-        };
+        let of =
+            |(name, to, _): &&mut (Participant, Direction, VecDeque<Answer>)| name.as_str() == who && *to == direction;
         match self.answers.iter_mut().find(of) {
             Some((_, _, answers)) => answers.push_back(answer),
-            None => self
-                .answers
-                .push((who.into(), direction, VecDeque::from([answer]))),
+            None => self.answers.push((who.into(), direction, VecDeque::from([answer]))),
         }
     }
 
     fn shape(&mut self, words: &[&str]) {
         match words {
-            ["only", who] => self
-                .topology
-                .members
-                .retain(|member| member.name.as_str() == *who),
+            ["only", who] => self.topology.members.retain(|member| member.name.as_str() == *who),
             ["member", who, kind, when] => {
                 let mut subscription = subscription(kind, Role::NothingToUndo);
                 subscription.when = when_of(when);
                 let members = &mut self.topology.members;
-                match members
-                    .iter_mut()
-                    .find(|member| member.name.as_str() == *who)
-                {
+                match members.iter_mut().find(|member| member.name.as_str() == *who) {
                     Some(member) => member.subscriptions.push(subscription),
                     None => members.push(member(who, vec![subscription])),
                 }
             }
-            ["parked-max", max] => {
-                self.topology.bounds.parked_per_saga_max = max.parse().expect("a number")
-            }
-            ["steps-max", max] => {
-                self.topology.bounds.steps_per_saga_max = max.parse().expect("a number")
-            }
-            ["emissions-max", max] => {
-                self.topology.bounds.emissions_per_outcome_max = max.parse().expect("a number")
-            }
+            ["parked-max", max] => self.topology.bounds.parked_per_saga_max = max.parse().expect("a number"),
+            ["steps-max", max] => self.topology.bounds.steps_per_saga_max = max.parse().expect("a number"),
+            ["emissions-max", max] => self.topology.bounds.emissions_per_outcome_max = max.parse().expect("a number"),
             ["hops-max", max] => self.topology.bounds.hops_max = max.parse().expect("a number"),
-            ["events-max", max] => {
-                self.topology.bounds.events_per_saga_max = max.parse().expect("a number")
-            }
+            ["events-max", max] => self.topology.bounds.events_per_saga_max = max.parse().expect("a number"),
             ["inline-max", max] => {
                 self.topology.bounds.inline_events_max = max.parse().expect("a number");
                 self.topology.bounds.inline_history_max = max.parse().expect("a number");
@@ -244,33 +184,16 @@ impl World {
             }
             [step, rest @ ..] if step.contains('.') => {
                 let (who, kind) = step.split_once('.').expect("it has a point");
-                let member = self
-                    .topology
-                    .members
-                    .iter_mut()
-                    .find(|member| member.name.as_str() == who);
+                let member = self.topology.members.iter_mut().find(|member| member.name.as_str() == who);
                 let member = member.expect("a known participant");
                 if member.subscription(&kind.into()).is_none() {
-                    member
-                        .subscriptions
-                        .push(subscription(kind, Role::Compensable));
+                    member.subscriptions.push(subscription(kind, Role::Compensable));
                 }
                 let of = |sub: &&mut Subscription| sub.kind.as_str() == kind;
-                shape_subscription(
-                    member
-                        .subscriptions
-                        .iter_mut()
-                        .find(of)
-                        .expect("it is there"),
-                    rest,
-                );
+                shape_subscription(member.subscriptions.iter_mut().find(of).expect("it is there"), rest);
             }
             [who, rest @ ..] => {
-                let member = self
-                    .topology
-                    .members
-                    .iter_mut()
-                    .find(|member| member.name.as_str() == *who);
+                let member = self.topology.members.iter_mut().find(|member| member.name.as_str() == *who);
                 let member = member.expect("a known participant");
                 match rest {
                     ["outside"] => member.outside_effects = true,
@@ -290,17 +213,8 @@ impl World {
         lines.push(format!("= {}", kebab(&self.saga.status())));
         for step in self.saga.steps() {
             let released = if step.released { ", released" } else { "" };
-            let attempts = if step.attempts > 1 {
-                format!(", {} attempts", step.attempts)
-            } else {
-                String::new()
-            };
-            lines.push(format!(
-                "  {}.{}: {}{attempts}{released}",
-                step.participant,
-                step.kind,
-                kebab(&step.state)
-            ));
+            let attempts = if step.attempts > 1 { format!(", {} attempts", step.attempts) } else { String::new() };
+            lines.push(format!("  {}.{}: {}{attempts}{released}", step.participant, step.kind, kebab(&step.state)));
         }
         if let Some(cause) = self.saga.cause() {
             lines.push(format!("  cause: {} ({})", cause.code, cause.detail));
@@ -308,18 +222,8 @@ impl World {
         if self.saga.late() > 0 {
             lines.push(format!("  late: {}", self.saga.late()));
         }
-        lines.extend(
-            self.saga
-                .open_letters()
-                .iter()
-                .map(|letter| format!("  open letter: {}", letter.code)),
-        );
-        lines.extend(
-            self.saga
-                .next_commands()
-                .iter()
-                .map(|command| format!("  {command}")),
-        );
+        lines.extend(self.saga.open_letters().iter().map(|letter| format!("  open letter: {}", letter.code)));
+        lines.extend(self.saga.next_commands().iter().map(|command| format!("  {command}")));
         lines.join("\n") + "\n"
     }
 }
@@ -383,9 +287,5 @@ fn duration(text: &str) -> Duration {
 
 /// As it is written everywhere else.
 fn kebab(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value)
-        .expect("a name")
-        .as_str()
-        .expect("a name")
-        .to_owned()
+    serde_json::to_value(value).expect("a name").as_str().expect("a name").to_owned()
 }

@@ -10,8 +10,8 @@ use crate::{
     id::{Direction, EventKey, Kind, Participant, SagaId, Time},
     input::{CallRef, Effect, Input, Transition},
     outcome::{
-        Behaviour, Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection,
-        Saved, StateChange, Undo, UndoOutcome, Undone,
+        Behaviour, Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection, Saved, StateChange,
+        Undo, UndoOutcome, Undone,
     },
     topology::{Bounds, Member, OnDeadLetter, Retry, Role, Subscription, Topology, When},
 };
@@ -66,16 +66,8 @@ pub fn subscription(kind: &str, role: Role) -> Subscription {
         role,
         when: When::Running,
         after: Vec::new(),
-        retry: Retry {
-            attempts_max: 3,
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(1),
-        },
-        undo_retry: Retry {
-            attempts_max: 3,
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(1),
-        },
+        retry: Retry { attempts_max: 3, base: Duration::from_millis(100), cap: Duration::from_secs(1) },
+        undo_retry: Retry { attempts_max: 3, base: Duration::from_millis(100), cap: Duration::from_secs(1) },
         deadline: None,
         park_ttl: Duration::from_secs(60),
         on_dead_letter: OnDeadLetter::Compensate,
@@ -98,29 +90,17 @@ pub fn member(name: &str, subscriptions: Vec<Subscription>) -> Member {
 pub fn shop() -> Topology {
     let mut order = member(
         "order",
-        vec![
-            subscription("OrderCreated", Role::Compensable),
-            subscription("InventoryUpdated", Role::Retriable),
-        ],
+        vec![subscription("OrderCreated", Role::Compensable), subscription("InventoryUpdated", Role::Retriable)],
     );
     order.finishes = true;
-    let mut payment = member(
-        "payment",
-        vec![subscription("OrderCreated", Role::Compensable)],
-    );
+    let mut payment = member("payment", vec![subscription("OrderCreated", Role::Compensable)]);
     payment.finish_on.insert("OrderCompleted".into());
-    let mut inventory = member(
-        "inventory",
-        vec![subscription("PaymentProcessed", Role::Compensable)],
-    );
+    let mut inventory = member("inventory", vec![subscription("PaymentProcessed", Role::Compensable)]);
     inventory.finish_on.insert("OrderCompleted".into());
     Topology {
         app: "shop".to_owned(),
         members: vec![order, payment, inventory],
-        bounds: Bounds {
-            saga_deadline: Some(Duration::from_secs(900)),
-            ..Bounds::default()
-        },
+        bounds: Bounds { saga_deadline: Some(Duration::from_secs(900)), ..Bounds::default() },
         saga_failed: None,
     }
 }
@@ -135,19 +115,12 @@ pub fn event(kind: &str, id: &str, data: &str) -> Event {
         data: data.as_bytes().into(),
         attributes: vec![("traceparent".to_owned(), "00-1".to_owned())],
         hops: 0,
-        origin: Some(crate::event::Origin {
-            topic: kind.into(),
-            partition: 0,
-            offset: 1,
-        }),
+        origin: Some(crate::event::Origin { topic: kind.into(), partition: 0, offset: 1 }),
     }
 }
 
 pub fn saved(text: &str) -> Saved {
-    Saved {
-        data: text.as_bytes().into(),
-        format: 1,
-    }
+    Saved { data: text.as_bytes().into(), format: 1 }
 }
 
 pub fn emission(kind: &str) -> Emission {
@@ -186,11 +159,7 @@ impl World {
 
     pub fn receive(&mut self, event: Event) -> Transition {
         let key = event.key.hash128();
-        let spilled = self
-            .spilled
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map(|(_, data)| *data);
+        let spilled = self.spilled.iter().find(|(known, _)| *known == key).map(|(_, data)| *data);
         self.input(Input::Received { event, spilled })
     }
 
@@ -226,20 +195,12 @@ impl World {
         }
         self.saga = after;
         if let Some(answer) = &transition.answer {
-            self.log.push(format!(
-                "answer: {}{}",
-                if answer.done { "" } else { "no, " },
-                answer.text
-            ));
+            self.log.push(format!("answer: {}{}", if answer.done { "" } else { "no, " }, answer.text));
         }
         if self.breadth_first {
             self.queue.extend(transition.effects.clone());
         } else {
-            transition
-                .effects
-                .iter()
-                .rev()
-                .for_each(|effect| self.queue.push_front(effect.clone()));
+            transition.effects.iter().rev().for_each(|effect| self.queue.push_front(effect.clone()));
         }
         transition
     }
@@ -250,16 +211,8 @@ impl World {
             Effect::Publish(publish) => {
                 let event = publish.event;
                 let text = String::from_utf8_lossy(&event.data).into_owned();
-                let said = if text == "{}" {
-                    String::new()
-                } else {
-                    format!(" {text}")
-                };
-                let to = if event.saga == self.saga.id {
-                    String::new()
-                } else {
-                    format!(" for {}", event.saga)
-                };
+                let said = if text == "{}" { String::new() } else { format!(" {text}") };
+                let to = if event.saga == self.saga.id { String::new() } else { format!(" for {}", event.saga) };
                 self.log.push(format!("publish {}{to}{said}", event.kind));
                 self.published.push(event.clone());
                 if publish.fuse && self.topology.concerns(&event.kind) {
@@ -267,21 +220,12 @@ impl World {
                 }
             }
             Effect::OpenLetter(letter) => {
-                let who = letter
-                    .participant
-                    .as_ref()
-                    .map(|who| format!("{who}."))
-                    .unwrap_or_default();
-                self.log.push(format!(
-                    "letter {who}{} {}",
-                    letter.event.kind, letter.problem.code
-                ));
+                let who = letter.participant.as_ref().map(|who| format!("{who}.")).unwrap_or_default();
+                self.log.push(format!("letter {who}{} {}", letter.event.kind, letter.problem.code));
                 self.letters.retain(|known| known.key != letter.key);
                 self.letters.push(letter);
             }
-            Effect::CloseLetter { key, how } => {
-                self.log.push(format!("letter {key} closed: {how}"))
-            }
+            Effect::CloseLetter { key, how } => self.log.push(format!("letter {key} closed: {how}")),
             Effect::Spill { events, .. } => self.spilled.extend(events),
         }
     }
@@ -293,19 +237,13 @@ impl World {
 
     fn spilled_data(&self, event: &Event) -> Option<[u8; 16]> {
         let key = event.key.hash128();
-        self.spilled
-            .iter()
-            .find(|(known, _)| *known == key)
-            .map(|(_, data)| *data)
+        self.spilled.iter().find(|(known, _)| *known == key).map(|(_, data)| *data)
     }
 
     fn call(&mut self, call: Call) {
         if call.journal_first {
             self.log.push(format!("{}: journaled first", name(&call)));
-            self.input(Input::Started {
-                call: CallRef::from(&call),
-                interrupted: false,
-            });
+            self.input(Input::Started { call: CallRef::from(&call), interrupted: false });
             return;
         }
         self.made.push(call.clone());
@@ -332,54 +270,29 @@ impl World {
         match call.direction {
             Direction::Forward => {
                 let outcome = self.outcome(call, answer);
-                Input::Returned {
-                    call: back,
-                    by,
-                    outcome,
-                    took,
-                }
+                Input::Returned { call: back, by, outcome, took }
             }
             Direction::Undo => {
                 let outcome = undo_outcome(call, answer);
-                Input::Undone {
-                    call: back,
-                    by,
-                    outcome,
-                    took,
-                }
+                Input::Undone { call: back, by, outcome, took }
             }
         }
     }
 
     fn answer(&mut self, call: &Call) -> Answer {
-        let of = |who: &Participant, direction: Direction| {
-            *who == call.participant && direction == call.direction
-        };
-        let mut queued = self
-            .answers
-            .iter_mut()
-            .filter(|(who, direction, _)| of(who, *direction));
+        let of = |who: &Participant, direction: Direction| *who == call.participant && direction == call.direction;
+        let mut queued = self.answers.iter_mut().filter(|(who, direction, _)| of(who, *direction));
         if let Some(answer) = queued.find_map(|(_, _, answers)| answers.pop_front()) {
             return answer;
         }
-        let standing = self
-            .always
-            .iter()
-            .find(|(who, direction, _)| of(who, *direction));
+        let standing = self.always.iter().find(|(who, direction, _)| of(who, *direction));
         standing.map_or(Answer::Ok, |(_, _, answer)| answer.clone())
     }
 
     pub fn behaviour(&self, participant: &Participant) -> Behaviour {
-        let digest = self
-            .digests
-            .iter()
-            .find(|(who, _)| who == participant)
-            .map_or("d1", |(_, digest)| digest.as_str());
-        Behaviour {
-            digest: digest.into(),
-            config: "c".into(),
-            version: "1.0".into(),
-        }
+        let digest =
+            self.digests.iter().find(|(who, _)| who == participant).map_or("d1", |(_, digest)| digest.as_str());
+        Behaviour { digest: digest.into(), config: "c".into(), version: "1.0".into() }
     }
 
     fn outcome(&self, call: &Call, answer: &Answer) -> Outcome {
@@ -388,21 +301,12 @@ impl World {
             Answer::Ok | Answer::Hangs => Outcome::Completed(self.completion(call)),
             Answer::Rejects(code) => Outcome::Rejected(Rejection {
                 problem: problem(code),
-                emit: failure_kind(&call.participant)
-                    .into_iter()
-                    .map(emission)
-                    .collect(),
+                emit: failure_kind(&call.participant).into_iter().map(emission).collect(),
                 attributes: Vec::new(),
             }),
-            Answer::Retries(code, after) => Outcome::Retry(Delay {
-                problem: problem(code),
-                after: *after,
-            }),
+            Answer::Retries(code, after) => Outcome::Retry(Delay { problem: problem(code), after: *after }),
             Answer::Crashes { uncertain } => Outcome::Unknown {
-                crash: Crash {
-                    code: "trap".to_owned(),
-                    detail: "unreachable".to_owned(),
-                },
+                crash: Crash { code: "trap".to_owned(), detail: "unreachable".to_owned() },
                 uncertain: *uncertain,
             },
             Answer::NotYet | Answer::Nothing => Outcome::NotYet(problem("NOT_YET")),
@@ -412,35 +316,22 @@ impl World {
     }
 
     fn completion(&self, call: &Call) -> Completion {
-        let (emits, undo): (&[&str], bool) =
-            match (call.participant.as_str(), call.event.kind.as_str()) {
-                ("order", "OrderCreated") => (&[], true),
-                ("order", "InventoryUpdated") => (&["OrderCompleted"], false),
-                ("payment", "OrderCreated") => (&["PaymentProcessed"], true),
-                ("inventory", "PaymentProcessed") => (&["InventoryUpdated"], true),
-                (_, kind) => (&[], kind != "Noted"),
-            };
-        let finished =
-            call.participant.as_str() == "order" && call.event.kind.as_str() == "InventoryUpdated";
+        let (emits, undo): (&[&str], bool) = match (call.participant.as_str(), call.event.kind.as_str()) {
+            ("order", "OrderCreated") => (&[], true),
+            ("order", "InventoryUpdated") => (&["OrderCompleted"], false),
+            ("payment", "OrderCreated") => (&["PaymentProcessed"], true),
+            ("inventory", "PaymentProcessed") => (&["InventoryUpdated"], true),
+            (_, kind) => (&[], kind != "Noted"),
+        };
+        let finished = call.participant.as_str() == "order" && call.event.kind.as_str() == "InventoryUpdated";
         let mut emit: Vec<Emission> = emits.iter().map(|kind| emission(kind)).collect();
-        let extra = self
-            .extra
-            .iter()
-            .filter(|(who, kind, _)| *who == call.participant && *kind == call.event.kind);
+        let extra = self.extra.iter().filter(|(who, kind, _)| *who == call.participant && *kind == call.event.kind);
         emit.extend(extra.map(|(_, _, emission)| emission.clone()));
         Completion {
             emit,
             state: StateChange::Put(saved("state")),
-            undo: if undo {
-                Undo::Data(saved("undo"))
-            } else {
-                Undo::NothingToUndo
-            },
-            progress: if finished {
-                Progress::Finished(Arc::from(*b"ok"))
-            } else {
-                Progress::GoingOn
-            },
+            undo: if undo { Undo::Data(saved("undo")) } else { Undo::NothingToUndo },
+            progress: if finished { Progress::Finished(Arc::from(*b"ok")) } else { Progress::GoingOn },
             attributes: Vec::new(),
         }
     }
@@ -463,43 +354,26 @@ fn undo_outcome(call: &Call, answer: &Answer) -> UndoOutcome {
         _ => None,
     };
     // There is nothing to take back, but an order that never was is announced as cancelled.
-    let ran = !matches!(
-        call.undo.as_ref().map(|undo| &undo.evidence),
-        Some(crate::outcome::Evidence::NeverRan)
-    );
+    let ran = !matches!(call.undo.as_ref().map(|undo| &undo.evidence), Some(crate::outcome::Evidence::NeverRan));
     match answer {
-        Answer::Ok | Answer::Hangs if !ran && call.participant.as_str() != "order" => {
-            UndoOutcome::NothingToUndo
-        }
+        Answer::Ok | Answer::Hangs if !ran && call.participant.as_str() != "order" => UndoOutcome::NothingToUndo,
         Answer::Ok | Answer::Hangs => UndoOutcome::Undone(Undone {
             emit: emits.into_iter().map(emission).collect(),
             state: StateChange::Keep,
             attributes: Vec::new(),
         }),
-        Answer::Retries(code, after) => UndoOutcome::Retry(Delay {
-            problem: problem(code),
-            after: *after,
-        }),
-        Answer::Crashes { .. } | Answer::NotYet => UndoOutcome::Unknown {
-            crash: Crash {
-                code: "trap".to_owned(),
-                detail: "unreachable".to_owned(),
-            },
-        },
-        Answer::Stuck(code) | Answer::Rejects(code) | Answer::Invalid(code) => {
-            UndoOutcome::Stuck(problem(code))
+        Answer::Retries(code, after) => UndoOutcome::Retry(Delay { problem: problem(code), after: *after }),
+        Answer::Crashes { .. } | Answer::NotYet => {
+            UndoOutcome::Unknown { crash: Crash { code: "trap".to_owned(), detail: "unreachable".to_owned() } }
         }
+        Answer::Stuck(code) | Answer::Rejects(code) | Answer::Invalid(code) => UndoOutcome::Stuck(problem(code)),
         Answer::Nothing => UndoOutcome::NothingToUndo,
         Answer::Unreadable => UndoOutcome::Unreadable { formats: vec![1] },
     }
 }
 
 pub fn name(call: &Call) -> String {
-    let attempt = if call.attempt == 1 {
-        String::new()
-    } else {
-        format!(" attempt {}", call.attempt)
-    };
+    let attempt = if call.attempt == 1 { String::new() } else { format!(" attempt {}", call.attempt) };
     match &call.undo {
         None => format!("{}.{}{attempt}", call.participant, call.event.kind),
         Some(undo) => {
@@ -508,15 +382,8 @@ pub fn name(call: &Call) -> String {
                 crate::outcome::Evidence::Uncertain => "uncertain",
                 crate::outcome::Evidence::NeverRan => "never-ran",
             };
-            let again = if call.ordinal == 0 {
-                String::new()
-            } else {
-                format!(" ordinal {}", call.ordinal)
-            };
-            format!(
-                "undo {}.{} ({evidence}){again}{attempt}",
-                call.participant, call.event.kind
-            )
+            let again = if call.ordinal == 0 { String::new() } else { format!(" ordinal {}", call.ordinal) };
+            format!("undo {}.{} ({evidence}){again}{attempt}", call.participant, call.event.kind)
         }
     }
 }
