@@ -157,6 +157,7 @@ impl Reader {
 
     pub fn run(mut self, assignments: Vec<Assignment>) {
         self.assign(&assignments);
+        self.pipeline.stage.source_follows();
         while !self.stop.load(Ordering::Relaxed) {
             self.rewind();
             self.relieve();
@@ -200,9 +201,12 @@ impl Reader {
         let Some(positions) = self.intake.state.lock().rewind.take() else { return };
         let assigned = self.intake.state.lock().assigned.clone();
         let positions: Vec<_> = positions.into_iter().filter(|(partition, _)| assigned.contains(partition)).collect();
-        if let Err(error) = self.source.seek(&positions) {
-            self.trouble(&error);
-            self.intake.rewind(positions);
+        match self.source.seek(&positions) {
+            Ok(()) => self.pipeline.stage.source_follows(),
+            Err(error) => {
+                self.trouble(&error);
+                self.intake.rewind(positions);
+            }
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Positions {
     trackers: BTreeMap<Partition, Tracker>,
     anchor: Option<Partition>,
     outstanding: usize,
+    /// From a reset until the source reads from the positions that it set: what comes in between was read too early,
+    /// and comes again.
+    resetting: bool,
 }
 
 impl Positions {
@@ -41,6 +44,7 @@ impl Positions {
     pub fn reset(&mut self, journaled: &BTreeMap<Partition, Position>, anchor: Option<Partition>) {
         self.anchor = anchor;
         self.outstanding = 0;
+        self.resetting = true;
         self.trackers = journaled
             .iter()
             .map(|(partition, position)| {
@@ -55,13 +59,21 @@ impl Positions {
             .collect();
     }
 
+    /// The source reads from the positions of the last reset on.
+    pub fn source_follows(&mut self) {
+        self.resetting = false;
+    }
+
     /// Records that are with a worker, or wait for one.
     pub fn outstanding(&self) -> usize {
         self.outstanding
     }
 
-    /// A record was read. False: it lies below the position, it was handled before.
+    /// A record was read. False: it lies below the position, it was handled before; or it comes again.
     pub fn delivered(&mut self, receipt: &Receipt) -> bool {
+        if self.resetting {
+            return false;
+        }
         let tracker = self.tracker(&receipt.partition, receipt.offset);
         if receipt.offset < tracker.end {
             return false;
@@ -86,6 +98,9 @@ impl Positions {
 
     /// Nothing is left to read below `offset`: gaps (control records, removed records) are passed.
     pub fn passed(&mut self, partition: &Partition, offset: i64) {
+        if self.resetting {
+            return;
+        }
         let tracker = self.tracker(partition, offset);
         tracker.end = tracker.end.max(offset);
     }
@@ -157,6 +172,8 @@ mod tests {
         let mut positions = Positions::default();
         let journaled = BTreeMap::from([(receipt(0).partition, Position { next: 7, last: None })]);
         positions.reset(&journaled, None);
+        assert!(!positions.delivered(&receipt(9)), "read before the source went back");
+        positions.source_follows();
         assert!(!positions.delivered(&receipt(6)));
         assert!(positions.delivered(&receipt(7)));
     }

@@ -265,6 +265,11 @@ impl Stage {
         self.moved(inner);
     }
 
+    /// The source reads from the positions of the last restart on.
+    pub fn source_follows(&self) {
+        self.inner.lock().positions.source_follows();
+    }
+
     pub fn passed(&self, partition: &Partition, offset: i64) {
         let mut inner = self.inner.lock();
         inner.positions.passed(partition, offset);
@@ -370,7 +375,7 @@ impl Stage {
                 return Next::Restart(why);
             }
             if inner.number.0 - 1 - inner.published.0 < self.bounds.unpublished_max {
-                match self.due_at(&inner) {
+                match self.due_at(&inner, now) {
                     Some(due) if due <= now => return Next::Commit(Box::new(self.seal_now(&mut inner))),
                     Some(due) => {
                         let until = due.min(deadline);
@@ -389,8 +394,7 @@ impl Stage {
         }
     }
 
-    fn due_at(&self, inner: &Inner) -> Option<Instant> {
-        let now = Instant::now();
+    fn due_at(&self, inner: &Inner, now: Instant) -> Option<Instant> {
         if let Some(opened) = inner.open.opened {
             let at_once = inner.busy == 0 || inner.urged || self.full(&inner.open);
             return Some(if at_once { now } else { opened + self.bounds.wait });

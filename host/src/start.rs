@@ -265,6 +265,11 @@ impl Beginning<'_> {
         if let Some(mark) = mark {
             return Ok(mark.batch.max(identity.confirmed));
         }
+        let said = identity.anchor.as_ref().and_then(|anchor| marks.offset(anchor));
+        if identity.confirmed == BatchNo(0) && said.is_none() {
+            // Not even the claim of the first start went out, and what comes behind it goes in order.
+            return Ok(BatchNo(0));
+        }
         let open = self.journal.outbox(identity.confirmed, 1)?;
         match open.first() {
             Some(first) if !self.decisions.new_lineage => Err(StartError::Refused(format!(

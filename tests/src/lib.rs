@@ -1,1 +1,6 @@
-//! See the package description.
+//! What the scenarios share: built plugins, a host in this process with faults around its journal and transport, and
+//! the real binary. Invariant: nothing here replaces a part of the host; it only breaks real ones.
+
+pub mod built;
+pub mod faulty;
+pub mod shop;

@@ -1,0 +1,44 @@
+//! Plugins and hostile guests, built from their sources once.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use sagahost_sandbox::crate_build::{Request, build};
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests have a parent directory").to_owned()
+}
+
+/// Directory with all plugins of the repository, one file each.
+pub fn all() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let root = root();
+        let out = root.join("target/plugins/built");
+        let crates = ["plugins/order", "plugins/payment", "plugins/inventory", "demo/shipping", "tests/guests"];
+        let request = Request { crates: crates.iter().map(|dir| root.join(dir)).collect(), out: out.clone(), ..Request::default() };
+        build(&request, &mut |_| {}).expect("the plugins build");
+        out
+    })
+}
+
+/// Copies the named plugins into a directory of their own.
+pub fn copy(names: &[&str], into: &Path) {
+    std::fs::create_dir_all(into).expect("a directory can be made");
+    for name in names {
+        let file = format!("{name}.wasm");
+        std::fs::copy(all().join(&file), into.join(&file)).expect("the plugin is built");
+    }
+}
+
+/// The real binary, built beside the tests.
+pub fn sagahost() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test has a path");
+    let dir = exe.parent().and_then(Path::parent).expect("tests stand in target/PROFILE/deps");
+    let binary = dir.join("sagahost");
+    assert!(binary.exists(), "{} is missing: cargo build -p sagahost, or run tests/run", binary.display());
+    binary
+}

@@ -1,0 +1,206 @@
+//! Decorators that break a real journal and a real transport at a chosen durable step, before or after it happened.
+//! From then on everything fails, as for a process that is dead.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use sagahost::{
+    journal::*,
+    transport::*,
+};
+use sagahost_saga::{
+    history::Entry,
+    id::{Participant, SagaId, Time},
+    input::{Command, Status},
+};
+
+/// Where the process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    BeforeCommit,
+    AfterCommit,
+    BeforePublish,
+    AfterPublish,
+    BeforeConfirm,
+    AfterConfirm,
+}
+
+pub const POINTS: [Point; 6] = [
+    Point::BeforeCommit,
+    Point::AfterCommit,
+    Point::BeforePublish,
+    Point::AfterPublish,
+    Point::BeforeConfirm,
+    Point::AfterConfirm,
+];
+
+/// Dies the N-th time that its point is reached.
+pub struct Death {
+    point: Point,
+    left: AtomicI64,
+    dead: AtomicBool,
+}
+
+impl Death {
+    pub fn at(point: Point, time: i64) -> Arc<Self> {
+        Arc::new(Self { point, left: AtomicI64::new(time), dead: AtomicBool::new(false) })
+    }
+    pub fn never() -> Arc<Self> {
+        Self::at(Point::BeforeCommit, i64::MAX)
+    }
+    pub fn dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+    fn reached(&self, point: Point) -> bool {
+        if point == self.point && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.dead.store(true, Ordering::SeqCst);
+        }
+        self.dead()
+    }
+}
+
+fn failed() -> JournalError {
+    JournalError::Failed("the process is dead".to_owned())
+}
+
+pub struct FaultyJournal {
+    pub inner: Arc<dyn Journal>,
+    pub death: Arc<Death>,
+}
+
+macro_rules! reads {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> Result<$out, JournalError> {
+            if self.death.dead() { Err(failed()) } else { self.inner.$name($($arg),*) }
+        })*
+    };
+}
+
+impl Journal for FaultyJournal {
+    fn identity(&self) -> Identity {
+        self.inner.identity()
+    }
+    reads! {
+        saga(id: &SagaId) -> Option<SagaRow>;
+        spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
+        spilled_history(saga: SagaKey) -> Vec<Entry>;
+        store_get(participant: &Participant, key: &str) -> Option<Arc<[u8]>>;
+        store_scan(participant: &Participant, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(String, Arc<[u8]>)>;
+        counter(participant: &Participant, name: &str) -> Option<i64>;
+        counters(participant: Option<&Participant>) -> Vec<(Participant, String, i64)>;
+        due(now: Time, limit: usize) -> Vec<(Time, SagaId)>;
+        deadlines(now: Time, limit: usize) -> Vec<(Time, SagaId)>;
+        next_due() -> (Option<Time>, Option<Time>);
+        parked_sagas(after: SagaKey, limit: usize) -> Vec<(SagaKey, SagaId)>;
+        in_doubt(after: SagaKey, limit: usize) -> Vec<(SagaKey, SagaId)>;
+        sagas(filter: &SagaFilter) -> Vec<SagaListRow>;
+        count_by_status() -> Vec<(Status, u64)>;
+        letters(filter: &LetterFilter) -> Vec<StoredLetter>;
+        letter(key: &str) -> Option<StoredLetter>;
+        letter_groups() -> Vec<(String, Option<Participant>, u64)>;
+        positions() -> BTreeMap<Partition, Position>;
+        outbox(above: BatchNo, limit: usize) -> Vec<OutboxBatch>;
+        batch_incarnation(number: BatchNo) -> Option<Arc<str>>;
+        admitted() -> Vec<AdmittedRow>;
+        queued_commands() -> Vec<QueuedCommand>;
+        referenced_digests() -> BTreeSet<Arc<str>>;
+        set_anchor(epoch: Epoch, anchor: &Partition) -> ();
+        new_lineage(epoch: Epoch) -> Identity;
+        admit(epoch: Epoch, row: &AdmittedRow) -> ();
+        skip_outbox_row(epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> ();
+        queue_command(saga: &SagaId, command: &Command) -> i64;
+        quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();
+        release(epoch: Epoch, id: &SagaId) -> ();
+        quarantined(id: &SagaId) -> Option<String>;
+        remove_finished(epoch: Epoch, now: Time, limit: usize) -> usize;
+        remove_closed_letters(epoch: Epoch, before: Time, limit: usize) -> usize;
+    }
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
+        if self.death.reached(Point::BeforeCommit) {
+            return Err(failed());
+        }
+        let committed = self.inner.commit(epoch, batch)?;
+        if self.death.reached(Point::AfterCommit) { Err(failed()) } else { Ok(committed) }
+    }
+    fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError> {
+        if self.death.reached(Point::BeforeConfirm) {
+            return Err(failed());
+        }
+        self.inner.confirm(epoch, up_to)?;
+        if self.death.reached(Point::AfterConfirm) { Err(failed()) } else { Ok(()) }
+    }
+    fn close(&self) -> Result<(), JournalError> {
+        self.inner.close()
+    }
+}
+
+pub struct FaultyTransport {
+    pub inner: Arc<dyn Transport>,
+    pub death: Arc<Death>,
+}
+
+struct FaultySink {
+    inner: Box<dyn Sink>,
+    death: Arc<Death>,
+}
+
+impl Sink for FaultySink {
+    fn committed(
+        &mut self,
+        partitions: &[Partition],
+        isolation: Isolation,
+    ) -> Result<BTreeMap<Partition, Committed>, TransportError> {
+        if self.death.dead() {
+            return Err(TransportError::Away("the process is dead".to_owned()));
+        }
+        self.inner.committed(partitions, isolation)
+    }
+    fn claim(&mut self) -> Result<(), TransportError> {
+        if self.death.dead() {
+            return Err(TransportError::Away("the process is dead".to_owned()));
+        }
+        self.inner.claim()
+    }
+    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
+        if self.death.reached(Point::BeforePublish) {
+            return Err(PublishError::Away("the process is dead".to_owned()));
+        }
+        self.inner.publish(publication)?;
+        if self.death.reached(Point::AfterPublish) {
+            return Err(PublishError::Away("the process is dead".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Transport for FaultyTransport {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn topics(&self, names: &[Arc<str>]) -> Result<Topics, TransportError> {
+        self.inner.topics(names)
+    }
+    fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError> {
+        self.inner.create_topics(names, partitions)
+    }
+    fn create_command(&self, topic: &str) -> String {
+        self.inner.create_command(topic)
+    }
+    fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
+        self.inner.bounds(partitions)
+    }
+    fn source(&self) -> Result<Box<dyn Source>, TransportError> {
+        self.inner.source()
+    }
+    fn sink(&self) -> Result<Box<dyn Sink>, TransportError> {
+        Ok(Box::new(FaultySink { inner: self.inner.sink()?, death: self.death.clone() }))
+    }
+    fn offer(&self, record: &Outgoing) -> Result<(Partition, i64), TransportError> {
+        self.inner.offer(record)
+    }
+}

@@ -1,0 +1,205 @@
+//! The reference shop on the embedded transport, in this process: fed, watched and judged from outside.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sagahost::{
+    clock::SystemClock,
+    config::Config,
+    host::{Host, Parts},
+    journal::{
+        Journal,
+        sqlite::{OpenOptions, SqliteJournal},
+    },
+    start::Decisions,
+    transport::{Assignment, Outgoing, Partition, Polled, Record, Transport, embedded::EmbeddedTransport},
+};
+use sagahost_demo::workload::{Counters, Ends, Order, conservation_faults};
+use tempfile::TempDir;
+
+use crate::{
+    built,
+    faulty::{Death, FaultyJournal, FaultyTransport},
+};
+
+pub const OPENING_BALANCE: i64 = 1_000_000;
+pub const OPENING_STOCK: i64 = 1_000;
+
+pub struct Shop {
+    pub dir: TempDir,
+    pub config: Config,
+}
+
+impl Shop {
+    /// `plugins`: names of built plugins. `more`: further lines of the configuration.
+    pub fn new(plugins: &[&str], more: &str) -> Self {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        built::copy(plugins, &dir.path().join("plugins"));
+        let config = Self::configured(dir.path(), plugins, more);
+        Self { dir, config }
+    }
+
+    fn configured(dir: &Path, plugins: &[&str], more: &str) -> Config {
+        let has = |name: &str| plugins.contains(&name);
+        let payment = format!("[plugin.payment.config]\nlimit-cents = 100000\nopening-balance-cents = {OPENING_BALANCE}\n");
+        let inventory = format!("[plugin.inventory.config]\nopening-stock = {OPENING_STOCK}\n");
+        let text = format!(
+            "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n{}{}{more}\n",
+            if has("payment") { payment.as_str() } else { "" },
+            if has("inventory") { inventory.as_str() } else { "" },
+        );
+        let file = dir.join("sagahost.toml");
+        std::fs::write(&file, &text).expect("the configuration can be written");
+        Config::load(&file).unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.config.data_dir.clone()
+    }
+
+    pub fn topics(&self) -> EmbeddedTransport {
+        EmbeddedTransport::open(&self.data(), "test").expect("the topics open")
+    }
+
+    pub fn start(&self) -> Host {
+        self.start_dying(&Death::never())
+    }
+
+    pub fn start_dying(&self, death: &Arc<Death>) -> Host {
+        self.try_start(death, Decisions::default()).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    pub fn try_start(&self, death: &Arc<Death>, decisions: Decisions) -> anyhow::Result<Host> {
+        let journal = self.journal()?;
+        let transport = EmbeddedTransport::open(&self.data(), &self.config.app)?;
+        Host::start_with(Parts {
+            journal: Arc::new(FaultyJournal { inner: journal, death: death.clone() }),
+            transport: Arc::new(FaultyTransport { inner: Arc::new(transport), death: death.clone() }),
+            clock: Arc::new(SystemClock),
+            decisions,
+            stop_requested: Arc::default(),
+            config: self.config.clone(),
+        })
+    }
+
+    pub fn journal(&self) -> anyhow::Result<Arc<dyn Journal>> {
+        Ok(Arc::new(SqliteJournal::open(&self.data(), &self.config.app, OpenOptions::default())?))
+    }
+
+    /// Plain records, as any client writes them.
+    pub fn produce(&self, orders: &[Order]) {
+        let records: Vec<Outgoing> = orders.iter().map(order_record).collect();
+        let topics = self.topics();
+        topics.create_topics(&["order-created".into()], 4).expect("topics can be made");
+        topics.offer_all(&records).expect("records can be appended");
+    }
+
+    /// All records of these topics.
+    pub fn read(&self, topics: &[&str]) -> Vec<Record> {
+        let transport = self.topics();
+        let names: Vec<Arc<str>> = topics.iter().map(|topic| Arc::from(*topic)).collect();
+        let there = transport.topics(&names).expect("topics can be listed");
+        let assignments: Vec<Assignment> = there
+            .iter()
+            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
+            .map(|partition| Assignment { partition, position: 0, last: None })
+            .collect();
+        let mut source = transport.source().expect("a source can be made");
+        source.assign(&assignments).expect("partitions can be assigned");
+        let mut records = Vec::new();
+        let mut ended = 0;
+        while ended < assignments.len() {
+            match source.poll(Duration::from_millis(200)).expect("topics can be read") {
+                Polled::Record(record) => records.push(record),
+                Polled::End(..) => ended += 1,
+                Polled::Nothing => break,
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+        records
+    }
+
+    pub fn ends(&self) -> Ends {
+        let mut ends = Ends::default();
+        for record in self.read(&["order-completed", "order-cancelled"]) {
+            let kind = if &*record.partition.topic == "order-completed" { "OrderCompleted" } else { "OrderCancelled" };
+            let order = String::from_utf8(record.key.unwrap_or_default()).expect("keys are text");
+            ends.read(kind, &order, record.timestamp_ms.unwrap_or(0));
+        }
+        ends
+    }
+
+    /// Until all these orders have ended, or the host died, or `patience` is over.
+    pub fn await_ends(&self, orders: &[Order], death: &Death, patience: Duration) -> Ends {
+        let until = Instant::now() + patience;
+        loop {
+            let ends = self.ends();
+            if ends.len() >= orders.len() || death.dead() {
+                return ends;
+            }
+            if Instant::now() > until {
+                self.explain(orders, &ends);
+                return ends;
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// For a failing test: what the first order says that has not ended.
+    fn explain(&self, orders: &[Order], ends: &Ends) {
+        let open = orders.iter().find(|order| !ends.ended_ms.contains_key(&order.order_id));
+        let file = self.data().join("journal.db");
+        eprintln!("{} of {} orders ended; the first that did not: {open:?}", ends.len(), orders.len());
+        let Some(open) = open else { return };
+        let options = OpenOptions { past_the_lock: true, ..OpenOptions::default() };
+        let Ok(journal) = SqliteJournal::open(&self.data(), &self.config.app, options) else {
+            return eprintln!("{} cannot be read", file.display());
+        };
+        eprintln!("{:?}", journal.count_by_status());
+        eprintln!("{:?}", journal.letter_groups());
+        eprintln!("{:?}", journal.positions());
+        let topics = self.topics();
+        let partitions: Vec<Partition> = (0..4).map(|number| Partition::new("order-created", number)).collect();
+        eprintln!("{:?}", topics.bounds(&partitions));
+        match journal.saga(&open.order_id.as_str().into()) {
+            Ok(Some(row)) => match sagahost_saga::Saga::decode(&row.bytes) {
+                Ok(saga) => saga.history().iter().for_each(|entry| eprintln!("  {entry:?}")),
+                Err(error) => eprintln!("{error}"),
+            },
+            other => eprintln!("{other:?}"),
+        }
+    }
+
+    pub fn counters(&self, journal: &dyn Journal) -> Counters {
+        let rows = journal.counters(None).expect("counters can be read");
+        rows.into_iter().map(|(participant, name, value)| ((participant.to_string(), name), value)).collect::<BTreeMap<_, _>>()
+    }
+
+    /// Each order has ended once; money and stock are conserved.
+    pub fn assert_right(&self, orders: &[Order], journal: &dyn Journal) {
+        let ends = self.ends();
+        let faults = ends.faults(orders);
+        assert!(faults.is_empty(), "{} of {} orders: {:?}", faults.len(), orders.len(), &faults[..faults.len().min(5)]);
+        let counters = self.counters(journal);
+        let faults = conservation_faults(orders, &ends, &counters, OPENING_BALANCE, OPENING_STOCK);
+        assert!(faults.is_empty(), "{:?}", &faults[..faults.len().min(5)]);
+    }
+}
+
+pub fn order_record(order: &Order) -> Outgoing {
+    Outgoing {
+        topic: "order-created".into(),
+        key: Some(order.order_id.clone().into_bytes()),
+        value: Some(serde_json::to_vec(order).expect("an order is JSON")),
+        headers: Vec::new(),
+    }
+}
+
+pub const THREE: [&str; 3] = ["order", "payment", "inventory"];
+pub const PATIENCE: Duration = Duration::from_secs(60);
