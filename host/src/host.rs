@@ -340,10 +340,8 @@ impl Host {
     }
 
     /// Ends as if the process had been killed: nothing is finished, nothing is written any more.
-    pub fn abort(mut self) {
-        self.stop.reading.store(true, Ordering::SeqCst);
-        self.end();
-        join(self.readers.drain(..));
+    pub fn abort(self) {
+        drop(self);
     }
 
     fn end(&mut self) {
@@ -358,6 +356,14 @@ impl Host {
         join(self.workers.drain(..));
         join(self.committer.take().into_iter());
         join(self.publisher.take().into_iter());
+        join(self.readers.drain(..));
+    }
+}
+
+/// A start that fails half-way leaves no thread behind, and no lock.
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
