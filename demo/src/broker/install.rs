@@ -27,12 +27,7 @@ pub(super) fn libraries() -> Result<PathBuf> {
 /// Beside what cargo builds.
 fn cache() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || {
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .parent()
-                .unwrap_or(Path::new("."))
-                .join("target")
-        },
+        || Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).join("target"),
         PathBuf::from,
     );
     target.join("kafka")
@@ -43,30 +38,20 @@ fn check_tools() -> Result<()> {
         .into_iter()
         .filter(|(command, _)| {
             let mut command = Command::new(command);
-            command
-                .arg("-version")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
+            command.arg("-version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             !command.status().is_ok_and(|status| status.success())
         })
         .map(|(_, package)| package)
         .collect();
     if !lacking.is_empty() {
-        bail!(
-            "a broker needs Java 17 or later and Maven to fetch it: apt-get install {}",
-            lacking.join(" ")
-        );
+        bail!("a broker needs Java 17 or later and Maven to fetch it: apt-get install {}", lacking.join(" "));
     }
     Ok(())
 }
 
 fn fetch(cache: &Path, libraries: &Path) -> Result<()> {
     let started = Instant::now();
-    eprintln!(
-        "kafka: fetching Apache Kafka {VERSION} from Maven Central, 54 MB, into {}",
-        libraries.display()
-    );
+    eprintln!("kafka: fetching Apache Kafka {VERSION} from Maven Central, 54 MB, into {}", libraries.display());
     let part = cache.join("part");
     if part.exists() {
         fs::remove_dir_all(&part)?;
@@ -74,16 +59,9 @@ fn fetch(cache: &Path, libraries: &Path) -> Result<()> {
     let pom = cache.join("pom.xml");
     fs::write(&pom, pom_file())?;
     let mut maven = Command::new("mvn");
-    maven
-        .args(["-q", "-B", "-f"])
-        .arg(&pom)
-        .arg("dependency:copy-dependencies")
-        .arg("-DincludeScope=runtime");
-    maven
-        .arg(format!("-DoutputDirectory={}", part.display()))
-        .stdin(Stdio::null());
-    super::run(&mut maven)
-        .context("failed to fetch Kafka; Maven needs to reach repo.maven.apache.org")?;
+    maven.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies").arg("-DincludeScope=runtime");
+    maven.arg(format!("-DoutputDirectory={}", part.display())).stdin(Stdio::null());
+    super::run(&mut maven).context("failed to fetch Kafka; Maven needs to reach repo.maven.apache.org")?;
     fs::rename(&part, libraries)?;
     eprintln!("kafka: fetched in {} s", started.elapsed().as_secs());
     Ok(())

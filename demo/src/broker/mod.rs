@@ -58,16 +58,8 @@ impl Broker {
     /// Ready when this returns. The first time it fetches Kafka, and says so.
     pub fn start(options: Options) -> Result<Self> {
         let libraries = install::libraries()?;
-        let directory = tempfile::Builder::new()
-            .prefix("sagahost-kafka-")
-            .tempdir()?;
-        let mut broker = Self {
-            directory,
-            libraries,
-            options,
-            ports: free_ports()?,
-            running: None,
-        };
+        let directory = tempfile::Builder::new().prefix("sagahost-kafka-").tempdir()?;
+        let mut broker = Self { directory, libraries, options, ports: free_ports()?, running: None };
         if broker.options.tls {
             tls::make(broker.path())?;
         }
@@ -108,10 +100,7 @@ impl Broker {
 
     /// The transport of an app at this broker, with nothing configured.
     pub fn transport(&self, app: &str) -> Result<KafkaTransport> {
-        let settings = KafkaSettings {
-            bootstrap_servers: self.bootstrap(),
-            ..KafkaSettings::default()
-        };
+        let settings = KafkaSettings { bootstrap_servers: self.bootstrap(), ..KafkaSettings::default() };
         Ok(KafkaTransport::new(&settings, app)?)
     }
 
@@ -120,17 +109,12 @@ impl Broker {
         let Some(running) = self.running.take() else {
             return Ok(());
         };
-        run(Command::new("kill")
-            .arg("-TERM")
-            .arg(running.pid.to_string()))?;
+        run(Command::new("kill").arg("-TERM").arg(running.pid.to_string()))?;
         let started = Instant::now();
         while lock(&running.child).try_wait()?.is_none() {
             if started.elapsed() > STOP_MAX {
                 end(&running);
-                bail!(
-                    "the broker did not stop within {} s; it was killed",
-                    STOP_MAX.as_secs()
-                );
+                bail!("the broker did not stop within {} s; it was killed", STOP_MAX.as_secs());
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -147,51 +131,31 @@ impl Broker {
     /// Starts it again at the same addresses, with what it had; stops it first if it runs.
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;
-        let output = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.output_file())?;
+        let output = OpenOptions::new().create(true).append(true).open(self.output_file())?;
         let mut java = self.java("-Xmx768m");
         java.arg("kafka.Kafka").arg(self.settings_file());
         let mut java = tied(java);
-        java.stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output);
+        java.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         self.running = Some(keep(java)?);
         self.wait_until_ready()
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", self.bootstrap())
-            .set("log_level", "0");
+        config.set("bootstrap.servers", self.bootstrap()).set("log_level", "0");
         config.set("reconnect.backoff.max.ms", "200");
         let consumer: BaseConsumer = config.create()?;
         let started = Instant::now();
         loop {
-            let running = self
-                .running
-                .as_ref()
-                .context("the broker was not started")?;
+            let running = self.running.as_ref().context("the broker was not started")?;
             if let Some(status) = lock(&running.child).try_wait()? {
-                bail!(
-                    "the broker ended at its start ({status}):\n{}",
-                    self.last_output()
-                );
+                bail!("the broker ended at its start ({status}):\n{}", self.last_output());
             }
-            if consumer
-                .fetch_metadata(None, Duration::from_millis(500))
-                .is_ok_and(|all| !all.brokers().is_empty())
-            {
+            if consumer.fetch_metadata(None, Duration::from_millis(500)).is_ok_and(|all| !all.brokers().is_empty()) {
                 return Ok(());
             }
             if started.elapsed() > READY_MAX {
-                bail!(
-                    "the broker is not ready after {} s:\n{}",
-                    READY_MAX.as_secs(),
-                    self.last_output()
-                );
+                bail!("the broker is not ready after {} s:\n{}", READY_MAX.as_secs(), self.last_output());
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -205,38 +169,27 @@ impl Broker {
 
     fn write_settings(&self) -> Result<()> {
         fs::write(self.path().join("log4j2.properties"), settings::LOGGING)?;
-        fs::write(
-            self.settings_file(),
-            self.options.properties_file(self.ports, self.path()),
-        )?;
+        fs::write(self.settings_file(), self.options.properties_file(self.ports, self.path()))?;
         Ok(())
     }
 
     fn format(&self) -> Result<()> {
         let mut tool = self.java("-Xmx256m");
-        tool.args(["kafka.tools.StorageTool", "format", "--standalone", "-t"])
-            .arg(tools::random_id());
+        tool.args(["kafka.tools.StorageTool", "format", "--standalone", "-t"]).arg(tools::random_id());
         tool.arg("-c").arg(self.settings_file());
         if self.options.sasl {
             for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
-                tool.arg("--add-scram")
-                    .arg(format!("{mechanism}=[name={USER},password={PASSWORD}]"));
+                tool.arg("--add-scram").arg(format!("{mechanism}=[name={USER},password={PASSWORD}]"));
             }
         }
-        run(&mut tool)
-            .map(drop)
-            .context("failed to format the broker's directory")
+        run(&mut tool).map(drop).context("failed to format the broker's directory")
     }
 
     fn java(&self, memory: &str) -> Command {
         let mut java = Command::new("java");
-        java.arg(memory)
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp"]);
+        java.arg(memory).args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp"]);
         java.arg(format!("{}/*", self.libraries.display()));
-        java.arg(format!(
-            "-Dlog4j2.configurationFile={}",
-            self.path().join("log4j2.properties").display()
-        ));
+        java.arg(format!("-Dlog4j2.configurationFile={}", self.path().join("log4j2.properties").display()));
         java.stdin(Stdio::null());
         java
     }
@@ -260,42 +213,32 @@ impl Drop for Broker {
 /// is gone, so that thread stays.
 fn keep(mut command: Command) -> Result<Running> {
     let (sender, receiver) = mpsc::channel();
-    thread::Builder::new()
-        .name("broker keeper".into())
-        .spawn(move || {
-            let child = match command.spawn() {
-                Ok(child) => Arc::new(Mutex::new(child)),
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                    return;
-                }
-            };
-            let _ = sender.send(Ok(child.clone()));
-            while let Ok(None) = lock(&child).try_wait() {
-                thread::sleep(Duration::from_millis(100));
+    thread::Builder::new().name("broker keeper".into()).spawn(move || {
+        let child = match command.spawn() {
+            Ok(child) => Arc::new(Mutex::new(child)),
+            Err(error) => {
+                let _ = sender.send(Err(error));
+                return;
             }
-        })?;
-    let child = receiver
-        .recv()?
-        .context("failed to start java (apt-get install default-jre-headless)")?;
+        };
+        let _ = sender.send(Ok(child.clone()));
+        while let Ok(None) = lock(&child).try_wait() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    })?;
+    let child = receiver.recv()?.context("failed to start java (apt-get install default-jre-headless)")?;
     let pid = lock(&child).id();
     Ok(Running { child, pid })
 }
 
 /// The same command, ended by Linux when its parent is gone. `setpriv` is a part of every Debian; without it a broker outlives a process that is killed.
 fn tied(command: Command) -> Command {
-    let known = Command::new("setpriv")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let known = Command::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !known.is_ok_and(|status| status.success()) {
         return command;
     }
     let mut tied = Command::new("setpriv");
-    tied.args(["--pdeathsig", "KILL"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    tied.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
     tied
 }
 
@@ -312,32 +255,20 @@ fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
 /// What it printed; an error has what it complained about.
 fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .with_context(|| format!("failed to start {name}"))?;
+    let output = command.output().with_context(|| format!("failed to start {name}"))?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!(
-            "{name} failed ({}):\n{printed}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("{name} failed ({}):\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(printed)
 }
 
 /// Held all together, so that they differ.
 fn free_ports() -> Result<Ports> {
-    let listeners: Vec<TcpListener> = (0..4)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<std::io::Result<_>>()?;
+    let listeners: Vec<TcpListener> =
+        (0..4).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
     let port = |index: usize| listeners[index].local_addr().map(|address| address.port());
-    Ok(Ports {
-        plain: port(0)?,
-        controller: port(1)?,
-        sasl: port(2)?,
-        tls: port(3)?,
-    })
+    Ok(Ports { plain: port(0)?, controller: port(1)?, sasl: port(2)?, tls: port(3)? })
 }
 
 fn address(port: u16) -> String {

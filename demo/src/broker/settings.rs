@@ -40,16 +40,11 @@ impl Options {
     }
 
     pub(super) fn properties_file(&self, ports: Ports, directory: &Path) -> String {
-        let mut listeners = format!(
-            "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}",
-            ports.plain, ports.controller
-        );
+        let mut listeners =
+            format!("PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}", ports.plain, ports.controller);
         let mut advertised = format!("PLAINTEXT://127.0.0.1:{}", ports.plain);
         let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
-        let extra = [
-            (self.sasl, "SASL", "SASL_PLAINTEXT", ports.sasl),
-            (self.tls, "TLS", "SSL", ports.tls),
-        ];
+        let extra = [(self.sasl, "SASL", "SASL_PLAINTEXT", ports.sasl), (self.tls, "TLS", "SSL", ports.tls)];
         for (_, name, protocol, port) in extra.into_iter().filter(|(wanted, ..)| *wanted) {
             for list in [&mut listeners, &mut advertised] {
                 let _ = write!(list, ",{name}://127.0.0.1:{port}");
@@ -59,10 +54,7 @@ impl Options {
         let mut all = vec![
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            (
-                "controller.quorum.bootstrap.servers",
-                format!("127.0.0.1:{}", ports.controller),
-            ),
+            ("controller.quorum.bootstrap.servers", format!("127.0.0.1:{}", ports.controller)),
             ("listeners", listeners),
             ("advertised.listeners", advertised),
             ("listener.security.protocol.map", protocols),
@@ -73,10 +65,7 @@ impl Options {
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("offsets.topic.num.partitions", "4".to_owned()),
             ("transaction.state.log.num.partitions", "4".to_owned()),
-            (
-                "share.coordinator.state.topic.num.partitions",
-                "1".to_owned(),
-            ),
+            ("share.coordinator.state.topic.num.partitions", "1".to_owned()),
         ];
         for name in [
             "offsets.topic.replication.factor",
@@ -92,57 +81,29 @@ impl Options {
         }
         if self.tls {
             all.push(("listener.name.tls.ssl.keystore.type", "PEM".to_owned()));
-            all.push((
-                "listener.name.tls.ssl.keystore.location",
-                directory.join(tls::KEYSTORE).display().to_string(),
-            ));
+            all.push(("listener.name.tls.ssl.keystore.location", directory.join(tls::KEYSTORE).display().to_string()));
         }
         if self.acls {
-            all.push((
-                "authorizer.class.name",
-                "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
-            ));
+            all.push(("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()));
             all.push(("super.users", "User:ANONYMOUS".to_owned()));
         }
         let own = all.iter().map(|(name, value)| (*name, value.as_str()));
-        let given = self
-            .properties
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        own.chain(given)
-            .map(|(name, value)| format!("{name}={value}\n"))
-            .collect()
+        let given = self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        own.chain(given).map(|(name, value)| format!("{name}={value}\n")).collect()
     }
 }
 
 fn sasl() -> Vec<(&'static str, String)> {
-    let module = |name: &str, options: &str| {
-        format!("org.apache.kafka.common.security.{name} required{options};")
-    };
+    let module = |name: &str, options: &str| format!("org.apache.kafka.common.security.{name} required{options};");
     let plain = format!(" user_{USER}=\"{PASSWORD}\"");
     vec![
-        (
-            "listener.name.sasl.sasl.enabled.mechanisms",
-            "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER".to_owned(),
-        ),
-        (
-            "listener.name.sasl.plain.sasl.jaas.config",
-            module("plain.PlainLoginModule", &plain),
-        ),
-        (
-            "listener.name.sasl.scram-sha-256.sasl.jaas.config",
-            module("scram.ScramLoginModule", ""),
-        ),
-        (
-            "listener.name.sasl.scram-sha-512.sasl.jaas.config",
-            module("scram.ScramLoginModule", ""),
-        ),
+        ("listener.name.sasl.sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER".to_owned()),
+        ("listener.name.sasl.plain.sasl.jaas.config", module("plain.PlainLoginModule", &plain)),
+        ("listener.name.sasl.scram-sha-256.sasl.jaas.config", module("scram.ScramLoginModule", "")),
+        ("listener.name.sasl.scram-sha-512.sasl.jaas.config", module("scram.ScramLoginModule", "")),
         (
             "listener.name.sasl.oauthbearer.sasl.jaas.config",
-            module(
-                "oauthbearer.OAuthBearerLoginModule",
-                " unsecuredLoginStringClaim_sub=\"broker\"",
-            ),
+            module("oauthbearer.OAuthBearerLoginModule", " unsecuredLoginStringClaim_sub=\"broker\""),
         ),
     ]
 }

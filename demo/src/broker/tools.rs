@@ -31,10 +31,7 @@ impl Broker {
     /// Runs one of Kafka's tools, by its class, against this broker.
     pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
         let mut java = self.java("-Xmx256m");
-        java.arg(class)
-            .arg("--bootstrap-server")
-            .arg(self.bootstrap())
-            .args(arguments);
+        java.arg(class).arg("--bootstrap-server").arg(self.bootstrap()).args(arguments);
         run(&mut java).with_context(|| format!("{class} {}", arguments.join(" ")))
     }
 
@@ -45,24 +42,18 @@ impl Broker {
         for setting in settings {
             arguments.extend(["--config", setting]);
         }
-        self.tool("org.apache.kafka.tools.TopicCommand", &arguments)
-            .map(drop)
+        self.tool("org.apache.kafka.tools.TopicCommand", &arguments).map(drop)
     }
 
     pub fn delete_topic(&self, topic: &str) -> Result<()> {
-        self.tool(
-            "org.apache.kafka.tools.TopicCommand",
-            &["--delete", "--topic", topic],
-        )
-        .map(drop)
+        self.tool("org.apache.kafka.tools.TopicCommand", &["--delete", "--topic", topic]).map(drop)
     }
 
     /// Makes a topic grow.
     pub fn alter_partitions(&self, topic: &str, partitions: i32) -> Result<()> {
         let partitions = partitions.to_string();
         let arguments = ["--alter", "--topic", topic, "--partitions", &partitions];
-        self.tool("org.apache.kafka.tools.TopicCommand", &arguments)
-            .map(drop)
+        self.tool("org.apache.kafka.tools.TopicCommand", &arguments).map(drop)
     }
 
     /// Removes what lies before the offset, as retention does.
@@ -74,11 +65,7 @@ impl Broker {
         });
         fs::write(file.path(), wanted.to_string())?;
         let file = file.path().display().to_string();
-        self.tool(
-            "org.apache.kafka.tools.DeleteRecordsCommand",
-            &["--offset-json-file", &file],
-        )
-        .map(drop)
+        self.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", &file]).map(drop)
     }
 
     /// `to` as the tool has it: `--to-earliest`, `--to-offset 5`.
@@ -86,18 +73,12 @@ impl Broker {
         let mut arguments = vec!["--group", group, "--reset-offsets", "--execute"];
         arguments.extend(topic.map_or(vec!["--all-topics"], |topic| vec!["--topic", topic]));
         arguments.extend(to.split(' '));
-        self.tool(
-            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-            &arguments,
-        )
+        self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments)
     }
 
     /// Committed offsets and lag, as the tool prints them.
     pub fn describe_group(&self, group: &str) -> Result<String> {
-        self.tool(
-            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-            &["--group", group, "--describe"],
-        )
+        self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &["--group", group, "--describe"])
     }
 
     /// `permission` as the tool has it: `--operation Write --topic orders`.
@@ -105,8 +86,7 @@ impl Broker {
         let principal = format!("User:{principal}");
         let mut arguments = vec!["--add", "--allow-principal", &principal];
         arguments.extend(permission.split(' '));
-        self.tool("org.apache.kafka.tools.AclCommand", &arguments)
-            .map(drop)
+        self.tool("org.apache.kafka.tools.AclCommand", &arguments).map(drop)
     }
 
     /// Everything that a reader of committed records sees, until nothing came for `quiet`.
@@ -114,30 +94,13 @@ impl Broker {
         let quiet = quiet.as_millis().to_string();
         let mut arguments = vec!["--topic", topic, "--from-beginning", "--timeout-ms", &quiet];
         arguments.extend(["--isolation-level", "read_committed"]);
-        let separators = [
-            format!("key.separator={BETWEEN_FIELDS}"),
-            format!("headers.separator={BETWEEN_HEADERS}"),
-        ];
-        let printed = [
-            "print.partition=true",
-            "print.offset=true",
-            "print.headers=true",
-            "print.key=true",
-        ];
-        for property in printed
-            .into_iter()
-            .chain(separators.iter().map(String::as_str))
-        {
+        let separators = [format!("key.separator={BETWEEN_FIELDS}"), format!("headers.separator={BETWEEN_HEADERS}")];
+        let printed = ["print.partition=true", "print.offset=true", "print.headers=true", "print.key=true"];
+        for property in printed.into_iter().chain(separators.iter().map(String::as_str)) {
             arguments.extend(["--property", property]);
         }
-        let text = self.tool(
-            "org.apache.kafka.tools.consumer.ConsoleConsumer",
-            &arguments,
-        )?;
-        text.lines()
-            .filter(|line| line.starts_with("Partition:"))
-            .map(line)
-            .collect()
+        let text = self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer", &arguments)?;
+        text.lines().filter(|line| line.starts_with("Partition:")).map(line).collect()
     }
 
     /// Sends records of a plain client, keyed as Java clients do it, and waits until the broker has them all.
@@ -157,13 +120,8 @@ impl Broker {
         properties: &[(&str, &str)],
     ) -> Result<()> {
         let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", self.bootstrap())
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "5");
-        config
-            .set("queue.buffering.max.messages", "1000000")
-            .set("enable.idempotence", "true");
+        config.set("bootstrap.servers", self.bootstrap()).set("partitioner", "murmur2_random").set("linger.ms", "5");
+        config.set("queue.buffering.max.messages", "1000000").set("enable.idempotence", "true");
         for (name, value) in properties {
             config.set(*name, *value);
         }
@@ -171,16 +129,8 @@ impl Broker {
         for (key, value, headers) in records {
             let headers = headers
                 .iter()
-                .fold(OwnedHeaders::new(), |all, (key, value)| {
-                    all.insert(Header {
-                        key,
-                        value: Some(*value),
-                    })
-                });
-            let mut record = BaseRecord::to(topic)
-                .key(key)
-                .payload(value)
-                .headers(headers);
+                .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+            let mut record = BaseRecord::to(topic).key(key).payload(value).headers(headers);
             while let Err((error, back)) = producer.send(record) {
                 if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
                     bail!("failed to send to {topic}: {error}");
@@ -190,20 +140,14 @@ impl Broker {
             }
             producer.poll(Duration::ZERO);
         }
-        producer
-            .flush(Duration::from_secs(60))
-            .context("failed to send everything within a minute")
+        producer.flush(Duration::from_secs(60)).context("failed to send everything within a minute")
     }
 }
 
 /// `Partition:0␟Offset:7␟name:value␞name:value␟key␟value`
 fn line(text: &str) -> Result<Line> {
     let mut fields = text.splitn(5, BETWEEN_FIELDS);
-    let mut next = || {
-        fields
-            .next()
-            .with_context(|| format!("an unexpected line of the console consumer: {text:?}"))
-    };
+    let mut next = || fields.next().with_context(|| format!("an unexpected line of the console consumer: {text:?}"));
     let number = |field: &str, name: &str| -> Result<i64> {
         field
             .strip_prefix(name)
@@ -232,8 +176,7 @@ fn line(text: &str) -> Result<Line> {
 pub(super) fn random_id() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let seed = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0);
-    let mut bits =
-        u128::from(seed) << 64 | u128::from(seed.rotate_left(17) ^ 0x9e37_79b9_7f4a_7c15);
+    let mut bits = u128::from(seed) << 64 | u128::from(seed.rotate_left(17) ^ 0x9e37_79b9_7f4a_7c15);
     let mut id = String::from("A");
     for _ in 0..20 {
         id.push(char::from(ALPHABET[(bits & 63) as usize]));

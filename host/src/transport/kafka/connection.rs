@@ -48,35 +48,24 @@ pub(super) struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("app", &self.app)
-            .field("servers", &self.servers)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("app", &self.app).field("servers", &self.servers).finish_non_exhaustive()
     }
 }
 
 impl Connection {
     pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
-        let mut properties: BTreeMap<String, String> = settings
+        let mut properties: BTreeMap<String, String> =
+            settings.properties.iter().map(|(name, property)| (name.clone(), property.value().to_owned())).collect();
+        let secrets = settings
             .properties
             .iter()
-            .map(|(name, property)| (name.clone(), property.value().to_owned()))
-            .collect();
-        let secrets = settings.properties.iter().filter(|(name, property)| {
-            name.as_str() != "sasl.username" && property.shown() != property.value()
-        });
+            .filter(|(name, property)| name.as_str() != "sasl.username" && property.shown() != property.value());
         let redaction = Arc::new(Redaction::of(secrets.map(|(_, property)| property.value())));
-        let transaction_timeout =
-            transaction_timeout(properties.remove("transaction.timeout.ms").as_deref())?;
+        let transaction_timeout = transaction_timeout(properties.remove("transaction.timeout.ms").as_deref())?;
         let token_file = properties.remove(TOKEN_FILE).map(PathBuf::from);
         let tokens = uses_oauth(&properties).then(|| {
-            let unsecured = properties
-                .get("enable.sasl.oauthbearer.unsecure.jwt")
-                .is_some_and(|is| is == "true");
-            Arc::new(TokenSource {
-                file: token_file,
-                unsecured,
-            })
+            let unsecured = properties.get("enable.sasl.oauthbearer.unsecure.jwt").is_some_and(|is| is == "true");
+            Arc::new(TokenSource { file: token_file, unsecured })
         });
         Ok(Self {
             app: app.to_owned(),
@@ -92,28 +81,17 @@ impl Connection {
     /// For messages: `PLAIN`, `SCRAM-SHA-256`; none without SASL.
     pub fn mechanism(&self) -> Option<&str> {
         let protocol = self.properties.get("security.protocol")?;
-        let mechanism = self
-            .properties
-            .get("sasl.mechanism")
-            .or_else(|| self.properties.get("sasl.mechanisms"));
-        protocol
-            .to_lowercase()
-            .contains("sasl")
-            .then(|| mechanism.map_or("GSSAPI", String::as_str))
+        let mechanism = self.properties.get("sasl.mechanism").or_else(|| self.properties.get("sasl.mechanisms"));
+        protocol.to_lowercase().contains("sasl").then(|| mechanism.map_or("GSSAPI", String::as_str))
     }
 
     pub fn is_plain(&self) -> bool {
-        self.properties
-            .get("security.protocol")
-            .is_none_or(|protocol| protocol.eq_ignore_ascii_case("plaintext"))
+        self.properties.get("security.protocol").is_none_or(|protocol| protocol.eq_ignore_ascii_case("plaintext"))
     }
 
     /// Where OAUTHBEARER is used: a fresh token.
     pub fn token(&self) -> Option<Result<OAuthToken, String>> {
-        let config = self
-            .properties
-            .get("sasl.oauthbearer.config")
-            .map(String::as_str);
+        let config = self.properties.get("sasl.oauthbearer.config").map(String::as_str);
         self.tokens.as_ref().map(|tokens| tokens.token(config))
     }
 
@@ -182,31 +160,20 @@ impl Connection {
         self.transaction_timeout * 2 / 3
     }
 
-    fn client<T>(
-        &self,
-        defaults: &[(&str, &str)],
-        own: &[(&str, &str)],
-    ) -> Result<T, TransportError>
+    fn client<T>(&self, defaults: &[(&str, &str)], own: &[(&str, &str)]) -> Result<T, TransportError>
     where
         T: FromClientConfigAndContext<Context> + Served,
     {
         let client: T = self.create(defaults, own)?;
         // Nothing can connect before there is a token, and blocking calls do not serve the event that asks for it.
         let started = Instant::now();
-        while self.tokens.is_some()
-            && !client.context().has_token()
-            && started.elapsed() < Duration::from_millis(500)
-        {
+        while self.tokens.is_some() && !client.context().has_token() && started.elapsed() < Duration::from_millis(500) {
             client.serve(Duration::from_millis(10));
         }
         Ok(client)
     }
 
-    fn create<T>(
-        &self,
-        defaults: &[(&str, &str)],
-        own: &[(&str, &str)],
-    ) -> Result<T, TransportError>
+    fn create<T>(&self, defaults: &[(&str, &str)], own: &[(&str, &str)]) -> Result<T, TransportError>
     where
         T: FromClientConfigAndContext<Context>,
     {
@@ -228,11 +195,7 @@ impl Connection {
             config.set(*name, *value);
         }
         let verbose = self.properties.contains_key("debug");
-        config.set_log_level(if verbose {
-            RDKafkaLogLevel::Debug
-        } else {
-            RDKafkaLogLevel::Info
-        });
+        config.set_log_level(if verbose { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
         let context = Context::new(self.redaction.clone(), self.tokens.clone());
         let created: KafkaResult<T> = config.create_with_context(context);
         created.map_err(|error| errors::configuration(self, &error))
@@ -243,7 +206,7 @@ const PRODUCER_DEFAULTS: [(&str, &str); 3] = [
     ("linger.ms", "1"),
     // A topic that does not exist is known as missing after this, well within a transaction.
     ("topic.metadata.propagation.max.ms", "3000"),
-    ("retry.backoff.ms", "50"),
+    ("retry.backoff.ms", "5"),
 ];
 
 /// Blocking calls do not serve a client's events (logs, errors, tokens, delivery reports): somebody has to.
@@ -272,11 +235,9 @@ impl Served for Producer {
 }
 
 fn uses_oauth(properties: &BTreeMap<String, String>) -> bool {
-    ["sasl.mechanism", "sasl.mechanisms"].iter().any(|name| {
-        properties
-            .get(*name)
-            .is_some_and(|mechanism| mechanism.eq_ignore_ascii_case("OAUTHBEARER"))
-    })
+    ["sasl.mechanism", "sasl.mechanisms"]
+        .iter()
+        .any(|name| properties.get(*name).is_some_and(|mechanism| mechanism.eq_ignore_ascii_case("OAUTHBEARER")))
 }
 
 fn transaction_timeout(property: Option<&str>) -> Result<Duration, TransportError> {
@@ -284,15 +245,13 @@ fn transaction_timeout(property: Option<&str>) -> Result<Duration, TransportErro
         return Ok(TRANSACTION_TIMEOUT);
     };
     let timeout = text.parse().ok().map(Duration::from_millis);
-    timeout
-        .filter(|timeout| (TRANSACTION_TIMEOUT_MIN..=TRANSACTION_TIMEOUT_MAX).contains(timeout))
-        .ok_or_else(|| {
-            TransportError::Refused(format!(
-                "transaction.timeout.ms = {text:?} in [kafka.properties] is not between {} and {}",
-                TRANSACTION_TIMEOUT_MIN.as_millis(),
-                TRANSACTION_TIMEOUT_MAX.as_millis()
-            ))
-        })
+    timeout.filter(|timeout| (TRANSACTION_TIMEOUT_MIN..=TRANSACTION_TIMEOUT_MAX).contains(timeout)).ok_or_else(|| {
+        TransportError::Refused(format!(
+            "transaction.timeout.ms = {text:?} in [kafka.properties] is not between {} and {}",
+            TRANSACTION_TIMEOUT_MIN.as_millis(),
+            TRANSACTION_TIMEOUT_MAX.as_millis()
+        ))
+    })
 }
 
 /// Takes secrets out of what librdkafka and the brokers say.
@@ -304,18 +263,13 @@ pub(super) struct Redaction {
 
 impl Redaction {
     pub fn of<'a>(secrets: impl Iterator<Item = &'a str>) -> Self {
-        let mut secrets: Vec<String> = secrets
-            .filter(|secret| !secret.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let mut secrets: Vec<String> = secrets.filter(|secret| !secret.is_empty()).map(str::to_owned).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self { secrets }
     }
 
     pub fn clean(&self, text: &str) -> String {
-        self.secrets.iter().fold(text.to_owned(), |text, secret| {
-            text.replace(secret, "(hidden)")
-        })
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "(hidden)"))
     }
 }
 
@@ -332,25 +286,14 @@ mod tests {
 
     #[test]
     fn what_the_protocol_needs_cannot_be_changed() {
-        let wrong = [
-            "group.id",
-            "isolation.level",
-            "transactional.id",
-            "enable.auto.commit",
-            "partitioner",
-        ];
+        let wrong = ["group.id", "isolation.level", "transactional.id", "enable.auto.commit", "partitioner"];
         let settings = KafkaSettings {
             bootstrap_servers: "127.0.0.1:1".into(),
-            properties: wrong
-                .iter()
-                .map(|name| ((*name).to_owned(), Property::plain(name, "x")))
-                .collect(),
+            properties: wrong.iter().map(|name| ((*name).to_owned(), Property::plain(name, "x"))).collect(),
             ..KafkaSettings::default()
         };
         let connection = Connection::new(&settings, "shop").expect("the connection is lazy");
-        connection
-            .consumer(Isolation::Stable)
-            .expect("ours replaced the invalid value");
+        connection.consumer(Isolation::Stable).expect("ours replaced the invalid value");
     }
 
     #[test]
@@ -360,13 +303,8 @@ mod tests {
             ("transaction.timeout.ms", "1", "transaction.timeout.ms"),
             ("sasl.oauthbearer.client.secret", "hush-hush", ""),
         ] {
-            let mut settings = KafkaSettings {
-                bootstrap_servers: "127.0.0.1:1".into(),
-                ..KafkaSettings::default()
-            };
-            settings
-                .properties
-                .insert(name.into(), Property::plain(name, value));
+            let mut settings = KafkaSettings { bootstrap_servers: "127.0.0.1:1".into(), ..KafkaSettings::default() };
+            settings.properties.insert(name.into(), Property::plain(name, value));
             let error = Connection::new(&settings, "shop")
                 .and_then(|connection| connection.consumer(Isolation::Stable).map(drop))
                 .err()

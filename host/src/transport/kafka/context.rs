@@ -72,12 +72,7 @@ impl Context {
     }
 
     pub fn refused_since(&self, since: Instant) -> Option<String> {
-        self.health
-            .lock()
-            .refused
-            .as_ref()
-            .filter(|(at, _)| *at >= since)
-            .map(|(_, why)| why.clone())
+        self.health.lock().refused.as_ref().filter(|(at, _)| *at >= since).map(|(_, why)| why.clone())
     }
 
     pub fn well(&self) {
@@ -137,8 +132,7 @@ impl ClientContext for Context {
             return;
         };
         if code == RDKafkaErrorCode::PartitionEOF {
-            self.end
-                .store(end_offset(reason).unwrap_or(-1), Ordering::Relaxed);
+            self.end.store(end_offset(reason).unwrap_or(-1), Ordering::Relaxed);
             return;
         }
         let reason = self.redaction.clean(reason);
@@ -147,10 +141,7 @@ impl ClientContext for Context {
     }
 
     fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let source = self
-            .tokens
-            .as_ref()
-            .ok_or("no source of tokens is configured")?;
+        let source = self.tokens.as_ref().ok_or("no source of tokens is configured")?;
         match source.token(config) {
             Ok(token) => {
                 self.has_token.store(true, Ordering::Relaxed);
@@ -177,9 +168,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let outcome = match result {
             Ok(message) => Ok((message.partition(), message.offset())),
-            Err((error, _)) => Err(error
-                .rdkafka_error_code()
-                .unwrap_or(RDKafkaErrorCode::Unknown)),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         };
         self.reports.lock().push((number, outcome));
     }
@@ -197,12 +186,7 @@ mod tests {
 
     #[test]
     fn the_end_is_read_from_the_reason() {
-        assert_eq!(
-            end_offset(
-                "Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 8)"
-            ),
-            Some(7)
-        );
+        assert_eq!(end_offset("Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 8)"), Some(7));
         assert_eq!(end_offset("Something else"), None);
     }
 }

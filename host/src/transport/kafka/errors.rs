@@ -62,18 +62,10 @@ pub(super) fn code(error: &KafkaError) -> Code {
 }
 
 pub(super) fn is_fenced(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch
-    )
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
 }
 
-pub(super) fn transport(
-    connection: &Connection,
-    context: &Context,
-    doing: &str,
-    error: &KafkaError,
-) -> TransportError {
+pub(super) fn transport(connection: &Connection, context: &Context, doing: &str, error: &KafkaError) -> TransportError {
     let text = connection.redaction.clean(&match error {
         KafkaError::Transaction(error) => error.string(),
         error => error.to_string(),
@@ -86,23 +78,12 @@ pub(super) fn transport(
             connection.transaction_timeout.as_millis()
         )),
         _ if passing(error) => away(connection, context, doing, &text),
-        _ => TransportError::Broken(format!(
-            "failed to {doing} at {}: {text}",
-            connection.servers
-        )),
+        _ => TransportError::Broken(format!("failed to {doing} at {}: {text}", connection.servers)),
     }
 }
 
-pub(super) fn away(
-    connection: &Connection,
-    context: &Context,
-    doing: &str,
-    text: &str,
-) -> TransportError {
-    let last = context
-        .last_trouble()
-        .map(|last| format!("; last seen: {last}"))
-        .unwrap_or_default();
+pub(super) fn away(connection: &Connection, context: &Context, doing: &str, text: &str) -> TransportError {
+    let last = context.last_trouble().map(|last| format!("; last seen: {last}")).unwrap_or_default();
     TransportError::Away(format!(
         "failed to {doing}: no answer from {} ({text}{last}); check that the brokers run, that bootstrap-servers in \
          [kafka] is right, and that security.protocol in [kafka.properties] is the listener's",
@@ -148,10 +129,12 @@ fn forbidden(connection: &Connection, doing: &str, code: Code) -> String {
         }
         _ => "IDEMPOTENT_WRITE on the cluster (CREATE where create-topics is on)".to_owned(),
     };
-    format!(
-        "not permitted to {doing} at {} ({code}): give the principal of app {app} {needed}",
-        connection.servers
-    )
+    format!("not permitted to {doing} at {} ({code}): give the principal of app {app} {needed}", connection.servers)
+}
+
+/// About the size of a record, or of the request that it travelled in.
+pub(super) fn is_size(code: Code) -> bool {
+    matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize)
 }
 
 /// Why a record will never be accepted as it is; none for what may pass.
@@ -161,15 +144,11 @@ pub(super) fn refusal(code: Code) -> Option<&'static str> {
             "it is too large: raise max.message.bytes of the topic, and message.max.bytes in [kafka.properties]"
         }
         Code::TopicAuthorizationFailed => "no permission to WRITE to the topic",
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId => {
-            "the topic does not exist"
-        }
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId => "the topic does not exist",
         Code::UnknownPartition => "the topic has no such partition",
         Code::InvalidTopic => "it is no name for a topic",
         Code::PolicyViolation => "a policy of the broker forbids it",
-        Code::InvalidRecord => {
-            "the broker says that the record is invalid; a compacted topic needs a key"
-        }
+        Code::InvalidRecord => "the broker says that the record is invalid; a compacted topic needs a key",
         Code::InvalidTimestamp => "the broker refuses its timestamp: compare the clocks",
         _ => return None,
     })

@@ -1,17 +1,19 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `source` (the way in), `sink` (the way out), then what they
-//! need: `context`, `errors`, `token`, `topics`.
+//! In reading order: `connection` (which properties), `source` and `reading` (the way in), `sink`, `transaction` and
+//! `drain` (the way out), then what they need: `context`, `errors`, `token`, `topics`.
 
 mod connection;
 mod context;
+mod drain;
 mod errors;
 mod reading;
 mod sink;
 mod source;
 mod token;
 mod topics;
+mod transaction;
 
 use std::{
     collections::BTreeMap,
@@ -54,9 +56,7 @@ pub struct KafkaTransport {
 
 impl std::fmt::Debug for KafkaTransport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaTransport")
-            .field("connection", &self.connection)
-            .finish_non_exhaustive()
+        f.debug_struct("KafkaTransport").field("connection", &self.connection).finish_non_exhaustive()
     }
 }
 
@@ -64,11 +64,7 @@ impl KafkaTransport {
     /// Connects to nothing yet, but refuses properties that librdkafka does not know.
     pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
         let connection = Arc::new(Connection::new(settings, app)?);
-        let transport = Self {
-            connection,
-            lookout: Mutex::default(),
-            producer: Mutex::default(),
-        };
+        let transport = Self { connection, lookout: Mutex::default(), producer: Mutex::default() };
         transport.lookout()?;
         Ok(transport)
     }
@@ -101,11 +97,7 @@ impl Transport for KafkaTransport {
 
     fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError> {
         let existing = self.topics(names)?;
-        let missing: Vec<_> = names
-            .iter()
-            .filter(|name| !existing.contains_key(*name))
-            .cloned()
-            .collect();
+        let missing: Vec<_> = names.iter().filter(|name| !existing.contains_key(*name)).cloned().collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -119,27 +111,15 @@ impl Transport for KafkaTransport {
              --replication-factor {}{})",
             self.connection.servers,
             self.connection.replication,
-            if self.connection.is_plain() {
-                ""
-            } else {
-                " --command-config CLIENT.properties"
-            },
+            if self.connection.is_plain() { "" } else { " --command-config CLIENT.properties" },
         )
     }
 
-    fn bounds(
-        &self,
-        partitions: &[Partition],
-    ) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
+    fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
         let lookout = self.lookout()?;
         partitions
             .iter()
-            .map(|partition| {
-                Ok((
-                    partition.clone(),
-                    topics::bounds(&self.connection, &lookout, partition, PATIENCE)?,
-                ))
-            })
+            .map(|partition| Ok((partition.clone(), topics::bounds(&self.connection, &lookout, partition, PATIENCE)?)))
             .collect()
     }
 
@@ -160,63 +140,33 @@ impl Transport for KafkaTransport {
         let offered = self.deliver(&producer, record);
         match offered {
             // Whatever is still on its way ends with the producer.
-            Err(TransportError::Away(_) | TransportError::Broken(_)) => {
-                retire("producer", producer)
-            }
-            Ok(_) | Err(TransportError::Refused(_) | TransportError::Fenced(_)) => {
-                *slot = Some(producer)
-            }
+            Err(TransportError::Away(_) | TransportError::Broken(_)) => retire("producer", producer),
+            Ok(_) | Err(TransportError::Refused(_) | TransportError::Fenced(_)) => *slot = Some(producer),
         }
         offered
     }
 }
 
 impl KafkaTransport {
-    fn deliver(
-        &self,
-        producer: &Producer,
-        record: &Outgoing,
-    ) -> Result<(Partition, i64), TransportError> {
+    fn deliver(&self, producer: &Producer, record: &Outgoing) -> Result<(Partition, i64), TransportError> {
         let started = Instant::now();
         let refused = |code| {
             errors::refusal(code)
-                .map(|why| {
-                    TransportError::Refused(format!(
-                        "a record for topic {} was refused: {why}",
-                        record.topic
-                    ))
-                })
-                .unwrap_or_else(|| {
-                    self.trouble(
-                        producer,
-                        "publish a record",
-                        &KafkaError::MessageProduction(code),
-                    )
-                })
+                .map(|why| TransportError::Refused(format!("a record for topic {} was refused: {why}", record.topic)))
+                .unwrap_or_else(|| self.trouble(producer, "publish a record", &KafkaError::MessageProduction(code)))
         };
-        producer
-            .send(base_record(record, 0))
-            .map_err(|(error, _)| refused(errors::code(&error)))?;
+        producer.send(base_record(record, 0)).map_err(|(error, _)| refused(errors::code(&error)))?;
         let patience = self.connection.delivery_timeout() + SLICE;
         loop {
             producer.poll(Duration::from_millis(1));
             let context = Served::context(producer);
             if let Some((_, outcome)) = context.take_reports().pop() {
                 return match outcome {
-                    Ok((number, offset)) => Ok((
-                        Partition {
-                            topic: record.topic.clone(),
-                            number,
-                        },
-                        offset,
-                    )),
+                    Ok((number, offset)) => Ok((Partition { topic: record.topic.clone(), number }, offset)),
                     Err(code) => Err(refused(code)),
                 };
             }
-            if let Some(reason) = context
-                .refused_since(started)
-                .filter(|_| started.elapsed() > SLICE)
-            {
+            if let Some(reason) = context.refused_since(started).filter(|_| started.elapsed() > SLICE) {
                 return Err(errors::turned_down(&self.connection, &reason));
             }
             if started.elapsed() > patience {
@@ -240,9 +190,7 @@ impl KafkaTransport {
         while self.topics(names)?.len() < names.len() {
             if started.elapsed() > PATIENCE {
                 let names = names.join(", ");
-                return Err(TransportError::Away(format!(
-                    "{names}: made, but the brokers do not know them yet"
-                )));
+                return Err(TransportError::Away(format!("{names}: made, but the brokers do not know them yet")));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -260,12 +208,7 @@ fn base_record(record: &Outgoing, number: usize) -> BaseRecord<'_, [u8], [u8], u
             record
                 .headers
                 .iter()
-                .fold(headers, |headers, (key, value)| {
-                    headers.insert(Header {
-                        key,
-                        value: Some(value),
-                    })
-                }),
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
         );
     }
     base
@@ -289,26 +232,18 @@ fn patiently<C: Served, T>(
             }
             Err(error) if errors::passing(&error) => {
                 client.serve(Duration::ZERO);
-                if let Some(reason) = client.context().refused_since(started) {
+                // A token may have been missing before anybody asked.
+                let recently = started.checked_sub(PATIENCE).unwrap_or(started);
+                if let Some(reason) = client.context().refused_since(recently) {
                     return Err(errors::turned_down(connection, &reason));
                 }
                 if started.elapsed() >= patience {
-                    return Err(errors::transport(
-                        connection,
-                        client.context(),
-                        doing,
-                        &error,
-                    ));
+                    return Err(errors::transport(connection, client.context(), doing, &error));
                 }
                 thread::sleep(Duration::from_millis(20));
             }
             Err(error) => {
-                return Err(errors::transport(
-                    connection,
-                    client.context(),
-                    doing,
-                    &error,
-                ));
+                return Err(errors::transport(connection, client.context(), doing, &error));
             }
         }
     }
@@ -317,15 +252,11 @@ fn patiently<C: Served, T>(
 /// A client can hang when it ends: it does so on a thread of its own.
 fn retire<T: Send + 'static>(what: &'static str, client: T) {
     let (done, ended) = crossbeam_channel::bounded::<()>(1);
-    let farewell = thread::Builder::new()
-        .name(format!("{what} ends"))
-        .spawn(move || {
-            drop(client);
-            drop(done);
-        });
-    if farewell.is_err()
-        || ended.recv_timeout(FAREWELL) == Err(crossbeam_channel::RecvTimeoutError::Timeout)
-    {
+    let farewell = thread::Builder::new().name(format!("{what} ends")).spawn(move || {
+        drop(client);
+        drop(done);
+    });
+    if farewell.is_err() || ended.recv_timeout(FAREWELL) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
         warn!("a kafka {what} does not end in time; it is left to itself");
     }
 }

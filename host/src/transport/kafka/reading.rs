@@ -57,11 +57,7 @@ impl Reading {
 
     /// To be checked like an assignment.
     pub fn as_assignment(&self) -> Assignment {
-        Assignment {
-            partition: self.partition.clone(),
-            position: self.next,
-            last: self.last,
-        }
+        Assignment { partition: self.partition.clone(), position: self.next, last: self.last }
     }
 
     /// Goes to `position`; nothing is known of the record before it.
@@ -73,28 +69,18 @@ impl Reading {
 
     /// From the position on once more, with the check that an assignment gets.
     pub fn again(&mut self, assignment: &Assignment) {
-        *self = Self {
-            paused: self.paused,
-            ..Self::new(assignment)
-        };
+        *self = Self { paused: self.paused, ..Self::new(assignment) };
     }
 
     pub fn doubt(&mut self) {
         let looks = self.doubt.map_or(0, |(_, looks)| looks);
-        let due = if looks == 0 {
-            Instant::now()
-        } else {
-            Instant::now() + DOUBT
-        };
+        let due = if looks == 0 { Instant::now() } else { Instant::now() + DOUBT };
         self.doubt = Some((due, looks + 1));
     }
 
     pub fn take(&mut self, message: &BorrowedMessage<'_>) -> Taken {
         let offset = message.offset();
-        let timestamp = message
-            .timestamp()
-            .to_millis()
-            .and_then(|millis| u64::try_from(millis).ok());
+        let timestamp = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
         if let Some((handled, at)) = self.expected
             && offset >= handled
         {
@@ -133,11 +119,7 @@ pub(super) fn first_offset(assignment: &Assignment, kept_from: i64) -> i64 {
 
 /// Why a partition with these bounds cannot be read from there.
 pub(super) fn objection(assignment: &Assignment, (low, end): (i64, i64)) -> Option<String> {
-    let Assignment {
-        partition,
-        position,
-        ..
-    } = assignment;
+    let Assignment { partition, position, .. } = assignment;
     if *position > end {
         return Some(format!(
             "{partition} ends at {end}, but this app has handled records up to {position}: the topic was made anew, or \
@@ -164,9 +146,7 @@ pub(super) fn missing(partition: &Partition) -> String {
 }
 
 pub(super) fn forbidden(partition: &Partition) -> String {
-    format!(
-        "no permission to READ {partition}: give it to the app's principal, and restart the host"
-    )
+    format!("no permission to READ {partition}: give it to the app's principal, and restart the host")
 }
 
 pub(super) fn unreadable(partition: &Partition, next: i64, why: &str) -> String {
@@ -183,21 +163,9 @@ fn made_anew(partition: &Partition, offset: i64) -> String {
     )
 }
 
-fn record(
-    partition: &Partition,
-    message: &BorrowedMessage<'_>,
-    timestamp_ms: Option<u64>,
-) -> Record {
+fn record(partition: &Partition, message: &BorrowedMessage<'_>, timestamp_ms: Option<u64>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| {
-                (
-                    header.key.to_owned(),
-                    header.value.unwrap_or_default().to_vec(),
-                )
-            })
-            .collect()
+        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
     });
     Record {
         partition: partition.clone(),

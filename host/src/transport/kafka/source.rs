@@ -91,18 +91,11 @@ impl KafkaSource {
     }
 
     fn consumer(&self) -> &Arc<Consumer> {
-        self.consumer
-            .as_ref()
-            .expect("the consumer is there until the source is dropped")
+        self.consumer.as_ref().expect("the consumer is there until the source is dropped")
     }
 
     fn broken(&self, doing: &str, error: &KafkaError) -> TransportError {
-        errors::transport(
-            &self.connection,
-            Served::context(&**self.consumer()),
-            doing,
-            error,
-        )
+        errors::transport(&self.connection, Served::context(&**self.consumer()), doing, error)
     }
 
     /// Must come before the partition is assigned: from then on its records go to this queue.
@@ -110,9 +103,7 @@ impl KafkaSource {
         let mut queue = self
             .consumer()
             .split_partition_queue(&partition.topic, partition.number)
-            .ok_or_else(|| {
-                TransportError::Broken(format!("{partition} is no name of a partition"))
-            })?;
+            .ok_or_else(|| TransportError::Broken(format!("{partition} is no name of a partition")))?;
         let bell = self.wake.0.clone();
         queue.set_nonempty_callback(move || {
             let _ = bell.try_send(());
@@ -137,10 +128,7 @@ impl KafkaSource {
         reading.held = true;
         reading.doubt = None;
         let partition = reading.partition.clone();
-        self.news.push_back(Polled::Held {
-            partition: partition.clone(),
-            why,
-        });
+        self.news.push_back(Polled::Held { partition: partition.clone(), why });
         let mut list = TopicPartitionList::new();
         list.add_partition(&partition.topic, partition.number);
         if let Err(error) = self.consumer().incremental_unassign(&list) {
@@ -160,24 +148,18 @@ impl KafkaSource {
         if places.is_empty() {
             return Ok(());
         }
-        self.consumer()
-            .incremental_unassign(&gone)
-            .map_err(|error| failed(self, error))?;
+        self.consumer().incremental_unassign(&gone).map_err(|error| failed(self, error))?;
         let mut come = TopicPartitionList::new();
         for (index, position) in places {
             let partition = self.lanes[*index].reading.partition.clone();
             add(&mut come, &partition, *position).map_err(|error| failed(self, error))?;
             self.lanes[*index].queue = self.queue(&partition)?;
         }
-        self.consumer()
-            .incremental_assign(&come)
-            .map_err(|error| failed(self, error))
+        self.consumer().incremental_assign(&come).map_err(|error| failed(self, error))
     }
 
     fn index(&self, partition: &Partition) -> Option<usize> {
-        self.lanes
-            .iter()
-            .position(|lane| lane.reading.partition == *partition)
+        self.lanes.iter().position(|lane| lane.reading.partition == *partition)
     }
 
     fn each(&mut self, partitions: &[Partition], change: impl Fn(&mut Reading)) {
@@ -221,8 +203,7 @@ impl KafkaSource {
                 let at = Served::context(&**self.consumer()).take_end();
                 let reading = &mut self.lanes[index].reading;
                 let end = reading.end(at);
-                self.news
-                    .push_back(Polled::End(reading.partition.clone(), end));
+                self.news.push_back(Polled::End(reading.partition.clone(), end));
             }
             Found::Trouble(error) => self.partition_trouble(index, &error),
         }
@@ -244,10 +225,7 @@ impl KafkaSource {
                 let why = forbidden(partition);
                 self.hold(index, why);
             }
-            Code::BadMessage
-            | Code::InvalidMessage
-            | Code::BadCompression
-            | Code::NotImplemented => {
+            Code::BadMessage | Code::InvalidMessage | Code::BadCompression | Code::NotImplemented => {
                 let why = unreadable(partition, reading.next, &error.to_string());
                 self.hold(index, why);
             }
@@ -287,14 +265,8 @@ impl KafkaSource {
         while let Some(polled) = consumer.poll(Duration::ZERO) {
             // All records have queues of their own; errors are in the context too.
             if let Ok(message) = polled {
-                warn!(
-                    topic = message.topic(),
-                    partition = message.partition(),
-                    "a record came in the wrong queue"
-                );
-                if let Some(index) =
-                    self.index(&Partition::new(message.topic(), message.partition()))
-                {
+                warn!(topic = message.topic(), partition = message.partition(), "a record came in the wrong queue");
+                if let Some(index) = self.index(&Partition::new(message.topic(), message.partition())) {
                     self.lanes[index].reading.doubt();
                 }
             }
@@ -350,24 +322,12 @@ impl KafkaSource {
                 Err(error) => return Err(error),
             };
             if count > known {
-                let appeared = (known..count)
-                    .map(|number| Partition {
-                        topic: topic.clone(),
-                        number,
-                    })
-                    .collect();
+                let appeared = (known..count).map(|number| Partition { topic: topic.clone(), number }).collect();
                 self.news.push_back(Polled::Appeared(appeared));
                 self.counts.insert(topic, count);
             } else if count < known {
-                for lane in self
-                    .lanes
-                    .iter_mut()
-                    .filter(|lane| lane.reading.partition.topic == topic)
-                {
-                    if !lane.reading.held
-                        && lane.reading.doubt.is_none()
-                        && lane.reading.partition.number >= count
-                    {
+                for lane in self.lanes.iter_mut().filter(|lane| lane.reading.partition.topic == topic) {
+                    if !lane.reading.held && lane.reading.doubt.is_none() && lane.reading.partition.number >= count {
                         lane.reading.doubt();
                     }
                 }
@@ -400,15 +360,11 @@ impl Source for KafkaSource {
                 let count = topics::count(&self.connection, self.consumer(), topic, PATIENCE)?;
                 counts.insert(topic.clone(), count.unwrap_or(0));
             }
-            places.push(
-                self.check(assignment)?
-                    .map(|(low, _)| first_offset(assignment, low)),
-            );
+            places.push(self.check(assignment)?.map(|(low, _)| first_offset(assignment, low)));
         }
         let unassigned = self.consumer().unassign();
         unassigned.map_err(|error| self.broken("assign partitions", &error))?;
-        self.news
-            .retain(|news| matches!(news, Polled::Away(_) | Polled::Back));
+        self.news.retain(|news| matches!(news, Polled::Away(_) | Polled::Back));
         self.lanes.clear();
         let mut list = TopicPartitionList::new();
         for (assignment, place) in assignments.iter().zip(places) {
@@ -421,19 +377,14 @@ impl Source for KafkaSource {
                 }
                 Err(why) => {
                     reading.held = true;
-                    self.news.push_back(Polled::Held {
-                        partition: assignment.partition.clone(),
-                        why,
-                    });
+                    self.news.push_back(Polled::Held { partition: assignment.partition.clone(), why });
                 }
             }
             self.lanes.push(Lane { reading, queue });
         }
         self.counts = counts;
         self.next_look = Instant::now() + LOOK_EVERY;
-        self.consumer()
-            .assign(&list)
-            .map_err(|error| self.broken("assign partitions", &error))
+        self.consumer().assign(&list).map_err(|error| self.broken("assign partitions", &error))
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError> {
@@ -477,20 +428,14 @@ impl Source for KafkaSource {
     }
 
     fn seek(&mut self, positions: &[(Partition, i64)]) -> Result<(), TransportError> {
-        let found = positions
-            .iter()
-            .filter_map(|(partition, position)| Some((self.index(partition)?, *position)));
-        let places: Vec<_> = found
-            .filter(|(index, _)| !self.lanes[*index].reading.held)
-            .collect();
+        let found = positions.iter().filter_map(|(partition, position)| Some((self.index(partition)?, *position)));
+        let places: Vec<_> = found.filter(|(index, _)| !self.lanes[*index].reading.held).collect();
         self.go_to(&places)?;
         for (index, position) in &places {
             self.lanes[*index].reading.seek(*position);
         }
         self.news.retain(|news| match news {
-            Polled::Record(record) => !positions
-                .iter()
-                .any(|(partition, _)| *partition == record.partition),
+            Polled::Record(record) => !positions.iter().any(|(partition, _)| *partition == record.partition),
             Polled::End(partition, _) => !positions.iter().any(|(sought, _)| sought == partition),
             _ => true,
         });

@@ -31,12 +31,8 @@ pub(super) fn count(
             return Ok(None);
         };
         match found.error().map(Code::from) {
-            None => Ok(i32::try_from(found.partitions().len())
-                .ok()
-                .filter(|partitions| *partitions > 0)),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
-                Ok(None)
-            }
+            None => Ok(i32::try_from(found.partitions().len()).ok().filter(|partitions| *partitions > 0)),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
             Some(code) => Err(KafkaError::MetadataFetch(code)),
         }
     })
@@ -49,39 +45,23 @@ pub(super) fn bounds(
     partition: &Partition,
     patience: Duration,
 ) -> Result<(i64, i64), TransportError> {
-    patiently(
-        connection,
-        consumer,
-        "ask for the bounds of partitions",
-        patience,
-        |slice| consumer.fetch_watermarks(&partition.topic, partition.number, slice),
-    )
+    patiently(connection, consumer, "ask for the bounds of partitions", patience, |slice| {
+        consumer.fetch_watermarks(&partition.topic, partition.number, slice)
+    })
 }
 
-pub(super) fn create(
-    connection: &Connection,
-    names: &[Arc<str>],
-    partitions: i32,
-) -> Result<(), TransportError> {
+pub(super) fn create(connection: &Connection, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError> {
     let admin: AdminClient<Context> = connection.admin()?;
     give_token(connection, &admin)?;
     let replication = || TopicReplication::Fixed(connection.replication);
-    let topics: Vec<_> = names
-        .iter()
-        .map(|name| NewTopic::new(name, partitions, replication()))
-        .collect();
-    let options = AdminOptions::new()
-        .request_timeout(Some(PATIENCE))
-        .operation_timeout(Some(PATIENCE));
+    let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, partitions, replication())).collect();
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
     let doing = "make topics";
-    let broken =
-        |error: &KafkaError| errors::transport(connection, admin.inner().context(), doing, error);
+    let broken = |error: &KafkaError| errors::transport(connection, admin.inner().context(), doing, error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| TransportError::Broken(format!("failed to {doing}: {error}")))?;
-    let results = runtime
-        .block_on(admin.create_topics(&topics, &options))
-        .map_err(|error| broken(&error))?;
+    let results = runtime.block_on(admin.create_topics(&topics, &options)).map_err(|error| broken(&error))?;
     for result in results {
         match result {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
@@ -93,12 +73,8 @@ pub(super) fn create(
             }
             Err((name, code)) => {
                 return Err(match broken(&KafkaError::AdminOp(code)) {
-                    TransportError::Refused(why) => {
-                        TransportError::Refused(format!("topic {name}: {why}"))
-                    }
-                    TransportError::Away(why) => {
-                        TransportError::Away(format!("topic {name}: {why}"))
-                    }
+                    TransportError::Refused(why) => TransportError::Refused(format!("topic {name}: {why}")),
+                    TransportError::Away(why) => TransportError::Away(format!("topic {name}: {why}")),
                     TransportError::Fenced(why) | TransportError::Broken(why) => {
                         TransportError::Refused(format!("topic {name} cannot be made: {why}"))
                     }
@@ -110,18 +86,14 @@ pub(super) fn create(
 }
 
 /// An `AdminClient` never asks its context for a token.
-#[expect(
-    unsafe_code,
-    reason = "rdkafka has no safe way to hand a token to an admin client"
-)]
+#[expect(unsafe_code, reason = "rdkafka has no safe way to hand a token to an admin client")]
 fn give_token(connection: &Connection, admin: &AdminClient<Context>) -> Result<(), TransportError> {
     let Some(token) = connection.token() else {
         return Ok(());
     };
     let token = token.map_err(|why| errors::turned_down(connection, &why))?;
-    let text = |text: String| {
-        CString::new(text).map_err(|_| errors::turned_down(connection, "a token has a NUL in it"))
-    };
+    let text =
+        |text: String| CString::new(text).map_err(|_| errors::turned_down(connection, "a token has a NUL in it"));
     let (value, principal) = (text(token.token)?, text(token.principal_name)?);
     let mut why = [0; 512];
     // SAFETY: the client outlives the call; librdkafka copies both strings; `why` is as long as said.
@@ -139,9 +111,6 @@ fn give_token(connection: &Connection, admin: &AdminClient<Context>) -> Result<(
     };
     match Code::from(code) {
         Code::NoError => Ok(()),
-        code => Err(errors::turned_down(
-            connection,
-            &format!("the token is not acceptable ({code})"),
-        )),
+        code => Err(errors::turned_down(connection, &format!("the token is not acceptable ({code})"))),
     }
 }
