@@ -417,7 +417,7 @@ impl Live for Shared {
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String> {
         let decoded = self.pipeline.codec.decode_letter(&letter);
         let event = decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
-        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter, reply })
+        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter: Box::new(letter), reply })
     }
 
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String> {

@@ -7,22 +7,42 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use sagahost_saga::{event::Event, id::SagaId, input::{CallRef, Command}};
+use sagahost_saga::{
+    event::Event,
+    id::SagaId,
+    input::{CallRef, Command},
+};
 
 use crate::{journal::StoredLetter, positions::Receipt, stage::Reply};
 
 /// What enters a saga's mailbox.
 pub enum Item {
     /// A record that was decoded.
-    Delivery { event: Event, receipt: Option<Receipt> },
+    Delivery {
+        event: Event,
+        receipt: Option<Receipt>,
+    },
     /// Something may be due. `deadlines`: deadlines and park expiries too.
-    Due { deadlines: bool },
+    Due {
+        deadlines: bool,
+    },
     TopologyChanged,
     /// A `journal_first` call may run, or was interrupted.
-    Started { call: CallRef, interrupted: bool },
-    Operator { command: Command, queued: Option<i64>, reply: Option<Reply> },
+    Started {
+        call: CallRef,
+        interrupted: bool,
+    },
+    Operator {
+        command: Command,
+        queued: Option<i64>,
+        reply: Option<Reply>,
+    },
     /// An operator has the record of a dead letter without a saga taken in again.
-    Redelivery { event: Event, letter: StoredLetter, reply: Reply },
+    Redelivery {
+        event: Event,
+        letter: Box<StoredLetter>,
+        reply: Reply,
+    },
 }
 
 #[derive(Default)]

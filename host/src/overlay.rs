@@ -14,7 +14,7 @@ use std::{
 use sagahost_saga::id::Participant;
 
 use crate::{
-    journal::JournalError,
+    journal::{JournalError, StoreEntry},
     stage::Stage,
     values::Name,
 };
@@ -96,7 +96,7 @@ pub struct Scan {
     pub prefix: String,
     pub after: Option<String>,
     pub limit: usize,
-    pub found: Vec<(String, Arc<[u8]>)>,
+    pub found: Vec<StoreEntry>,
 }
 
 /// The private layer of one chain.
@@ -163,7 +163,7 @@ impl Overlay {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<(String, Arc<[u8]>)>, OverlayError> {
+    ) -> Result<Vec<StoreEntry>, OverlayError> {
         let own = self.own_writes(participant, prefix, after);
         let deleted = own.values().filter(|value| value.is_none()).count();
         let below = limit + deleted;
@@ -254,9 +254,10 @@ impl Overlay {
     pub fn give(&mut self, participant: &Participant, counter: &str, amount: u64) -> Result<(), OverlayError> {
         let name = (participant.clone(), counter.to_owned());
         let there = self.existing(&name, "give")?;
-        let amount = i64::try_from(amount).ok().filter(|amount| there.checked_add(*amount).is_some()).ok_or_else(|| {
-            OverlayError::Guest(format!("counters.give: counter {counter:?} would overflow by {amount}"))
-        })?;
+        let amount =
+            i64::try_from(amount).ok().filter(|amount| there.checked_add(*amount).is_some()).ok_or_else(|| {
+                OverlayError::Guest(format!("counters.give: counter {counter:?} would overflow by {amount}"))
+            })?;
         self.note(name, CounterCall::Give(amount));
         Ok(())
     }

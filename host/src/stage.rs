@@ -17,7 +17,7 @@ use sagahost_saga::{
 
 use crate::{
     codec::Codec,
-    journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite},
+    journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite, StoreEntry},
     overlay::{Overlay, Scan, Stale},
     positions::{Positions, Receipt},
     transport::{Outgoing, Partition},
@@ -235,7 +235,7 @@ impl Stage {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<(String, Arc<[u8]>)>, JournalError> {
+    ) -> Result<Vec<StoreEntry>, JournalError> {
         loop {
             let drops = self.inner.lock().values.drops();
             // Keys that memory knows as deleted must not shorten the page.
@@ -340,7 +340,9 @@ impl Stage {
     /// Waits for room, checks everything that the chain read, and makes it part of the open batch.
     pub fn stage(&self, staging: Staging, codec: &Codec) -> Result<(), NotStaged> {
         let mut inner = self.inner.lock();
-        while inner.life == staging.life && !inner.closed && (self.full(&inner.open) || inner.reserved_by_other(&staging))
+        while inner.life == staging.life
+            && !inner.closed
+            && (self.full(&inner.open) || inner.reserved_by_other(&staging))
         {
             self.roomy.wait_for(&mut inner, Duration::from_millis(50));
             let now = Instant::now();
@@ -537,7 +539,7 @@ fn merged(
     limit: usize,
     read: &[(String, Arc<[u8]>)],
     asked: usize,
-) -> Vec<(String, Arc<[u8]>)> {
+) -> Vec<StoreEntry> {
     let cut_off = (read.len() >= asked).then(|| read.last().map(|(key, _)| key.as_str())).flatten();
     let mut page: BTreeMap<&str, Option<Arc<[u8]>>> =
         read.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
@@ -611,8 +613,7 @@ impl Inner {
         let hidden =
             known.store_range(&scan.participant, &scan.prefix, after).filter(|(_, value)| value.is_none()).count();
         let asked = scan.limit + hidden;
-        let read =
-            journal.store_scan(&scan.participant, &scan.prefix, after, asked).map_err(NotStaged::Journal)?;
+        let read = journal.store_scan(&scan.participant, &scan.prefix, after, asked).map_err(NotStaged::Journal)?;
         let page = merged(known, &scan.participant, &scan.prefix, after, scan.limit, &read, asked);
         Ok(page.len() == scan.found.len()
             && page.iter().zip(&scan.found).all(|((key, value), (seen_key, seen))| key == seen_key && value == seen))

@@ -2,7 +2,7 @@
 //! journal's index says which sagas are due, and the saga itself decides what that means.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,13 +13,7 @@ use std::{
 use sagahost_saga::id::{SagaId, Time};
 use tracing::{info, warn};
 
-use crate::{
-    intake::Intake,
-    journal::JournalError,
-    mailbox::Item,
-    pipeline::Pipeline,
-    transport::Transport,
-};
+use crate::{intake::Intake, journal::JournalError, mailbox::Item, pipeline::Pipeline, transport::Transport};
 
 pub struct Timers {
     pub pipeline: Arc<Pipeline>,
@@ -76,10 +70,9 @@ impl Timers {
     }
 
     fn wake(&self, saga: SagaId, deadlines: bool, woken: &mut HashMap<(SagaId, bool), Instant>) {
-        let key = (saga, deadlines);
-        if !woken.contains_key(&key) {
-            self.pipeline.post(&key.0, Item::Due { deadlines });
-            woken.insert(key, Instant::now());
+        if let Entry::Vacant(asleep) = woken.entry((saga, deadlines)) {
+            self.pipeline.post(&asleep.key().0, Item::Due { deadlines });
+            asleep.insert(Instant::now());
         }
     }
 }

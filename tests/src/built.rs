@@ -19,7 +19,11 @@ pub fn all() -> &'static Path {
         let root = root();
         let out = root.join("target/plugins/built");
         let crates = ["plugins/order", "plugins/payment", "plugins/inventory", "demo/shipping", "tests/guests"];
-        let request = Request { crates: crates.iter().map(|dir| root.join(dir)).collect(), out: out.clone(), ..Request::default() };
+        let request = Request {
+            crates: crates.iter().map(|dir| root.join(dir)).collect(),
+            out: out.clone(),
+            ..Request::default()
+        };
         build(&request, &mut |_| {}).expect("the plugins build");
         out
     })

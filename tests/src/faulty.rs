@@ -9,10 +9,7 @@ use std::{
     },
 };
 
-use sagahost::{
-    journal::*,
-    transport::*,
-};
+use sagahost::{journal::*, transport::*};
 use sagahost_saga::{
     history::Entry,
     id::{Participant, SagaId, Time},

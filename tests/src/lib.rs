@@ -3,4 +3,5 @@
 
 pub mod built;
 pub mod faulty;
+pub mod kafka_shop;
 pub mod shop;

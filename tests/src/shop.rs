@@ -47,7 +47,8 @@ impl Shop {
 
     fn configured(dir: &Path, plugins: &[&str], more: &str) -> Config {
         let has = |name: &str| plugins.contains(&name);
-        let payment = format!("[plugin.payment.config]\nlimit-cents = 100000\nopening-balance-cents = {OPENING_BALANCE}\n");
+        let payment =
+            format!("[plugin.payment.config]\nlimit-cents = 100000\nopening-balance-cents = {OPENING_BALANCE}\n");
         let inventory = format!("[plugin.inventory.config]\nopening-stock = {OPENING_STOCK}\n");
         let text = format!(
             "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n{}{}{more}\n",
@@ -178,7 +179,9 @@ impl Shop {
 
     pub fn counters(&self, journal: &dyn Journal) -> Counters {
         let rows = journal.counters(None).expect("counters can be read");
-        rows.into_iter().map(|(participant, name, value)| ((participant.to_string(), name), value)).collect::<BTreeMap<_, _>>()
+        rows.into_iter()
+            .map(|(participant, name, value)| ((participant.to_string(), name), value))
+            .collect::<BTreeMap<_, _>>()
     }
 
     /// Each order has ended once; money and stock are conserved.

@@ -22,7 +22,12 @@ fn every_order_ends_once_and_money_and_stock_are_conserved() {
     shop.produce(&orders);
     let ends = shop.await_ends(&orders, &death, PATIENCE);
     assert_eq!(ends.len(), orders.len());
-    assert!(ends.completed.len() > 200 && ends.cancelled.len() > 30, "{} {}", ends.completed.len(), ends.cancelled.len());
+    assert!(
+        ends.completed.len() > 200 && ends.cancelled.len() > 30,
+        "{} {}",
+        ends.completed.len(),
+        ends.cancelled.len()
+    );
     shop.assert_right(&orders, &*host.journal());
     let journal = host.journal();
     let by_status = journal.count_by_status().expect("sagas can be counted");

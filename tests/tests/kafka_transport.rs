@@ -1,5 +1,7 @@
 //! The Kafka transport on a real broker. Invariant: what cannot be set up fails; nothing is skipped.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
