@@ -1,13 +1,14 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `source` and `reading` (the way in), `sink`, `transaction` and
-//! `drain` (the way out), then what they need: `context`, `errors`, `token`, `topics`.
+//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`
+//! and `drain` (the way out), then what they need: `context`, `errors`, `token`, `topics`.
 
 mod connection;
 mod context;
 mod drain;
 mod errors;
+mod lane;
 mod reading;
 mod sink;
 mod source;

@@ -25,6 +25,7 @@ use super::{
     connection::{Connection, Consumer, Served},
     context::Context,
     errors,
+    lane::{Found, Lane},
     reading::{Reading, Taken, first_offset, forbidden, missing, objection, unreadable},
     retire, topics,
 };
@@ -54,18 +55,6 @@ pub(super) struct KafkaSource {
     next_look: Instant,
     /// The broker is away: when to try again.
     away: Option<Instant>,
-}
-
-struct Lane {
-    reading: Reading,
-    queue: PartitionQueue<Context>,
-}
-
-/// What came out of a queue.
-enum Found {
-    Taken(Taken),
-    End,
-    Trouble(KafkaError),
 }
 
 impl KafkaSource {
@@ -334,19 +323,6 @@ impl KafkaSource {
             }
         }
         Ok(())
-    }
-}
-
-impl Lane {
-    fn look(&mut self) -> Option<Found> {
-        if !self.reading.is_open() {
-            return None;
-        }
-        Some(match self.queue.poll(Duration::ZERO)? {
-            Ok(message) => Found::Taken(self.reading.take(&message)),
-            Err(KafkaError::PartitionEOF(_)) => Found::End,
-            Err(error) => Found::Trouble(error),
-        })
     }
 }
 

@@ -63,6 +63,8 @@ fn unsecured(config: &str) -> Result<OAuthToken, String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
     use super::*;
 
     #[test]
