@@ -100,10 +100,7 @@ fn configure(args: &Args, broker: Option<&Broker>) -> Result<PathBuf> {
     }
     let plugins = fs::canonicalize(&args.plugins).context("failed to find the plugins; run demo/run")?;
     let kafka = broker.map_or(String::new(), |broker| {
-        format!(
-            "[kafka]\nbootstrap-servers = \"{}\"\ncreate-topics = true\npartitions = 4\n",
-            broker.bootstrap()
-        )
+        format!("[kafka]\nbootstrap-servers = \"{}\"\ncreate-topics = true\npartitions = 4\n", broker.bootstrap())
     });
     let text = format!(
         r#"app = "demo"
@@ -210,7 +207,8 @@ impl Watch {
         let end = Instant::now() + wait;
         loop {
             if let Polled::Record(record) = self.0.poll(end.saturating_duration_since(Instant::now()))? {
-                let kind = if &*record.partition.topic == "order-completed" { "OrderCompleted" } else { "OrderCancelled" };
+                let kind =
+                    if &*record.partition.topic == "order-completed" { "OrderCompleted" } else { "OrderCancelled" };
                 let key = record.key.as_deref().unwrap_or_default();
                 ends.read(kind, &String::from_utf8_lossy(key), record.timestamp_ms.unwrap_or(0));
             }
@@ -391,10 +389,16 @@ fn summary(args: &Args, file: &Path, orders: &[Order], run: &Run, took: Duration
     let letters = ask(args, file, &["dead-letters", "list"])?;
     println!();
     println!("  completed            {:>8}", ends.completed.len());
-    println!("  compensated          {:>8}   (cancelled; what was paid is refunded, what was reserved released)", ends.cancelled.len());
+    println!(
+        "  compensated          {:>8}   (cancelled; what was paid is refunded, what was reserved released)",
+        ends.cancelled.len()
+    );
     println!("  lost or doubled      {:>8}", lost.len());
     println!("  money and stock      {:>8}", if unbalanced.is_empty() { "conserved" } else { "WRONG" });
-    println!("  dead letters         {:>8}", if letters.contains("no open dead letters") { "none".into() } else { letters.trim().to_owned() });
+    println!(
+        "  dead letters         {:>8}",
+        if letters.contains("no open dead letters") { "none".into() } else { letters.trim().to_owned() }
+    );
     println!(
         "  {:.1} s: {:.0} sagas/s; from produced to ended: median {} ms, p99 {} ms",
         took.as_secs_f64(),

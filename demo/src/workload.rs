@@ -33,14 +33,7 @@ pub struct Shape {
 
 impl Shape {
     pub fn of(orders: usize) -> Self {
-        Self {
-            orders,
-            customers: 200,
-            articles: 100,
-            declined_one_in: 11,
-            scarce_one_in: 13,
-            prefix: "o".to_owned(),
-        }
+        Self { orders, customers: 200, articles: 100, declined_one_in: 11, scarce_one_in: 13, prefix: "o".to_owned() }
     }
 }
 

@@ -27,24 +27,19 @@ const SAGA_BYTES: usize = 500;
 const OUTBOX_BYTES: usize = 900;
 
 fn main() -> Result<(), JournalError> {
-    let dir = env::args()
-        .nth(1)
-        .unwrap_or_else(|| "target/journal-rate".to_owned());
+    let dir = env::args().nth(1).unwrap_or_else(|| "target/journal-rate".to_owned());
     println!("journal in {dir}, synchronous=FULL; sagas a second:");
     for (batch, batches) in [(1_000, 200), (100, 1_000), (10, 3_000)] {
         let path = Path::new(&dir).join(format!("batches-of-{batch}"));
         if path.exists() {
-            std::fs::remove_dir_all(&path)
-                .map_err(|error| JournalError::Failed(error.to_string()))?;
+            std::fs::remove_dir_all(&path).map_err(|error| JournalError::Failed(error.to_string()))?;
         }
         let journal = SqliteJournal::open(&path, "rate", OpenOptions::default())?;
         let arriving = run(&journal, batch, batches, |_| None)?;
         let (keys, again) = (batch * batches, 1 + batch * batches);
         let changing = run(&journal, batch, batches / 2, |n| {
             // Anywhere among those journaled before.
-            Some(SagaKey(
-                i64::try_from(n * 7_919 % keys + 1).unwrap_or(again as i64),
-            ))
+            Some(SagaKey(i64::try_from(n * 7_919 % keys + 1).unwrap_or(again as i64)))
         })?;
         journal.close()?;
         println!("batches of {batch:>5}: {arriving:>8.0} arriving, {changing:>8.0} changing");
@@ -79,15 +74,10 @@ fn one_batch(number: usize, size: usize, key: &impl Fn(usize) -> Option<SagaKey>
         at: Time(number as u64),
         sagas,
         outbox,
-        counters: (0..20)
-            .map(|n| ((Participant::from("inventory"), format!("article-{n}")), n))
-            .collect(),
+        counters: (0..20).map(|n| ((Participant::from("inventory"), format!("article-{n}")), n)).collect(),
         positions: BTreeMap::from([(
             Partition::new("order-created", 0),
-            Position {
-                next: (first + size) as i64,
-                last: Some(((first + size) as i64 - 1, number as u64)),
-            },
+            Position { next: (first + size) as i64, last: Some(((first + size) as i64 - 1, number as u64)) },
         )]),
         confirmed: BatchNo(number.saturating_sub(2) as u64),
         ..BatchWrite::default()
@@ -102,10 +92,7 @@ fn saga(n: usize, key: Option<SagaKey>) -> SagaWrite {
         key,
         bytes: vec![b's'; SAGA_BYTES],
         status: Status::Completed,
-        wake: Wake {
-            remove_at: Some(Time(n as u64)),
-            ..Wake::default()
-        },
+        wake: Wake { remove_at: Some(Time(n as u64)), ..Wake::default() },
         notes: Vec::new(),
         updated: Time(n as u64),
         spilled_events: Vec::new(),
@@ -119,9 +106,6 @@ fn record(id: &SagaId) -> Outgoing {
         topic: Arc::from("order-completed"),
         key: Some(id.as_str().as_bytes().to_vec()),
         value: Some(vec![b'v'; OUTBOX_BYTES - 132]),
-        headers: vec![
-            ("ce_id".to_owned(), vec![b'i'; 32]),
-            ("ce_source".to_owned(), vec![b'o'; 20]),
-        ],
+        headers: vec![("ce_id".to_owned(), vec![b'i'; 32]), ("ce_source".to_owned(), vec![b'o'; 20])],
     }
 }

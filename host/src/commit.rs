@@ -293,8 +293,12 @@ impl Publisher {
 
     /// Until the batch is published, or the host stops.
     pub fn publish(&mut self, mut batch: OutboxBatch) -> Result<(), Fatal> {
-        let metadata = Mark { journal: self.identity.journal.clone(), incarnation: batch.incarnation.clone(), batch: batch.number }
-            .to_string();
+        let metadata = Mark {
+            journal: self.identity.journal.clone(),
+            incarnation: batch.incarnation.clone(),
+            batch: batch.number,
+        }
+        .to_string();
         let offsets: Vec<(Partition, i64)> =
             batch.positions.iter().map(|(partition, position)| (partition.clone(), position.next)).collect();
         let mut fenced_once = false;
@@ -429,6 +433,7 @@ fn sendable(batch: &OutboxBatch) -> (Vec<usize>, Cow<'_, [Outgoing]>) {
         return ((0..batch.records.len()).collect(), Cow::Borrowed(&batch.records));
     }
     let kept = |(index, _): &(usize, &Outgoing)| !batch.skipped.contains_key(index);
-    let (rows, records) = batch.records.iter().enumerate().filter(kept).map(|(row, record)| (row, record.clone())).unzip();
+    let (rows, records) =
+        batch.records.iter().enumerate().filter(kept).map(|(row, record)| (row, record.clone())).unzip();
     (rows, Cow::Owned(records))
 }

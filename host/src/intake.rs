@@ -123,7 +123,10 @@ impl Intake {
             Gate::Closed { targets: known, .. } => {
                 *known = targets;
                 if waited && !handled {
-                    warn!("queued records are not all handled after {} s; deadlines fire all the same", wait_max.as_secs());
+                    warn!(
+                        "queued records are not all handled after {} s; deadlines fire all the same",
+                        wait_max.as_secs()
+                    );
                 }
                 if waited || handled {
                     state.gate = Gate::Open;
@@ -151,7 +154,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(pipeline: Arc<Pipeline>, intake: Arc<Intake>, source: Box<dyn Source>, identity: Identity, stop: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        intake: Arc<Intake>,
+        source: Box<dyn Source>,
+        identity: Identity,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
         Self { pipeline, intake, source, identity, stop, lineage: HashMap::new(), paused: false }
     }
 
@@ -273,11 +282,8 @@ impl Reader {
     fn record(&mut self, record: Record) {
         self.intake.state.lock().reading = None;
         Stats::add(&self.pipeline.stats.records, 1);
-        let receipt = Receipt {
-            partition: record.partition.clone(),
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-        };
+        let receipt =
+            Receipt { partition: record.partition.clone(), offset: record.offset, timestamp_ms: record.timestamp_ms };
         if !self.pipeline.stage.delivered(&receipt) {
             Stats::add(&self.pipeline.stats.records_skipped, 1);
             return;

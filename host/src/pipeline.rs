@@ -199,10 +199,7 @@ impl Pipeline {
             Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply, .. } => {
                 let _ = reply.send(Err(format!("saga {id} is quarantined: {why}")));
             }
-            Item::Operator { reply: None, .. }
-            | Item::Due { .. }
-            | Item::TopologyChanged
-            | Item::Started { .. } => {}
+            Item::Operator { reply: None, .. } | Item::Due { .. } | Item::TopologyChanged | Item::Started { .. } => {}
         }
     }
 
@@ -255,8 +252,12 @@ impl Pipeline {
     }
 
     /// Takes in an event that has a mailbox already: what does it come with?
-    fn spilled(&self, cell_key: Option<crate::journal::SagaKey>, spilling: &[([u8; 16], [u8; 16])], hash: [u8; 16])
-        -> Result<Option<[u8; 16]>, ChainError> {
+    fn spilled(
+        &self,
+        cell_key: Option<crate::journal::SagaKey>,
+        spilling: &[([u8; 16], [u8; 16])],
+        hash: [u8; 16],
+    ) -> Result<Option<[u8; 16]>, ChainError> {
         if let Some((_, data)) = spilling.iter().find(|(event, _)| *event == hash) {
             return Ok(Some(*data));
         }
@@ -333,9 +334,7 @@ impl<'p> Chain<'p> {
             }
             Item::Due { deadlines } => Ok(Input::Due { deadlines: *deadlines }),
             Item::TopologyChanged => Ok(Input::TopologyChanged),
-            Item::Started { call, interrupted } => {
-                Ok(Input::Started { call: call.clone(), interrupted: *interrupted })
-            }
+            Item::Started { call, interrupted } => Ok(Input::Started { call: call.clone(), interrupted: *interrupted }),
             Item::Operator { command, .. } => Ok(Input::Operator(command.clone())),
         }
     }

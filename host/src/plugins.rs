@@ -83,9 +83,10 @@ impl PluginSet {
                 since,
                 serving: true,
             };
-            let known = journal.admitted()?.into_iter().any(|other| {
-                other.participant == row.participant && other.digest == row.digest && other.serving
-            });
+            let known = journal
+                .admitted()?
+                .into_iter()
+                .any(|other| other.participant == row.participant && other.digest == row.digest && other.serving);
             if !known {
                 journal.admit(identity.epoch, &row)?;
             }
@@ -215,4 +216,3 @@ fn over(settings: &SubscriptionSettings) -> Override {
         on_dead_letter: settings.on_dead_letter,
     }
 }
-

@@ -59,7 +59,11 @@ impl Marks {
     }
 }
 
-pub fn read_marks(sink: &mut dyn Sink, partitions: &[Partition], isolation: Isolation) -> Result<Marks, TransportError> {
+pub fn read_marks(
+    sink: &mut dyn Sink,
+    partitions: &[Partition],
+    isolation: Isolation,
+) -> Result<Marks, TransportError> {
     let committed = sink.committed(partitions, isolation)?;
     let marked = committed.into_iter().map(|(partition, at)| (partition, (at.offset, Mark::parse(&at.metadata))));
     Ok(Marks(marked.collect()))
@@ -206,9 +210,13 @@ impl Beginning<'_> {
             self.transport.create_topics(&missing, self.wanted.partitions)?;
             there = self.transport.topics(&all)?;
         }
-        let inputs: BTreeMap<_, _> = there.iter().filter(|(topic, _)| self.wanted.inputs.contains_key(*topic)).collect();
+        let inputs: BTreeMap<_, _> =
+            there.iter().filter(|(topic, _)| self.wanted.inputs.contains_key(*topic)).collect();
         if inputs.values().copied().collect::<BTreeSet<_>>().len() > 1 {
-            warn!(?inputs, "topics have unequal partition counts: later, hosts that share the load could not split them");
+            warn!(
+                ?inputs,
+                "topics have unequal partition counts: later, hosts that share the load could not split them"
+            );
         }
         Ok(inputs
             .into_iter()
@@ -261,7 +269,8 @@ impl Beginning<'_> {
         if let Some(told) = self.decisions.published {
             return Ok(told.max(identity.confirmed).min(identity.last_batch));
         }
-        let mark = identity.anchor.as_ref().and_then(|anchor| marks.of(anchor)).filter(|m| m.journal == identity.journal);
+        let mark =
+            identity.anchor.as_ref().and_then(|anchor| marks.of(anchor)).filter(|m| m.journal == identity.journal);
         if let Some(mark) = mark {
             return Ok(mark.batch.max(identity.confirmed));
         }
@@ -322,8 +331,10 @@ impl Beginning<'_> {
             let from_start = match first_start {
                 true => self.wanted.start == Start::Earliest,
                 // New partitions of a known topic are read whole, new topics as their subscription says.
-                false => known_topics.contains(&partition.topic)
-                    || self.wanted.inputs.get(&partition.topic).copied().unwrap_or(true),
+                false => {
+                    known_topics.contains(&partition.topic)
+                        || self.wanted.inputs.get(&partition.topic).copied().unwrap_or(true)
+                }
             };
             let next = committed.unwrap_or(if from_start { low } else { end });
             Resolved { position: Position { next, last: None }, new: true }

@@ -9,21 +9,15 @@ pub fn check(name: &str) -> Result<(), String> {
         return Err("a topic's name may not be empty".to_owned());
     }
     if name.len() > NAME_BYTES_MAX {
-        return Err(format!(
-            "a topic's name has at most {NAME_BYTES_MAX} characters, this one {}",
-            name.len()
-        ));
+        return Err(format!("a topic's name has at most {NAME_BYTES_MAX} characters, this one {}", name.len()));
     }
     if name == "." || name == ".." {
         return Err(format!("`{name}` cannot be the name of a topic"));
     }
-    match name
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
-    {
-        Some(bad) => Err(format!(
-            "`{name}` has {bad:?} in it; a topic's name consists of letters, digits, `.`, `_` and `-`"
-        )),
+    match name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+        Some(bad) => {
+            Err(format!("`{name}` has {bad:?} in it; a topic's name consists of letters, digits, `.`, `_` and `-`"))
+        }
         None => Ok(()),
     }
 }
@@ -45,11 +39,7 @@ pub fn of_kind(kind: &str) -> String {
     }
     name.truncate(NAME_BYTES_MAX);
     let name = name.trim_end_matches('-');
-    if check(name).is_ok() {
-        name.to_owned()
-    } else {
-        "kind".to_owned()
-    }
+    if check(name).is_ok() { name.to_owned() } else { "kind".to_owned() }
 }
 
 /// A capital begins a word after a small letter or a digit, and at the end of an acronym (`HTTPRequest`).
@@ -58,9 +48,7 @@ fn begins_word(chars: &[char], index: usize) -> bool {
         return false;
     };
     let small_follows = chars.get(index + 1).is_some_and(char::is_ascii_lowercase);
-    before.is_ascii_lowercase()
-        || before.is_ascii_digit()
-        || (before.is_ascii_uppercase() && small_follows)
+    before.is_ascii_lowercase() || before.is_ascii_digit() || (before.is_ascii_uppercase() && small_follows)
 }
 
 #[cfg(test)]
@@ -88,10 +76,7 @@ mod tests {
             "",
             "日本",
         ];
-        let lines: Vec<String> = kinds
-            .iter()
-            .map(|kind| format!("{kind} → {}", of_kind(kind)))
-            .collect();
+        let lines: Vec<String> = kinds.iter().map(|kind| format!("{kind} → {}", of_kind(kind))).collect();
         expect![[r#"
             OrderCreated → order-created
             HTTPRequestSent → http-request-sent
@@ -114,10 +99,7 @@ mod tests {
 
     #[test]
     fn names_that_kafka_refuses() {
-        let lines: Vec<String> = ["", "..", "a b", "ä", "a/b"]
-            .iter()
-            .filter_map(|name| check(name).err())
-            .collect();
+        let lines: Vec<String> = ["", "..", "a b", "ä", "a/b"].iter().filter_map(|name| check(name).err()).collect();
         expect![[r#"
             a topic's name may not be empty
             `..` cannot be the name of a topic

@@ -12,16 +12,11 @@ pub(super) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let ends = |end: &str| {
         essence.len() >= end.len() && {
-            let tail = essence
-                .as_bytes()
-                .get(essence.len() - end.len()..)
-                .unwrap_or_default();
+            let tail = essence.as_bytes().get(essence.len() - end.len()..).unwrap_or_default();
             tail.eq_ignore_ascii_case(end.as_bytes())
         }
     };
-    essence.eq_ignore_ascii_case("application/json")
-        || essence.eq_ignore_ascii_case("text/json")
-        || ends("+json")
+    essence.eq_ignore_ascii_case("application/json") || essence.eq_ignore_ascii_case("text/json") || ends("+json")
 }
 
 pub(super) fn check_json(data: &[u8]) -> Result<(), Undecodable> {
@@ -33,8 +28,7 @@ pub(super) fn check_json(data: &[u8]) -> Result<(), Undecodable> {
         let hint = "the data begins with a zero byte, as records of a schema registry do; only JSON is read";
         return Err(wrong(hint.to_owned()));
     }
-    let text = std::str::from_utf8(data)
-        .map_err(|error| wrong(format!("the data is not UTF-8: {error}")))?;
+    let text = std::str::from_utf8(data).map_err(|error| wrong(format!("the data is not UTF-8: {error}")))?;
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(wrong(format!("the data is not JSON: {error}"))),
@@ -49,10 +43,7 @@ pub(super) struct Data<'r> {
 
 impl<'r> Data<'r> {
     pub fn new(bytes: &'r [u8]) -> Self {
-        Self {
-            bytes,
-            parsed: OnceCell::new(),
-        }
+        Self { bytes, parsed: OnceCell::new() }
     }
 
     pub fn bytes(&self) -> &'r [u8] {
@@ -61,9 +52,7 @@ impl<'r> Data<'r> {
 
     /// A string or an integer as text. None: not there, or something else.
     pub fn at(&self, pointer: &str) -> Option<String> {
-        let parsed = self
-            .parsed
-            .get_or_init(|| serde_json::from_slice(self.bytes).ok());
+        let parsed = self.parsed.get_or_init(|| serde_json::from_slice(self.bytes).ok());
         match parsed.as_ref()?.pointer(pointer)? {
             Value::String(text) if !text.is_empty() => Some(text.clone()),
             Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),

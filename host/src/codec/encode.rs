@@ -30,8 +30,7 @@ pub struct Handled<'r> {
 impl Codec {
     pub fn encode(&self, event: &Event) -> Outgoing {
         let mut headers = Headers::with_capacity(8 + event.attributes.len());
-        let mut add =
-            |name: &str, value: &str| headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.as_bytes().to_vec()));
         add("ce_specversion", "1.0");
         add("ce_id", &event.key.id);
         add("ce_source", &event.key.source);
@@ -42,22 +41,11 @@ impl Codec {
         if event.hops > 0 {
             add(HOPS, &event.hops.to_string());
         }
-        for (name, value) in event
-            .attributes
-            .iter()
-            .filter(|(name, _)| is_attribute_name(name))
-        {
-            let plain =
-                name == "traceparent" || name == "tracestate" || self.topics.headers.contains(name);
+        for (name, value) in event.attributes.iter().filter(|(name, _)| is_attribute_name(name)) {
+            let plain = name == "traceparent" || name == "tracestate" || self.topics.headers.contains(name);
             let prefix = match plain {
                 true => "",
-                false
-                    if name
-                        .bytes()
-                        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) =>
-                {
-                    EXTENSION
-                }
+                false if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) => EXTENSION,
                 false => ATTRIBUTE,
             };
             add(&format!("{prefix}{name}"), value);
@@ -73,10 +61,7 @@ impl Codec {
     /// `batch`: `journal/incarnation/number` of the batch that the event was taken in with.
     pub fn mark_handled(&self, outgoing: &mut Outgoing, batch: &str, event_id: &str) {
         outgoing.headers.retain(|(name, _)| name != HANDLED);
-        outgoing.headers.push((
-            HANDLED.to_owned(),
-            format!("{batch}/{event_id}").into_bytes(),
-        ));
+        outgoing.headers.push((HANDLED.to_owned(), format!("{batch}/{event_id}").into_bytes()));
     }
 
     /// Was the record taken in by this app before it was published? Only what is wanted for that is looked at. None
@@ -88,12 +73,7 @@ impl Codec {
         let (batch, event_id) = (parts.next()?.parse().ok()?, parts.next()?);
         let rest = source.strip_prefix(self.source.as_bytes())?;
         let ours = rest.is_empty() || rest[0] == b'/';
-        (ours && event_id.as_bytes() == id).then_some(Handled {
-            journal,
-            incarnation,
-            batch,
-            event_id,
-        })
+        (ours && event_id.as_bytes() == id).then_some(Handled { journal, incarnation, batch, event_id })
     }
 
     /// The record as it came, with the reason beside it. What would be too large to publish goes without its value.
@@ -105,28 +85,16 @@ impl Codec {
             value: letter.record.value.clone(),
             headers: letter.record.headers.clone(),
         };
-        outgoing
-            .headers
-            .retain(|(name, _)| name != HANDLED && !name.starts_with(DEAD_LETTER));
+        outgoing.headers.retain(|(name, _)| name != HANDLED && !name.starts_with(DEAD_LETTER));
         let reason = reason(letter);
-        let size = |headers: &Headers| {
-            headers
-                .iter()
-                .map(|(name, value)| name.len() + value.len() + 10)
-                .sum::<usize>()
-        };
+        let size = |headers: &Headers| headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>();
         if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
             outgoing.value = Some(Vec::new());
-            outgoing
-                .headers
-                .push((format!("{DEAD_LETTER}omitted"), b"value".to_vec()));
+            outgoing.headers.push((format!("{DEAD_LETTER}omitted"), b"value".to_vec()));
         }
         if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
             outgoing.key = None;
-            outgoing.headers = vec![(
-                format!("{DEAD_LETTER}omitted"),
-                b"key, value and headers".to_vec(),
-            )];
+            outgoing.headers = vec![(format!("{DEAD_LETTER}omitted"), b"key, value and headers".to_vec())];
         }
         outgoing.headers.extend(reason);
         outgoing
@@ -152,9 +120,7 @@ fn marked(record: &Record) -> Option<(&[u8], &[u8], &[u8])> {
 
 fn reason(letter: &StoredLetter) -> Headers {
     let mut headers = Headers::new();
-    let mut add = |name: &str, value: &str| {
-        headers.push((format!("{DEAD_LETTER}{name}"), value.as_bytes().to_vec()))
-    };
+    let mut add = |name: &str, value: &str| headers.push((format!("{DEAD_LETTER}{name}"), value.as_bytes().to_vec()));
     add("letter", &letter.key);
     add("code", &letter.code);
     add("detail", shortened(&letter.detail));

@@ -20,22 +20,12 @@ const HEADERS_MAX: usize = 256;
 const HEADERS_BYTES_MAX: usize = 64 << 10;
 
 /// Names that the envelope needs for itself: no attribute has them.
-const ENVELOPE: [&str; 9] = [
-    "id",
-    "source",
-    "type",
-    "specversion",
-    "time",
-    "datacontenttype",
-    "data",
-    "sagaid",
-    "sagahop",
-];
+const ENVELOPE: [&str; 9] =
+    ["id", "source", "type", "specversion", "time", "datacontenttype", "data", "sagaid", "sagahop"];
 
 /// May an attribute of an event be called so on the wire?
 pub(super) fn is_attribute_name(name: &str) -> bool {
-    let reserved =
-        name.starts_with("sagahost-") || name.starts_with("ce_") || name.starts_with("ce-");
+    let reserved = name.starts_with("sagahost-") || name.starts_with("ce_") || name.starts_with("ce-");
     !name.is_empty() && !reserved && !ENVELOPE.contains(&name)
 }
 
@@ -75,10 +65,7 @@ impl<'r> Found<'r> {
                 }
             };
             if place.is_some_and(|earlier| earlier != value) {
-                return Err(Undecodable::new(
-                    INVALID_HEADER,
-                    format!("{name} stands twice, with different values"),
-                ));
+                return Err(Undecodable::new(INVALID_HEADER, format!("{name} stands twice, with different values")));
             }
             *place = Some(value);
         }
@@ -87,13 +74,8 @@ impl<'r> Found<'r> {
 
     /// Of several with one name the last one counts, as with Kafka's own clients.
     fn other(&mut self, name: Cow<'r, str>, value: &'r [u8], let_through: &[String]) {
-        let passes = name == "traceparent"
-            || name == "tracestate"
-            || let_through.iter().any(|known| *known == *name);
-        let name = match name
-            .strip_prefix(EXTENSION)
-            .or_else(|| name.strip_prefix(ATTRIBUTE))
-        {
+        let passes = name == "traceparent" || name == "tracestate" || let_through.iter().any(|known| *known == *name);
+        let name = match name.strip_prefix(EXTENSION).or_else(|| name.strip_prefix(ATTRIBUTE)) {
             Some(inner) if is_attribute_name(inner) => Cow::Owned(inner.to_owned()),
             None if passes => name,
             Some(_) | None => return,
@@ -106,22 +88,14 @@ impl<'r> Found<'r> {
 
     /// Does the record say itself what event it is?
     pub fn is_cloud_event(&self) -> bool {
-        self.id.is_some()
-            || self.source.is_some()
-            || self.kind.is_some()
-            || self.spec_version.is_some()
+        self.id.is_some() || self.source.is_some() || self.kind.is_some() || self.spec_version.is_some()
     }
 
     pub fn hops(&self) -> Result<u32, Undecodable> {
         let Some(hops) = text(HOPS, self.hops)? else {
             return Ok(0);
         };
-        hops.parse().map_err(|_| {
-            Undecodable::new(
-                INVALID_HEADER,
-                format!("{HOPS} is {hops:?}, which is no count"),
-            )
-        })
+        hops.parse().map_err(|_| Undecodable::new(INVALID_HEADER, format!("{HOPS} is {hops:?}, which is no count")))
     }
 
     pub fn attributes(&self) -> Result<Attributes, Undecodable> {
@@ -138,22 +112,14 @@ impl<'r> Found<'r> {
     }
 }
 
-pub(super) fn text<'r>(
-    name: &str,
-    value: Option<&'r [u8]>,
-) -> Result<Option<&'r str>, Undecodable> {
-    value
-        .map(|value| std::str::from_utf8(value).map_err(|_| not_utf8(name)))
-        .transpose()
+pub(super) fn text<'r>(name: &str, value: Option<&'r [u8]>) -> Result<Option<&'r str>, Undecodable> {
+    value.map(|value| std::str::from_utf8(value).map_err(|_| not_utf8(name))).transpose()
 }
 
 /// A header that must be there and must say something.
 pub(super) fn required<'r>(name: &str, value: Option<&'r [u8]>) -> Result<&'r str, Undecodable> {
     match text(name, value)? {
-        None => Err(Undecodable::new(
-            INVALID_HEADER,
-            format!("a CloudEvent must have {name}"),
-        )),
+        None => Err(Undecodable::new(INVALID_HEADER, format!("a CloudEvent must have {name}"))),
         Some("") => Err(Undecodable::new(INVALID_HEADER, format!("{name} is empty"))),
         Some(text) => Ok(text),
     }
@@ -168,10 +134,7 @@ fn check_bounds(headers: &Headers) -> Result<(), Undecodable> {
         let detail = format!("{} headers, {HEADERS_MAX} are allowed", headers.len());
         return Err(Undecodable::new(INVALID_HEADER, detail));
     }
-    let bytes: usize = headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > HEADERS_BYTES_MAX {
         let detail = format!("{bytes} bytes of headers, {HEADERS_BYTES_MAX} are allowed");
         return Err(Undecodable::new(INVALID_HEADER, detail));

@@ -22,8 +22,7 @@ use self::{
     data::{Data, check_json, is_json},
     headers::{Found, required, text},
     undecodable::{
-        BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE,
-        UNSUPPORTED_MODE,
+        BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE, UNSUPPORTED_MODE,
     },
 };
 use crate::{
@@ -71,9 +70,7 @@ impl Codec {
             json: "application/json".into(),
         };
         let mapped: Vec<Kind> = topics.of_kind.keys().cloned().collect();
-        codec
-            .with_kinds(&mapped)
-            .with_kinds(&[Kind::new(SAGA_FAILED)])
+        codec.with_kinds(&mapped).with_kinds(&[Kind::new(SAGA_FAILED)])
     }
 
     /// Kinds that the participants read: a plain record in the topic of one of them has that kind.
@@ -90,20 +87,13 @@ impl Codec {
     }
 
     pub fn topic_of(&self, kind: &Kind) -> Arc<str> {
-        self.topic_of_kind
-            .get(kind)
-            .cloned()
-            .unwrap_or_else(|| self.topics.topic_of(kind))
+        self.topic_of_kind.get(kind).cloned().unwrap_or_else(|| self.topics.topic_of(kind))
     }
 
     /// Which kind a plain record of this topic has: as the configuration says, else the one known kind whose topic it
     /// is. None: no such kind, or several.
     pub fn kind_of_topic(&self, topic: &str) -> Option<Kind> {
-        let mapped = self
-            .topics
-            .records
-            .get(topic)
-            .and_then(|mapping| mapping.kind.clone());
+        let mapped = self.topics.records.get(topic).and_then(|mapping| mapping.kind.clone());
         mapped.or_else(|| match self.kinds_of_topic.get(topic).map(Vec::as_slice) {
             Some([kind]) => Some(kind.clone()),
             Some(_) | None => None,
@@ -112,27 +102,13 @@ impl Codec {
 
     pub fn decode(&self, record: &Record) -> Result<Event, Undecodable> {
         let found = Found::read(&record.headers, &self.topics.headers);
-        let event = found
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|found| self.event(record, found));
-        event.map_err(|why| Undecodable {
-            saga: self.said_saga(record, found.as_ref().ok()),
-            ..why
-        })
+        let event = found.as_ref().map_err(Clone::clone).and_then(|found| self.event(record, found));
+        event.map_err(|why| Undecodable { saga: self.said_saga(record, found.as_ref().ok()), ..why })
     }
 
     /// The event of a dead letter, as if its record were read again where it stood.
     pub fn decode_letter(&self, letter: &StoredLetter) -> Result<Event, Undecodable> {
-        let elsewhere = || {
-            (
-                Partition {
-                    topic: letter.record.topic.clone(),
-                    number: -1,
-                },
-                -1,
-            )
-        };
+        let elsewhere = || (Partition { topic: letter.record.topic.clone(), number: -1 }, -1);
         let (partition, offset) = letter.origin.clone().unwrap_or_else(elsewhere);
         let record = Record {
             partition,
@@ -167,17 +143,12 @@ impl Codec {
 
     fn value<'r>(&self, record: &'r Record) -> Result<&'r [u8], Undecodable> {
         let Some(value) = &record.value else {
-            return Err(Undecodable::new(
-                TOMBSTONE,
-                "the record has no value; an event has data",
-            ));
+            return Err(Undecodable::new(TOMBSTONE, "the record has no value; an event has data"));
         };
         let size = value.len() + record.key.as_ref().map_or(0, Vec::len);
         if size > self.record_bytes_max {
-            let detail = format!(
-                "key and value have {size} bytes, {} are allowed (record-bytes-max)",
-                self.record_bytes_max
-            );
+            let detail =
+                format!("key and value have {size} bytes, {} are allowed (record-bytes-max)", self.record_bytes_max);
             return Err(Undecodable::new(OVERSIZED_RECORD, detail));
         }
         Ok(value)
@@ -191,10 +162,7 @@ impl Codec {
         content_type: Option<&str>,
     ) -> Result<Event, Undecodable> {
         check_spec_version(required("ce_specversion", found.spec_version)?)?;
-        let key = self.key(
-            required("ce_source", found.source)?,
-            required("ce_id", found.id)?,
-        )?;
+        let key = self.key(required("ce_source", found.source)?, required("ce_id", found.id)?)?;
         let kind = self.kind(required("ce_type", found.kind)?);
         if content_type.is_none_or(is_json) {
             check_json(value)?;
@@ -210,12 +178,7 @@ impl Codec {
         self.finish(record, found, draft)
     }
 
-    fn structured(
-        &self,
-        record: &Record,
-        found: &Found<'_>,
-        value: &[u8],
-    ) -> Result<Event, Undecodable> {
+    fn structured(&self, record: &Record, found: &Found<'_>, value: &[u8]) -> Result<Event, Undecodable> {
         let envelope = structured::parse(value)?;
         check_spec_version(&envelope.spec_version)?;
         let data = envelope.data()?;
@@ -239,53 +202,22 @@ impl Codec {
         Ok(event)
     }
 
-    fn finish(
-        &self,
-        record: &Record,
-        found: &Found<'_>,
-        draft: Draft<'_>,
-    ) -> Result<Event, Undecodable> {
+    fn finish(&self, record: &Record, found: &Found<'_>, draft: Draft<'_>) -> Result<Event, Undecodable> {
         let time = match draft.time {
-            Some(text) => timestamp::parse(text).ok_or_else(|| {
-                Undecodable::new(
-                    BAD_TIME,
-                    format!("the time {text:?} is not as RFC 3339 has it"),
-                )
-            })?,
+            Some(text) => timestamp::parse(text)
+                .ok_or_else(|| Undecodable::new(BAD_TIME, format!("the time {text:?} is not as RFC 3339 has it")))?,
             None => Time(record.timestamp_ms.unwrap_or(0)),
         };
-        let Draft {
-            key,
-            saga,
-            kind,
-            content_type,
-            data,
-            ..
-        } = draft;
-        let origin = Origin {
-            topic: record.partition.topic.clone(),
-            partition: record.partition.number,
-            offset: record.offset,
-        };
+        let Draft { key, saga, kind, content_type, data, .. } = draft;
+        let origin =
+            Origin { topic: record.partition.topic.clone(), partition: record.partition.number, offset: record.offset };
         let (attributes, hops) = (found.attributes()?, found.hops()?);
-        Ok(Event {
-            key,
-            saga,
-            kind,
-            time,
-            content_type,
-            data,
-            attributes,
-            hops,
-            origin: Some(origin),
-        })
+        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: Some(origin) })
     }
 
     /// Known kinds are shared, not copied.
     fn kind(&self, name: &str) -> Kind {
-        self.topic_of_kind
-            .get_key_value(name)
-            .map_or_else(|| Kind::new(name), |(kind, _)| kind.clone())
+        self.topic_of_kind.get_key_value(name).map_or_else(|| Kind::new(name), |(kind, _)| kind.clone())
     }
 
     fn content_type(&self, text: Option<&str>) -> Arc<str> {
@@ -298,46 +230,31 @@ impl Codec {
     fn key(&self, source: &str, id: &str) -> Result<EventKey, Undecodable> {
         let bytes = source.len() + id.len();
         if bytes > EVENT_ID_BYTES_MAX {
-            let detail = format!(
-                "source and id of the event have {bytes} bytes, {EVENT_ID_BYTES_MAX} are allowed"
-            );
+            let detail = format!("source and id of the event have {bytes} bytes, {EVENT_ID_BYTES_MAX} are allowed");
             return Err(Undecodable::new(INVALID_HEADER, detail));
         }
         Ok(EventKey::new(source, id))
     }
 
     /// Header `ce_sagaid`, else where the topic's mapping points, else the record's key.
-    fn saga(
-        &self,
-        record: &Record,
-        found: &Found<'_>,
-        data: &Data<'_>,
-    ) -> Result<SagaId, Undecodable> {
+    fn saga(&self, record: &Record, found: &Found<'_>, data: &Data<'_>) -> Result<SagaId, Undecodable> {
         if let Some(saga) = text("ce_sagaid", found.saga)? {
             return checked_saga(saga);
         }
         let mapping = self.topics.records.get(&record.partition.topic);
         if let Some(pointer) = mapping.and_then(|mapping| mapping.saga_id.as_deref()) {
             let saga = data.at(pointer);
-            let missing = || {
-                Undecodable::new(
-                    MISSING_SAGA_ID,
-                    format!("the data has no string or integer at {pointer}"),
-                )
-            };
+            let missing =
+                || Undecodable::new(MISSING_SAGA_ID, format!("the data has no string or integer at {pointer}"));
             return checked_saga(&saga.ok_or_else(missing)?);
         }
         match record.key.as_deref() {
-            None | Some([]) => Err(Undecodable::new(
-                MISSING_SAGA_ID,
-                "no header ce_sagaid, and the record has no key",
-            )),
+            None | Some([]) => Err(Undecodable::new(MISSING_SAGA_ID, "no header ce_sagaid, and the record has no key")),
             Some(key) => match std::str::from_utf8(key) {
                 Ok(key) => checked_saga(key),
-                Err(_) => Err(Undecodable::new(
-                    MISSING_SAGA_ID,
-                    "no header ce_sagaid, and the record's key is not UTF-8",
-                )),
+                Err(_) => {
+                    Err(Undecodable::new(MISSING_SAGA_ID, "no header ce_sagaid, and the record's key is not UTF-8"))
+                }
             },
         }
     }
@@ -345,11 +262,7 @@ impl Codec {
     /// The saga of a record that is no event, so that it is found where people look for it. A key says nothing where
     /// the configuration points into the data.
     fn said_saga(&self, record: &Record, found: Option<&Found<'_>>) -> Option<SagaId> {
-        let pointed = self
-            .topics
-            .records
-            .get(&record.partition.topic)
-            .is_some_and(|mapping| mapping.saga_id.is_some());
+        let pointed = self.topics.records.get(&record.partition.topic).is_some_and(|mapping| mapping.saga_id.is_some());
         let key = record.key.as_deref().filter(|_| !pointed);
         let said = found.and_then(|found| found.saga).or(key)?;
         checked_saga(std::str::from_utf8(said).ok()?).ok()
@@ -365,26 +278,19 @@ enum Mode<'r> {
 /// None: binary mode, or no CloudEvent at all.
 fn structured_mode(content_type: &str) -> Option<Mode<'_>> {
     const PREFIX: &str = "application/cloudevents";
-    let begins = content_type
-        .get(..PREFIX.len())
-        .is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX));
+    let begins = content_type.get(..PREFIX.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX));
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    begins.then(
-        || match essence.eq_ignore_ascii_case("application/cloudevents+json") {
-            true => Mode::Json,
-            false => Mode::Other(content_type),
-        },
-    )
+    begins.then(|| match essence.eq_ignore_ascii_case("application/cloudevents+json") {
+        true => Mode::Json,
+        false => Mode::Other(content_type),
+    })
 }
 
 fn check_spec_version(version: &str) -> Result<(), Undecodable> {
     if version == "1.0" {
         return Ok(());
     }
-    Err(Undecodable::new(
-        INVALID_HEADER,
-        format!("CloudEvents version {version:?}; only 1.0 is read"),
-    ))
+    Err(Undecodable::new(INVALID_HEADER, format!("CloudEvents version {version:?}; only 1.0 is read")))
 }
 
 fn checked_saga(saga: &str) -> Result<SagaId, Undecodable> {
@@ -392,10 +298,7 @@ fn checked_saga(saga: &str) -> Result<SagaId, Undecodable> {
         return Err(Undecodable::new(MISSING_SAGA_ID, "the saga id is empty"));
     }
     if saga.len() > SAGA_ID_BYTES_MAX {
-        let detail = format!(
-            "the saga id has {} bytes, {SAGA_ID_BYTES_MAX} are allowed",
-            saga.len()
-        );
+        let detail = format!("the saga id has {} bytes, {SAGA_ID_BYTES_MAX} are allowed", saga.len());
         return Err(Undecodable::new(INVALID_SAGA_ID, detail));
     }
     Ok(SagaId::new(saga))

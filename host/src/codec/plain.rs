@@ -26,9 +26,7 @@ impl Codec {
         content_type: Option<&str>,
     ) -> Result<Event, Undecodable> {
         let topic = &record.partition.topic;
-        let kind = self
-            .kind_of_topic(topic)
-            .ok_or_else(|| self.unknown_kind(topic))?;
+        let kind = self.kind_of_topic(topic).ok_or_else(|| self.unknown_kind(topic))?;
         check_json(value)?;
         let data = Data::new(value);
         let saga = self.saga(record, found, &data)?;
@@ -38,49 +36,26 @@ impl Codec {
             saga,
             kind,
             time: text("ce_time", found.time)?,
-            content_type: self
-                .content_type(content_type.filter(|content_type| is_json(content_type))),
+            content_type: self.content_type(content_type.filter(|content_type| is_json(content_type))),
             data: value.into(),
         };
         self.finish(record, found, draft)
     }
 
-    fn plain_id(
-        &self,
-        record: &Record,
-        kind: &Kind,
-        saga: &SagaId,
-        data: &Data<'_>,
-    ) -> Result<String, Undecodable> {
+    fn plain_id(&self, record: &Record, kind: &Kind, saga: &SagaId, data: &Data<'_>) -> Result<String, Undecodable> {
         let missing = |what: String| Undecodable::new(MISSING_EVENT_ID, what);
         let topic = &record.partition.topic;
-        match self
-            .topics
-            .records
-            .get(topic)
-            .map(|RecordMapping { event_id, .. }| event_id)
-        {
+        match self.topics.records.get(topic).map(|RecordMapping { event_id, .. }| event_id) {
             None | Some(EventIdFrom::Content) => {
-                let parts = [
-                    topic.as_bytes(),
-                    kind.as_str().as_bytes(),
-                    saga.as_str().as_bytes(),
-                    data.bytes(),
-                ];
+                let parts = [topic.as_bytes(), kind.as_str().as_bytes(), saga.as_str().as_bytes(), data.bytes()];
                 Ok(hex(&sha256(&parts)[..16]))
             }
-            Some(EventIdFrom::Offset) => {
-                Ok(format!("{}-{}", record.partition.number, record.offset))
+            Some(EventIdFrom::Offset) => Ok(format!("{}-{}", record.partition.number, record.offset)),
+            Some(EventIdFrom::Pointer(pointer)) => {
+                data.at(pointer).ok_or_else(|| missing(format!("the data has no string or integer at {pointer}")))
             }
-            Some(EventIdFrom::Pointer(pointer)) => data
-                .at(pointer)
-                .ok_or_else(|| missing(format!("the data has no string or integer at {pointer}"))),
             Some(EventIdFrom::Header(header)) => {
-                let found = record
-                    .headers
-                    .iter()
-                    .rev()
-                    .find(|(name, _)| name.eq_ignore_ascii_case(header));
+                let found = record.headers.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(header));
                 match text(header, found.map(|(_, value)| value.as_slice()))? {
                     Some(id) if !id.is_empty() => Ok(id.to_owned()),
                     Some(_) | None => Err(missing(format!("there is no header {header}"))),
@@ -92,16 +67,13 @@ impl Codec {
     fn unknown_kind(&self, topic: &str) -> Undecodable {
         let detail = match self.kinds_of_topic.get(topic) {
             Some(kinds) if kinds.len() > 1 => {
-                format!(
-                    "topic {topic} carries several kinds, and the record does not say which ({kinds:?})"
-                )
+                format!("topic {topic} carries several kinds, and the record does not say which ({kinds:?})")
             }
             Some(_) | None => {
                 format!("the record does not say its kind, and nobody reads one from topic {topic}")
             }
         };
-        let way_on =
-            format!("send it as a CloudEvent, or set `kind` in [topics.records.{topic:?}]");
+        let way_on = format!("send it as a CloudEvent, or set `kind` in [topics.records.{topic:?}]");
         Undecodable::new(UNKNOWN_KIND, format!("{detail}: {way_on}"))
     }
 }

@@ -38,25 +38,12 @@ pub(super) struct Envelope<'r> {
 }
 
 pub(super) fn parse(value: &[u8]) -> Result<Envelope<'_>, Undecodable> {
-    let wrong = |error: String| {
-        Undecodable::new(
-            INVALID_JSON,
-            format!("the value is no CloudEvent in JSON: {error}"),
-        )
-    };
+    let wrong = |error: String| Undecodable::new(INVALID_JSON, format!("the value is no CloudEvent in JSON: {error}"));
     let text = std::str::from_utf8(value).map_err(|error| wrong(error.to_string()))?;
-    let envelope: Envelope<'_> =
-        serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    for (name, value) in [
-        ("id", &envelope.id),
-        ("source", &envelope.source),
-        ("type", &envelope.kind),
-    ] {
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    for (name, value) in [("id", &envelope.id), ("source", &envelope.source), ("type", &envelope.kind)] {
         if value.is_empty() {
-            return Err(Undecodable::new(
-                INVALID_HEADER,
-                format!("a CloudEvent must have `{name}`"),
-            ));
+            return Err(Undecodable::new(INVALID_HEADER, format!("a CloudEvent must have `{name}`")));
         }
     }
     Ok(envelope)
@@ -66,16 +53,11 @@ impl Envelope<'_> {
     pub fn data(&self) -> Result<Vec<u8>, Undecodable> {
         let json = self.content_type.as_deref().is_none_or(is_json);
         match (&self.data, &self.data_base64) {
-            (Some(_), Some(_)) => Err(Undecodable::new(
-                INVALID_JSON,
-                "both `data` and `data_base64` are there",
-            )),
+            (Some(_), Some(_)) => Err(Undecodable::new(INVALID_JSON, "both `data` and `data_base64` are there")),
             (None, None) => Ok(Vec::new()),
             (None, Some(base64)) => base64::engine::general_purpose::STANDARD
                 .decode(base64)
-                .map_err(|error| {
-                    Undecodable::new(INVALID_JSON, format!("`data_base64` is no base64: {error}"))
-                }),
+                .map_err(|error| Undecodable::new(INVALID_JSON, format!("`data_base64` is no base64: {error}"))),
             (Some(data), None) if json => Ok(data.get().as_bytes().to_vec()),
             // Other content stands as the text of a JSON string.
             (Some(data), None) => match serde_json::from_str::<String>(data.get()) {

@@ -23,37 +23,22 @@ fn codec() -> Codec {
         event_id,
     };
     topics.records = BTreeMap::from([
-        (
-            "legacy".into(),
-            mapping(EventIdFrom::Pointer("/uuid".to_owned())),
-        ),
-        (
-            "legacy-header".into(),
-            mapping(EventIdFrom::Header("message-id".to_owned())),
-        ),
+        ("legacy".into(), mapping(EventIdFrom::Pointer("/uuid".to_owned()))),
+        ("legacy-header".into(), mapping(EventIdFrom::Header("message-id".to_owned()))),
         ("legacy-offset".into(), mapping(EventIdFrom::Offset)),
     ]);
-    Codec::new("shop", &topics, 1000)
-        .with_kinds(&[Kind::new("OrderCreated"), Kind::new("PaymentProcessed")])
+    Codec::new("shop", &topics, 1000).with_kinds(&[Kind::new("OrderCreated"), Kind::new("PaymentProcessed")])
 }
 
 /// A record at offset 7 of partition 1, written at 2001-09-09T01:46:40Z.
-fn record(
-    topic: &str,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    headers: &[(&str, &[u8])],
-) -> Record {
+fn record(topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, &[u8])]) -> Record {
     Record {
         partition: Partition::new(topic, 1),
         offset: 7,
         timestamp_ms: Some(1_000_000_000_000),
         key: key.map(<[u8]>::to_vec),
         value: value.map(<[u8]>::to_vec),
-        headers: headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.to_vec()))
-            .collect(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
     }
 }
 
@@ -61,36 +46,21 @@ fn plain(topic: &str, value: &str) -> Record {
     record(topic, Some(b"o1"), Some(value.as_bytes()), &[])
 }
 
-const ENVELOPE: [(&str, &[u8]); 4] = [
-    ("ce_specversion", b"1.0"),
-    ("ce_id", b"e1"),
-    ("ce_source", b"web"),
-    ("ce_type", b"OrderCreated"),
-];
+const ENVELOPE: [(&str, &[u8]); 4] =
+    [("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_source", b"web"), ("ce_type", b"OrderCreated")];
 
 /// A good CloudEvent, with `changes` to its headers: an empty value removes, another replaces or adds.
 fn event(changes: &[(&str, &[u8])]) -> Record {
     let changed = |name: &str| changes.iter().any(|(other, _)| *other == name);
     let kept = ENVELOPE.into_iter().filter(|(name, _)| !changed(name));
-    let added = changes
-        .iter()
-        .copied()
-        .filter(|(_, value)| !value.is_empty());
-    record(
-        "order-created",
-        Some(b"o1"),
-        Some(b"{}"),
-        &kept.chain(added).collect::<Vec<_>>(),
-    )
+    let added = changes.iter().copied().filter(|(_, value)| !value.is_empty());
+    record("order-created", Some(b"o1"), Some(b"{}"), &kept.chain(added).collect::<Vec<_>>())
 }
 
 fn line(decoded: &Result<Event, Undecodable>) -> String {
     match decoded {
         Ok(event) => {
-            let origin = event
-                .origin
-                .as_ref()
-                .map(|at| format!("{}[{}]@{}", at.topic, at.partition, at.offset));
+            let origin = event.origin.as_ref().map(|at| format!("{}[{}]@{}", at.topic, at.partition, at.offset));
             format!(
                 "{} {} saga {} at {} {} {:?} hops {} {:?} from {}",
                 event.kind,
@@ -104,19 +74,13 @@ fn line(decoded: &Result<Event, Undecodable>) -> String {
                 origin.unwrap_or_default(),
             )
         }
-        Err(why) => format!(
-            "{why} (saga {})",
-            why.saga.as_ref().map_or("-", SagaId::as_str)
-        ),
+        Err(why) => format!("{why} (saga {})", why.saga.as_ref().map_or("-", SagaId::as_str)),
     }
 }
 
 fn check(records: &[Record], expected: Expect) {
     let codec = codec();
-    let lines: Vec<String> = records
-        .iter()
-        .map(|record| line(&codec.decode(record)))
-        .collect();
+    let lines: Vec<String> = records.iter().map(|record| line(&codec.decode(record))).collect();
     expected.assert_eq(&lines.join("\n"));
 }
 
@@ -125,20 +89,10 @@ fn cloud_events_say_what_they_are() {
     check(
         &[
             event(&[]),
-            event(&[
-                ("ce_sagaid", b"other"),
-                ("ce_time", b"2026-11-22T20:00:00.5+01:00"),
-            ]),
-            event(&[
-                ("ce_type", b"com.example.Unheard"),
-                ("content-type", b"application/order+json; charset=utf-8"),
-            ]),
+            event(&[("ce_sagaid", b"other"), ("ce_time", b"2026-11-22T20:00:00.5+01:00")]),
+            event(&[("ce_type", b"com.example.Unheard"), ("content-type", b"application/order+json; charset=utf-8")]),
             event(&[("Content-Type", b"text/plain"), ("CE_SAGAID", b"upper")]),
-            event(&[
-                ("sagahost-hops", b"3"),
-                ("traceparent", b"00-ab-cd-01"),
-                ("tracestate", b"\xff"),
-            ]),
+            event(&[("sagahost-hops", b"3"), ("traceparent", b"00-ab-cd-01"), ("tracestate", b"\xff")]),
             event(&[
                 ("ce_subject", b"s"),
                 ("ce_tenant", b"1"),
@@ -146,13 +100,7 @@ fn cloud_events_say_what_they_are() {
                 ("X-Region", b"eu"),
                 ("cookie", b"c"),
             ]),
-            event(&[
-                ("ce_b", b"1"),
-                ("ce_b", b"2"),
-                ("ce_sagahost-x", b"1"),
-                ("ce_ce_x", b"1"),
-                ("ce_", b"1"),
-            ]),
+            event(&[("ce_b", b"1"), ("ce_b", b"2"), ("ce_sagahost-x", b"1"), ("ce_ce_x", b"1"), ("ce_", b"1")]),
         ],
         expect![[r#"
             OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
@@ -222,12 +170,7 @@ fn the_same_header_twice_is_no_fault_when_it_says_the_same() {
 #[test]
 fn data_that_is_not_there_or_not_json() {
     let of = |value: Option<&[u8]>, headers: &[(&str, &[u8])]| {
-        record(
-            "order-created",
-            Some(b"o1"),
-            value,
-            &[&ENVELOPE[..], headers].concat(),
-        )
+        record("order-created", Some(b"o1"), value, &[&ENVELOPE[..], headers].concat())
     };
     check(
         &[
@@ -238,10 +181,7 @@ fn data_that_is_not_there_or_not_json() {
             of(Some(b"{"), &[]),
             of(Some(b"{} {}"), &[]),
             of(Some(b"\"\xff\""), &[]),
-            of(
-                Some(b"\xff"),
-                &[("content-type", b"application/octet-stream")],
-            ),
+            of(Some(b"\xff"), &[("content-type", b"application/octet-stream")]),
             of(Some(b"\0\0\0\0\x01{}"), &[]),
             of(Some(&[b'1'; 1001]), &[]),
         ],
@@ -299,20 +239,10 @@ fn plain_records_are_what_their_topic_says() {
             plain("shared", "{}"),
             plain("unheard", "{}"),
             plain("order-created", "order o1"),
-            record(
-                "order-created",
-                Some(b"o1"),
-                Some(b"[]"),
-                &[("content-type", b"text/plain"), ("tenant", b"t")],
-            ),
+            record("order-created", Some(b"o1"), Some(b"[]"), &[("content-type", b"text/plain"), ("tenant", b"t")]),
             plain("legacy", r#"{"order": {"id": "o1"}, "uuid": "u-1"}"#),
             plain("legacy", r#"{"order": {"id": "o1"}}"#),
-            record(
-                "legacy-header",
-                None,
-                Some(br#"{"order": {"id": "o1"}}"#),
-                &[("Message-Id", b"m-1")],
-            ),
+            record("legacy-header", None, Some(br#"{"order": {"id": "o1"}}"#), &[("Message-Id", b"m-1")]),
             plain("legacy-header", r#"{"order": {"id": "o1"}}"#),
         ],
         expect![[r#"
@@ -349,29 +279,15 @@ fn a_producers_double_is_one_event() {
 #[test]
 fn structured_mode() {
     let of = |value: &str| {
-        let headers: [(&str, &[u8]); 2] = [
-            (
-                "content-type",
-                b"application/cloudevents+json; charset=UTF-8",
-            ),
-            ("traceparent", b"00-ab"),
-        ];
-        record(
-            "order-created",
-            Some(b"o1"),
-            Some(value.as_bytes()),
-            &headers,
-        )
+        let headers: [(&str, &[u8]); 2] =
+            [("content-type", b"application/cloudevents+json; charset=UTF-8"), ("traceparent", b"00-ab")];
+        record("order-created", Some(b"o1"), Some(value.as_bytes()), &headers)
     };
     check(
         &[
-            of(
-                r#"{"specversion":"1.0","id":"1","source":"web","type":"OrderCreated","data":{"b": 1.50, "a":[]}}"#,
-            ),
-            of(
-                r#"{"specversion":"1.0","id":"1","source":"web","type":"T","sagaid":"o2","time":"2026-01-01T00:00:00Z",
-                "datacontenttype":"text/plain","data":"caf\u00e9","colour":"red","traceparent":"00-cd","n":5,"ok":true,"no":null}"#,
-            ),
+            of(r#"{"specversion":"1.0","id":"1","source":"web","type":"OrderCreated","data":{"b": 1.50, "a":[]}}"#),
+            of(r#"{"specversion":"1.0","id":"1","source":"web","type":"T","sagaid":"o2","time":"2026-01-01T00:00:00Z",
+                "datacontenttype":"text/plain","data":"caf\u00e9","colour":"red","traceparent":"00-cd","n":5,"ok":true,"no":null}"#),
             of(
                 r#"{"specversion":"1.0","id":"1","source":"web","type":"T","datacontenttype":"image/png","data_base64":"AAEC"}"#,
             ),
@@ -379,9 +295,7 @@ fn structured_mode() {
             of(r#"{"specversion":"1.0","id":"1","source":"web","data":{}}"#),
             of(r#"{"id":"1","source":"web","type":"T","data":{}}"#),
             of(r#"{"specversion":"1.0","id":1,"source":"web","type":"T","data":{}}"#),
-            of(
-                r#"{"specversion":"1.0","id":"1","source":"w","type":"T","data":{},"data_base64":"AA=="}"#,
-            ),
+            of(r#"{"specversion":"1.0","id":"1","source":"w","type":"T","data":{},"data_base64":"AA=="}"#),
             of(r#"{"specversion":"1.0","id":"1","source":"w","type":"T","data_base64":"%"}"#),
             of("[]"),
         ],
@@ -416,10 +330,7 @@ fn emitted() -> Event {
 /// As a broker hands it back.
 fn delivered(outgoing: Outgoing) -> Record {
     Record {
-        partition: Partition {
-            topic: outgoing.topic,
-            number: 0,
-        },
+        partition: Partition { topic: outgoing.topic, number: 0 },
         offset: 5,
         timestamp_ms: Some(1),
         key: outgoing.key,
@@ -429,22 +340,9 @@ fn delivered(outgoing: Outgoing) -> Record {
 }
 
 fn shown(outgoing: &Outgoing) -> String {
-    let text = |bytes: &Option<Vec<u8>>| {
-        bytes
-            .as_ref()
-            .map_or("-".into(), |b| String::from_utf8_lossy(b).into_owned())
-    };
-    let headers = outgoing
-        .headers
-        .iter()
-        .map(|(name, value)| format!("\n{name}: {}", String::from_utf8_lossy(value)));
-    format!(
-        "{} {}={}{}",
-        outgoing.topic,
-        text(&outgoing.key),
-        text(&outgoing.value),
-        headers.collect::<String>()
-    )
+    let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or("-".into(), |b| String::from_utf8_lossy(b).into_owned());
+    let headers = outgoing.headers.iter().map(|(name, value)| format!("\n{name}: {}", String::from_utf8_lossy(value)));
+    format!("{} {}={}{}", outgoing.topic, text(&outgoing.key), text(&outgoing.value), headers.collect::<String>())
 }
 
 #[test]
@@ -458,14 +356,9 @@ fn an_event_on_the_wire() {
         ("ce_id", "forged"),
         ("sagahost-handled", "forged"),
     ];
-    let attributes = attributes
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec();
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let codec = codec();
-    let mut outgoing = codec.encode(&Event {
-        attributes,
-        ..emitted()
-    });
+    let mut outgoing = codec.encode(&Event { attributes, ..emitted() });
     codec.mark_handled(&mut outgoing, "j/i/1", "abc");
     codec.mark_handled(&mut outgoing, "j/i/17", "abc");
     expect![[r#"
@@ -500,39 +393,15 @@ fn a_mark_counts_only_where_it_fits() {
         outgoing.headers.retain(|(known, _)| known != name);
         outgoing.headers.push((name.to_owned(), value.to_vec()));
     };
-    assert_eq!(
-        marked(&|_| {}).unwrap(),
-        r#"Handled { journal: "j", incarnation: "i", batch: 17, event_id: "abc" }"#
-    );
+    assert_eq!(marked(&|_| {}).unwrap(), r#"Handled { journal: "j", incarnation: "i", batch: 17, event_id: "abc" }"#);
     // Somebody else copied the headers of what it read.
     assert_eq!(marked(&|outgoing| set(outgoing, "ce_id", b"abd")), None);
-    assert_eq!(
-        marked(&|outgoing| set(outgoing, "ce_source", b"payment-service")),
-        None
-    );
-    assert_eq!(
-        marked(&|outgoing| set(outgoing, "ce_source", b"sagahost/shopping/payment")),
-        None
-    );
-    for mark in [
-        &b""[..],
-        b"j/i/17",
-        b"j/i/x/abc",
-        b"j/i/-1/abc",
-        b"j/i/17/abd",
-        b"j/i/17/abc/",
-        b"\xff",
-    ] {
-        assert_eq!(
-            marked(&|outgoing| set(outgoing, "sagahost-handled", mark)),
-            None,
-            "{mark:?}"
-        );
+    assert_eq!(marked(&|outgoing| set(outgoing, "ce_source", b"payment-service")), None);
+    assert_eq!(marked(&|outgoing| set(outgoing, "ce_source", b"sagahost/shopping/payment")), None);
+    for mark in [&b""[..], b"j/i/17", b"j/i/x/abc", b"j/i/-1/abc", b"j/i/17/abd", b"j/i/17/abc/", b"\xff"] {
+        assert_eq!(marked(&|outgoing| set(outgoing, "sagahost-handled", mark)), None, "{mark:?}");
     }
-    assert_eq!(
-        marked(&|outgoing| outgoing.headers.extend(outgoing.headers.clone())),
-        None
-    );
+    assert_eq!(marked(&|outgoing| outgoing.headers.extend(outgoing.headers.clone())), None);
     assert_eq!(marked(&|outgoing| outgoing.headers.clear()), None);
 }
 
@@ -541,10 +410,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let codec = codec();
     let mut outgoing = codec.encode(&emitted());
     codec.mark_handled(&mut outgoing, "j/i/17", "abc");
-    outgoing.headers.push((
-        "sagahost-dlq-code".to_owned(),
-        b"of an earlier time".to_vec(),
-    ));
+    outgoing.headers.push(("sagahost-dlq-code".to_owned(), b"of an earlier time".to_vec()));
     outgoing.headers.push(("cookie".to_owned(), vec![0xff]));
     let letter = StoredLetter {
         key: "sagahost/shop/payment/abc|inventory".to_owned(),
@@ -565,11 +431,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let roomy = Codec::new("shop", &TopicSettings::of_app("shop"), 100_000);
     let published = roomy.dead_letter(&letter);
     let detail = |outgoing: &Outgoing| {
-        outgoing
-            .headers
-            .iter()
-            .find(|(name, _)| name == "sagahost-dlq-detail")
-            .map(|(_, value)| value.len())
+        outgoing.headers.iter().find(|(name, _)| name == "sagahost-dlq-detail").map(|(_, value)| value.len())
     };
     assert_eq!(detail(&published), Some(4096));
     expect![[r#"
@@ -596,10 +458,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         sagahost-dlq-plugin-version: 1.2.0"#]]
     .assert_eq(&shown(&published).replace(&"é".repeat(2048), "ééé"));
 
-    let short = StoredLetter {
-        detail: "no".to_owned(),
-        ..letter.clone()
-    };
+    let short = StoredLetter { detail: "no".to_owned(), ..letter.clone() };
     let mut large = short.clone();
     large.record.value = Some(vec![b'x'; 900]);
     expect![[r#"
@@ -626,10 +485,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         sagahost-dlq-attempts: 5
         sagahost-dlq-plugin-version: 1.2.0"#]]
     .assert_eq(&shown(&codec.dead_letter(&large)));
-    large
-        .record
-        .headers
-        .push(("large".to_owned(), vec![b'x'; 900]));
+    large.record.headers.push(("large".to_owned(), vec![b'x'; 900]));
     expect![[r#"
         shop.dead-letters -=
         sagahost-dlq-omitted: key, value and headers
@@ -647,40 +503,18 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     .assert_eq(&shown(&codec.dead_letter(&large)));
 
     let event = codec.decode_letter(&short).unwrap();
-    let origin = Some(Origin {
-        topic: "payment-processed".into(),
-        partition: 3,
-        offset: 12,
-    });
-    assert_eq!(
-        event,
-        Event {
-            origin,
-            ..emitted()
-        }
-    );
-    assert_eq!(
-        codec
-            .decode_letter(&StoredLetter {
-                origin: None,
-                ..short
-            })
-            .unwrap(),
-        emitted()
-    );
+    let origin = Some(Origin { topic: "payment-processed".into(), partition: 3, offset: 12 });
+    assert_eq!(event, Event { origin, ..emitted() });
+    assert_eq!(codec.decode_letter(&StoredLetter { origin: None, ..short }).unwrap(), emitted());
 }
 
 #[test]
 fn topics_and_kinds() {
     let codec = codec();
-    let topics = ["OrderCreated", "SagaFailed", "A", "NeverHeardOf"]
-        .map(|kind| codec.topic_of(&Kind::new(kind)));
-    expect![[r#"["order-created", "saga-failed", "shared", "never-heard-of"]"#]]
-        .assert_eq(&format!("{topics:?}"));
-    let kinds = ["order-created", "legacy", "shared", "never-heard-of"]
-        .map(|topic| codec.kind_of_topic(topic));
-    expect![[r#"[Some("OrderCreated"), Some("OrderCreated"), None, None]"#]]
-        .assert_eq(&format!("{kinds:?}"));
+    let topics = ["OrderCreated", "SagaFailed", "A", "NeverHeardOf"].map(|kind| codec.topic_of(&Kind::new(kind)));
+    expect![[r#"["order-created", "saga-failed", "shared", "never-heard-of"]"#]].assert_eq(&format!("{topics:?}"));
+    let kinds = ["order-created", "legacy", "shared", "never-heard-of"].map(|topic| codec.kind_of_topic(topic));
+    expect![[r#"[Some("OrderCreated"), Some("OrderCreated"), None, None]"#]].assert_eq(&format!("{kinds:?}"));
 }
 
 /// Numbers from one seed.
@@ -688,17 +522,12 @@ struct Draw(u64);
 
 impl Draw {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
     fn text(&mut self, alphabet: &str, length_max: usize) -> String {
         let letters: Vec<char> = alphabet.chars().collect();
-        (0..1 + self.below(length_max))
-            .map(|_| letters[self.below(letters.len())])
-            .collect()
+        (0..1 + self.below(length_max)).map(|_| letters[self.below(letters.len())]).collect()
     }
     fn event(&mut self) -> Event {
         const ANY: &str = "aZ0-_/. é日\u{0}\"\\|:";
@@ -711,22 +540,13 @@ impl Draw {
         }
         let json = self.below(2) == 0;
         let text = self.text(ANY, 30);
-        let data = if json {
-            serde_json::to_vec(&text).unwrap()
-        } else {
-            text.into_bytes()
-        };
+        let data = if json { serde_json::to_vec(&text).unwrap() } else { text.into_bytes() };
         Event {
             key: EventKey::new(self.text(ANY, 20), self.text(ANY, 20)),
             saga: SagaId::new(self.text(ANY, 20)),
             kind: Kind::new(self.text("AbC.é ", 10)),
             time: Time(self.below(1 << 30) as u64 * 100_000 + self.below(1000) as u64),
-            content_type: if json {
-                "application/json"
-            } else {
-                "text/plain"
-            }
-            .into(),
+            content_type: if json { "application/json" } else { "text/plain" }.into(),
             data: data.into(),
             attributes,
             hops: self.below(5) as u32,
@@ -754,45 +574,19 @@ fn what_is_encoded_is_decoded() {
 #[test]
 fn no_record_is_too_strange() {
     let codec = codec();
-    let names = [
-        "ce_id",
-        "ce_source",
-        "ce_type",
-        "ce_specversion",
-        "ce_time",
-        "ce_sagaid",
-        "content-type",
-        "sagahost-hops",
-    ];
-    let values: [&[u8]; 7] = [
-        b"",
-        b"1.0",
-        b"\xff\xfe",
-        b"application/cloudevents+json",
-        b"2026-01-01T00:00:00Z",
-        b"7",
-        b"{}",
-    ];
+    let names =
+        ["ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time", "ce_sagaid", "content-type", "sagahost-hops"];
+    let values: [&[u8]; 7] =
+        [b"", b"1.0", b"\xff\xfe", b"application/cloudevents+json", b"2026-01-01T00:00:00Z", b"7", b"{}"];
     for seed in 0..5000 {
         let mut draw = Draw(seed);
-        let mut some =
-            || Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);
+        let mut some = || Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);
         let (key, value) = (some(), some());
         let headers: Headers = (0..draw.below(10))
-            .map(|_| {
-                (
-                    names[draw.below(names.len())].to_owned(),
-                    values[draw.below(values.len())].to_vec(),
-                )
-            })
+            .map(|_| (names[draw.below(names.len())].to_owned(), values[draw.below(values.len())].to_vec()))
             .collect();
         let topic = ["order-created", "legacy", "shared", "legacy-offset"][draw.below(4)];
-        let record = Record {
-            key,
-            value,
-            headers,
-            ..record(topic, None, None, &[])
-        };
+        let record = Record { key, value, headers, ..record(topic, None, None, &[]) };
         let first = codec.decode(&record);
         assert_eq!(first, codec.decode(&record), "seed {seed}");
     }

@@ -12,10 +12,7 @@ pub fn format(time: Time) -> String {
     let (year, month, day) = date_of(ms.div_euclid(DAY_MS));
     let rest = ms.rem_euclid(DAY_MS);
     let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        rest % 1000
-    )
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1000)
 }
 
 /// None: no RFC 3339 time. Digits below the millisecond are dropped, and times before 1970 become 1970: some clients
@@ -23,22 +20,14 @@ pub fn format(time: Time) -> String {
 pub fn parse(text: &str) -> Option<Time> {
     let (date, rest) = text.split_at_checked(10)?;
     let date = date.as_bytes();
-    let (year, month, day) = (
-        number(&date[..4])?,
-        number(&date[5..7])?,
-        number(&date[8..10])?,
-    );
+    let (year, month, day) = (number(&date[..4])?, number(&date[5..7])?, number(&date[8..10])?);
     let day_exists = date[4] == b'-' && date[7] == b'-' && (1..=12).contains(&month) && day >= 1;
     if !day_exists || day > days_in(year, month) {
         return None;
     }
     let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;
     let clock = clock.as_bytes();
-    let (hour, minute, second) = (
-        number(&clock[..2])?,
-        number(&clock[3..5])?,
-        number(&clock[6..8])?,
-    );
+    let (hour, minute, second) = (number(&clock[..2])?, number(&clock[3..5])?, number(&clock[6..8])?);
     // A leap second counts as the last one of its minute.
     if clock[2] != b':' || clock[5] != b':' || hour > 23 || minute > 59 || second > 60 {
         return None;
@@ -50,11 +39,7 @@ pub fn parse(text: &str) -> Option<Time> {
 }
 
 fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |number, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| number * 10 + i64::from(digit - b'0'))
-    })
+    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }
 
 /// Milliseconds, and what follows them.
@@ -67,11 +52,7 @@ fn fraction(rest: &str) -> Option<(i64, &str)> {
         return None;
     }
     let (digits, zone) = digits.split_at(count);
-    let ms = digits
-        .bytes()
-        .chain(*b"000")
-        .take(3)
-        .fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
+    let ms = digits.bytes().chain(*b"000").take(3).fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
     Some((ms, zone))
 }
 
@@ -119,16 +100,11 @@ fn date_of(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
@@ -150,10 +126,8 @@ mod tests {
             "0001-01-01T00:00:00Z",
             "9999-12-31T23:59:59.999Z",
         ];
-        let lines: Vec<String> = texts
-            .iter()
-            .map(|text| format!("{text} = {}", parse(text).map_or("-".to_owned(), format)))
-            .collect();
+        let lines: Vec<String> =
+            texts.iter().map(|text| format!("{text} = {}", parse(text).map_or("-".to_owned(), format))).collect();
         expect![[r#"
             2026-11-22T19:50:08Z = 2026-11-22T19:50:08.000Z
             2026-11-22t19:50:08.5z = 2026-11-22T19:50:08.500Z

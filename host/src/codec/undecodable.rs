@@ -29,10 +29,6 @@ pub struct Undecodable {
 
 impl Undecodable {
     pub(super) fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            saga: None,
-        }
+        Self { code, detail: detail.into(), saga: None }
     }
 }

@@ -23,8 +23,8 @@ use sagahost_saga::{
 };
 
 use super::{
-    BatchNo, BatchWrite, Identity, Journal, LetterFilter, OutboxBatch, Position, SagaFilter,
-    SagaKey, SagaListRow, SagaWrite, StoredLetter,
+    BatchNo, BatchWrite, Identity, Journal, LetterFilter, OutboxBatch, Position, SagaFilter, SagaKey, SagaListRow,
+    SagaWrite, StoredLetter,
 };
 use crate::transport::{Outgoing, Partition};
 
@@ -83,11 +83,7 @@ impl Owner {
         Self { journal, identity }
     }
     fn next(&self) -> BatchWrite {
-        BatchWrite {
-            number: BatchNo(self.journal.identity().last_batch.0 + 1),
-            at: Time(1),
-            ..BatchWrite::default()
-        }
+        BatchWrite { number: BatchNo(self.journal.identity().last_batch.0 + 1), at: Time(1), ..BatchWrite::default() }
     }
     fn commit(&self, change: impl FnOnce(&mut BatchWrite)) -> Vec<(SagaId, SagaKey)> {
         let mut batch = self.next();
@@ -105,12 +101,7 @@ impl Owner {
         self.journal.outbox(BatchNo(0), 100).unwrap()
     }
     fn letters(&self, filter: LetterFilter) -> Vec<String> {
-        self.journal
-            .letters(&filter)
-            .unwrap()
-            .into_iter()
-            .map(|letter| letter.key)
-            .collect()
+        self.journal.letters(&filter).unwrap().into_iter().map(|letter| letter.key).collect()
     }
 }
 
@@ -134,10 +125,7 @@ fn record(text: &str) -> Outgoing {
         topic: Arc::from("order-completed"),
         key: Some(text.as_bytes().to_vec()),
         value: Some(vec![0, 255, 1]),
-        headers: vec![
-            ("ce_id".to_owned(), text.as_bytes().to_vec()),
-            ("ce_id".to_owned(), Vec::new()),
-        ],
+        headers: vec![("ce_id".to_owned(), text.as_bytes().to_vec()), ("ce_id".to_owned(), Vec::new())],
     }
 }
 
@@ -153,11 +141,7 @@ fn letter(key: &str, saga: Option<&str>) -> StoredLetter {
         plugin_version: Arc::from("1.2.3"),
         at: Time(7),
         origin: Some((Partition::new("order-created", 2), 40)),
-        record: Outgoing {
-            key: None,
-            value: None,
-            ..record("x")
-        },
+        record: Outgoing { key: None, value: None, ..record("x") },
         letter: saga.map(|saga| core_letter(key, saga)),
         closed: None,
     }
@@ -173,11 +157,7 @@ fn core_letter(key: &str, saga: &str) -> Letter {
         data: Arc::from(&b"\x00{}\xff"[..]),
         attributes: vec![("traceparent".to_owned(), "00-ab".to_owned())],
         hops: 2,
-        origin: Some(Origin {
-            topic: Arc::from("order-created"),
-            partition: 2,
-            offset: 40,
-        }),
+        origin: Some(Origin { topic: Arc::from("order-created"), partition: 2, offset: 40 }),
     };
     Letter {
         key: key.to_owned(),
@@ -185,11 +165,7 @@ fn core_letter(key: &str, saga: &str) -> Letter {
         event,
         problem: Problem::new("declined", "the card was declined"),
         attempts: 3,
-        by: Behaviour {
-            digest: Arc::from("d1"),
-            config: Arc::from("c1"),
-            version: Arc::from("1.2.3"),
-        },
+        by: Behaviour { digest: Arc::from("d1"), config: Arc::from("c1"), version: Arc::from("1.2.3") },
         at: Time(7),
     }
 }
@@ -198,11 +174,6 @@ fn core_letter(key: &str, saga: &str) -> Letter {
 type PositionOf = (i32, i64, Option<(i64, u64)>);
 
 fn positions(entries: &[PositionOf]) -> BTreeMap<Partition, Position> {
-    let position = |&(number, next, last)| {
-        (
-            Partition::new("order-created", number),
-            Position { next, last },
-        )
-    };
+    let position = |&(number, next, last)| (Partition::new("order-created", number), Position { next, last });
     entries.iter().map(position).collect()
 }

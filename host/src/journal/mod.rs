@@ -24,9 +24,7 @@ use crate::transport::{Outgoing, Partition};
 pub struct Epoch(pub u64);
 
 /// Number of a batch; without gaps.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BatchNo(pub u64);
 
 /// Integer key of a saga, in order of arrival.
@@ -82,10 +80,7 @@ pub struct Position {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "letters are rare, and most of them are opened"
-)]
+#[expect(clippy::large_enum_variant, reason = "letters are rare, and most of them are opened")]
 pub enum LetterWrite {
     Open(StoredLetter),
     Close { key: String, how: String, at: Time },
@@ -217,17 +212,9 @@ pub trait Journal: Send + Sync {
 
     fn saga(&self, id: &SagaId) -> Result<Option<SagaRow>, JournalError>;
     /// The data hash of a known event that was spilled.
-    fn spilled_event(
-        &self,
-        saga: SagaKey,
-        event: [u8; 16],
-    ) -> Result<Option<[u8; 16]>, JournalError>;
+    fn spilled_event(&self, saga: SagaKey, event: [u8; 16]) -> Result<Option<[u8; 16]>, JournalError>;
     fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError>;
-    fn store_get(
-        &self,
-        participant: &Participant,
-        key: &str,
-    ) -> Result<Option<Arc<[u8]>>, JournalError>;
+    fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<Arc<[u8]>>, JournalError>;
     /// Keys that begin with `prefix` and are above `after`, in byte order.
     fn store_scan(
         &self,
@@ -237,10 +224,7 @@ pub trait Journal: Send + Sync {
         limit: usize,
     ) -> Result<Vec<StoreEntry>, JournalError>;
     fn counter(&self, participant: &Participant, name: &str) -> Result<Option<i64>, JournalError>;
-    fn counters(
-        &self,
-        participant: Option<&Participant>,
-    ) -> Result<Vec<(Participant, String, i64)>, JournalError>;
+    fn counters(&self, participant: Option<&Participant>) -> Result<Vec<(Participant, String, i64)>, JournalError>;
 
     /// Sagas with a retry or delayed emission due by `now`, earliest first.
     fn due(&self, now: Time, limit: usize) -> Result<Vec<(Time, SagaId)>, JournalError>;
@@ -249,17 +233,9 @@ pub trait Journal: Send + Sync {
     /// Earliest of each, for sleeping.
     fn next_due(&self) -> Result<(Option<Time>, Option<Time>), JournalError>;
     /// Sagas with something parked for a plugin that is away, above `after`.
-    fn parked_sagas(
-        &self,
-        after: SagaKey,
-        limit: usize,
-    ) -> Result<Vec<(SagaKey, SagaId)>, JournalError>;
+    fn parked_sagas(&self, after: SagaKey, limit: usize) -> Result<Vec<(SagaKey, SagaId)>, JournalError>;
     /// Sagas with a call whose end is not known.
-    fn in_doubt(
-        &self,
-        after: SagaKey,
-        limit: usize,
-    ) -> Result<Vec<(SagaKey, SagaId)>, JournalError>;
+    fn in_doubt(&self, after: SagaKey, limit: usize) -> Result<Vec<(SagaKey, SagaId)>, JournalError>;
     fn sagas(&self, filter: &SagaFilter) -> Result<Vec<SagaListRow>, JournalError>;
     fn count_by_status(&self) -> Result<Vec<(Status, u64)>, JournalError>;
 
@@ -279,11 +255,7 @@ pub trait Journal: Send + Sync {
     fn referenced_digests(&self) -> Result<BTreeSet<Arc<str>>, JournalError>;
 
     /// One transaction. Returns the keys of sagas that had none.
-    fn commit(
-        &self,
-        epoch: Epoch,
-        batch: &BatchWrite,
-    ) -> Result<Vec<(SagaId, SagaKey)>, JournalError>;
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError>;
     /// Outside of the numbering: batches up to this one are published; their outbox rows go.
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError>;
     fn set_anchor(&self, epoch: Epoch, anchor: &Partition) -> Result<(), JournalError>;
@@ -291,13 +263,7 @@ pub trait Journal: Send + Sync {
     /// `confirmed` stay.
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError>;
     fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError>;
-    fn skip_outbox_row(
-        &self,
-        epoch: Epoch,
-        batch: BatchNo,
-        index: usize,
-        reason: &str,
-    ) -> Result<(), JournalError>;
+    fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError>;
     fn queue_command(&self, saga: &SagaId, command: &Command) -> Result<i64, JournalError>;
     /// Quarantines one saga whose record cannot be used; its record stays as it is for analysis.
     fn quarantine(&self, epoch: Epoch, id: &SagaId, why: &str) -> Result<(), JournalError>;
@@ -305,16 +271,10 @@ pub trait Journal: Send + Sync {
     fn release(&self, epoch: Epoch, id: &SagaId) -> Result<(), JournalError>;
     fn quarantined(&self, id: &SagaId) -> Result<Option<String>, JournalError>;
     /// Removes finished sagas whose retention is over, at most `limit`; returns how many.
-    fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize)
-    -> Result<usize, JournalError>;
+    fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize) -> Result<usize, JournalError>;
     /// Removes dead letters that were closed before this time, at most `limit`; returns how many. Those of a saga go
     /// with it at the latest.
-    fn remove_closed_letters(
-        &self,
-        epoch: Epoch,
-        before: Time,
-        limit: usize,
-    ) -> Result<usize, JournalError>;
+    fn remove_closed_letters(&self, epoch: Epoch, before: Time, limit: usize) -> Result<usize, JournalError>;
     /// Closes the handle in good order (checkpoint).
     fn close(&self) -> Result<(), JournalError>;
 }

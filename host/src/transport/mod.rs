@@ -88,7 +88,10 @@ pub enum Polled {
     End(Partition, i64),
     /// The partition is not read any more until somebody acts; the others are. `why` is for the operator and says
     /// what to do.
-    Held { partition: Partition, why: String },
+    Held {
+        partition: Partition,
+        why: String,
+    },
     /// More partitions exist than were assigned.
     Appeared(Vec<Partition>),
     /// The broker cannot be reached; `Back` follows. Reading goes on by itself.

@@ -27,9 +27,7 @@ fn full(batch: &mut BatchWrite) {
         ..saga("order-1")
     }];
     let (payment, inventory) = (Participant::from("payment"), Participant::from("inventory"));
-    batch
-        .store
-        .insert((payment, "k".to_owned()), Some(Arc::from(&[0, 1, 255][..])));
+    batch.store.insert((payment, "k".to_owned()), Some(Arc::from(&[0, 1, 255][..])));
     batch.counters.insert((inventory, "sku".to_owned()), -5);
     batch.letters = vec![LetterWrite::Open(letter("l-1", Some("order-1")))];
     batch.positions = positions(&[(0, 10, Some((9, 1_000))), (1, 0, None)]);
@@ -40,12 +38,7 @@ fn assert_full(owner: &Owner, key: SagaKey) {
     let Owner { journal, .. } = owner;
     let row = journal.saga(&SagaId::from("order-1")).unwrap().unwrap();
     assert_eq!((row.key, &*row.bytes), (key, &b"order-1"[..]));
-    let listed = journal
-        .sagas(&SagaFilter {
-            limit: 5,
-            ..SagaFilter::default()
-        })
-        .unwrap();
+    let listed = journal.sagas(&SagaFilter { limit: 5, ..SagaFilter::default() }).unwrap();
     let expected = SagaListRow {
         key,
         id: SagaId::from("order-1"),
@@ -56,58 +49,21 @@ fn assert_full(owner: &Owner, key: SagaKey) {
     assert_eq!(listed, [expected]);
     assert_eq!(journal.spilled_event(key, [1; 16]).unwrap(), Some([2; 16]));
     assert_eq!(journal.spilled_history(key).unwrap().len(), 1);
-    assert_eq!(
-        journal.referenced_digests().unwrap(),
-        BTreeSet::from([Arc::from("d1"), Arc::from("d2")])
-    );
-    let value = journal
-        .store_get(&Participant::from("payment"), "k")
-        .unwrap();
+    assert_eq!(journal.referenced_digests().unwrap(), BTreeSet::from([Arc::from("d1"), Arc::from("d2")]));
+    let value = journal.store_get(&Participant::from("payment"), "k").unwrap();
     assert_eq!(value.as_deref(), Some(&[0, 1, 255][..]));
-    assert_eq!(
-        journal
-            .counter(&Participant::from("inventory"), "sku")
-            .unwrap(),
-        Some(-5)
-    );
-    assert_eq!(
-        journal.letter("l-1").unwrap(),
-        Some(letter("l-1", Some("order-1")))
-    );
-    assert_eq!(
-        journal.positions().unwrap(),
-        positions(&[(0, 10, Some((9, 1_000))), (1, 0, None)])
-    );
+    assert_eq!(journal.counter(&Participant::from("inventory"), "sku").unwrap(), Some(-5));
+    assert_eq!(journal.letter("l-1").unwrap(), Some(letter("l-1", Some("order-1"))));
+    assert_eq!(journal.positions().unwrap(), positions(&[(0, 10, Some((9, 1_000))), (1, 0, None)]));
 }
 
 fn assert_empty(journal: &dyn Journal) {
     assert_eq!(journal.saga(&SagaId::from("order-1")).unwrap(), None);
-    assert_eq!(
-        journal
-            .sagas(&SagaFilter {
-                limit: 5,
-                ..SagaFilter::default()
-            })
-            .unwrap(),
-        []
-    );
+    assert_eq!(journal.sagas(&SagaFilter { limit: 5, ..SagaFilter::default() }).unwrap(), []);
     assert_eq!(journal.referenced_digests().unwrap(), BTreeSet::new());
-    assert_eq!(
-        journal
-            .store_get(&Participant::from("payment"), "k")
-            .unwrap(),
-        None
-    );
+    assert_eq!(journal.store_get(&Participant::from("payment"), "k").unwrap(), None);
     assert_eq!(journal.counters(None).unwrap(), []);
-    assert_eq!(
-        journal
-            .letters(&LetterFilter {
-                limit: 5,
-                ..LetterFilter::default()
-            })
-            .unwrap(),
-        []
-    );
+    assert_eq!(journal.letters(&LetterFilter { limit: 5, ..LetterFilter::default() }).unwrap(), []);
     assert_eq!(journal.positions().unwrap(), BTreeMap::new());
     assert_eq!(journal.outbox(BatchNo(0), 5).unwrap(), []);
     assert_eq!(journal.identity().last_batch, BatchNo(0));
@@ -136,15 +92,9 @@ pub(crate) fn gap_is_refused(place: &dyn Place) {
     let owner = Owner::of(place);
     owner.commit(|_| {});
     for number in [0, 1, 3] {
-        let batch = BatchWrite {
-            number: BatchNo(number),
-            ..owner.next()
-        };
+        let batch = BatchWrite { number: BatchNo(number), ..owner.next() };
         let refused = owner.journal.commit(owner.identity.epoch, &batch);
-        assert!(
-            matches!(refused, Err(JournalError::Failed(_))),
-            "{number}: {refused:?}"
-        );
+        assert!(matches!(refused, Err(JournalError::Failed(_))), "{number}: {refused:?}");
     }
     owner.commit(|batch| assert_eq!(batch.number, BatchNo(2)));
 }
@@ -154,27 +104,15 @@ pub(crate) fn failed_commit_leaves_nothing(place: &dyn Place) {
     let mut batch = owner.next();
     full(&mut batch);
     // A batch cannot know that itself is published. And a saga's row cannot be given to another saga.
-    let early = BatchWrite {
-        confirmed: batch.number,
-        ..batch.clone()
-    };
+    let early = BatchWrite { confirmed: batch.number, ..batch.clone() };
     assert!(owner.journal.commit(owner.identity.epoch, &early).is_err());
     assert_empty(&*owner.journal);
     let taken = owner.sagas(vec![saga("other")])[0].1;
     batch.number = BatchNo(2);
-    batch.sagas.push(SagaWrite {
-        key: Some(taken),
-        ..saga("thief")
-    });
+    batch.sagas.push(SagaWrite { key: Some(taken), ..saga("thief") });
     assert!(owner.journal.commit(owner.identity.epoch, &batch).is_err());
     assert_eq!(owner.journal.identity().last_batch, BatchNo(1));
-    assert_eq!(
-        owner.list(SagaFilter {
-            limit: 5,
-            ..SagaFilter::default()
-        }),
-        ["other"]
-    );
+    assert_eq!(owner.list(SagaFilter { limit: 5, ..SagaFilter::default() }), ["other"]);
     assert_eq!(owner.journal.counters(None).unwrap(), []);
     // The handle works on.
     batch.sagas.pop();
@@ -183,10 +121,7 @@ pub(crate) fn failed_commit_leaves_nothing(place: &dyn Place) {
 }
 
 fn assert_full_but_listed(owner: &Owner, key: SagaKey) {
-    assert_eq!(
-        owner.journal.spilled_event(key, [1; 16]).unwrap(),
-        Some([2; 16])
-    );
+    assert_eq!(owner.journal.spilled_event(key, [1; 16]).unwrap(), Some([2; 16]));
     assert_eq!(owner.journal.spilled_history(key).unwrap().len(), 1);
     assert_eq!(owner.outbox().len(), 2);
 }
@@ -197,19 +132,9 @@ pub(crate) fn outbox_in_order(place: &dyn Place) {
         owner.commit(|batch| batch.outbox = vec![record(&format!("r-{n}")); n % 3]);
     }
     let numbers = |above, limit| -> Vec<u64> {
-        owner
-            .journal
-            .outbox(BatchNo(above), limit)
-            .unwrap()
-            .iter()
-            .map(|batch| batch.number.0)
-            .collect()
+        owner.journal.outbox(BatchNo(above), limit).unwrap().iter().map(|batch| batch.number.0).collect()
     };
-    assert_eq!(
-        numbers(0, 100),
-        (1..=12).collect::<Vec<_>>(),
-        "batches without records too"
-    );
+    assert_eq!(numbers(0, 100), (1..=12).collect::<Vec<_>>(), "batches without records too");
     assert_eq!(numbers(8, 3), [9, 10, 11]);
     assert_eq!(owner.outbox()[1].records, vec![record("r-2"); 2]);
 }
@@ -223,27 +148,10 @@ pub(crate) fn confirmation_removes_and_never_goes_back(place: &dyn Place) {
     owner.journal.confirm(epoch, BatchNo(2)).unwrap();
     owner.journal.confirm(epoch, BatchNo(1)).unwrap();
     assert_eq!(owner.journal.identity().confirmed, BatchNo(2));
-    assert_eq!(
-        owner
-            .outbox()
-            .iter()
-            .map(|batch| batch.number.0)
-            .collect::<Vec<_>>(),
-        [3, 4]
-    );
+    assert_eq!(owner.outbox().iter().map(|batch| batch.number.0).collect::<Vec<_>>(), [3, 4]);
     owner.commit(|batch| batch.confirmed = BatchNo(3));
-    assert_eq!(
-        owner
-            .outbox()
-            .iter()
-            .map(|batch| batch.number.0)
-            .collect::<Vec<_>>(),
-        [4, 5]
-    );
-    assert!(
-        owner.journal.confirm(epoch, BatchNo(6)).is_err(),
-        "not journaled yet"
-    );
+    assert_eq!(owner.outbox().iter().map(|batch| batch.number.0).collect::<Vec<_>>(), [4, 5]);
+    assert!(owner.journal.confirm(epoch, BatchNo(6)).is_err(), "not journaled yet");
     assert_eq!(place.open().identity().confirmed, BatchNo(3));
 }
 
@@ -251,29 +159,11 @@ pub(crate) fn skipped_row(place: &dyn Place) {
     let owner = Owner::of(place);
     let epoch = owner.identity.epoch;
     owner.commit(|batch| batch.outbox = vec![record("a"), record("b")]);
-    assert!(
-        owner
-            .journal
-            .skip_outbox_row(epoch, BatchNo(1), 2, "why")
-            .is_err(),
-        "no such record"
-    );
-    assert!(
-        owner
-            .journal
-            .skip_outbox_row(epoch, BatchNo(2), 0, "why")
-            .is_err(),
-        "no such batch"
-    );
-    owner
-        .journal
-        .skip_outbox_row(epoch, BatchNo(1), 1, "too large")
-        .unwrap();
+    assert!(owner.journal.skip_outbox_row(epoch, BatchNo(1), 2, "why").is_err(), "no such record");
+    assert!(owner.journal.skip_outbox_row(epoch, BatchNo(2), 0, "why").is_err(), "no such batch");
+    owner.journal.skip_outbox_row(epoch, BatchNo(1), 1, "too large").unwrap();
     let outbox = owner.outbox();
-    assert_eq!(
-        outbox[0].skipped,
-        BTreeMap::from([(1, "too large".to_owned())])
-    );
+    assert_eq!(outbox[0].skipped, BTreeMap::from([(1, "too large".to_owned())]));
     assert_eq!(outbox[0].records.len(), 2);
     owner.journal.confirm(epoch, BatchNo(1)).unwrap();
     assert_eq!(owner.outbox(), []);
@@ -283,29 +173,18 @@ pub(crate) fn positions_are_replaced(place: &dyn Place) {
     let owner = Owner::of(place);
     owner.commit(|batch| batch.positions = positions(&[(0, 10, Some((9, 1_000))), (1, 5, None)]));
     owner.commit(|batch| batch.positions = positions(&[(0, 3, None)]));
-    assert_eq!(
-        owner.journal.positions().unwrap(),
-        positions(&[(0, 3, None), (1, 5, None)])
-    );
+    assert_eq!(owner.journal.positions().unwrap(), positions(&[(0, 3, None), (1, 5, None)]));
 }
 
 pub(crate) fn commands_wait_until_done(place: &dyn Place) {
     let owner = Owner::of(place);
     let id = SagaId::from("order-1");
-    let cancel = Command::Cancel {
-        by: "ann".to_owned(),
-        reason: "changed her mind".to_owned(),
-    };
-    let retry = Command::Retry {
-        by: "ann".to_owned(),
-    };
+    let cancel = Command::Cancel { by: "ann".to_owned(), reason: "changed her mind".to_owned() };
+    let retry = Command::Retry { by: "ann".to_owned() };
     let first = owner.journal.queue_command(&id, &cancel).unwrap();
     let second = owner.journal.queue_command(&id, &retry).unwrap();
     let queued = owner.journal.queued_commands().unwrap();
-    assert_eq!(
-        queued.iter().map(|queued| queued.id).collect::<Vec<_>>(),
-        [first, second]
-    );
+    assert_eq!(queued.iter().map(|queued| queued.id).collect::<Vec<_>>(), [first, second]);
     assert_eq!((&queued[0].saga, &queued[0].command), (&id, &cancel));
     owner.commit(|batch| batch.commands_done = vec![first]);
     assert_eq!(place.open().queued_commands().unwrap()[0].command, retry);

@@ -37,25 +37,12 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
     refused(old.journal.quarantine(epoch, &id, "why"));
     refused(old.journal.release(epoch, &id));
     refused(old.journal.remove_finished(epoch, Time(9), 5).map(drop));
-    refused(
-        old.journal
-            .remove_closed_letters(epoch, Time(9), 5)
-            .map(drop),
-    );
+    refused(old.journal.remove_closed_letters(epoch, Time(9), 5).map(drop));
     // The new owner was not disturbed.
     new.sagas(vec![saga("order-2")]);
-    assert_eq!(
-        new.list(SagaFilter {
-            limit: 5,
-            ..SagaFilter::default()
-        }),
-        ["order-2", "order-1"]
-    );
+    assert_eq!(new.list(SagaFilter { limit: 5, ..SagaFilter::default() }), ["order-2", "order-1"]);
     let future = Epoch(new.identity.epoch.0 + 1);
-    assert!(matches!(
-        new.journal.commit(future, &new.next()),
-        Err(JournalError::StaleEpoch { .. })
-    ));
+    assert!(matches!(new.journal.commit(future, &new.next()), Err(JournalError::StaleEpoch { .. })));
 }
 
 pub(crate) fn incarnations_by_batch(place: &dyn Place) {
@@ -69,25 +56,10 @@ pub(crate) fn incarnations_by_batch(place: &dyn Place) {
     }
     let owner = Owner::of(place);
     for (number, name) in names.iter().enumerate() {
-        assert_eq!(
-            &owner
-                .journal
-                .batch_incarnation(BatchNo(number as u64))
-                .unwrap(),
-            name,
-            "batch {number}"
-        );
+        assert_eq!(&owner.journal.batch_incarnation(BatchNo(number as u64)).unwrap(), name, "batch {number}");
     }
-    assert_eq!(
-        owner.journal.batch_incarnation(BatchNo(6)).unwrap(),
-        None,
-        "not journaled yet"
-    );
-    let outbox: Vec<_> = owner
-        .outbox()
-        .into_iter()
-        .map(|batch| Some(batch.incarnation))
-        .collect();
+    assert_eq!(owner.journal.batch_incarnation(BatchNo(6)).unwrap(), None, "not journaled yet");
+    let outbox: Vec<_> = owner.outbox().into_iter().map(|batch| Some(batch.incarnation)).collect();
     assert_eq!(outbox, names[1..], "also when another incarnation reads it");
 }
 
@@ -97,10 +69,7 @@ pub(crate) fn owner_without_batch(place: &dyn Place) {
     assert_eq!((&first.journal, &*second.app), (&second.journal, "shop"));
     assert_eq!(second.epoch.0, first.epoch.0 + 1);
     assert_ne!(first.incarnation, second.incarnation);
-    assert_eq!(
-        (second.last_batch, second.confirmed, second.anchor),
-        (BatchNo(0), BatchNo(0), None)
-    );
+    assert_eq!((second.last_batch, second.confirmed, second.anchor), (BatchNo(0), BatchNo(0), None));
 }
 
 pub(crate) fn new_lineage(place: &dyn Place) {
@@ -109,29 +78,16 @@ pub(crate) fn new_lineage(place: &dyn Place) {
     owner.commit(|batch| batch.confirmed = BatchNo(1));
     let identity = owner.journal.new_lineage(owner.identity.epoch).unwrap();
     assert_ne!(identity.journal, owner.identity.journal);
-    assert_eq!(
-        (identity.last_batch, identity.confirmed),
-        (BatchNo(2), BatchNo(1))
-    );
+    assert_eq!((identity.last_batch, identity.confirmed), (BatchNo(2), BatchNo(1)));
     assert_eq!(owner.journal.identity(), identity);
-    assert_eq!(
-        owner
-            .outbox()
-            .iter()
-            .map(|batch| batch.number.0)
-            .collect::<Vec<_>>(),
-        [2]
-    );
+    assert_eq!(owner.outbox().iter().map(|batch| batch.number.0).collect::<Vec<_>>(), [2]);
     assert_eq!(place.open().identity().journal, identity.journal);
 }
 
 pub(crate) fn anchor(place: &dyn Place) {
     let owner = Owner::of(place);
     let anchor = Partition::new("order-created", 3);
-    owner
-        .journal
-        .set_anchor(owner.identity.epoch, &anchor)
-        .unwrap();
+    owner.journal.set_anchor(owner.identity.epoch, &anchor).unwrap();
     assert_eq!(owner.journal.identity().anchor.as_ref(), Some(&anchor));
     assert_eq!(place.open().identity().anchor, Some(anchor));
 }
@@ -142,19 +98,7 @@ pub(crate) fn closed_handle(place: &dyn Place) {
     owner.journal.close().unwrap();
     owner.journal.close().unwrap();
     assert!(owner.journal.saga(&SagaId::from("order-1")).is_err());
-    let retry = Command::Retry {
-        by: "ann".to_owned(),
-    };
-    assert!(
-        owner
-            .journal
-            .queue_command(&SagaId::from("order-1"), &retry)
-            .is_err()
-    );
-    assert!(
-        owner
-            .journal
-            .commit(owner.identity.epoch, &BatchWrite::default())
-            .is_err()
-    );
+    let retry = Command::Retry { by: "ann".to_owned() };
+    assert!(owner.journal.queue_command(&SagaId::from("order-1"), &retry).is_err());
+    assert!(owner.journal.commit(owner.identity.epoch, &BatchWrite::default()).is_err());
 }

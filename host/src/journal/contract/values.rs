@@ -7,19 +7,13 @@ fn keep(owner: &Owner, participant: &str, keys: &[&str]) {
     owner.commit(|batch| {
         for key in keys {
             let value: Arc<[u8]> = Arc::from(key.as_bytes());
-            batch.store.insert(
-                (Participant::from(participant), (*key).to_owned()),
-                Some(value),
-            );
+            batch.store.insert((Participant::from(participant), (*key).to_owned()), Some(value));
         }
     });
 }
 
 fn scan(owner: &Owner, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
-    let found = owner
-        .journal
-        .store_scan(&Participant::from("payment"), prefix, after, limit)
-        .unwrap();
+    let found = owner.journal.store_scan(&Participant::from("payment"), prefix, after, limit).unwrap();
     found
         .into_iter()
         .map(|(key, value)| {
@@ -31,34 +25,15 @@ fn scan(owner: &Owner, prefix: &str, after: Option<&str>, limit: usize) -> Vec<S
 
 pub(crate) fn store_scan_by_prefix(place: &dyn Place) {
     let owner = Owner::of(place);
-    keep(
-        &owner,
-        "payment",
-        &["a", "a/", "a/1", "a/10", "a/2", "a0", "b", "B"],
-    );
-    assert_eq!(
-        scan(&owner, "", None, 99),
-        ["B", "a", "a/", "a/1", "a/10", "a/2", "a0", "b"]
-    );
+    keep(&owner, "payment", &["a", "a/", "a/1", "a/10", "a/2", "a0", "b", "B"]);
+    assert_eq!(scan(&owner, "", None, 99), ["B", "a", "a/", "a/1", "a/10", "a/2", "a0", "b"]);
     assert_eq!(scan(&owner, "a/", None, 99), ["a/", "a/1", "a/10", "a/2"]);
     assert_eq!(scan(&owner, "a/", None, 2), ["a/", "a/1"]);
     assert_eq!(scan(&owner, "a/", Some("a/1"), 99), ["a/10", "a/2"]);
-    assert_eq!(
-        scan(&owner, "a/", Some("a/11"), 99),
-        ["a/2"],
-        "`after` need not be a key"
-    );
-    assert_eq!(
-        scan(&owner, "a/", Some("A"), 99),
-        ["a/", "a/1", "a/10", "a/2"],
-        "`after` below the prefix"
-    );
+    assert_eq!(scan(&owner, "a/", Some("a/11"), 99), ["a/2"], "`after` need not be a key");
+    assert_eq!(scan(&owner, "a/", Some("A"), 99), ["a/", "a/1", "a/10", "a/2"], "`after` below the prefix");
     assert_eq!(scan(&owner, "a/", Some("a/2"), 99), [""; 0]);
-    assert_eq!(
-        scan(&owner, "a/", Some("b"), 99),
-        [""; 0],
-        "`after` above the prefix"
-    );
+    assert_eq!(scan(&owner, "a/", Some("b"), 99), [""; 0], "`after` above the prefix");
     assert_eq!(scan(&owner, "c", None, 99), [""; 0]);
     assert_eq!(scan(&owner, "a", None, 0), [""; 0]);
 }
@@ -67,13 +42,7 @@ pub(crate) fn store_scan_edges(place: &dyn Place) {
     let owner = Owner::of(place);
     let max = "\u{10ffff}";
     let (twice, beyond) = (format!("{max}{max}"), format!("{max}z"));
-    keep(
-        &owner,
-        "payment",
-        &[
-            "", "\0", "\0\0", "x\0y", "x", "é", "e\u{301}", "z", "ÿ", "ÿa", "\u{ff01}", max, &twice,
-        ],
-    );
+    keep(&owner, "payment", &["", "\0", "\0\0", "x\0y", "x", "é", "e\u{301}", "z", "ÿ", "ÿa", "\u{ff01}", max, &twice]);
     keep(&owner, "payment", &[&beyond]);
     assert_eq!(scan(&owner, max, None, 99), [max, &beyond, &twice]);
     assert_eq!(scan(&owner, "ÿ", None, 99), ["ÿ", "ÿa"]);
@@ -81,29 +50,17 @@ pub(crate) fn store_scan_edges(place: &dyn Place) {
     assert_eq!(scan(&owner, "x\0", None, 99), ["x\0y"]);
     assert_eq!(scan(&owner, "", None, 2), ["", "\0"]);
     assert_eq!(scan(&owner, "", Some(""), 1), ["\0"]);
-    assert_eq!(
-        scan(&owner, "e", None, 99),
-        ["e\u{301}"],
-        "bytes, not letters"
-    );
+    assert_eq!(scan(&owner, "e", None, 99), ["e\u{301}"], "bytes, not letters");
     let mut all = scan(&owner, "", None, 99);
     assert_eq!(all.len(), 14);
     assert!(all.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));
     all.truncate(5);
     assert_eq!(scan(&owner, "", Some(&all[4]), 99).len(), 9);
     owner.commit(|batch| {
-        batch
-            .store
-            .insert((Participant::from("payment"), "x\0y".to_owned()), None);
+        batch.store.insert((Participant::from("payment"), "x\0y".to_owned()), None);
     });
     assert_eq!(scan(&owner, "x", None, 99), ["x"]);
-    assert_eq!(
-        owner
-            .journal
-            .store_get(&Participant::from("payment"), "x\0y")
-            .unwrap(),
-        None
-    );
+    assert_eq!(owner.journal.store_get(&Participant::from("payment"), "x\0y").unwrap(), None);
 }
 
 pub(crate) fn store_of_participants_apart(place: &dyn Place) {
@@ -111,35 +68,20 @@ pub(crate) fn store_of_participants_apart(place: &dyn Place) {
     keep(&owner, "payment", &["k"]);
     keep(&owner, "payment2", &["k", "l"]);
     assert_eq!(scan(&owner, "", None, 99), ["k"]);
-    assert_eq!(
-        owner
-            .journal
-            .store_get(&Participant::from("order"), "k")
-            .unwrap(),
-        None
-    );
+    assert_eq!(owner.journal.store_get(&Participant::from("order"), "k").unwrap(), None);
 }
 
 pub(crate) fn counters_come_back(place: &dyn Place) {
     let owner = Owner::of(place);
     let counter = |participant: &str, name: &str| (Participant::from(participant), name.to_owned());
     owner.commit(|batch| {
-        batch.counters = BTreeMap::from([
-            (counter("b", "x"), i64::MIN),
-            (counter("a", "y"), i64::MAX),
-            (counter("a", "x"), 0),
-        ]);
+        batch.counters =
+            BTreeMap::from([(counter("b", "x"), i64::MIN), (counter("a", "y"), i64::MAX), (counter("a", "x"), 0)]);
     });
     owner.commit(|batch| batch.counters = BTreeMap::from([(counter("a", "x"), 7)]));
     let (a, b) = (Participant::from("a"), Participant::from("b"));
-    let row = |participant: &Participant, name: &str, value| {
-        (participant.clone(), name.to_owned(), value)
-    };
-    let all = [
-        row(&a, "x", 7),
-        row(&a, "y", i64::MAX),
-        row(&b, "x", i64::MIN),
-    ];
+    let row = |participant: &Participant, name: &str, value| (participant.clone(), name.to_owned(), value);
+    let all = [row(&a, "x", 7), row(&a, "y", i64::MAX), row(&b, "x", i64::MIN)];
     assert_eq!(owner.journal.counters(None).unwrap(), all);
     assert_eq!(owner.journal.counters(Some(&b)).unwrap(), all[2..]);
     assert_eq!(owner.journal.counter(&b, "x").unwrap(), Some(i64::MIN));
@@ -160,18 +102,8 @@ pub(crate) fn admission(place: &dyn Place) {
     admit(&row("d1", 0, true));
     assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, true)]);
     admit(&row("d2", 5, true));
-    assert_eq!(
-        place.open().admitted().unwrap(),
-        [row("d1", 0, false), row("d2", 5, true)],
-        "one serves at a time"
-    );
+    assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), row("d2", 5, true)], "one serves at a time");
     let owner = Owner::of(place);
-    owner
-        .journal
-        .admit(owner.identity.epoch, &row("d2", 5, false))
-        .unwrap();
-    assert_eq!(
-        owner.journal.admitted().unwrap(),
-        [row("d1", 0, false), row("d2", 5, false)]
-    );
+    owner.journal.admit(owner.identity.epoch, &row("d2", 5, false)).unwrap();
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), row("d2", 5, false)]);
 }

@@ -28,8 +28,7 @@ pub(super) fn write(
     letter::write(conn, &batch.letters)?;
     let keys = write_sagas(conn, head, batch, hash)?;
     for id in &batch.commands_done {
-        conn.prepare_cached("DELETE FROM command WHERE id = ?1")?
-            .execute([id])?;
+        conn.prepare_cached("DELETE FROM command WHERE id = ?1")?.execute([id])?;
     }
     head.last_batch = batch.number;
     outbox::confirm(conn, head, batch.confirmed)?;
@@ -86,12 +85,7 @@ fn write_values(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
     Ok(())
 }
 
-fn write_value(
-    conn: &Connection,
-    participant: &Participant,
-    key: &str,
-    value: Option<&Arc<[u8]>>,
-) -> Outcome<()> {
+fn write_value(conn: &Connection, participant: &Participant, key: &str, value: Option<&Arc<[u8]>>) -> Outcome<()> {
     match value {
         Some(value) => conn
             .prepare_cached(
@@ -113,17 +107,8 @@ fn write_positions(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
                                    last_timestamp = excluded.last_timestamp",
     )?;
     for (partition, position) in &batch.positions {
-        let (offset, timestamp) = position
-            .last
-            .map(|(offset, timestamp)| (offset, int(timestamp)))
-            .unzip();
-        set.execute(params![
-            partition.topic,
-            partition.number,
-            position.next,
-            offset,
-            timestamp
-        ])?;
+        let (offset, timestamp) = position.last.map(|(offset, timestamp)| (offset, int(timestamp))).unzip();
+        set.execute(params![partition.topic, partition.number, position.next, offset, timestamp])?;
     }
     Ok(())
 }

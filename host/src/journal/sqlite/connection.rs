@@ -15,13 +15,10 @@ use super::{
 const STATEMENTS_MAX: usize = 64;
 
 pub(super) fn writer(file: &Path, options: &OpenOptions) -> Outcome<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file, flags)?;
     prepare(&conn, options)?;
-    let mode: String =
-        conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         return Err(failed(format!(
             "{} cannot have a write-ahead log (mode {mode}): the data directory must be on a local file system",
@@ -54,11 +51,7 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(file: PathBuf, options: OpenOptions) -> Self {
-        Self {
-            file,
-            options,
-            idle: Mutex::new(Some(Vec::new())),
-        }
+        Self { file, options, idle: Mutex::new(Some(Vec::new())) }
     }
 
     pub(super) fn with<T>(&self, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {

@@ -18,16 +18,9 @@ use crate::{
     transport::Partition,
 };
 
-pub(super) fn get(
-    conn: &Connection,
-    participant: &Participant,
-    key: &str,
-) -> Outcome<Option<Arc<[u8]>>> {
-    let mut statement =
-        conn.prepare_cached("SELECT value FROM store WHERE participant = ?1 AND key = ?2")?;
-    let value = statement.query_row([participant.as_str(), key], |row| {
-        Ok(Arc::from(row.get_ref(0)?.as_blob()?))
-    });
+pub(super) fn get(conn: &Connection, participant: &Participant, key: &str) -> Outcome<Option<Arc<[u8]>>> {
+    let mut statement = conn.prepare_cached("SELECT value FROM store WHERE participant = ?1 AND key = ?2")?;
+    let value = statement.query_row([participant.as_str(), key], |row| Ok(Arc::from(row.get_ref(0)?.as_blob()?)));
     Ok(value.optional()?)
 }
 
@@ -51,29 +44,17 @@ pub(super) fn scan(
         if !key.starts_with(prefix) {
             break;
         }
-        found.push((
-            key,
-            Arc::from(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?),
-        ));
+        found.push((key, Arc::from(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)));
     }
     Ok(found)
 }
 
-const SCAN_FROM: &str =
-    "SELECT key, value FROM store WHERE participant = ?1 AND key >= ?2 ORDER BY key LIMIT ?3";
-const SCAN_ABOVE: &str =
-    "SELECT key, value FROM store WHERE participant = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+const SCAN_FROM: &str = "SELECT key, value FROM store WHERE participant = ?1 AND key >= ?2 ORDER BY key LIMIT ?3";
+const SCAN_ABOVE: &str = "SELECT key, value FROM store WHERE participant = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
 
-pub(super) fn counter(
-    conn: &Connection,
-    participant: &Participant,
-    name: &str,
-) -> Outcome<Option<i64>> {
-    let mut statement =
-        conn.prepare_cached("SELECT value FROM counter WHERE participant = ?1 AND name = ?2")?;
-    Ok(statement
-        .query_row([participant.as_str(), name], |row| row.get(0))
-        .optional()?)
+pub(super) fn counter(conn: &Connection, participant: &Participant, name: &str) -> Outcome<Option<i64>> {
+    let mut statement = conn.prepare_cached("SELECT value FROM counter WHERE participant = ?1 AND name = ?2")?;
+    Ok(statement.query_row([participant.as_str(), name], |row| row.get(0)).optional()?)
 }
 
 pub(super) fn counters(
@@ -84,36 +65,22 @@ pub(super) fn counters(
         "SELECT participant, name, value FROM counter WHERE ?1 IS NULL OR participant = ?1 ORDER BY participant, name",
     )?;
     let rows = statement.query_map([participant.map(Participant::as_str)], |row| {
-        Ok((
-            Participant::from(row.get::<_, String>(0)?),
-            row.get(1)?,
-            row.get(2)?,
-        ))
+        Ok((Participant::from(row.get::<_, String>(0)?), row.get(1)?, row.get(2)?))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn positions(conn: &Connection) -> Outcome<BTreeMap<Partition, Position>> {
-    let mut statement = conn
-        .prepare_cached("SELECT topic, number, next, last_offset, last_timestamp FROM position")?;
+    let mut statement = conn.prepare_cached("SELECT topic, number, next, last_offset, last_timestamp FROM position")?;
     let mut rows = statement.query([])?;
     let mut positions = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let partition = Partition {
-            topic: row.get(0)?,
-            number: row.get(1)?,
-        };
+        let partition = Partition { topic: row.get(0)?, number: row.get(1)? };
         let last = match row.get(3)? {
             Some(offset) => Some((offset, number(row, 4)?)),
             None => None,
         };
-        positions.insert(
-            partition,
-            Position {
-                next: row.get(2)?,
-                last,
-            },
-        );
+        positions.insert(partition, Position { next: row.get(2)?, last });
     }
     Ok(positions)
 }
@@ -141,10 +108,7 @@ pub(super) fn admitted(conn: &Connection) -> Outcome<Vec<AdmittedRow>> {
 pub(super) fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
     let participant = row.participant.as_str();
     if row.serving {
-        conn.execute(
-            "UPDATE admitted SET serving = 0 WHERE participant = ?1",
-            [participant],
-        )?;
+        conn.execute("UPDATE admitted SET serving = 0 WHERE participant = ?1", [participant])?;
     }
     conn.execute(
         "INSERT INTO admitted (participant, digest, manifest, admitted, since, serving)
@@ -157,10 +121,7 @@ pub(super) fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
 }
 
 pub(super) fn queue(conn: &Connection, saga: &SagaId, command: &Command) -> Outcome<i64> {
-    conn.execute(
-        "INSERT INTO command (saga, command) VALUES (?1, ?2)",
-        params![saga.as_str(), json(command)?],
-    )?;
+    conn.execute("INSERT INTO command (saga, command) VALUES (?1, ?2)", params![saga.as_str(), json(command)?])?;
     Ok(conn.last_insert_rowid())
 }
 

@@ -55,12 +55,8 @@ fn told_by_sqlite(error: &rusqlite::Error, dir: &Path) -> JournalError {
     let file = file.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => disk_full(dir, error),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if nothing_free(dir) => {
-            disk_full(dir, error)
-        }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            damaged(dir, &error.to_string())
-        }
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if nothing_free(dir) => disk_full(dir, error),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(dir, &error.to_string()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Failed(format!(
             "{file} is locked by another program (a backup, or a database shell with an open transaction): end it"
         )),

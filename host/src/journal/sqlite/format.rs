@@ -28,11 +28,7 @@ pub(super) fn int(number: u64) -> i64 {
 
 pub(super) fn number(row: &Row<'_>, column: usize) -> Outcome<u64> {
     let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| {
-        corrupt(format!(
-            "column {column} holds {value}, which must not be negative"
-        ))
-    })
+    u64::try_from(value).map_err(|_| corrupt(format!("column {column} holds {value}, which must not be negative")))
 }
 
 pub(super) fn time(row: &Row<'_>, column: usize) -> Outcome<Time> {
@@ -49,10 +45,7 @@ pub(super) fn id_hash(id: &SagaId) -> i64 {
 }
 
 pub(super) fn note_hash(name: &str, value: &str) -> i64 {
-    first64(&sagahost_saga::id::sha256(&[
-        name.as_bytes(),
-        value.as_bytes(),
-    ]))
+    first64(&sagahost_saga::id::sha256(&[name.as_bytes(), value.as_bytes()]))
 }
 
 fn first64(hash: &[u8]) -> i64 {
@@ -85,16 +78,13 @@ pub(super) fn status(row: &Row<'_>, column: usize) -> Outcome<Status> {
         6 => Status::NeedsOperator,
         7 => Status::Quarantined,
         code => {
-            return Err(corrupt(format!(
-                "a saga has the status {code}, which does not exist"
-            )));
+            return Err(corrupt(format!("a saga has the status {code}, which does not exist")));
         }
     })
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Outcome<String> {
-    serde_json::to_string(value)
-        .map_err(|error| failed(format!("a value does not become JSON: {error}")))
+    serde_json::to_string(value).map_err(|error| failed(format!("a value does not become JSON: {error}")))
 }
 
 pub(super) fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Outcome<T> {
@@ -103,17 +93,11 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Outcome<
 
 /// None in the cell: no notes.
 pub(super) fn notes_cell(notes: &[(String, String)]) -> Outcome<Option<String>> {
-    if notes.is_empty() {
-        Ok(None)
-    } else {
-        json(&notes).map(Some)
-    }
+    if notes.is_empty() { Ok(None) } else { json(&notes).map(Some) }
 }
 
 pub(super) fn notes(cell: Option<&str>) -> Outcome<Vec<(String, String)>> {
-    cell.map_or(Ok(Vec::new()), |text| {
-        from_json(text, "the notes of a saga")
-    })
+    cell.map_or(Ok(Vec::new()), |text| from_json(text, "the notes of a saga"))
 }
 
 /// Written as one piece; `Vec<u8>` reads it back.
@@ -147,23 +131,14 @@ impl<'a> From<&'a Outgoing> for RecordOut<'a> {
             topic: &record.topic,
             key: record.key.as_deref().map(Bytes),
             value: record.value.as_deref().map(Bytes),
-            headers: record
-                .headers
-                .iter()
-                .map(|(name, value)| (name.as_str(), Bytes(value)))
-                .collect(),
+            headers: record.headers.iter().map(|(name, value)| (name.as_str(), Bytes(value))).collect(),
         }
     }
 }
 
 impl From<RecordIn> for Outgoing {
     fn from(record: RecordIn) -> Self {
-        Self {
-            topic: record.topic,
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-        }
+        Self { topic: record.topic, key: record.key, value: record.value, headers: record.headers }
     }
 }
 
@@ -185,18 +160,9 @@ struct OutboxIn {
 /// What a batch publishes: its records, and the positions of the partitions that it moved.
 pub(super) type OutboxBody = (Vec<Outgoing>, BTreeMap<Partition, Position>);
 
-pub(super) fn outbox_cell(
-    records: &[Outgoing],
-    positions: &BTreeMap<Partition, Position>,
-) -> Outcome<Vec<u8>> {
-    let positions = positions
-        .iter()
-        .map(|(at, p)| (&*at.topic, at.number, p.next, p.last))
-        .collect();
-    postcard_cell(&OutboxOut {
-        records: records.iter().map(RecordOut::from).collect(),
-        positions,
-    })
+pub(super) fn outbox_cell(records: &[Outgoing], positions: &BTreeMap<Partition, Position>) -> Outcome<Vec<u8>> {
+    let positions = positions.iter().map(|(at, p)| (&*at.topic, at.number, p.next, p.last)).collect();
+    postcard_cell(&OutboxOut { records: records.iter().map(RecordOut::from).collect(), positions })
 }
 
 pub(super) fn outbox(cell: &[u8]) -> Outcome<OutboxBody> {
@@ -219,19 +185,14 @@ pub(super) fn record(cell: &[u8]) -> Outcome<Outgoing> {
 }
 
 fn postcard_cell<T: Serialize>(value: &T) -> Outcome<Vec<u8>> {
-    postcard::to_extend(value, vec![FORMAT])
-        .map_err(|error| failed(format!("a value cannot be written: {error}")))
+    postcard::to_extend(value, vec![FORMAT]).map_err(|error| failed(format!("a value cannot be written: {error}")))
 }
 
 fn from_postcard<T: DeserializeOwned>(cell: &[u8], what: &str) -> Outcome<T> {
     let unreadable = |why: String| -> Fault { corrupt(format!("{what} cannot be read: {why}")) };
     match cell.split_first() {
-        Some((&FORMAT, body)) => {
-            postcard::from_bytes(body).map_err(|error| unreadable(error.to_string()))
-        }
-        Some((format, _)) => Err(unreadable(format!(
-            "it has the format {format}, this host knows {FORMAT}"
-        ))),
+        Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|error| unreadable(error.to_string())),
+        Some((format, _)) => Err(unreadable(format!("it has the format {format}, this host knows {FORMAT}"))),
         None => Err(unreadable("it is empty".to_owned())),
     }
 }

@@ -25,9 +25,8 @@ pub(super) struct Head {
 }
 
 pub(super) fn read(conn: &Connection) -> Outcome<Head> {
-    let mut statement = conn.prepare_cached(
-        "SELECT epoch, last_batch, confirmed, next_saga FROM journal WHERE one = 1",
-    )?;
+    let mut statement =
+        conn.prepare_cached("SELECT epoch, last_batch, confirmed, next_saga FROM journal WHERE one = 1")?;
     let mut rows = statement.query([])?;
     let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
     Ok(Head {
@@ -41,36 +40,19 @@ pub(super) fn read(conn: &Connection) -> Outcome<Head> {
 /// Refuses an owner that has been replaced.
 pub(super) fn owned(conn: &Connection, ours: Epoch) -> Outcome<Head> {
     let head = read(conn)?;
-    if head.epoch == ours {
-        Ok(head)
-    } else {
-        Err(JournalError::StaleEpoch {
-            newest: head.epoch,
-            ours,
-        }
-        .into())
-    }
+    if head.epoch == ours { Ok(head) } else { Err(JournalError::StaleEpoch { newest: head.epoch, ours }.into()) }
 }
 
 pub(super) fn write(conn: &Connection, head: &Head) -> Outcome<()> {
-    conn.prepare_cached(
-        "UPDATE journal SET last_batch = ?1, confirmed = ?2, next_saga = ?3 WHERE one = 1",
-    )?
-    .execute(params![
-        int(head.last_batch.0),
-        int(head.confirmed.0),
-        head.next_saga
-    ])?;
+    conn.prepare_cached("UPDATE journal SET last_batch = ?1, confirmed = ?2, next_saga = ?3 WHERE one = 1")?
+        .execute(params![int(head.last_batch.0), int(head.confirmed.0), head.next_saga])?;
     Ok(())
 }
 
 /// A new owner: the next epoch and a new incarnation, whose first batch is the next one. Makes the row of a new journal.
 pub(super) fn claim(conn: &Connection, app: &str, file: &str) -> Outcome<Identity> {
-    let known: Option<String> = conn
-        .query_row("SELECT app FROM journal WHERE one = 1", [], |row| {
-            row.get(0)
-        })
-        .optional()?;
+    let known: Option<String> =
+        conn.query_row("SELECT app FROM journal WHERE one = 1", [], |row| row.get(0)).optional()?;
     match known {
         None => {
             conn.execute(
@@ -89,10 +71,7 @@ pub(super) fn claim(conn: &Connection, app: &str, file: &str) -> Outcome<Identit
         }
     }
     // Owners that journaled no batch leave no trace.
-    conn.execute(
-        "DELETE FROM incarnation WHERE first_batch > (SELECT last_batch FROM journal)",
-        [],
-    )?;
+    conn.execute("DELETE FROM incarnation WHERE first_batch > (SELECT last_batch FROM journal)", [])?;
     conn.execute("UPDATE journal SET epoch = epoch + 1 WHERE one = 1", [])?;
     conn.execute(
         "INSERT INTO incarnation (epoch, name, first_batch) SELECT epoch, ?1, last_batch + 1 FROM journal",
@@ -114,30 +93,12 @@ pub(super) fn identity(conn: &Connection) -> Outcome<Identity> {
                 Some(topic) => Some(Partition::new(topic, row.get(4)?)),
                 None => None,
             };
-            Ok((
-                row.get::<_, Arc<str>>(0)?,
-                row.get::<_, Arc<str>>(1)?,
-                row.get::<_, Arc<str>>(2)?,
-                anchor,
-            ))
+            Ok((row.get::<_, Arc<str>>(0)?, row.get::<_, Arc<str>>(1)?, row.get::<_, Arc<str>>(2)?, anchor))
         },
     )?;
     let (journal, app, incarnation, anchor) = row;
-    let Head {
-        epoch,
-        last_batch,
-        confirmed,
-        ..
-    } = head;
-    Ok(Identity {
-        journal,
-        app,
-        incarnation,
-        epoch,
-        last_batch,
-        confirmed,
-        anchor,
-    })
+    let Head { epoch, last_batch, confirmed, .. } = head;
+    Ok(Identity { journal, app, incarnation, epoch, last_batch, confirmed, anchor })
 }
 
 /// Who journaled a batch: the newest owner that began at or below it.
@@ -145,12 +106,9 @@ pub(super) fn incarnation_of(conn: &Connection, batch: BatchNo) -> Outcome<Optio
     if batch.0 == 0 || batch > read(conn)?.last_batch {
         return Ok(None);
     }
-    let mut statement = conn.prepare_cached(
-        "SELECT name FROM incarnation WHERE first_batch <= ?1 ORDER BY epoch DESC LIMIT 1",
-    )?;
-    Ok(statement
-        .query_row([int(batch.0)], |row| row.get(0))
-        .optional()?)
+    let mut statement =
+        conn.prepare_cached("SELECT name FROM incarnation WHERE first_batch <= ?1 ORDER BY epoch DESC LIMIT 1")?;
+    Ok(statement.query_row([int(batch.0)], |row| row.get(0)).optional()?)
 }
 
 pub(super) fn set_anchor(conn: &Connection, anchor: &Partition) -> Outcome<()> {
@@ -170,8 +128,7 @@ pub(super) fn new_lineage(conn: &Connection) -> Outcome<Arc<str>> {
 
 fn random_hex<const BYTES: usize>() -> Outcome<String> {
     let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes).map_err(|error| -> Fault {
-        failed(format!("the system gives no random bytes: {error}"))
-    })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| -> Fault { failed(format!("the system gives no random bytes: {error}")) })?;
     Ok(hex(&bytes))
 }

@@ -35,11 +35,7 @@ pub(super) fn write(conn: &Connection, writes: &[LetterWrite]) -> Outcome<()> {
 
 fn open(conn: &Connection, letter: &StoredLetter) -> Outcome<()> {
     let (topic, number, offset) = match &letter.origin {
-        Some((partition, offset)) => (
-            Some(&partition.topic),
-            Some(partition.number),
-            Some(*offset),
-        ),
+        Some((partition, offset)) => (Some(&partition.topic), Some(partition.number), Some(*offset)),
         None => (None, None, None),
     };
     let (core, data) = core_cells(letter.letter.as_ref())?;
@@ -98,10 +94,7 @@ fn stored(row: &Row<'_>) -> Outcome<StoredLetter> {
     let letter = match text(13)? {
         Some(json) => {
             let mut letter: Letter = from_json(&json, "a dead letter")?;
-            letter.event.data = row
-                .get::<_, Option<Vec<u8>>>(14)?
-                .unwrap_or_default()
-                .into();
+            letter.event.data = row.get::<_, Option<Vec<u8>>>(14)?.unwrap_or_default().into();
             Some(letter)
         }
         None => None,
@@ -157,8 +150,7 @@ pub(super) fn list(conn: &Connection, filter: &LetterFilter) -> Outcome<Vec<Stor
 }
 
 pub(super) fn find(conn: &Connection, key: &str) -> Outcome<Option<StoredLetter>> {
-    let mut statement =
-        conn.prepare_cached(&format!("SELECT {COLUMNS} FROM letter WHERE key = ?1"))?;
+    let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM letter WHERE key = ?1"))?;
     let mut rows = statement.query([key])?;
     rows.next()?.map(stored).transpose()
 }
@@ -173,11 +165,7 @@ pub(super) fn groups(conn: &Connection) -> Outcome<Vec<(String, Option<Participa
     let mut groups = Vec::new();
     while let Some(row) = rows.next()? {
         let participant: Option<String> = row.get(1)?;
-        groups.push((
-            row.get(0)?,
-            participant.map(Participant::from),
-            format::number(row, 2)?,
-        ));
+        groups.push((row.get(0)?, participant.map(Participant::from), format::number(row, 2)?));
     }
     Ok(groups)
 }

@@ -43,9 +43,8 @@ use self::{
     owner::OwnerLock,
 };
 use super::{
-    AdmittedRow, BatchNo, BatchWrite, Epoch, Identity, Journal, JournalError, LetterFilter,
-    OutboxBatch, Position, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry,
-    StoredLetter,
+    AdmittedRow, BatchNo, BatchWrite, Epoch, Identity, Journal, JournalError, LetterFilter, OutboxBatch, Position,
+    QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry, StoredLetter,
 };
 use crate::transport::Partition;
 
@@ -104,23 +103,11 @@ impl SqliteJournal {
         Self::open_with(dir, app, options, format::id_hash)
     }
 
-    fn open_with(
-        dir: &Path,
-        app: &str,
-        options: OpenOptions,
-        hash: fn(&SagaId) -> i64,
-    ) -> Result<Self, JournalError> {
+    fn open_with(dir: &Path, app: &str, options: OpenOptions, hash: fn(&SagaId) -> i64) -> Result<Self, JournalError> {
         std::fs::create_dir_all(dir).map_err(|error| {
-            JournalError::Unusable(format!(
-                "the data directory {} cannot be made: {error}",
-                dir.display()
-            ))
+            JournalError::Unusable(format!("the data directory {} cannot be made: {error}", dir.display()))
         })?;
-        let lock = if options.past_the_lock {
-            None
-        } else {
-            Some(OwnerLock::take(dir, options.lock_wait)?)
-        };
+        let lock = if options.past_the_lock { None } else { Some(OwnerLock::take(dir, options.lock_wait)?) };
         let file = dir.join(FILE);
         let (conn, identity) = open_file(&file, app, &options).map_err(|fault| fault.told(dir))?;
         Ok(Self {
@@ -133,9 +120,7 @@ impl SqliteJournal {
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Outcome<T>) -> Result<T, JournalError> {
-        self.readers
-            .with(read)
-            .map_err(|fault| fault.told(&self.dir))
+        self.readers.with(read).map_err(|fault| fault.told(&self.dir))
     }
 
     /// One transaction: all of it or nothing.
@@ -196,11 +181,7 @@ fn verify(conn: &Connection, file: &Path, options: &OpenOptions) -> Outcome<()> 
         return Ok(());
     }
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if found == "ok" {
-        Ok(())
-    } else {
-        Err(damaged(file.parent().unwrap_or(file), &found).into())
-    }
+    if found == "ok" { Ok(()) } else { Err(damaged(file.parent().unwrap_or(file), &found).into()) }
 }
 
 impl Journal for SqliteJournal {
@@ -211,21 +192,13 @@ impl Journal for SqliteJournal {
     fn saga(&self, id: &SagaId) -> Result<Option<SagaRow>, JournalError> {
         self.read(|conn| saga::find(conn, id, (self.hash)(id)))
     }
-    fn spilled_event(
-        &self,
-        saga: SagaKey,
-        event: [u8; 16],
-    ) -> Result<Option<[u8; 16]>, JournalError> {
+    fn spilled_event(&self, saga: SagaKey, event: [u8; 16]) -> Result<Option<[u8; 16]>, JournalError> {
         self.read(|conn| saga::spilled_event(conn, saga, event))
     }
     fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError> {
         self.read(|conn| saga::spilled_history(conn, saga))
     }
-    fn store_get(
-        &self,
-        participant: &Participant,
-        key: &str,
-    ) -> Result<Option<Arc<[u8]>>, JournalError> {
+    fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<Arc<[u8]>>, JournalError> {
         self.read(|conn| data::get(conn, participant, key))
     }
     fn store_scan(
@@ -240,10 +213,7 @@ impl Journal for SqliteJournal {
     fn counter(&self, participant: &Participant, name: &str) -> Result<Option<i64>, JournalError> {
         self.read(|conn| data::counter(conn, participant, name))
     }
-    fn counters(
-        &self,
-        participant: Option<&Participant>,
-    ) -> Result<Vec<(Participant, String, i64)>, JournalError> {
+    fn counters(&self, participant: Option<&Participant>) -> Result<Vec<(Participant, String, i64)>, JournalError> {
         self.read(|conn| data::counters(conn, participant))
     }
 
@@ -256,18 +226,10 @@ impl Journal for SqliteJournal {
     fn next_due(&self) -> Result<(Option<Time>, Option<Time>), JournalError> {
         self.read(saga::next_due)
     }
-    fn parked_sagas(
-        &self,
-        after: SagaKey,
-        limit: usize,
-    ) -> Result<Vec<(SagaKey, SagaId)>, JournalError> {
+    fn parked_sagas(&self, after: SagaKey, limit: usize) -> Result<Vec<(SagaKey, SagaId)>, JournalError> {
         self.read(|conn| saga::marked(conn, saga::Mark::Parked, after, limit))
     }
-    fn in_doubt(
-        &self,
-        after: SagaKey,
-        limit: usize,
-    ) -> Result<Vec<(SagaKey, SagaId)>, JournalError> {
+    fn in_doubt(&self, after: SagaKey, limit: usize) -> Result<Vec<(SagaKey, SagaId)>, JournalError> {
         self.read(|conn| saga::marked(conn, saga::Mark::InDoubt, after, limit))
     }
     fn sagas(&self, filter: &SagaFilter) -> Result<Vec<SagaListRow>, JournalError> {
@@ -306,14 +268,8 @@ impl Journal for SqliteJournal {
         self.read(saga::referenced_digests)
     }
 
-    fn commit(
-        &self,
-        epoch: Epoch,
-        batch: &BatchWrite,
-    ) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
-        self.own(epoch, |conn, head| {
-            batch::write(conn, head, batch, self.hash)
-        })
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
+        self.own(epoch, |conn, head| batch::write(conn, head, batch, self.hash))
     }
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError> {
         self.own(epoch, |conn, head| outbox::confirm(conn, head, up_to))
@@ -332,22 +288,14 @@ impl Journal for SqliteJournal {
     fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| data::admit(conn, row))
     }
-    fn skip_outbox_row(
-        &self,
-        epoch: Epoch,
-        batch: BatchNo,
-        index: usize,
-        reason: &str,
-    ) -> Result<(), JournalError> {
+    fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| outbox::skip(conn, batch, index, reason))
     }
     fn queue_command(&self, saga: &SagaId, command: &Command) -> Result<i64, JournalError> {
         self.write(|conn| data::queue(conn, saga, command))
     }
     fn quarantine(&self, epoch: Epoch, id: &SagaId, why: &str) -> Result<(), JournalError> {
-        self.own(epoch, |conn, head| {
-            removal::quarantine(conn, head, id, (self.hash)(id), why)
-        })
+        self.own(epoch, |conn, head| removal::quarantine(conn, head, id, (self.hash)(id), why))
     }
     fn release(&self, epoch: Epoch, id: &SagaId) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| removal::release(conn, id, (self.hash)(id)))
@@ -355,20 +303,10 @@ impl Journal for SqliteJournal {
     fn quarantined(&self, id: &SagaId) -> Result<Option<String>, JournalError> {
         self.read(|conn| removal::quarantined(conn, id))
     }
-    fn remove_finished(
-        &self,
-        epoch: Epoch,
-        now: Time,
-        limit: usize,
-    ) -> Result<usize, JournalError> {
+    fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize) -> Result<usize, JournalError> {
         self.own(epoch, |conn, _| removal::remove_finished(conn, now, limit))
     }
-    fn remove_closed_letters(
-        &self,
-        epoch: Epoch,
-        before: Time,
-        limit: usize,
-    ) -> Result<usize, JournalError> {
+    fn remove_closed_letters(&self, epoch: Epoch, before: Time, limit: usize) -> Result<usize, JournalError> {
         self.own(epoch, |conn, _| letter::remove_closed(conn, before, limit))
     }
 
@@ -379,8 +317,7 @@ impl Journal for SqliteJournal {
         };
         let told = |error: rusqlite::Error| Fault::from(error).told(&self.dir);
         // A reader that still runs keeps the log; the next opening takes it over.
-        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(told)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(told)?;
         conn.close().map_err(|(_, error)| told(error))?;
         drop(lock);
         Ok(())

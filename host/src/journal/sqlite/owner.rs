@@ -28,10 +28,7 @@ impl OwnerLock {
         let path = dir.join(FILE);
         let told = |error: io::Error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                JournalError::DiskFull(format!(
-                    "{} cannot be written ({error}): free some space",
-                    path.display()
-                ))
+                JournalError::DiskFull(format!("{} cannot be written ({error}): free some space", path.display()))
             }
             _ => JournalError::Unusable(format!(
                 "{} cannot be opened ({error}): the host needs read and write permission on {}",
@@ -39,20 +36,13 @@ impl OwnerLock {
                 dir.display()
             )),
         };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(told)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(told)?;
         let until = Instant::now() + wait;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                    thread::sleep(AGAIN_AFTER)
-                }
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(AGAIN_AFTER),
                 Err(TryLockError::WouldBlock) => return Err(held(dir, &mut file)),
                 Err(TryLockError::Error(error)) => return Err(told(error)),
             }

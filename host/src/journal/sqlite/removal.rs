@@ -22,10 +22,8 @@ pub(super) const FINISHED: &str = "
     ORDER BY remove_at LIMIT ?2";
 
 /// The children of a saga's row.
-const CHILDREN: [&str; 2] = [
-    "DELETE FROM spilled_event WHERE saga = ?1",
-    "DELETE FROM spilled_history WHERE saga = ?1",
-];
+const CHILDREN: [&str; 2] =
+    ["DELETE FROM spilled_event WHERE saga = ?1", "DELETE FROM spilled_history WHERE saga = ?1"];
 
 struct Finished {
     key: i64,
@@ -39,20 +37,13 @@ pub(super) fn remove_finished(conn: &Connection, now: Time, limit: usize) -> Out
     let mut statement = conn.prepare_cached(FINISHED)?;
     let finished = statement
         .query_map([int(now.0), int(limit as u64)], |row| {
-            Ok(Finished {
-                key: row.get(0)?,
-                id: row.get(1)?,
-                notes: row.get(2)?,
-                set: row.get(3)?,
-            })
+            Ok(Finished { key: row.get(0)?, id: row.get(1)?, notes: row.get(2)?, set: row.get(3)? })
         })?
         .collect::<Result<Vec<_>, _>>()?;
     let mut sets = BTreeMap::new();
     for saga in &finished {
         remove(conn, saga)?;
-        saga.set
-            .into_iter()
-            .for_each(|id| *sets.entry(id).or_default() -= 1);
+        saga.set.into_iter().for_each(|id| *sets.entry(id).or_default() -= 1);
     }
     saga_row::apply_set_changes(conn, &sets)?;
     Ok(finished.len())
@@ -63,34 +54,21 @@ fn remove(conn: &Connection, saga: &Finished) -> Outcome<()> {
     for sql in CHILDREN {
         conn.prepare_cached(sql)?.execute([saga.key])?;
     }
-    conn.prepare_cached("DELETE FROM letter WHERE saga = ?1")?
-        .execute([&saga.id])?;
-    conn.prepare_cached("DELETE FROM quarantine WHERE id = ?1")?
-        .execute([&saga.id])?;
-    conn.prepare_cached("DELETE FROM saga WHERE key = ?1")?
-        .execute([saga.key])?;
+    conn.prepare_cached("DELETE FROM letter WHERE saga = ?1")?.execute([&saga.id])?;
+    conn.prepare_cached("DELETE FROM quarantine WHERE id = ?1")?.execute([&saga.id])?;
+    conn.prepare_cached("DELETE FROM saga WHERE key = ?1")?.execute([saga.key])?;
     Ok(())
 }
 
 /// The saga's timers stop; its bytes stay as they are. A saga without a row gets one without bytes, so that it is
 /// listed. Again: only the reason changes.
-pub(super) fn quarantine(
-    conn: &Connection,
-    head: &mut Head,
-    id: &SagaId,
-    hash: i64,
-    why: &str,
-) -> Outcome<()> {
+pub(super) fn quarantine(conn: &Connection, head: &mut Head, id: &SagaId, hash: i64, why: &str) -> Outcome<()> {
     let name = id.as_str();
     if conn.execute("UPDATE quarantine SET why = ?2 WHERE id = ?1", [name, why])? > 0 {
         return Ok(());
     }
     let key: Option<i64> = conn
-        .query_row(
-            "SELECT key FROM saga WHERE hash = ?1 AND id = ?2",
-            params![hash, name],
-            |row| row.get(0),
-        )
+        .query_row("SELECT key FROM saga WHERE hash = ?1 AND id = ?2", params![hash, name], |row| row.get(0))
         .optional()?;
     let had_row = key.is_some();
     let key = key.unwrap_or(head.next_saga);
@@ -120,13 +98,8 @@ pub(super) fn quarantine(
 /// The way back: the row says again what it said before.
 pub(super) fn release(conn: &Connection, id: &SagaId, hash: i64) -> Outcome<()> {
     let name = id.as_str();
-    let had_row: Option<bool> = conn
-        .query_row(
-            "SELECT had_row FROM quarantine WHERE id = ?1",
-            [name],
-            |row| row.get(0),
-        )
-        .optional()?;
+    let had_row: Option<bool> =
+        conn.query_row("SELECT had_row FROM quarantine WHERE id = ?1", [name], |row| row.get(0)).optional()?;
     let quarantined = status_code(Status::Quarantined);
     match had_row {
         None => return Err(failed(format!("saga {id} is not in quarantine"))),
@@ -147,7 +120,5 @@ pub(super) fn release(conn: &Connection, id: &SagaId, hash: i64) -> Outcome<()> 
 
 pub(super) fn quarantined(conn: &Connection, id: &SagaId) -> Outcome<Option<String>> {
     let mut statement = conn.prepare_cached("SELECT why FROM quarantine WHERE id = ?1")?;
-    Ok(statement
-        .query_row([id.as_str()], |row| row.get(0))
-        .optional()?)
+    Ok(statement.query_row([id.as_str()], |row| row.get(0)).optional()?)
 }

@@ -21,13 +21,9 @@ use crate::journal::{SagaFilter, SagaKey, SagaListRow, SagaRow};
 const LIST_CHUNK: usize = 500;
 
 pub(super) fn find(conn: &Connection, id: &SagaId, hash: i64) -> Outcome<Option<SagaRow>> {
-    let mut statement =
-        conn.prepare_cached("SELECT key, bytes FROM saga WHERE hash = ?1 AND id = ?2")?;
+    let mut statement = conn.prepare_cached("SELECT key, bytes FROM saga WHERE hash = ?1 AND id = ?2")?;
     let row = statement.query_row(params![hash, id.as_str()], |row| {
-        Ok(SagaRow {
-            key: SagaKey(row.get(0)?),
-            bytes: Arc::from(row.get_ref(1)?.as_blob()?),
-        })
+        Ok(SagaRow { key: SagaKey(row.get(0)?), bytes: Arc::from(row.get_ref(1)?.as_blob()?) })
     });
     Ok(row.optional()?)
 }
@@ -37,37 +33,25 @@ pub(super) fn referenced_digests(conn: &Connection) -> Outcome<BTreeSet<Arc<str>
     let mut rows = statement.query([])?;
     let mut all = BTreeSet::new();
     while let Some(row) = rows.next()? {
-        let set: BTreeSet<Arc<str>> = from_json(
-            row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?,
-            "a set of digests",
-        )?;
+        let set: BTreeSet<Arc<str>> =
+            from_json(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, "a set of digests")?;
         all.extend(set);
     }
     Ok(all)
 }
 
-pub(super) fn spilled_event(
-    conn: &Connection,
-    saga: SagaKey,
-    event: [u8; 16],
-) -> Outcome<Option<[u8; 16]>> {
-    let mut statement =
-        conn.prepare_cached("SELECT data FROM spilled_event WHERE saga = ?1 AND event = ?2")?;
-    Ok(statement
-        .query_row(params![saga.0, event], |row| row.get(0))
-        .optional()?)
+pub(super) fn spilled_event(conn: &Connection, saga: SagaKey, event: [u8; 16]) -> Outcome<Option<[u8; 16]>> {
+    let mut statement = conn.prepare_cached("SELECT data FROM spilled_event WHERE saga = ?1 AND event = ?2")?;
+    Ok(statement.query_row(params![saga.0, event], |row| row.get(0)).optional()?)
 }
 
 pub(super) fn spilled_history(conn: &Connection, saga: SagaKey) -> Outcome<Vec<Entry>> {
-    let mut statement =
-        conn.prepare_cached("SELECT entry FROM spilled_history WHERE saga = ?1 ORDER BY seq")?;
+    let mut statement = conn.prepare_cached("SELECT entry FROM spilled_history WHERE saga = ?1 ORDER BY seq")?;
     let mut rows = statement.query([saga.0])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        entries.push(from_json(
-            row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?,
-            "an entry of a saga's history",
-        )?);
+        entries
+            .push(from_json(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, "an entry of a saga's history")?);
     }
     Ok(entries)
 }
@@ -84,12 +68,7 @@ pub(super) const DUE: [&str; 2] = [
     "SELECT deadline_at, id FROM saga WHERE deadline_at <= ?1 ORDER BY deadline_at LIMIT ?2",
 ];
 
-pub(super) fn due(
-    conn: &Connection,
-    timer: Timer,
-    now: Time,
-    limit: usize,
-) -> Outcome<Vec<(Time, SagaId)>> {
+pub(super) fn due(conn: &Connection, timer: Timer, now: Time, limit: usize) -> Outcome<Vec<(Time, SagaId)>> {
     let sql = match timer {
         Timer::Wake => DUE[0],
         Timer::Deadline => DUE[1],
@@ -126,20 +105,13 @@ pub(super) const MARKED: [&str; 2] = [
     "SELECT key, id FROM saga WHERE in_doubt = 1 AND key > ?1 ORDER BY key LIMIT ?2",
 ];
 
-pub(super) fn marked(
-    conn: &Connection,
-    mark: Mark,
-    after: SagaKey,
-    limit: usize,
-) -> Outcome<Vec<(SagaKey, SagaId)>> {
+pub(super) fn marked(conn: &Connection, mark: Mark, after: SagaKey, limit: usize) -> Outcome<Vec<(SagaKey, SagaId)>> {
     let sql = match mark {
         Mark::Parked => MARKED[0],
         Mark::InDoubt => MARKED[1],
     };
     let mut statement = conn.prepare_cached(sql)?;
-    let rows = statement.query_map([after.0, int(limit as u64)], |row| {
-        Ok((SagaKey(row.get(0)?), saga_id(row, 1)?))
-    })?;
+    let rows = statement.query_map([after.0, int(limit as u64)], |row| Ok((SagaKey(row.get(0)?), saga_id(row, 1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -150,10 +122,7 @@ pub(super) fn list(conn: &Connection, filter: &SagaFilter) -> Outcome<Vec<SagaLi
         sql += &format!(" AND status = {}", status_code(status));
     }
     for (name, value) in &filter.notes {
-        sql += &format!(
-            " AND key IN (SELECT saga FROM note WHERE hash = {})",
-            note_hash(name, value)
-        );
+        sql += &format!(" AND key IN (SELECT saga FROM note WHERE hash = {})", note_hash(name, value));
     }
     sql += " ORDER BY key DESC LIMIT ?2";
     let mut statement = conn.prepare(&sql)?;
@@ -184,17 +153,12 @@ fn list_row(row: &Row<'_>) -> Outcome<SagaListRow> {
         id: saga_id(row, 1)?,
         status: format::status(row, 2)?,
         updated: format::time(row, 3)?,
-        notes: format::notes(
-            row.get_ref(4)?
-                .as_str_or_null()
-                .map_err(rusqlite::Error::from)?,
-        )?,
+        notes: format::notes(row.get_ref(4)?.as_str_or_null().map_err(rusqlite::Error::from)?)?,
     })
 }
 
 pub(super) fn count_by_status(conn: &Connection) -> Outcome<Vec<(Status, u64)>> {
-    let mut statement =
-        conn.prepare_cached("SELECT status, count(*) FROM saga GROUP BY status ORDER BY status")?;
+    let mut statement = conn.prepare_cached("SELECT status, count(*) FROM saga GROUP BY status ORDER BY status")?;
     let mut rows = statement.query([])?;
     let mut counts = Vec::new();
     while let Some(row) = rows.next()? {

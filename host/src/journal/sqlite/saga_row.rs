@@ -59,12 +59,7 @@ impl<'c> Writer<'c> {
     }
 
     /// Returns the row's key. A row that was removed meanwhile comes back under the key that it had.
-    pub(super) fn write(
-        &mut self,
-        saga: &SagaWrite,
-        hash: i64,
-        next_key: &mut i64,
-    ) -> Outcome<SagaKey> {
+    pub(super) fn write(&mut self, saga: &SagaWrite, hash: i64, next_key: &mut i64) -> Outcome<SagaKey> {
         let known = self.known(saga, hash)?;
         let notes = notes_cell(&saga.notes)?;
         let set = self.set(&saga.digests)?;
@@ -76,13 +71,7 @@ impl<'c> Writer<'c> {
                 *next_key - 1
             }
         };
-        let Wake {
-            at,
-            deadline,
-            remove_at,
-            waits_for_plugin,
-            in_doubt,
-        } = saga.wake;
+        let Wake { at, deadline, remove_at, waits_for_plugin, in_doubt } = saga.wake;
         let cell = |time: Option<Time>| time.map(|time| int(time.0));
         let (at, deadline, remove_at) = (cell(at), cell(deadline), cell(remove_at));
         let (status, updated) = (status_code(saga.status), int(saga.updated.0));
@@ -134,20 +123,11 @@ impl<'c> Writer<'c> {
     }
 
     fn known(&mut self, saga: &SagaWrite, hash: i64) -> Outcome<Option<Known>> {
-        let read = |row: &Row<'_>| {
-            Ok(Known {
-                key: row.get(0)?,
-                id: saga_id(row, 1)?,
-                notes: row.get(2)?,
-                set: row.get(3)?,
-            })
-        };
+        let read =
+            |row: &Row<'_>| Ok(Known { key: row.get(0)?, id: saga_id(row, 1)?, notes: row.get(2)?, set: row.get(3)? });
         let known = match saga.key {
             Some(key) => self.known_by_key.query_row([key.0], read).optional()?,
-            None => self
-                .known_by_hash
-                .query_row(params![hash, saga.id.as_str()], read)
-                .optional()?,
+            None => self.known_by_hash.query_row(params![hash, saga.id.as_str()], read).optional()?,
         };
         match known {
             Some(known) if known.id != saga.id => Err(failed(format!(
@@ -161,9 +141,7 @@ impl<'c> Writer<'c> {
     fn index_notes(&self, key: i64, notes: &[(String, String)]) -> Outcome<()> {
         for (name, value) in notes {
             self.conn
-                .prepare_cached(
-                    "INSERT INTO note (hash, saga) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                )?
+                .prepare_cached("INSERT INTO note (hash, saga) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
                 .execute([note_hash(name, value), key])?;
         }
         Ok(())
@@ -204,9 +182,7 @@ impl<'c> Writer<'c> {
         let id = match known {
             Some(id) => id,
             None => {
-                self.conn
-                    .prepare_cached("INSERT INTO digest_set (digests, sagas) VALUES (?1, 0)")?
-                    .execute([&text])?;
+                self.conn.prepare_cached("INSERT INTO digest_set (digests, sagas) VALUES (?1, 0)")?.execute([&text])?;
                 self.conn.last_insert_rowid()
             }
         };
@@ -216,19 +192,14 @@ impl<'c> Writer<'c> {
 
     fn count_set(&mut self, before: Option<i64>, after: Option<i64>) {
         if before != after {
-            before
-                .into_iter()
-                .for_each(|id| *self.set_changes.entry(id).or_default() -= 1);
-            after
-                .into_iter()
-                .for_each(|id| *self.set_changes.entry(id).or_default() += 1);
+            before.into_iter().for_each(|id| *self.set_changes.entry(id).or_default() -= 1);
+            after.into_iter().for_each(|id| *self.set_changes.entry(id).or_default() += 1);
         }
     }
 }
 
 pub(super) fn apply_set_changes(conn: &Connection, changes: &BTreeMap<i64, i64>) -> Outcome<()> {
-    let mut statement =
-        conn.prepare_cached("UPDATE digest_set SET sagas = sagas + ?2 WHERE id = ?1")?;
+    let mut statement = conn.prepare_cached("UPDATE digest_set SET sagas = sagas + ?2 WHERE id = ?1")?;
     for (id, change) in changes.iter().filter(|(_, change)| **change != 0) {
         statement.execute([id, change])?;
     }

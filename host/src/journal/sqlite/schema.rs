@@ -40,19 +40,10 @@ pub(super) fn prepare(conn: &mut Connection, file: &str) -> Outcome<()> {
         tx.execute_batch(step)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION)?;
-    tx.pragma_update(
-        None,
-        "user_version",
-        i64::try_from(VERSION).unwrap_or(i64::MAX),
-    )?;
+    tx.pragma_update(None, "user_version", i64::try_from(VERSION).unwrap_or(i64::MAX))?;
     tx.commit()?;
     if version > 0 {
-        tracing::info!(
-            file,
-            from = version,
-            to = VERSION,
-            "the journal's schema was brought up to date"
-        );
+        tracing::info!(file, from = version, to = VERSION, "the journal's schema was brought up to date");
     }
     Ok(())
 }

@@ -35,13 +35,7 @@ impl Dir {
 
 impl Place for Dir {
     fn open(&self) -> Box<dyn Journal> {
-        Box::new(
-            self.open_with(OpenOptions {
-                past_the_lock: true,
-                ..OpenOptions::default()
-            })
-            .unwrap(),
-        )
+        Box::new(self.open_with(OpenOptions { past_the_lock: true, ..OpenOptions::default() }).unwrap())
     }
 }
 
@@ -50,10 +44,7 @@ struct Collisions(Dir);
 
 impl Place for Collisions {
     fn open(&self) -> Box<dyn Journal> {
-        let options = OpenOptions {
-            past_the_lock: true,
-            ..OpenOptions::default()
-        };
+        let options = OpenOptions { past_the_lock: true, ..OpenOptions::default() };
         Box::new(SqliteJournal::open_with(self.0.path(), "shop", options, |_| 42).unwrap())
     }
 }
@@ -84,9 +75,5 @@ fn batch(number: u64, sagas: usize) -> BatchWrite {
         spilled_history: Vec::new(),
         digests: BTreeSet::new(),
     };
-    BatchWrite {
-        number: BatchNo(number),
-        sagas: (0..sagas).map(saga).collect(),
-        ..BatchWrite::default()
-    }
+    BatchWrite { number: BatchNo(number), sagas: (0..sagas).map(saga).collect(), ..BatchWrite::default() }
 }

@@ -30,20 +30,14 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Ids of the partitions, by number; empty: no such topic.
-    pub fn partitions(
-        &mut self,
-        connection: &Connection,
-        topic: &str,
-    ) -> rusqlite::Result<Arc<[i64]>> {
+    pub fn partitions(&mut self, connection: &Connection, topic: &str) -> rusqlite::Result<Arc<[i64]>> {
         if let Some(ids) = self.topics.get(topic) {
             return Ok(ids.clone());
         }
         let mut statement = connection.prepare_cached(
             "SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic WHERE t.name = ?1 ORDER BY p.number",
         )?;
-        let ids: Arc<[i64]> = statement
-            .query_map([topic], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let ids: Arc<[i64]> = statement.query_map([topic], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         if !ids.is_empty() {
             self.topics.insert(topic.into(), ids.clone());
         }
@@ -51,15 +45,9 @@ impl Directory {
     }
 
     /// The id of one partition; None: there is none.
-    pub fn partition(
-        &mut self,
-        connection: &Connection,
-        partition: &Partition,
-    ) -> rusqlite::Result<Option<i64>> {
+    pub fn partition(&mut self, connection: &Connection, partition: &Partition) -> rusqlite::Result<Option<i64>> {
         let ids = self.partitions(connection, &partition.topic)?;
-        Ok(usize::try_from(partition.number)
-            .ok()
-            .and_then(|number| ids.get(number).copied()))
+        Ok(usize::try_from(partition.number).ok().and_then(|number| ids.get(number).copied()))
     }
 
     fn refresh(&mut self, connection: &Connection) -> rusqlite::Result<()> {
@@ -74,9 +62,7 @@ impl Directory {
 
 /// Changes whenever another connection, of any process, has committed.
 pub(super) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("PRAGMA data_version")?
-        .query_row([], |row| row.get(0))
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 pub(super) enum AppendError {
@@ -116,14 +102,7 @@ impl<'c> Appender<'c> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         directory.refresh(&transaction)?;
         let timestamp_ms = i64::try_from(timestamp_ms).unwrap_or(i64::MAX);
-        Ok(Self {
-            transaction,
-            directory,
-            options,
-            keyless,
-            timestamp_ms,
-            heads: BTreeMap::new(),
-        })
+        Ok(Self { transaction, directory, options, keyless, timestamp_ms, heads: BTreeMap::new() })
     }
 
     pub fn append(&mut self, record: &Outgoing) -> Result<(Partition, i64), AppendError> {
@@ -134,9 +113,7 @@ impl<'c> Appender<'c> {
                 self.options.record_bytes_max
             )));
         }
-        let ids = self
-            .directory
-            .partitions(&self.transaction, &record.topic)?;
+        let ids = self.directory.partitions(&self.transaction, &record.topic)?;
         if ids.is_empty() {
             return Err(AppendError::Refused(format!(
                 "there is no such topic; make it with `{}`",
@@ -149,13 +126,7 @@ impl<'c> Appender<'c> {
         };
         let offset = self.insert(ids[number], record)?;
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        Ok((
-            Partition {
-                topic: record.topic.clone(),
-                number,
-            },
-            offset,
-        ))
+        Ok((Partition { topic: record.topic.clone(), number }, offset))
     }
 
     fn insert(&mut self, partition_id: i64, record: &Outgoing) -> Result<i64, AppendError> {
@@ -183,9 +154,7 @@ impl<'c> Appender<'c> {
             Entry::Vacant(vacant) => {
                 let (first, next) = self
                     .transaction
-                    .prepare_cached(
-                        "SELECT first_offset, next_offset FROM partitions WHERE id = ?1",
-                    )?
+                    .prepare_cached("SELECT first_offset, next_offset FROM partitions WHERE id = ?1")?
                     .query_row([partition_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 Ok(vacant.insert(Head { first, next }))
             }
@@ -197,9 +166,7 @@ impl<'c> Appender<'c> {
         for (partition_id, head) in std::mem::take(&mut self.heads) {
             let first = self.trim(partition_id, &head)?;
             self.transaction
-                .prepare_cached(
-                    "UPDATE partitions SET first_offset = ?2, next_offset = ?3 WHERE id = ?1",
-                )?
+                .prepare_cached("UPDATE partitions SET first_offset = ?2, next_offset = ?3 WHERE id = ?1")?
                 .execute([partition_id, first, head.next])?;
         }
         self.transaction.commit()
@@ -211,8 +178,7 @@ impl<'c> Appender<'c> {
         let Some(kept_max) = self.options.kept_records_max else {
             return Ok(head.first);
         };
-        let surplus =
-            (head.next - head.first).saturating_sub(i64::try_from(kept_max).unwrap_or(i64::MAX));
+        let surplus = (head.next - head.first).saturating_sub(i64::try_from(kept_max).unwrap_or(i64::MAX));
         if surplus <= 0 {
             return Ok(head.first);
         }
@@ -222,27 +188,15 @@ impl<'c> Appender<'c> {
             .query_row([partition_id], |row| row.get(0))
             .optional()?
             .flatten();
-        let first = (head.first + surplus.min(BITE_RECORDS))
-            .min(passed.unwrap_or(i64::MAX))
-            .max(head.first);
+        let first = (head.first + surplus.min(BITE_RECORDS)).min(passed.unwrap_or(i64::MAX)).max(head.first);
         delete_between(&self.transaction, partition_id, head.first, first)?;
         Ok(first)
     }
 }
 
 /// Deletes the rows of `from..to`.
-pub(super) fn delete_between(
-    connection: &Connection,
-    partition_id: i64,
-    from: i64,
-    to: i64,
-) -> rusqlite::Result<()> {
-    let range = [
-        tables::record_id(partition_id, from),
-        tables::record_id(partition_id, to),
-    ];
-    connection
-        .prepare_cached("DELETE FROM records WHERE id >= ?1 AND id < ?2")?
-        .execute(range)?;
+pub(super) fn delete_between(connection: &Connection, partition_id: i64, from: i64, to: i64) -> rusqlite::Result<()> {
+    let range = [tables::record_id(partition_id, from), tables::record_id(partition_id, to)];
+    connection.prepare_cached("DELETE FROM records WHERE id >= ?1 AND id < ?2")?.execute(range)?;
     Ok(())
 }

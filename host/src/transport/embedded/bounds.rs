@@ -6,10 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::tables;
 
 /// First offset kept and end (exclusive); None: the partition is gone.
-pub(super) fn bounds(
-    connection: &Connection,
-    partition_id: i64,
-) -> rusqlite::Result<Option<(i64, i64)>> {
+pub(super) fn bounds(connection: &Connection, partition_id: i64) -> rusqlite::Result<Option<(i64, i64)>> {
     connection
         .prepare_cached("SELECT first_offset, next_offset FROM partitions WHERE id = ?1")?
         .query_row([partition_id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -23,10 +20,7 @@ pub(super) fn check_position(
     position: i64,
 ) -> rusqlite::Result<Option<String>> {
     let Some((first, end)) = bounds(connection, partition_id)? else {
-        return Ok(Some(
-            "the topic was deleted while it was read; start the host again when it is there"
-                .to_owned(),
-        ));
+        return Ok(Some("the topic was deleted while it was read; start the host again when it is there".to_owned()));
     };
     if position > end {
         return Ok(Some(format!(
@@ -66,8 +60,7 @@ pub(super) fn check_last(
 }
 
 pub(super) fn newest_partition(connection: &Connection) -> rusqlite::Result<i64> {
-    let newest: Option<i64> = connection
-        .prepare_cached("SELECT max(id) FROM partitions")?
-        .query_row([], |row| row.get(0))?;
+    let newest: Option<i64> =
+        connection.prepare_cached("SELECT max(id) FROM partitions")?.query_row([], |row| row.get(0))?;
     Ok(newest.unwrap_or(0))
 }

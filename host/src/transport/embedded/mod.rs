@@ -51,11 +51,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            record_bytes_max: 1_000_000,
-            kept_records_max: None,
-            busy_timeout: Duration::from_secs(5),
-        }
+        Self { record_bytes_max: 1_000_000, kept_records_max: None, busy_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -107,10 +103,7 @@ impl EmbeddedTransport {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TransportError> {
         std::fs::create_dir_all(data_dir).map_err(|error| {
-            TransportError::Refused(format!(
-                "the data directory {} cannot be made: {error}",
-                data_dir.display()
-            ))
+            TransportError::Refused(format!("the data directory {} cannot be made: {error}", data_dir.display()))
         })?;
         let shared = Arc::new(Shared {
             path: data_dir.join("topics.db"),
@@ -121,10 +114,7 @@ impl EmbeddedTransport {
             commits: Commits::default(),
             keyless: AtomicUsize::new(0),
         });
-        let desk = Mutex::new(Desk {
-            connection: shared.connect()?,
-            directory: Directory::default(),
-        });
+        let desk = Mutex::new(Desk { connection: shared.connect()?, directory: Directory::default() });
         Ok(Self { shared, desk })
     }
 
@@ -153,10 +143,9 @@ impl EmbeddedTransport {
         let mut placed = Vec::with_capacity(records.len());
         for record in records {
             placed.push(appender.append(record).map_err(|error| match error {
-                AppendError::Refused(why) => TransportError::Refused(format!(
-                    "the record for topic {} was refused: {why}",
-                    record.topic
-                )),
+                AppendError::Refused(why) => {
+                    TransportError::Refused(format!("the record for topic {} was refused: {why}", record.topic))
+                }
                 AppendError::Failed(error) => failed(error),
             })?);
         }
@@ -167,9 +156,7 @@ impl EmbeddedTransport {
     /// Sets the committed offset of the app, without metadata, as Kafka's offset tool does.
     pub fn reset_offset(&self, partition: &Partition, next: i64) -> Result<(), TransportError> {
         let app = self.shared.app.clone();
-        self.change(partition, move |transaction, id| {
-            sink::commit_offset(transaction, &app, id, next, "")
-        })
+        self.change(partition, move |transaction, id| sink::commit_offset(transaction, &app, id, next, ""))
     }
 
     /// Deletes the records below `offset`, in small bites, whether anybody has read them or not.
@@ -183,10 +170,7 @@ impl EmbeddedTransport {
                 let goal = offset.clamp(first, end);
                 let until = goal.min(first + DELETE_RECORDS);
                 append::delete_between(transaction, id, first, until)?;
-                transaction.execute(
-                    "UPDATE partitions SET first_offset = ?2 WHERE id = ?1",
-                    [id, until],
-                )?;
+                transaction.execute("UPDATE partitions SET first_offset = ?2 WHERE id = ?1", [id, until])?;
                 left = until < goal;
                 Ok(())
             })?;
@@ -233,30 +217,18 @@ impl EmbeddedTransport {
             found = true;
             change(transaction, id)
         })?;
-        if found {
-            Ok(())
-        } else {
-            Err(TransportError::Refused(format!(
-                "there is no partition {partition}"
-            )))
-        }
+        if found { Ok(()) } else { Err(TransportError::Refused(format!("there is no partition {partition}"))) }
     }
 
-    fn write(
-        &self,
-        change: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    ) -> Result<(), TransportError> {
+    fn write(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), TransportError> {
         let turn = self.shared.writing.lock();
         let desk = &mut *self.desk.lock();
         // Its own writes do not show in `data_version`.
         desk.directory = Directory::default();
-        let done = desk
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .and_then(|transaction| {
-                change(&transaction)?;
-                transaction.commit()
-            });
+        let done = desk.connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
+            change(&transaction)?;
+            transaction.commit()
+        });
         drop(turn);
         self.shared.commits.happened();
         done.map_err(|error| self.shared.explain(&error))
@@ -294,8 +266,7 @@ impl Transport for EmbeddedTransport {
         }
         self.write(|transaction| {
             for name in names {
-                let made = transaction
-                    .execute("INSERT OR IGNORE INTO topics (name) VALUES (?1)", [&**name])?;
+                let made = transaction.execute("INSERT OR IGNORE INTO topics (name) VALUES (?1)", [&**name])?;
                 if made == 1 {
                     make_partitions(transaction, name, partitions)?;
                 }
@@ -308,10 +279,7 @@ impl Transport for EmbeddedTransport {
         create_command(topic)
     }
 
-    fn bounds(
-        &self,
-        partitions: &[Partition],
-    ) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
+    fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
         let desk = self.desk.lock();
         let mut directory = Directory::default();
         let mut one = |partition: &Partition| -> rusqlite::Result<Option<(i64, i64)>> {
@@ -338,10 +306,7 @@ impl Transport for EmbeddedTransport {
 
     fn offer(&self, record: &Outgoing) -> Result<(Partition, i64), TransportError> {
         let placed = self.offer_all(std::slice::from_ref(record))?;
-        placed
-            .into_iter()
-            .next()
-            .ok_or_else(|| TransportError::Broken("the record was placed nowhere".to_owned()))
+        placed.into_iter().next().ok_or_else(|| TransportError::Broken("the record was placed nowhere".to_owned()))
     }
 }
 
@@ -353,9 +318,7 @@ fn check_partitions(partitions: i32) -> Result<(), TransportError> {
     if (1..=PARTITIONS_MAX).contains(&partitions) {
         return Ok(());
     }
-    Err(TransportError::Refused(format!(
-        "a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}"
-    )))
+    Err(TransportError::Refused(format!("a topic has 1 to {PARTITIONS_MAX} partitions, not {partitions}")))
 }
 
 /// Adds what a topic lacks.

@@ -41,19 +41,13 @@ mod tests {
             ("foobar", -790332482),
             ("a-little-bit-long-string", -985981536),
             ("a-little-bit-longer-string", -1486304829),
-            (
-                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58897971,
-            ),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
             ("abc", 479470107),
         ];
         for (key, hash) in vectors {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
         }
-        assert_eq!(
-            partition_of(b"foobar", 4),
-            (-790332482i32 & 0x7fff_ffff) as usize % 4
-        );
+        assert_eq!(partition_of(b"foobar", 4), (-790332482i32 & 0x7fff_ffff) as usize % 4);
         assert_eq!(partition_of(b"", 1), 0);
     }
 }

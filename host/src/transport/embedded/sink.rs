@@ -9,9 +9,7 @@ use super::{
     Shared,
     append::{AppendError, Appender, Directory},
 };
-use crate::transport::{
-    Committed, Isolation, Partition, Publication, PublishError, Sink, TransportError,
-};
+use crate::transport::{Committed, Isolation, Partition, Publication, PublishError, Sink, TransportError};
 
 pub(super) struct EmbeddedSink {
     shared: Arc<Shared>,
@@ -24,21 +22,14 @@ pub(super) struct EmbeddedSink {
 impl EmbeddedSink {
     pub fn open(shared: Arc<Shared>) -> Result<Self, TransportError> {
         let connection = shared.connect()?;
-        Ok(Self {
-            shared,
-            connection,
-            directory: Directory::default(),
-            epoch: None,
-        })
+        Ok(Self { shared, connection, directory: Directory::default(), epoch: None })
     }
 
     fn try_publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
-        let ours = self.epoch.ok_or_else(|| {
-            PublishError::Fatal("nothing can be published before a claim".to_owned())
-        })?;
+        let ours =
+            self.epoch.ok_or_else(|| PublishError::Fatal("nothing can be published before a claim".to_owned()))?;
         let shared = &*self.shared;
-        let aborted =
-            |error: rusqlite::Error| PublishError::Aborted(shared.explain(&error).to_string());
+        let aborted = |error: rusqlite::Error| PublishError::Aborted(shared.explain(&error).to_string());
         let mut appender = Appender::begin(
             &mut self.connection,
             &mut self.directory,
@@ -49,49 +40,26 @@ impl EmbeddedSink {
         .map_err(aborted)?;
         let newest = newest_claim(&appender.transaction, &shared.app).map_err(aborted)?;
         if newest != Some(ours) {
-            return Err(PublishError::Fenced(format!(
-                "claim {newest:?} of {} is newer than {ours}",
-                shared.app
-            )));
+            return Err(PublishError::Fenced(format!("claim {newest:?} of {} is newer than {ours}", shared.app)));
         }
         for (index, record) in publication.records.iter().enumerate() {
             appender.append(record).map_err(|error| match error {
-                AppendError::Refused(why) => PublishError::Refused {
-                    index,
-                    topic: record.topic.clone(),
-                    why,
-                },
+                AppendError::Refused(why) => PublishError::Refused { index, topic: record.topic.clone(), why },
                 AppendError::Failed(error) => aborted(error),
             })?;
         }
         for (partition, next) in publication.offsets {
-            let id = appender
-                .directory
-                .partition(&appender.transaction, partition)
-                .map_err(aborted)?;
+            let id = appender.directory.partition(&appender.transaction, partition).map_err(aborted)?;
             let id = id.ok_or_else(|| {
-                PublishError::Fatal(format!(
-                    "{partition} is gone, its offset {next} cannot be committed"
-                ))
+                PublishError::Fatal(format!("{partition} is gone, its offset {next} cannot be committed"))
             })?;
-            commit_offset(
-                &appender.transaction,
-                &shared.app,
-                id,
-                *next,
-                publication.metadata,
-            )
-            .map_err(aborted)?;
+            commit_offset(&appender.transaction, &shared.app, id, *next, publication.metadata).map_err(aborted)?;
         }
-        appender
-            .commit()
-            .map_err(|error| match error.sqlite_error_code() {
-                // The commit may be in the log although its sync failed: only a later claim decides.
-                Some(ErrorCode::SystemIoFailure) => {
-                    PublishError::Away(shared.explain(&error).to_string())
-                }
-                _ => aborted(error),
-            })
+        appender.commit().map_err(|error| match error.sqlite_error_code() {
+            // The commit may be in the log although its sync failed: only a later claim decides.
+            Some(ErrorCode::SystemIoFailure) => PublishError::Away(shared.explain(&error).to_string()),
+            _ => aborted(error),
+        })
     }
 }
 
@@ -113,15 +81,9 @@ impl Sink for EmbeddedSink {
         let mut found = BTreeMap::new();
         for partition in partitions {
             let row = statement
-                .query_row(
-                    params![&*self.shared.app, &*partition.topic, partition.number],
-                    |row| {
-                        Ok(Committed {
-                            offset: row.get(0)?,
-                            metadata: row.get(1)?,
-                        })
-                    },
-                )
+                .query_row(params![&*self.shared.app, &*partition.topic, partition.number], |row| {
+                    Ok(Committed { offset: row.get(0)?, metadata: row.get(1)? })
+                })
                 .optional()
                 .map_err(explain)?;
             found.extend(row.map(|committed| (partition.clone(), committed)));
@@ -133,8 +95,7 @@ impl Sink for EmbeddedSink {
     fn claim(&mut self) -> Result<(), TransportError> {
         self.connection = self.shared.connect()?;
         self.directory = Directory::default();
-        let epoch = claim(&mut self.connection, &self.shared.app)
-            .map_err(|error| self.shared.explain(&error))?;
+        let epoch = claim(&mut self.connection, &self.shared.app).map_err(|error| self.shared.explain(&error))?;
         self.epoch = Some(epoch);
         Ok(())
     }
@@ -154,19 +115,13 @@ impl Sink for EmbeddedSink {
 fn claim(connection: &mut Connection, app: &str) -> rusqlite::Result<i64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let epoch = newest_claim(&transaction, app)?.unwrap_or(0) + 1;
-    transaction.execute(
-        "INSERT OR REPLACE INTO claims (app, epoch) VALUES (?1, ?2)",
-        params![app, epoch],
-    )?;
+    transaction.execute("INSERT OR REPLACE INTO claims (app, epoch) VALUES (?1, ?2)", params![app, epoch])?;
     transaction.commit()?;
     Ok(epoch)
 }
 
 fn newest_claim(connection: &Connection, app: &str) -> rusqlite::Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT epoch FROM claims WHERE app = ?1")?
-        .query_row([app], |row| row.get(0))
-        .optional()
+    connection.prepare_cached("SELECT epoch FROM claims WHERE app = ?1")?.query_row([app], |row| row.get(0)).optional()
 }
 
 /// What an app has handled of a partition.

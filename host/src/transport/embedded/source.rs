@@ -85,9 +85,7 @@ impl EmbeddedSource {
             let partition = assignment.partition.clone();
             let Some(id) = directory.partition(&self.connection, &partition)? else {
                 let make = super::create_command(&partition.topic);
-                let why = format!(
-                    "there is no such partition; if the topic is missing, make it with `{make}`"
-                );
+                let why = format!("there is no such partition; if the topic is missing, make it with `{make}`");
                 self.news.push_back(Polled::Held { partition, why });
                 continue;
             };
@@ -170,12 +168,8 @@ impl EmbeddedSource {
         let mut directory = Directory::default();
         let mut appeared = Vec::new();
         for (topic, highest) in known {
-            let count = i32::try_from(directory.partitions(&self.connection, &topic)?.len())
-                .unwrap_or(i32::MAX);
-            appeared.extend((highest + 1..count).map(|number| Partition {
-                topic: topic.clone(),
-                number,
-            }));
+            let count = i32::try_from(directory.partitions(&self.connection, &topic)?.len()).unwrap_or(i32::MAX);
+            appeared.extend((highest + 1..count).map(|number| Partition { topic: topic.clone(), number }));
         }
         if !appeared.is_empty() {
             appeared.sort_unstable();
@@ -190,33 +184,25 @@ impl EmbeddedSource {
         if left.is_zero() {
             return false;
         }
-        self.shared
-            .commits
-            .wait(self.commits_seen, left.min(self.idle));
+        self.shared.commits.wait(self.commits_seen, left.min(self.idle));
         self.idle = (self.idle * 2).min(IDLE_MAX);
         true
     }
 
     fn lane(&mut self, partition: &Partition) -> Option<&mut Lane> {
-        self.lanes
-            .iter_mut()
-            .find(|lane| lane.partition == *partition)
+        self.lanes.iter_mut().find(|lane| lane.partition == *partition)
     }
 }
 
 impl Source for EmbeddedSource {
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError> {
-        self.try_assign(assignments)
-            .map_err(|error| self.shared.explain(&error))
+        self.try_assign(assignments).map_err(|error| self.shared.explain(&error))
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError> {
         let now = Instant::now();
-        let deadline = now
-            .checked_add(timeout)
-            .unwrap_or(now + Duration::from_secs(3600));
-        self.try_poll(deadline)
-            .map_err(|error| self.shared.explain(&error))
+        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(3600));
+        self.try_poll(deadline).map_err(|error| self.shared.explain(&error))
     }
 
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError> {
@@ -239,13 +225,9 @@ impl Source for EmbeddedSource {
 
     fn seek(&mut self, positions: &[(Partition, i64)]) -> Result<(), TransportError> {
         for (partition, position) in positions {
-            self.news
-                .retain(|news| !matches!(news, Polled::End(of, _) if of == partition));
+            self.news.retain(|news| !matches!(news, Polled::End(of, _) if of == partition));
             if let Some(lane) = self.lane(partition) {
-                *lane = Lane {
-                    paused: lane.paused,
-                    ..Lane::new(partition.clone(), lane.id, *position)
-                };
+                *lane = Lane { paused: lane.paused, ..Lane::new(partition.clone(), lane.id, *position) };
             }
         }
         Ok(())
@@ -270,10 +252,7 @@ impl Lane {
     fn hold(&mut self, why: String) -> Polled {
         self.held = true;
         self.fetched.clear();
-        Polled::Held {
-            partition: self.partition.clone(),
-            why,
-        }
+        Polled::Held { partition: self.partition.clone(), why }
     }
 
     /// Takes the next records out of the table, and returns what there is to say beside them.
@@ -287,19 +266,14 @@ impl Lane {
         self.end = bounds(connection, self.id)?.map_or(self.position, |(_, end)| end);
         let damaged = self.fetch_rows(connection)?;
         snapshot.finish()?;
-        Ok(damaged
-            .map(|why| self.hold(why))
-            .or_else(|| self.end_reached()))
+        Ok(damaged.map(|why| self.hold(why)).or_else(|| self.end_reached()))
     }
 
     fn fetch_rows(&mut self, connection: &Connection) -> rusqlite::Result<Option<String>> {
         let mut statement = connection.prepare_cached(
             "SELECT id, timestamp_ms, key, value, headers FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         )?;
-        let range = (
-            tables::record_id(self.id, self.position),
-            tables::record_id(self.id, self.end),
-        );
+        let range = (tables::record_id(self.id, self.position), tables::record_id(self.id, self.end));
         let mut rows = statement.query(params![range.0, range.1, FETCH_RECORDS])?;
         let mut bytes = 0;
         while bytes < FETCH_BYTES
@@ -318,20 +292,10 @@ impl Lane {
                 )));
             }
             let timestamp_ms = u64::try_from(row.get::<_, i64>(1)?).ok();
-            let (key, value) = (
-                row.get::<_, Option<Vec<u8>>>(2)?,
-                row.get::<_, Option<Vec<u8>>>(3)?,
-            );
+            let (key, value) = (row.get::<_, Option<Vec<u8>>>(2)?, row.get::<_, Option<Vec<u8>>>(3)?);
             bytes += key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len);
             let partition = self.partition.clone();
-            self.fetched.push_back(Record {
-                partition,
-                offset,
-                timestamp_ms,
-                key,
-                value,
-                headers,
-            });
+            self.fetched.push_back(Record { partition, offset, timestamp_ms, key, value, headers });
             self.position += 1;
         }
         self.more = self.position < self.end;
@@ -340,8 +304,7 @@ impl Lane {
 
     /// All that there was is delivered, and nobody was told yet.
     fn end_reached(&mut self) -> Option<Polled> {
-        let reached =
-            self.fetched.is_empty() && self.position == self.end && self.end_told != Some(self.end);
+        let reached = self.fetched.is_empty() && self.position == self.end && self.end_told != Some(self.end);
         reached.then(|| {
             self.end_told = Some(self.end);
             Polled::End(self.partition.clone(), self.end)

@@ -64,9 +64,7 @@ pub(super) fn offset_of(record_id: i64) -> i64 {
 /// Opens the database, making the tables where it is new.
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportError> {
     let failed = |error: rusqlite::Error| explain(path, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(busy).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
@@ -90,9 +88,7 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportE
 fn into_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
     let mut waited = Duration::ZERO;
     loop {
-        match connection
-            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))
-        {
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
             Err(error) if is_busy(&error) && waited < busy => {
                 std::thread::sleep(Duration::from_millis(5));
                 waited += Duration::from_millis(5);
@@ -105,9 +101,7 @@ fn into_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
 
 /// Returns the version of the tables.
 fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
-    let version = |connection: &Connection| {
-        connection.pragma_query_value(None, "user_version", |row| row.get(0))
-    };
+    let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
     let found: i64 = version(connection)?;
     if found != 0 {
         return Ok(found);
@@ -124,22 +118,19 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
 }
 
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// What an error of the database means to whoever runs the host.
 pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> TransportError {
     let at = path.display();
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => TransportError::Away(format!(
-            "{at} is locked by another process for too long: {error}"
-        )),
-        Some(ErrorCode::DiskFull) => TransportError::Away(format!(
-            "the disk of {at} is full: make room, it goes on by itself"
-        )),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            TransportError::Away(format!("{at} is locked by another process for too long: {error}"))
+        }
+        Some(ErrorCode::DiskFull) => {
+            TransportError::Away(format!("the disk of {at} is full: make room, it goes on by itself"))
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             TransportError::Broken(format!("{at} is corrupt: {error}; restore it from a copy"))
         }
@@ -157,10 +148,7 @@ pub(super) fn pack_headers(headers: &Headers) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
     }
-    let length = headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 8)
-        .sum();
+    let length = headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
     let mut blob = Vec::with_capacity(length);
     for (name, value) in headers {
         for part in [name.as_bytes(), value.as_slice()] {
@@ -196,11 +184,7 @@ mod tests {
 
     #[test]
     fn headers_survive_and_damage_is_noticed() {
-        let headers: Headers = vec![
-            ("a".into(), vec![0, 255]),
-            ("a".into(), vec![]),
-            (String::new(), b"x".to_vec()),
-        ];
+        let headers: Headers = vec![("a".into(), vec![0, 255]), ("a".into(), vec![]), (String::new(), b"x".to_vec())];
         let blob = pack_headers(&headers).expect("headers");
         assert_eq!(unpack_headers(Some(&blob)), Some(headers));
         assert_eq!(unpack_headers(Some(&blob[..blob.len() - 1])), None);

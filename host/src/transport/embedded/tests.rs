@@ -27,15 +27,10 @@ fn bench() -> Bench {
 fn bench_with(options: Options) -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(SimulatedClock::at(Time(1000)));
-    let transport =
-        EmbeddedTransport::open_with(directory.path(), "shop", options, clock.clone()).unwrap();
+    let transport = EmbeddedTransport::open_with(directory.path(), "shop", options, clock.clone()).unwrap();
     transport.create_topics(&["a".into()], 1).unwrap();
     transport.create_topics(&["b".into()], 3).unwrap();
-    Bench {
-        directory,
-        clock,
-        transport,
-    }
+    Bench { directory, clock, transport }
 }
 
 impl Bench {
@@ -54,37 +49,20 @@ impl Bench {
 }
 
 fn record(topic: &str, key: &str, value: &str) -> Outgoing {
-    Outgoing {
-        topic: topic.into(),
-        key: Some(key.into()),
-        value: Some(value.into()),
-        headers: Headers::new(),
-    }
+    Outgoing { topic: topic.into(), key: Some(key.into()), value: Some(value.into()), headers: Headers::new() }
 }
 
 fn from(topic: &str, number: i32, position: i64) -> Assignment {
-    Assignment {
-        partition: Partition::new(topic, number),
-        position,
-        last: None,
-    }
+    Assignment { partition: Partition::new(topic, number), position, last: None }
 }
 
 fn line(polled: &Polled) -> String {
     match polled {
         Polled::Record(record) => {
             let text = |bytes: &Option<Vec<u8>>| {
-                bytes.as_ref().map_or("-".to_owned(), |bytes| {
-                    String::from_utf8_lossy(bytes).into_owned()
-                })
+                bytes.as_ref().map_or("-".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
             };
-            format!(
-                "{}@{} {}={}",
-                record.partition,
-                record.offset,
-                text(&record.key),
-                text(&record.value)
-            )
+            format!("{}@{} {}={}", record.partition, record.offset, text(&record.key), text(&record.value))
         }
         Polled::End(partition, end) => format!("end of {partition} at {end}"),
         Polled::Held { partition, why } => format!("held {partition}: {why}"),
@@ -108,17 +86,8 @@ fn check(source: &mut dyn Source, expected: Expect) {
     expected.assert_eq(&drain(source).join("\n"));
 }
 
-fn publish(
-    sink: &mut dyn Sink,
-    records: &[Outgoing],
-    next: i64,
-    metadata: &str,
-) -> Result<(), PublishError> {
-    sink.publish(&Publication {
-        records,
-        offsets: &[(Partition::new("a", 0), next)],
-        metadata,
-    })
+fn publish(sink: &mut dyn Sink, records: &[Outgoing], next: i64, metadata: &str) -> Result<(), PublishError> {
+    sink.publish(&Publication { records, offsets: &[(Partition::new("a", 0), next)], metadata })
 }
 
 #[test]
@@ -129,26 +98,11 @@ fn the_contract_of_transports() {
 #[test]
 fn a_publication_is_visible_as_a_whole() {
     let bench = bench();
-    let mut source = bench.read(&[
-        from("a", 0, 0),
-        from("b", 0, 0),
-        from("b", 1, 0),
-        from("b", 2, 0),
-    ]);
+    let mut source = bench.read(&[from("a", 0, 0), from("b", 0, 0), from("b", 1, 0), from("b", 2, 0)]);
     assert_eq!(drain(&mut *source).len(), 4);
     let mut sink = bench.transport.sink().unwrap();
     sink.claim().unwrap();
-    publish(
-        &mut *sink,
-        &[
-            record("a", "k", "1"),
-            record("b", "k", "2"),
-            record("a", "k", "3"),
-        ],
-        7,
-        "j/i/1",
-    )
-    .unwrap();
+    publish(&mut *sink, &[record("a", "k", "1"), record("b", "k", "2"), record("a", "k", "3")], 7, "j/i/1").unwrap();
     check(
         &mut *source,
         expect![[r#"
@@ -159,50 +113,32 @@ fn a_publication_is_visible_as_a_whole() {
             end of a[0] at 2"#]],
     );
     let anchor = Partition::new("a", 0);
-    let committed = sink
-        .committed(&[anchor.clone(), Partition::new("b", 0)], Isolation::Stable)
-        .unwrap();
-    expect![[r#"{a[0]: Committed { offset: 7, metadata: "j/i/1" }}"#]]
-        .assert_eq(&format!("{committed:?}"));
+    let committed = sink.committed(&[anchor.clone(), Partition::new("b", 0)], Isolation::Stable).unwrap();
+    expect![[r#"{a[0]: Committed { offset: 7, metadata: "j/i/1" }}"#]].assert_eq(&format!("{committed:?}"));
 
     bench.transport.reset_offset(&anchor, 2).unwrap();
     let committed = sink.committed(&[anchor], Isolation::Uncommitted).unwrap();
-    expect![[r#"{a[0]: Committed { offset: 2, metadata: "" }}"#]]
-        .assert_eq(&format!("{committed:?}"));
+    expect![[r#"{a[0]: Committed { offset: 2, metadata: "" }}"#]].assert_eq(&format!("{committed:?}"));
 }
 
 #[test]
 fn a_refused_record_takes_its_publication_with_it() {
-    let bench = bench_with(Options {
-        record_bytes_max: 200,
-        ..Options::default()
-    });
+    let bench = bench_with(Options { record_bytes_max: 200, ..Options::default() });
     let mut source = bench.read(&[from("a", 0, 0)]);
     let mut sink = bench.transport.sink().unwrap();
     sink.claim().unwrap();
     let large = "x".repeat(200);
     let batches = [
         vec![record("a", "k", "1"), record("missing", "k", "2")],
-        vec![
-            record("a", "k", "1"),
-            record("a", "k", "2"),
-            record("a", "k", &large),
-        ],
+        vec![record("a", "k", "1"), record("a", "k", "2"), record("a", "k", &large)],
     ];
-    let errors: Vec<String> = batches
-        .iter()
-        .filter_map(|batch| publish(&mut *sink, batch, 1, "m").err())
-        .map(|e| e.to_string())
-        .collect();
+    let errors: Vec<String> =
+        batches.iter().filter_map(|batch| publish(&mut *sink, batch, 1, "m").err()).map(|e| e.to_string()).collect();
     expect![[r#"
         record 1 for topic missing was refused: there is no such topic; make it with `sagahost topics create missing`
         record 2 for topic a was refused: it has 271 bytes, more than the 200 that a record may have"#]]
     .assert_eq(&errors.join("\n"));
-    assert!(
-        sink.committed(&[Partition::new("a", 0)], Isolation::Stable)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(sink.committed(&[Partition::new("a", 0)], Isolation::Stable).unwrap().is_empty());
     check(&mut *source, expect!["end of a[0] at 0"]);
     publish(&mut *sink, &[record("a", "k", "after")], 1, "m").unwrap();
     check(
@@ -212,10 +148,7 @@ fn a_refused_record_takes_its_publication_with_it() {
             end of a[0] at 1"#]],
     );
 
-    let refusal = bench
-        .transport
-        .offer(&record("missing", "k", "v"))
-        .unwrap_err();
+    let refusal = bench.transport.offer(&record("missing", "k", "v")).unwrap_err();
     expect!["the record for topic missing was refused: there is no such topic; make it with `sagahost topics create missing`"]
         .assert_eq(&refusal.to_string());
 }
@@ -256,23 +189,9 @@ fn the_newest_claim_wins() {
 #[test]
 fn records_come_back_as_they_were() {
     let bench = bench();
-    let headers: Headers = vec![
-        ("ce_id".into(), b"1".to_vec()),
-        ("h".into(), vec![0xff, 0]),
-        ("h".into(), Vec::new()),
-    ];
-    let tombstone = Outgoing {
-        topic: "a".into(),
-        key: Some(vec![0xff]),
-        value: None,
-        headers: headers.clone(),
-    };
-    let empty = Outgoing {
-        topic: "a".into(),
-        key: None,
-        value: Some(Vec::new()),
-        headers: Headers::new(),
-    };
+    let headers: Headers = vec![("ce_id".into(), b"1".to_vec()), ("h".into(), vec![0xff, 0]), ("h".into(), Vec::new())];
+    let tombstone = Outgoing { topic: "a".into(), key: Some(vec![0xff]), value: None, headers: headers.clone() };
+    let empty = Outgoing { topic: "a".into(), key: None, value: Some(Vec::new()), headers: Headers::new() };
     bench.transport.offer_all(&[tombstone, empty]).unwrap();
     let mut source = bench.read(&[from("a", 0, 0)]);
     let mut read = || match source.poll(SOON).unwrap() {
@@ -283,45 +202,21 @@ fn records_come_back_as_they_were() {
     let (key, value) = (Some(vec![0xff]), None);
     assert_eq!(
         read(),
-        Record {
-            partition: partition.clone(),
-            offset: 0,
-            timestamp_ms: Some(1000),
-            key,
-            value,
-            headers
-        }
+        Record { partition: partition.clone(), offset: 0, timestamp_ms: Some(1000), key, value, headers }
     );
     let (key, value, headers) = (None, Some(Vec::new()), Headers::new());
-    assert_eq!(
-        read(),
-        Record {
-            partition,
-            offset: 1,
-            timestamp_ms: Some(1000),
-            key,
-            value,
-            headers
-        }
-    );
+    assert_eq!(read(), Record { partition, offset: 1, timestamp_ms: Some(1000), key, value, headers });
 }
 
 #[test]
 fn keys_go_where_kafka_puts_them_and_keyless_records_take_turns() {
     let bench = bench();
-    let keyless = Outgoing {
-        key: None,
-        ..record("b", "", "v")
-    };
+    let keyless = Outgoing { key: None, ..record("b", "", "v") };
     let place = |record: &Outgoing| bench.transport.offer(record).unwrap().0.number;
     let numbers: Vec<i32> = (0..6).map(|_| place(&keyless)).collect();
     assert_eq!(numbers, [0, 1, 2, 0, 1, 2]);
     for key in ["21", "foobar", "order-7", ""] {
-        assert_eq!(
-            place(&record("b", key, "v")),
-            partition_of(key.as_bytes(), 3) as i32,
-            "{key}"
-        );
+        assert_eq!(place(&record("b", key, "v")), partition_of(key.as_bytes(), 3) as i32, "{key}");
     }
 }
 
@@ -332,43 +227,14 @@ fn what_cannot_be_read_on_is_held_and_the_rest_is_read() {
         bench.offer("a", "k", value);
         bench.clock.advance(Duration::from_millis(1));
     }
-    bench
-        .transport
-        .create_topics(&["c".into(), "d".into()], 1)
-        .unwrap();
-    bench
-        .transport
-        .offer_all(&[
-            record("c", "k", "0"),
-            record("c", "k", "1"),
-            record("d", "k", "0"),
-        ])
-        .unwrap();
-    bench
-        .transport
-        .delete_before(&Partition::new("c", 0), 1)
-        .unwrap();
-    let made_anew = Assignment {
-        last: Some((0, 999)),
-        ..from("d", 0, 1)
-    };
-    let unknown_last = Assignment {
-        last: Some((9, 999)),
-        ..from("b", 2, 0)
-    };
-    let same = Assignment {
-        last: Some((1, 1001)),
-        ..from("a", 0, 2)
-    };
-    let assigned = [
-        from("b", 1, 4),
-        from("c", 0, 0),
-        made_anew,
-        from("b", 7, 0),
-        from("gone", 0, 0),
-        unknown_last,
-        same,
-    ];
+    bench.transport.create_topics(&["c".into(), "d".into()], 1).unwrap();
+    bench.transport.offer_all(&[record("c", "k", "0"), record("c", "k", "1"), record("d", "k", "0")]).unwrap();
+    bench.transport.delete_before(&Partition::new("c", 0), 1).unwrap();
+    let made_anew = Assignment { last: Some((0, 999)), ..from("d", 0, 1) };
+    let unknown_last = Assignment { last: Some((9, 999)), ..from("b", 2, 0) };
+    let same = Assignment { last: Some((1, 1001)), ..from("a", 0, 2) };
+    let assigned =
+        [from("b", 1, 4), from("c", 0, 0), made_anew, from("b", 7, 0), from("gone", 0, 0), unknown_last, same];
     let mut source = bench.read(&assigned);
     check(
         &mut *source,
@@ -382,9 +248,7 @@ fn what_cannot_be_read_on_is_held_and_the_rest_is_read() {
             end of b[2] at 0
             end of a[0] at 3"#]],
     );
-    source
-        .seek(&[(Partition::new("c", 0), 1), (Partition::new("a", 0), 9)])
-        .unwrap();
+    source.seek(&[(Partition::new("c", 0), 1), (Partition::new("a", 0), 9)]).unwrap();
     check(
         &mut *source,
         expect![[r#"
@@ -406,15 +270,10 @@ fn a_topic_made_anew_while_it_is_read_is_held() {
     bench.offer("a", "k", "newer");
     check(
         &mut *source,
-        expect![
-            "held a[0]: the topic was deleted while it was read; start the host again when it is there"
-        ],
+        expect!["held a[0]: the topic was deleted while it was read; start the host again when it is there"],
     );
     assert_eq!(
-        bench
-            .transport
-            .bounds(&[Partition::new("a", 0), Partition::new("z", 0)])
-            .unwrap(),
+        bench.transport.bounds(&[Partition::new("a", 0), Partition::new("z", 0)]).unwrap(),
         BTreeMap::from([(Partition::new("a", 0), (0, 2))])
     );
 }
@@ -454,26 +313,15 @@ fn pause_resume_and_seek() {
 #[test]
 fn a_long_partition_does_not_starve_a_short_one() {
     let bench = bench();
-    let many: Vec<Outgoing> = (0..2000)
-        .map(|n| record("a", "k", &n.to_string()))
-        .collect();
+    let many: Vec<Outgoing> = (0..2000).map(|n| record("a", "k", &n.to_string())).collect();
     bench.transport.offer_all(&many).unwrap();
     let mut source = bench.read(&[from("a", 0, 0), from("b", 2, 0)]);
     source.poll(SOON).unwrap();
     bench.offer("b", "k", "short");
     let lines = drain(&mut *source);
-    let place = lines
-        .iter()
-        .position(|line| line == "b[2]@0 k=short")
-        .unwrap();
+    let place = lines.iter().position(|line| line == "b[2]@0 k=short").unwrap();
     assert!(place < 1100, "{place}");
-    assert_eq!(
-        lines
-            .iter()
-            .filter(|line| line.starts_with("a[0]@"))
-            .count(),
-        1999
-    );
+    assert_eq!(lines.iter().filter(|line| line.starts_with("a[0]@")).count(), 1999);
 }
 
 #[test]
@@ -481,19 +329,13 @@ fn new_partitions_are_announced() {
     let bench = bench();
     let mut source = bench.read(&[from("a", 0, 0)]);
     drain(&mut *source);
-    bench
-        .transport
-        .create_topics(&["elsewhere".into()], 2)
-        .unwrap();
+    bench.transport.create_topics(&["elsewhere".into()], 2).unwrap();
     bench.transport.create_topics(&["a".into()], 2).unwrap();
     check(&mut *source, expect![""]);
     bench.other("shop").grow_topic("a", 3).unwrap();
     check(&mut *source, expect!["appeared [a[1], a[2]]"]);
     assert_eq!(
-        bench
-            .transport
-            .topics(&["a".into(), "b".into(), "z".into()])
-            .unwrap(),
+        bench.transport.topics(&["a".into(), "b".into(), "z".into()]).unwrap(),
         Topics::from([("a".into(), 3), ("b".into(), 3)])
     );
 }
@@ -509,20 +351,12 @@ fn writers_of_several_processes_leave_no_gaps() {
             let other = bench.other("shop");
             scope.spawn(move || {
                 for n in 0..offers {
-                    other
-                        .offer(&record("a", "k", &format!("{writer}.{n}")))
-                        .unwrap();
+                    other.offer(&record("a", "k", &format!("{writer}.{n}"))).unwrap();
                 }
             });
         }
         for n in 0..offers {
-            publish(
-                &mut *sink,
-                &[record("a", "k", "batch"), record("a", "k", "batch")],
-                n,
-                "m",
-            )
-            .unwrap();
+            publish(&mut *sink, &[record("a", "k", "batch"), record("a", "k", "batch")], n, "m").unwrap();
         }
     });
     let total = 5 * offers;
@@ -561,10 +395,7 @@ fn a_record_of_another_process_is_noticed_soon() {
 
 #[test]
 fn old_records_go_when_everybody_has_passed_them() {
-    let bench = bench_with(Options {
-        kept_records_max: Some(5),
-        ..Options::default()
-    });
+    let bench = bench_with(Options { kept_records_max: Some(5), ..Options::default() });
     let a = Partition::new("a", 0);
     let first = || bench.transport.bounds(std::slice::from_ref(&a)).unwrap()[&a];
     bench.transport.reset_offset(&a, 0).unwrap();
@@ -584,28 +415,17 @@ fn old_records_go_when_everybody_has_passed_them() {
 fn files_that_are_not_ours_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("topics.db");
-    let open = || {
-        EmbeddedTransport::open(directory.path(), "shop")
-            .map(|_| ())
-            .unwrap_err()
-            .to_string()
-    };
+    let open = || EmbeddedTransport::open(directory.path(), "shop").map(|_| ()).unwrap_err().to_string();
     let place = directory.path().display().to_string();
 
-    std::fs::write(
-        &path,
-        "this is no database, but it is long enough to look like one at first sight".repeat(20),
-    )
-    .unwrap();
+    std::fs::write(&path, "this is no database, but it is long enough to look like one at first sight".repeat(20))
+        .unwrap();
     expect!["DIR/topics.db is corrupt: file is not a database; restore it from a copy"]
         .assert_eq(&open().replace(&place, "DIR"));
 
     std::fs::remove_file(&path).unwrap();
     EmbeddedTransport::open(directory.path(), "shop").unwrap();
-    Connection::open(&path)
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     expect!["DIR/topics.db has tables of version 99, this host knows version 1: use the newer host that wrote it"]
         .assert_eq(&open().replace(&place, "DIR"));
 
@@ -618,15 +438,9 @@ fn files_that_are_not_ours_are_refused_with_a_reason() {
 fn impossible_topics_are_refused() {
     let bench = bench();
     let errors = [
-        bench
-            .transport
-            .create_topics(&["a b".into()], 1)
-            .unwrap_err(),
+        bench.transport.create_topics(&["a b".into()], 1).unwrap_err(),
         bench.transport.create_topics(&["c".into()], 0).unwrap_err(),
-        bench
-            .transport
-            .reset_offset(&Partition::new("c", 0), 0)
-            .unwrap_err(),
+        bench.transport.reset_offset(&Partition::new("c", 0), 0).unwrap_err(),
     ];
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     expect![[r#"

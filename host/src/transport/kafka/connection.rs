@@ -36,6 +36,22 @@ const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Our own property: librdkafka knows only tokens that a program hands to it.
 const TOKEN_FILE: &str = "sasl.oauthbearer.token.location";
 
+/// What the commit protocol depends on is not a setting. The configuration refuses these with the reason.
+const OWN: [&str; 12] = [
+    "acks",
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "partitioner",
+    "transactional.id",
+];
+
 pub(super) struct Connection {
     pub app: String,
     pub servers: String,
@@ -56,6 +72,7 @@ impl Connection {
     pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
         let mut properties: BTreeMap<String, String> =
             settings.properties.iter().map(|(name, property)| (name.clone(), property.value().to_owned())).collect();
+        properties.retain(|name, _| !OWN.contains(&name.as_str()));
         let secrets = settings
             .properties
             .iter()
@@ -202,11 +219,14 @@ impl Connection {
     }
 }
 
-const PRODUCER_DEFAULTS: [(&str, &str); 3] = [
+const PRODUCER_DEFAULTS: [(&str, &str); 4] = [
     ("linger.ms", "1"),
     // A topic that does not exist is known as missing after this, well within a transaction.
     ("topic.metadata.propagation.max.ms", "3000"),
+    // What is turned down most is the first request of a transaction, for the few milliseconds that the one before
+    // takes to complete.
     ("retry.backoff.ms", "5"),
+    ("retry.backoff.max.ms", "100"),
 ];
 
 /// Blocking calls do not serve a client's events (logs, errors, tokens, delivery reports): somebody has to.

@@ -36,10 +36,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount")
-            .arg("--lazy")
-            .arg(self.0.path())
-            .status();
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
     }
 }
 
@@ -52,15 +49,9 @@ fn a_full_disk_refuses_the_batch_and_is_survived() {
     disk.fill();
     // The log may have room left over from before: the batch is larger.
     let full = journal.commit(epoch, &batch(2, 1_000));
-    assert!(
-        matches!(&full, Err(JournalError::DiskFull(why)) if why.contains("free some space")),
-        "{full:?}"
-    );
+    assert!(matches!(&full, Err(JournalError::DiskFull(why)) if why.contains("free some space")), "{full:?}");
     assert_eq!(journal.identity().last_batch, BatchNo(1));
-    assert!(
-        journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(),
-        "reading goes on"
-    );
+    assert!(journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(), "reading goes on");
     assert!(journal.saga(&SagaId::from("order-2-0")).unwrap().is_none());
     disk.free();
     journal.commit(epoch, &batch(2, 100)).unwrap();
@@ -83,9 +74,7 @@ fn a_disk_that_fills_up_by_the_journal_itself() {
     let disk = SmallDisk::mount();
     let journal = disk.0.host().unwrap();
     let epoch = journal.identity().epoch;
-    let full = (1..)
-        .find_map(|number| journal.commit(epoch, &batch(number, 50)).err())
-        .unwrap();
+    let full = (1..).find_map(|number| journal.commit(epoch, &batch(number, 50)).err()).unwrap();
     assert!(matches!(full, JournalError::DiskFull(_)), "{full:?}");
     let last = journal.identity().last_batch;
     drop(journal);
@@ -108,25 +97,16 @@ fn corrupt(outcome: Result<SqliteJournal, JournalError>) -> String {
 #[test]
 fn a_file_that_is_no_database() {
     let dir = Dir::new();
-    fs::write(
-        dir.path().join(FILE),
-        "not a database, but long enough to look like a file of one".repeat(100),
-    )
-    .unwrap();
+    fs::write(dir.path().join(FILE), "not a database, but long enough to look like a file of one".repeat(100)).unwrap();
     let why = corrupt(dir.host());
-    assert!(
-        why.contains("journal.db") && why.contains("backup"),
-        "{why}"
-    );
+    assert!(why.contains("journal.db") && why.contains("backup"), "{why}");
 }
 
 #[test]
 fn a_damaged_file() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    journal
-        .commit(journal.identity().epoch, &batch(1, 500))
-        .unwrap();
+    journal.commit(journal.identity().epoch, &batch(1, 500)).unwrap();
     journal.close().unwrap();
     let path = dir.path().join(FILE);
     let mut bytes = fs::read(&path).unwrap();
@@ -134,28 +114,18 @@ fn a_damaged_file() {
     bytes[middle..middle + 4096].fill(0x5a);
     fs::write(&path, bytes).unwrap();
     let why = corrupt(dir.host());
-    assert!(
-        why.contains("journal.db") && why.contains("backup"),
-        "{why}"
-    );
+    assert!(why.contains("journal.db") && why.contains("backup"), "{why}");
 }
 
 #[test]
 fn a_truncated_file() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    journal
-        .commit(journal.identity().epoch, &batch(1, 500))
-        .unwrap();
+    journal.commit(journal.identity().epoch, &batch(1, 500)).unwrap();
     journal.close().unwrap();
     let path = dir.path().join(FILE);
     let length = fs::metadata(&path).unwrap().len();
-    fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(length / 2)
-        .unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
     corrupt(dir.host());
 }
 
@@ -163,40 +133,23 @@ fn a_truncated_file() {
 fn one_cell_of_another_format_is_named() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    journal
-        .commit(journal.identity().epoch, &batch(1, 1))
-        .unwrap();
+    journal.commit(journal.identity().epoch, &batch(1, 1)).unwrap();
     let shell = Connection::open(dir.path().join(FILE)).unwrap();
     shell.execute("UPDATE outbox SET body = x'09'", []).unwrap();
     let why = journal.outbox(BatchNo(0), 1).unwrap_err().to_string();
-    assert!(
-        why.contains("a batch of the outbox cannot be read: it has the format 9"),
-        "{why}"
-    );
-    assert!(
-        journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(),
-        "the rest is served"
-    );
+    assert!(why.contains("a batch of the outbox cannot be read: it has the format 9"), "{why}");
+    assert!(journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(), "the rest is served");
 }
 
 #[test]
 fn a_program_that_holds_the_file() {
     let dir = Dir::new();
-    let journal = dir
-        .open_with(OpenOptions {
-            busy_wait: Duration::from_millis(50),
-            ..OpenOptions::default()
-        })
-        .unwrap();
+    let journal =
+        dir.open_with(OpenOptions { busy_wait: Duration::from_millis(50), ..OpenOptions::default() }).unwrap();
     let shell = Connection::open(dir.path().join(FILE)).unwrap();
     shell.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let held = journal
-        .commit(journal.identity().epoch, &batch(1, 1))
-        .unwrap_err()
-        .to_string();
+    let held = journal.commit(journal.identity().epoch, &batch(1, 1)).unwrap_err().to_string();
     assert!(held.contains("locked by another program"), "{held}");
     shell.execute_batch("ROLLBACK").unwrap();
-    journal
-        .commit(journal.identity().epoch, &batch(1, 1))
-        .unwrap();
+    journal.commit(journal.identity().epoch, &batch(1, 1)).unwrap();
 }

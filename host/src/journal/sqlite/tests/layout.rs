@@ -23,36 +23,24 @@ fn questions_asked_often_use_an_index() {
             .read(|conn| {
                 let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
                 let values = vec![1; statement.parameter_count()];
-                let rows =
-                    statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?;
+                let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?;
                 Ok(rows.collect::<Result<_, _>>()?)
             })
             .unwrap();
         let scans = |step: &String| step.starts_with("SCAN") && !step.contains("INDEX");
         assert!(!plan.iter().any(scans), "{sql}: {plan:?}");
-        assert!(
-            !plan
-                .iter()
-                .any(|step| step.contains("TEMP B-TREE") && !sql.contains("note")),
-            "{sql}: {plan:?}"
-        );
+        assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE") && !sql.contains("note")), "{sql}: {plan:?}");
     }
 }
 
 #[test]
 fn the_log_stays_bounded_and_goes_at_the_end() {
     let dir = Dir::new();
-    let options = OpenOptions {
-        wal_pages_max: 100,
-        wal_bytes_kept: 1 << 20,
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions { wal_pages_max: 100, wal_bytes_kept: 1 << 20, ..OpenOptions::default() };
     let journal = dir.open_with(options).unwrap();
     let log = dir.path().join("journal.db-wal");
     for number in 1..=300 {
-        journal
-            .commit(journal.identity().epoch, &batch(number, 20))
-            .unwrap();
+        journal.commit(journal.identity().epoch, &batch(number, 20)).unwrap();
     }
     let bytes = std::fs::metadata(&log).unwrap().len();
     assert!(bytes < 2 << 20, "the log has {bytes} bytes");
@@ -91,26 +79,10 @@ fn the_format_of_the_outbox_stays() {
         headers: vec![("h".to_owned(), vec![0, 255])],
     }];
     let positions = BTreeMap::from([
-        (
-            Partition::new("t", 0),
-            Position {
-                next: 300,
-                last: Some((299, 1_700_000_000_000)),
-            },
-        ),
-        (
-            Partition::new("t", 1),
-            Position {
-                next: 0,
-                last: None,
-            },
-        ),
+        (Partition::new("t", 0), Position { next: 300, last: Some((299, 1_700_000_000_000)) }),
+        (Partition::new("t", 1), Position { next: 0, last: None }),
     ]);
     let cell = format::outbox_cell(&records, &positions).unwrap();
-    expect_test::expect!["0101017401016b000101680200ff02017400d80401d60480d095ffbc310174020000"]
-        .assert_eq(&hex(&cell));
-    assert_eq!(
-        format::outbox(&cell).unwrap(),
-        (records.to_vec(), positions)
-    );
+    expect_test::expect!["0101017401016b000101680200ff02017400d80401d60480d095ffbc310174020000"].assert_eq(&hex(&cell));
+    assert_eq!(format::outbox(&cell).unwrap(), (records.to_vec(), positions));
 }

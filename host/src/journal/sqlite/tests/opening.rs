@@ -16,10 +16,7 @@ fn refused(outcome: Result<SqliteJournal, JournalError>) -> String {
 }
 
 fn execute(dir: &Dir, sql: &str) {
-    Connection::open(dir.path().join(FILE))
-        .unwrap()
-        .execute_batch(sql)
-        .unwrap();
+    Connection::open(dir.path().join(FILE)).unwrap().execute_batch(sql).unwrap();
 }
 
 #[test]
@@ -27,18 +24,8 @@ fn a_second_owner_is_told_who_holds_it() {
     let dir = Dir::new();
     let first = dir.host().unwrap();
     let why = refused(dir.host());
-    assert!(
-        why.contains(&format!("process {}", std::process::id())) && why.contains("stop that host"),
-        "{why}"
-    );
-    assert_eq!(
-        first
-            .commit(first.identity().epoch, &batch(1, 1))
-            .unwrap()
-            .len(),
-        1,
-        "the first is undisturbed"
-    );
+    assert!(why.contains(&format!("process {}", std::process::id())) && why.contains("stop that host"), "{why}");
+    assert_eq!(first.commit(first.identity().epoch, &batch(1, 1)).unwrap().len(), 1, "the first is undisturbed");
     first.close().unwrap();
     assert_eq!(dir.host().unwrap().identity().epoch, Epoch(2));
 }
@@ -55,20 +42,9 @@ fn the_lock_goes_with_its_holder() {
 fn another_app_is_refused() {
     let dir = Dir::new();
     dir.host().unwrap().close().unwrap();
-    let why = refused(SqliteJournal::open(
-        dir.path(),
-        "bakery",
-        OpenOptions::default(),
-    ));
-    assert!(
-        why.contains(r#"belongs to the app "shop", this host is the app "bakery""#),
-        "{why}"
-    );
-    assert_eq!(
-        dir.host().unwrap().identity().epoch,
-        Epoch(2),
-        "the refused one left no trace"
-    );
+    let why = refused(SqliteJournal::open(dir.path(), "bakery", OpenOptions::default()));
+    assert!(why.contains(r#"belongs to the app "shop", this host is the app "bakery""#), "{why}");
+    assert_eq!(dir.host().unwrap().identity().epoch, Epoch(2), "the refused one left no trace");
 }
 
 #[test]
@@ -77,10 +53,7 @@ fn a_newer_schema_is_refused() {
     dir.host().unwrap().close().unwrap();
     execute(&dir, "PRAGMA user_version = 99");
     let why = refused(dir.host());
-    assert!(
-        why.contains("schema version 99") && why.contains("newer sagahost"),
-        "{why}"
-    );
+    assert!(why.contains("schema version 99") && why.contains("newer sagahost"), "{why}");
 }
 
 #[test]
@@ -97,72 +70,23 @@ fn an_older_schema_is_brought_up_to_date() {
     execute(&dir, OLD);
     let journal = dir.host().unwrap();
     let identity = journal.identity();
-    assert_eq!(
-        (&*identity.journal, identity.epoch),
-        ("00112233445566778899aabbccddeeff", Epoch(4))
-    );
-    assert_eq!(
-        (identity.last_batch, identity.confirmed),
-        (BatchNo(7), BatchNo(6))
-    );
+    assert_eq!((&*identity.journal, identity.epoch), ("00112233445566778899aabbccddeeff", Epoch(4)));
+    assert_eq!((identity.last_batch, identity.confirmed), (BatchNo(7), BatchNo(6)));
     assert_eq!(identity.anchor, Some(Partition::new("order-created", 0)));
-    assert_eq!(
-        journal.batch_incarnation(BatchNo(4)).unwrap().as_deref(),
-        Some("first")
-    );
-    assert_eq!(
-        journal.outbox(BatchNo(6), 9).unwrap()[0].records[0]
-            .key
-            .as_deref(),
-        Some(&b"order-1"[..])
-    );
-    assert_eq!(
-        journal.positions().unwrap().values().next().unwrap().last,
-        Some((11, 1_700_000_000_000))
-    );
-    assert_eq!(
-        &*journal
-            .saga(&SagaId::from("order-1"))
-            .unwrap()
-            .unwrap()
-            .bytes,
-        [1, 2]
-    );
-    let noted = SagaFilter {
-        notes: vec![("customer".into(), "c1".into())],
-        limit: 9,
-        ..SagaFilter::default()
-    };
+    assert_eq!(journal.batch_incarnation(BatchNo(4)).unwrap().as_deref(), Some("first"));
+    assert_eq!(journal.outbox(BatchNo(6), 9).unwrap()[0].records[0].key.as_deref(), Some(&b"order-1"[..]));
+    assert_eq!(journal.positions().unwrap().values().next().unwrap().last, Some((11, 1_700_000_000_000)));
+    assert_eq!(&*journal.saga(&SagaId::from("order-1")).unwrap().unwrap().bytes, [1, 2]);
+    let noted = SagaFilter { notes: vec![("customer".into(), "c1".into())], limit: 9, ..SagaFilter::default() };
     assert_eq!(journal.sagas(&noted).unwrap().len(), 1);
     assert_eq!(journal.in_doubt(SagaKey(0), 9).unwrap().len(), 1);
-    assert_eq!(
-        journal.queued_commands().unwrap()[0].command,
-        Command::Retry { by: "ann".into() }
-    );
+    assert_eq!(journal.queued_commands().unwrap()[0].command, Command::Retry { by: "ann".into() });
     // What the new version added works on what the old one wrote.
-    let letters = journal
-        .letters(&LetterFilter {
-            limit: 9,
-            ..LetterFilter::default()
-        })
-        .unwrap();
-    assert_eq!(
-        letters[0].origin,
-        Some((Partition::new("order-created", 0), 11))
-    );
-    assert_eq!(
-        journal
-            .remove_closed_letters(identity.epoch, Time(1_700_000_000_001), 9)
-            .unwrap(),
-        1
-    );
-    journal
-        .quarantine(identity.epoch, &SagaId::from("order-1"), "why")
-        .unwrap();
-    assert_eq!(
-        journal.commit(identity.epoch, &batch(8, 1)).unwrap()[0].1,
-        SagaKey(3)
-    );
+    let letters = journal.letters(&LetterFilter { limit: 9, ..LetterFilter::default() }).unwrap();
+    assert_eq!(letters[0].origin, Some((Partition::new("order-created", 0), 11)));
+    assert_eq!(journal.remove_closed_letters(identity.epoch, Time(1_700_000_000_001), 9).unwrap(), 1);
+    journal.quarantine(identity.epoch, &SagaId::from("order-1"), "why").unwrap();
+    assert_eq!(journal.commit(identity.epoch, &batch(8, 1)).unwrap()[0].1, SagaKey(3));
     journal.close().unwrap();
     dir.host().unwrap();
 }
@@ -194,14 +118,8 @@ fn a_copy_has_the_same_id_and_another_incarnation() {
     a.commit(a.identity().epoch, &batch(2, 1)).unwrap();
     b.commit(b.identity().epoch, &batch(2, 1)).unwrap();
     assert_eq!(a.identity().journal, b.identity().journal);
-    assert_eq!(
-        a.batch_incarnation(BatchNo(1)).unwrap(),
-        b.batch_incarnation(BatchNo(1)).unwrap()
-    );
-    assert_ne!(
-        a.batch_incarnation(BatchNo(2)).unwrap(),
-        b.batch_incarnation(BatchNo(2)).unwrap()
-    );
+    assert_eq!(a.batch_incarnation(BatchNo(1)).unwrap(), b.batch_incarnation(BatchNo(1)).unwrap());
+    assert_ne!(a.batch_incarnation(BatchNo(2)).unwrap(), b.batch_incarnation(BatchNo(2)).unwrap());
 }
 
 #[test]
