@@ -31,6 +31,8 @@ pub use tools::Line;
 /// On a busy machine; three seconds are usual.
 const READY_MAX: Duration = Duration::from_secs(90);
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// Of directories in the system's temporary directory; the process id follows.
+const PREFIX: &str = "sagahost-kafka-";
 
 #[derive(Clone, Copy, Debug)]
 struct Ports {
@@ -58,7 +60,9 @@ impl Broker {
     /// Ready when this returns. The first time it fetches Kafka, and says so.
     pub fn start(options: Options) -> Result<Self> {
         let libraries = install::libraries()?;
-        let directory = tempfile::Builder::new().prefix("sagahost-kafka-").tempdir()?;
+        remove_leftovers();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         let mut broker = Self { directory, libraries, options, ports: free_ports()?, running: None };
         if broker.options.tls {
             tls::make(broker.path())?;
@@ -261,6 +265,22 @@ fn run(command: &mut Command) -> Result<String> {
         bail!("{name} failed ({}):\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(printed)
+}
+
+/// A broker in a static is never dropped, nor is one whose process was killed: their directories go here.
+fn remove_leftovers() {
+    // Without it nobody can tell whose process lives.
+    if !Path::new("/proc/self").exists() {
+        return;
+    }
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Held all together, so that they differ.
