@@ -205,6 +205,24 @@ impl Pipeline {
 
     /// A dead letter that no saga knows of.
     pub fn stage_letter(&self, id: Option<SagaId>, letter: crate::journal::StoredLetter, receipt: Option<Receipt>) {
+        let departures = self.announce(&letter);
+        self.stage_without_saga(id, LetterWrite::Open(letter), departures, receipt, None);
+    }
+
+    /// Closes a dead letter that belongs to no saga.
+    pub fn close_letter(&self, key: &str, how: String, reply: Reply) {
+        let write = LetterWrite::Close { key: key.to_owned(), how: how.clone(), at: self.clock.now() };
+        self.stage_without_saga(None, write, Vec::new(), None, Some((reply, Answer { done: true, text: how })));
+    }
+
+    fn stage_without_saga(
+        &self,
+        id: Option<SagaId>,
+        letter: LetterWrite,
+        departures: Vec<Departure>,
+        receipt: Option<Receipt>,
+        reply: Option<(Reply, Answer)>,
+    ) {
         let life = self.stage.life();
         let staging = Staging {
             life,
@@ -212,34 +230,12 @@ impl Pipeline {
             id,
             change: None,
             overlay: Overlay::new(self.stage.clone()),
-            departures: self.announce(&letter),
-            letters: vec![LetterWrite::Open(letter)],
+            departures,
+            letters: vec![letter],
             receipt,
             command_done: None,
-            reply: None,
+            reply,
             now: self.clock.now(),
-        };
-        if let Err(NotStaged::Journal(error)) = self.stage.stage(staging, &self.codec) {
-            self.stage.fail(life, error.to_string());
-        }
-    }
-
-    /// Closes a dead letter that belongs to no saga.
-    pub fn close_letter(&self, key: &str, how: String, reply: Reply) {
-        let life = self.stage.life();
-        let now = self.clock.now();
-        let staging = Staging {
-            life,
-            chain: self.chains.fetch_add(1, Ordering::Relaxed),
-            id: None,
-            change: None,
-            overlay: Overlay::new(self.stage.clone()),
-            departures: Vec::new(),
-            letters: vec![LetterWrite::Close { key: key.to_owned(), how: how.clone(), at: now }],
-            receipt: None,
-            command_done: None,
-            reply: Some((reply, Answer { done: true, text: how })),
-            now,
         };
         if let Err(NotStaged::Journal(error)) = self.stage.stage(staging, &self.codec) {
             self.stage.fail(life, error.to_string());

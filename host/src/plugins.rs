@@ -72,6 +72,7 @@ impl PluginSet {
         }
         let identity = journal.identity();
         let since = BatchNo(identity.last_batch.0 + 1);
+        let before = journal.admitted()?;
         for admitted in &reading.admitted {
             let plugin = &admitted.plugin;
             digests.put(&admitted.bytes)?;
@@ -83,9 +84,8 @@ impl PluginSet {
                 since,
                 serving: true,
             };
-            let known = journal
-                .admitted()?
-                .into_iter()
+            let known = before
+                .iter()
                 .any(|other| other.participant == row.participant && other.digest == row.digest && other.serving);
             if !known {
                 journal.admit(identity.epoch, &row)?;
