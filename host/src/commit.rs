@@ -15,6 +15,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex};
+use sagahost_saga::input::Answer;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     intake::Intake,
     journal::{BatchNo, Identity, JournalError, OutboxBatch},
     pipeline::Pipeline,
-    stage::{Next, Sealed},
+    stage::{Move, Next, Sealed},
     start::{Mark, read_marks},
     stats::Stats,
     transport::{Isolation, Outgoing, Partition, Publication, PublishError, Sink},
@@ -129,6 +130,7 @@ impl Committer {
             let ended = match self.pipeline.stage.next(Duration::from_millis(500)) {
                 Next::Commit(sealed) => self.commit(*sealed),
                 Next::Restart(why) => self.restart(&why),
+                Next::Move(to_move) => self.move_position(to_move),
                 Next::Wait => self.confirm(),
             };
             if let Err(fatal) = ended {
@@ -216,6 +218,19 @@ impl Committer {
                 Err(error) => warn!(%error, "failed to read the journal"),
             }
         }
+    }
+
+    /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.
+    fn move_position(&mut self, Move { partition, next, reply }: Move) -> Result<(), Fatal> {
+        if let Err(error) = self.pipeline.journal.set_position(self.identity.epoch, &partition, next) {
+            let _ = reply.send(Err(format!("the journal could not be written: {error}")));
+            return Ok(());
+        }
+        self.restart(&format!("an operator has {partition} read from {next}"))?;
+        self.intake.assign_again(&partition);
+        self.pipeline.stage.touch();
+        let _ = reply.send(Ok(Answer { done: true, text: format!("{partition} is read from {next}") }));
+        Ok(())
     }
 
     /// While nothing else is written: tells the journal what is published, outside of the numbering.

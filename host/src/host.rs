@@ -15,29 +15,30 @@ use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sagahost_saga::{
     id::SagaId,
-    input::{Answer, Command},
+    input::{Answer, Command, Status},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Live, LiveStatus, OutboxAction},
+    admin::{Live, LiveStatus, OutboxAction, ResumeFrom},
     clock::{Clock, SystemClock},
     codec::Codec,
     commit::{Committer, Fatal, Outbox, Publisher},
     config::Config,
     intake::{Intake, Reader},
     journal::{
-        BatchNo, Identity, Journal, OutboxBatch, SagaKey, StoredLetter,
+        BatchNo, Identity, Journal, JournalError, LetterFilter, OutboxBatch, SagaFilter, SagaKey, StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
+    letters,
     mailbox::Item,
     pipeline::Pipeline,
     plugins::PluginSet,
-    stage::{BatchBounds, Stage},
+    stage::{BatchBounds, Move, Reply, Stage},
     start::{Beginning, Begun, Decisions},
     stats::Stats,
     timers::Timers,
-    transport::{Transport, embedded::EmbeddedTransport, kafka::KafkaTransport},
+    transport::{Partition, Transport, embedded::EmbeddedTransport, kafka::KafkaTransport},
 };
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -186,6 +187,7 @@ impl Host {
             stop,
             batches: None,
         };
+        host.quarantined()?;
         host.spawn(begun, &fatal_sender, settings.workers)?;
         host.resume()?;
         Ok(host)
@@ -258,6 +260,18 @@ impl Host {
         }
     }
 
+    /// Sagas that stand still since an earlier life of this host.
+    fn quarantined(&self) -> Result<()> {
+        let Shared { pipeline, journal, .. } = &*self.shared;
+        let filter = SagaFilter { status: Some(Status::Quarantined), limit: usize::MAX, ..SagaFilter::default() };
+        for row in journal.sagas(&filter)? {
+            let why = journal.quarantined(&row.id)?.unwrap_or_default();
+            warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", row.id);
+            pipeline.stage.quarantine(&row.id, why);
+        }
+        Ok(())
+    }
+
     /// What waits in the journal for a host to run: commands given while none did, events parked for a plugin that
     /// is back, calls whose end is not known.
     fn resume(&self) -> Result<()> {
@@ -267,6 +281,7 @@ impl Host {
             let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None };
             pipeline.post(&queued.saga, item);
         }
+        self.shared.take_in_again(None)?;
         let mut after = SagaKey(0);
         loop {
             let parked = journal.parked_sagas(after, PAGE)?;
@@ -374,24 +389,67 @@ fn named(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
     for thread in threads {
         if thread.join().is_err() {
-            tracing::error!("a thread of the host panicked");
+            error!("a thread of the host panicked");
         }
     }
 }
 
 impl Shared {
-    fn ask(&self, saga: &SagaId, item: impl FnOnce(crate::stage::Reply) -> Item) -> Result<Answer, String> {
-        const PATIENCE: Duration = Duration::from_secs(25);
+    fn ask(&self, saga: &SagaId, item: impl FnOnce(Reply) -> Item) -> Result<Answer, String> {
         let (reply, answer) = bounded(1);
         self.pipeline.post(saga, item(reply));
+        self.patiently(&answer)
+    }
+
+    fn patiently(&self, answer: &Receiver<Result<Answer, String>>) -> Result<Answer, String> {
+        const PATIENCE: Duration = Duration::from_secs(25);
         answer
             .recv_timeout(PATIENCE)
             .map_err(|_| "the host could not journal it in time; look at `sagahost status`".to_owned())?
+    }
+
+    /// Everything that was kept aside for a saga in quarantine is taken in again, in its order.
+    fn take_in_again(&self, saga: Option<&SagaId>) -> Result<usize, JournalError> {
+        let filter = LetterFilter {
+            saga: saga.cloned(),
+            code: Some(letters::QUARANTINED.to_owned()),
+            open_only: true,
+            limit: usize::MAX,
+            ..LetterFilter::default()
+        };
+        let mut kept = self.journal.letters(&filter)?;
+        kept.retain(|letter| letter.saga.as_ref().is_some_and(|saga| !self.pipeline.stage.is_quarantined(saga)));
+        let count = kept.len();
+        for letter in kept {
+            match self.pipeline.codec.decode_letter(&letter) {
+                Ok(event) => {
+                    let (reply, _) = bounded(1);
+                    let saga = event.saga.clone();
+                    self.pipeline.post(&saga, Item::Redelivery { event, letter: Box::new(letter), reply });
+                }
+                Err(why) => {
+                    error!(letter = letter.key, code = %why.code, "a letter of a quarantined saga is unreadable")
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    fn release(&self, saga: &SagaId) -> Result<Answer, String> {
+        self.journal.release(self.identity.epoch, saga).map_err(|error| error.to_string())?;
+        self.pipeline.stage.release(saga);
+        let count = self.take_in_again(Some(saga)).map_err(|error| error.to_string())?;
+        self.pipeline.post(saga, Item::TopologyChanged);
+        let text = format!("saga {saga} is out of quarantine; {count} events that were kept aside are taken in again");
+        Ok(Answer { done: true, text })
     }
 }
 
 impl Live for Shared {
     fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, String> {
+        if matches!(command, Command::Retry { .. }) && self.pipeline.stage.is_quarantined(saga) {
+            return self.release(saga);
+        }
         self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply) })
     }
 
@@ -423,7 +481,30 @@ impl Live for Shared {
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String> {
         let (reply, answer) = bounded(1);
         self.pipeline.close_letter(&letter.key, format!("discarded by {by}: {reason}"), reply);
-        answer.recv_timeout(Duration::from_secs(25)).map_err(|_| "the host could not journal it in time".to_owned())?
+        self.patiently(&answer)
+    }
+
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String> {
+        if !self.intake.is_held(partition) {
+            return Err(format!("{partition} is not held; `sagahost status` lists those that are"));
+        }
+        let Some(from) = from else {
+            self.intake.assign_again(partition);
+            return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
+        };
+        let bounds = self.transport.bounds(std::slice::from_ref(partition)).map_err(|error| error.to_string())?;
+        let (first, end) = bounds.get(partition).copied().ok_or_else(|| format!("{partition} does not exist"))?;
+        let next = match from {
+            ResumeFrom::Earliest => first,
+            ResumeFrom::Latest => end,
+            ResumeFrom::Offset(offset) if (first..=end).contains(&offset) => offset,
+            ResumeFrom::Offset(offset) => {
+                return Err(format!("{partition} holds {first} to {end}; {offset} is outside of that"));
+            }
+        };
+        let (reply, answer) = bounded(1);
+        self.pipeline.stage.move_position(Move { partition: partition.clone(), next, reply });
+        self.patiently(&answer)
     }
 
     fn status(&self) -> LiveStatus {

@@ -32,6 +32,8 @@ pub struct Intake {
 #[derive(Default)]
 struct State {
     rewind: Option<Vec<(Partition, i64)>>,
+    /// Partitions are to be assigned anew: one that was held may go on.
+    assign_again: bool,
     held: BTreeMap<Partition, String>,
     broker: Option<String>,
     reading: Option<String>,
@@ -57,6 +59,17 @@ enum Gate {
 impl Intake {
     pub fn rewind(&self, positions: Vec<(Partition, i64)>) {
         self.state.lock().rewind = Some(positions);
+    }
+
+    /// A partition that is held goes on, if it can.
+    pub fn assign_again(&self, partition: &Partition) {
+        let mut state = self.state.lock();
+        state.held.remove(partition);
+        state.assign_again = true;
+    }
+
+    pub fn is_held(&self, partition: &Partition) -> bool {
+        self.state.lock().held.contains_key(partition)
     }
 
     /// The publisher cannot reach the broker, or can again.
@@ -114,7 +127,7 @@ impl Intake {
         let handled = targets.as_ref().is_some_and(|targets| {
             let at = pipeline.stage.positions();
             targets.iter().all(|(partition, end)| {
-                state.held.contains_key(partition) || at.get(partition).is_some_and(|next| next >= end)
+                state.held.contains_key(partition) || at.get(partition).is_some_and(|at| at.next >= *end)
             })
         });
         match &mut state.gate {
@@ -169,6 +182,7 @@ impl Reader {
         self.pipeline.stage.source_follows();
         while !self.stop.load(Ordering::Relaxed) {
             self.rewind();
+            self.assign_again();
             self.relieve();
             let timeout = if self.paused { Duration::from_millis(2) } else { Duration::from_millis(100) };
             match self.source.poll(timeout) {
@@ -241,6 +255,8 @@ impl Reader {
             Polled::End(partition, offset) => self.pipeline.stage.passed(&partition, offset),
             Polled::Held { partition, why } => {
                 error!(%partition, why, "partition held; the others are served");
+                let why =
+                    format!("{why}. To go on: sagahost topics resume '{partition}' [--from earliest|latest|OFFSET]");
                 self.intake.state.lock().held.insert(partition, why);
             }
             Polled::Appeared(partitions) => self.appeared(partitions),
@@ -265,14 +281,25 @@ impl Reader {
     /// New partitions of topics that are read: from their beginning.
     fn appeared(&mut self, partitions: Vec<Partition>) {
         info!(?partitions, "new partitions; read from their beginning");
+        self.assign_with(partitions);
+    }
+
+    fn assign_again(&mut self) {
+        if std::mem::take(&mut self.intake.state.lock().assign_again) {
+            self.assign_with(Vec::new());
+        }
+    }
+
+    /// All that is assigned, each from where it is handled up to, and `more`.
+    fn assign_with(&mut self, more: Vec<Partition>) {
         let positions = self.pipeline.stage.positions();
         let assigned = self.intake.state.lock().assigned.clone();
         let assignments: Vec<Assignment> = assigned
             .into_iter()
-            .chain(partitions)
-            .map(|partition| {
-                let position = positions.get(&partition).copied().unwrap_or(0);
-                Assignment { partition, position, last: None }
+            .chain(more)
+            .map(|partition| match positions.get(&partition) {
+                Some(position) => assignment(partition, position),
+                None => Assignment { partition, position: 0, last: None },
             })
             .collect();
         self.assign(&assignments);

@@ -26,26 +26,29 @@ pub fn of_saga(id: &SagaId, letter: Letter, codec: &Codec) -> StoredLetter {
         plugin_version: letter.by.version.clone(),
         at: letter.at,
         origin: origin(&letter.event),
-        record: codec.encode(&letter.event),
+        record: record_of(&letter.event, codec),
         letter: Some(letter),
         closed: None,
     }
 }
 
-/// An event of a saga that is in quarantine. Redriving takes it in again.
+/// The code of events that are kept aside while their saga is in quarantine.
+pub const QUARANTINED: &str = "saga-quarantined";
+
+/// An event of a saga that is in quarantine. It is taken in again when the saga is released.
 pub fn quarantined(event: &Event, why: &str, codec: &Codec, now: Time) -> StoredLetter {
     StoredLetter {
         key: letter_key(&event.key, None),
         saga: Some(event.saga.clone()),
         participant: None,
         kind: Some(event.kind.as_str().into()),
-        code: "saga-quarantined".to_owned(),
+        code: QUARANTINED.to_owned(),
         detail: why.to_owned(),
         attempts: 0,
         plugin_version: "".into(),
         at: now,
         origin: origin(event),
-        record: codec.encode(event),
+        record: record_of(event, codec),
         letter: None,
         closed: None,
     }
@@ -75,6 +78,77 @@ pub fn undecodable(record: &Record, why: &Undecodable, now: Time) -> StoredLette
     }
 }
 
+/// The record as it came; an event that was emitted in its chain has none, and is written as it would be published.
+fn record_of(event: &Event, codec: &Codec) -> Outgoing {
+    let Some((origin, came)) = event.origin.as_ref().and_then(|origin| Some((origin, origin.record.as_ref()?))) else {
+        return codec.encode(event);
+    };
+    Outgoing {
+        topic: origin.topic.clone(),
+        key: came.key.clone(),
+        value: Some(came.value.clone().unwrap_or_else(|| event.data.to_vec())),
+        headers: came.headers.clone(),
+    }
+}
+
 fn origin(event: &Event) -> Option<(Partition, i64)> {
     event.origin.as_ref().map(|at| (Partition { topic: at.topic.clone(), number: at.partition }, at.offset))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use sagahost_saga::id::Kind;
+
+    use super::*;
+    use crate::config::TopicSettings;
+
+    fn kept(record: &Record, codec: &Codec) -> Outgoing {
+        quarantined(&codec.decode(record).unwrap(), "a test", codec, Time(1)).record
+    }
+
+    #[test]
+    fn the_record_of_a_letter_is_the_record_as_it_came() {
+        let codec = Codec::new("shop", &TopicSettings::of_app("shop"), 10_000).with_kinds(&[Kind::new("OrderCreated")]);
+        let headers = |pairs: &[(&str, &[u8])]| pairs.iter().map(|(n, v)| ((*n).to_owned(), v.to_vec())).collect();
+        let mut record = Record {
+            partition: Partition::new("order-created", 1),
+            offset: 7,
+            timestamp_ms: Some(5),
+            key: Some(b"o-1".to_vec()),
+            value: Some(br#"{ "a": 1 }"#.to_vec()),
+            headers: headers(&[("trace", b"\xff\x00"), ("Content-Type", b"application/json")]),
+        };
+        let as_it_came = |record: &Record| Outgoing {
+            topic: record.partition.topic.clone(),
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: record.headers.clone(),
+        };
+        assert_eq!(kept(&record, &codec), as_it_came(&record), "a plain record");
+
+        let structured = br#"{"specversion":"1.0","id":"1","source":"s","type":"OrderCreated","data":{}}"#;
+        record.value = Some(structured.to_vec());
+        record.headers = headers(&[("content-type", b"application/cloudevents+json"), ("x", b"y")]);
+        assert_eq!(kept(&record, &codec), as_it_came(&record), "a structured CloudEvent");
+
+        let foreign: [(&str, &[u8]); 5] = [
+            ("ce_type", b"OrderCreated"),
+            ("ce_id", b"1"),
+            ("ce_source", b"s"),
+            ("ce_specversion", b"1.0"),
+            ("x", b"y"),
+        ];
+        record.headers = headers(&foreign);
+        record.key = Some(b"o-1".to_vec());
+        assert_eq!(kept(&record, &codec), as_it_came(&record), "somebody else's CloudEvent");
+
+        let event = codec.decode(&record).unwrap();
+        let own = codec.encode(&event);
+        record = Record { key: own.key.clone(), value: own.value.clone(), headers: own.headers.clone(), ..record };
+        let origin = codec.decode(&record).unwrap().origin.unwrap();
+        assert_eq!(origin.record, None, "what encoding gives back is not kept twice");
+        assert_eq!(kept(&record, &codec), own);
+    }
 }

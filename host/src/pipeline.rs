@@ -185,7 +185,7 @@ impl Pipeline {
     /// The saga and the input stand still, everybody else goes on. The event is kept as a dead letter.
     fn quarantine(&self, id: &SagaId, item: Item, why: &str) {
         if matches!(self.journal.quarantined(id), Ok(None)) {
-            error!(saga = %id, why, "saga quarantined; its events are kept as dead letters");
+            error!(saga = %id, why, "saga quarantined: its events are kept aside as dead letters until `sagahost sagas retry` releases it");
             if let Err(error) = self.journal.quarantine(self.journal.identity().epoch, id, why) {
                 return self.stage.fail(self.stage.life(), error.to_string());
             }

@@ -37,6 +37,8 @@ pub struct Positions {
     /// From a reset until the source reads from the positions that it set: what comes in between was read too early,
     /// and comes again.
     resetting: bool,
+    /// The next batch carries all positions, moved or not.
+    whole: bool,
 }
 
 impl Positions {
@@ -105,6 +107,11 @@ impl Positions {
         tracker.end = tracker.end.max(offset);
     }
 
+    /// The next batch carries all positions: what was committed of those that stand still expires, or is wrong.
+    pub fn touch(&mut self) {
+        self.whole = true;
+    }
+
     pub fn next(&self, partition: &Partition) -> Option<i64> {
         self.trackers.get(partition).map(Tracker::next)
     }
@@ -117,9 +124,12 @@ impl Positions {
     /// Positions of the partitions that moved, and the anchor's always; from here on they count as sealed.
     pub fn seal(&mut self) -> BTreeMap<Partition, Position> {
         let anchor = self.anchor.clone();
+        let whole = std::mem::take(&mut self.whole);
         self.trackers
             .iter_mut()
-            .filter(|(partition, tracker)| tracker.next() != tracker.sealed || Some(*partition) == anchor.as_ref())
+            .filter(|(partition, tracker)| {
+                whole || tracker.next() != tracker.sealed || Some(*partition) == anchor.as_ref()
+            })
             .map(|(partition, tracker)| {
                 tracker.sealed = tracker.next();
                 (partition.clone(), Position { next: tracker.sealed, last: tracker.last })
@@ -128,8 +138,9 @@ impl Positions {
     }
 
     /// Everything handled, as if a batch sealed now.
-    pub fn all(&self) -> BTreeMap<Partition, i64> {
-        self.trackers.iter().map(|(partition, tracker)| (partition.clone(), tracker.next())).collect()
+    pub fn all(&self) -> BTreeMap<Partition, Position> {
+        let position = |tracker: &Tracker| Position { next: tracker.next(), last: tracker.last };
+        self.trackers.iter().map(|(partition, tracker)| (partition.clone(), position(tracker))).collect()
     }
 
     fn tracker(&mut self, partition: &Partition, first: i64) -> &mut Tracker {
@@ -189,5 +200,8 @@ mod tests {
         positions.reset(&journaled, Some(anchor.clone()));
         assert!(!positions.moved());
         assert_eq!(positions.seal().into_keys().collect::<Vec<_>>(), [anchor]);
+        positions.touch();
+        assert_eq!(positions.seal().len(), 2, "now and then all of them are");
+        assert_eq!(positions.seal().len(), 1);
     }
 }

@@ -116,6 +116,15 @@ struct Inner {
     /// Why the host cannot go on with this life of the stage.
     failed: Option<String>,
     quarantined: HashMap<SagaId, String>,
+    /// An operator's word about a partition that is held.
+    to_move: Option<Move>,
+}
+
+/// A partition is to be read from elsewhere.
+pub struct Move {
+    pub partition: Partition,
+    pub next: i64,
+    pub reply: Reply,
 }
 
 /// What the committer is to do next.
@@ -123,6 +132,7 @@ pub enum Next {
     Commit(Box<Sealed>),
     /// The host could not do its job somewhere: begin anew from the journal.
     Restart(String),
+    Move(Move),
     /// Nothing is due.
     Wait,
 }
@@ -163,6 +173,7 @@ impl Stage {
             handled_prefix: format!("{}/{}", identity.journal, identity.incarnation),
             failed: None,
             quarantined: HashMap::new(),
+            to_move: None,
         };
         Self { inner: Mutex::new(inner), stirred: Condvar::new(), roomy: Condvar::new(), journal, bounds }
     }
@@ -287,7 +298,7 @@ impl Stage {
         self.inner.lock().positions.outstanding()
     }
 
-    pub fn positions(&self) -> BTreeMap<Partition, i64> {
+    pub fn positions(&self) -> BTreeMap<Partition, Position> {
         self.inner.lock().positions.all()
     }
 
@@ -337,6 +348,21 @@ impl Stage {
         self.inner.lock().quarantined.insert(id.clone(), why);
     }
 
+    pub fn is_quarantined(&self, id: &SagaId) -> bool {
+        self.inner.lock().quarantined.contains_key(id)
+    }
+
+    /// False: it is not in quarantine.
+    pub fn release(&self, id: &SagaId) -> bool {
+        self.inner.lock().quarantined.remove(id).is_some()
+    }
+
+    /// The committer moves a position between two batches: one that is on its way must not move it back.
+    pub fn move_position(&self, to_move: Move) {
+        self.inner.lock().to_move = Some(to_move);
+        self.stirred.notify_all();
+    }
+
     /// Waits for room, checks everything that the chain read, and makes it part of the open batch.
     pub fn stage(&self, staging: Staging, codec: &Codec) -> Result<(), NotStaged> {
         let mut inner = self.inner.lock();
@@ -375,6 +401,9 @@ impl Stage {
             let now = Instant::now();
             if let Some(why) = inner.failed.take() {
                 return Next::Restart(why);
+            }
+            if let Some(to_move) = inner.to_move.take() {
+                return Next::Move(to_move);
             }
             if inner.number.0 - 1 - inner.published.0 < self.bounds.unpublished_max {
                 match self.due_at(&inner, now) {
@@ -442,7 +471,9 @@ impl Stage {
 
     /// Progress without events is to be published anew: committed offsets without members expire.
     pub fn touch(&self) {
-        self.inner.lock().moved_since.get_or_insert_with(Instant::now);
+        let mut inner = self.inner.lock();
+        inner.positions.touch();
+        inner.moved_since.get_or_insert_with(Instant::now);
         self.stirred.notify_all();
     }
 

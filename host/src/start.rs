@@ -325,7 +325,10 @@ impl Beginning<'_> {
         let resolve = |partition: &Partition| {
             let committed = marks.offset(partition);
             if let Some(position) = journaled.get(partition) {
-                return Resolved { position: skip_ahead(partition, position, committed), new: false };
+                // An offset with our own mark is no operator's: the position was moved back after it was committed.
+                let ours = marks.of(partition).is_some_and(|mark| mark.journal == identity.journal);
+                let told = committed.filter(|_| !ours);
+                return Resolved { position: skip_ahead(partition, position, told), new: false };
             }
             let (low, end) = bounds.get(partition).copied().unwrap_or((0, 0));
             let from_start = match first_start {

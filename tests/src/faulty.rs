@@ -107,6 +107,7 @@ impl Journal for FaultyJournal {
         queued_commands() -> Vec<QueuedCommand>;
         referenced_digests() -> BTreeSet<Arc<str>>;
         set_anchor(epoch: Epoch, anchor: &Partition) -> ();
+        set_position(epoch: Epoch, partition: &Partition, next: i64) -> ();
         new_lineage(epoch: Epoch) -> Identity;
         admit(epoch: Epoch, row: &AdmittedRow) -> ();
         skip_outbox_row(epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> ();

@@ -15,6 +15,18 @@ pub struct Origin {
     pub topic: Arc<str>,
     pub partition: i32,
     pub offset: i64,
+    /// None: encoding the event gives the record.
+    #[serde(default)]
+    pub record: Option<Arc<AsItCame>>,
+}
+
+/// What of a record its event does not say, so that a dead letter can keep the record as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsItCame {
+    pub key: Option<Vec<u8>>,
+    /// None: the event's data.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,24 +1,28 @@
 //! The record as bytes. Invariant: what was ever written is read, or refused by name; it is never guessed at.
 //!
-//! Version 1: the version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both. Whoever
-//! changes a type that is part of `Saga` keeps the old shape here, converts it, and adds a golden file.
+//! Version 2: the version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both.
+//! Version 1 was never released, and is refused. Whoever changes a type that is part of `Saga` keeps the old shape here, converts it, and adds a golden file.
 
 use crate::{
     mutation::{self, Mutation},
     saga::Saga,
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SUM: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     #[error("read a saga record: it is empty")]
     Empty,
-    #[error("read a saga record of format {found}: this host reads format {VERSION}; a newer one wrote it")]
+    #[error("read a saga record of format {found}: this host reads format {VERSION}; {} wrote it", writer(*found))]
     Version { found: u8 },
     #[error("read a saga record: its bytes are corrupt ({what})")]
     Corrupt { what: String },
+}
+
+fn writer(format: u8) -> &'static str {
+    if format > VERSION { "a newer one" } else { "a development version that was never released" }
 }
 
 impl Saga {

@@ -80,17 +80,20 @@ impl Registry {
     }
 
     /// The code for a call that must read `formats`: the serving one, else the newest stored one that can. A participant
-    /// whose file was taken away is not served from the store: the operator wants it to pause.
+    /// whose file was taken away handles nothing, for the operator wants it to pause; but what it did is still undone,
+    /// by the code in the store.
     /// Loading a stored version the first time takes as long as compiling it.
     pub fn pick(&self, participant: &Participant, formats: &[u32], direction: Direction) -> Pick {
-        let Some(serving) = self.serving.get(participant) else {
-            return Pick::Nothing { why: format!("plugin {participant} is not in the plugin directory") };
-        };
-        if serving.reads(formats) {
-            return Pick::Plugin(serving.clone());
+        match (self.serving.get(participant), direction) {
+            (Some(serving), _) if serving.reads(formats) => return Pick::Plugin(serving.clone()),
+            (None, Direction::Forward) => {
+                return Pick::Nothing { why: format!("plugin {participant} is not in the plugin directory") };
+            }
+            (Some(_), _) | (None, Direction::Undo) => {}
         }
-        let older = self.stored.iter().filter(|stored| stored.manifest.name == participant.as_str());
-        older.filter(|stored| stored.manifest.reads(formats)).find_map(|stored| self.shelf.load(stored)).map_or_else(
+        let stored = self.stored.iter().filter(|stored| stored.manifest.name == participant.as_str());
+        let mut readable = stored.filter(|stored| stored.manifest.reads(formats));
+        readable.find_map(|stored| self.shelf.load(stored)).map_or_else(
             || {
                 let call = match direction {
                     Direction::Forward => "handle-event",

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Live, OutboxAction,
+    Live, OutboxAction, ResumeFrom,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
     stamp::Stamp,
     topics,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config::Config,
     journal::{Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
-    transport::{Outgoing, Transport},
+    transport::{Outgoing, Partition, Transport},
 };
 
 /// Everything that an operator's request may need.
@@ -76,6 +76,7 @@ impl Desk {
             Request::CreateTopics { names, partitions } => {
                 value(topics::create(&self.config, journal, &*self.transport, &names, partitions)?)
             }
+            Request::Resume { partition, from } => value(self.resume(&partition, from)?),
             Request::Plugins => value(self.plugins()?),
             Request::Counters { participant } => value(self.counters(participant.as_ref())?),
             Request::Store { participant, prefix, after, limit } => {
@@ -275,6 +276,16 @@ impl Desk {
                 Ok(Done { done: true, queued: false, text })
             }
         }
+    }
+
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Done, Refusal> {
+        let Some(live) = &self.live else {
+            let text =
+                "no host runs: start it; where a partition cannot be read it says so, and then it can be resumed";
+            return Err(Refusal::new(Why::NeedsHost, text));
+        };
+        let answer = live.resume(partition, from).map_err(|why| Refusal::new(Why::Invalid, why))?;
+        Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 
     fn plugins(&self) -> Result<Vec<PluginLine>, Refusal> {

@@ -19,13 +19,18 @@ pub mod stamp;
 #[cfg(test)]
 mod tests;
 
+use std::str::FromStr;
+
 use sagahost_saga::{
     id::SagaId,
     input::{Answer, Command},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{BatchNo, StoredLetter};
+use crate::{
+    journal::{BatchNo, StoredLetter},
+    transport::Partition,
+};
 
 /// What a running host does for an operator. Blocks until it is journaled.
 pub trait Live: Send + Sync {
@@ -35,6 +40,8 @@ pub trait Live: Send + Sync {
     /// A dead letter without a saga (its record could not be decoded): decode it again, take it in.
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String>;
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String>;
+    /// A partition that is held goes on: from where it stood, or from elsewhere.
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String>;
     fn status(&self) -> LiveStatus;
 }
 
@@ -49,6 +56,30 @@ pub enum OutboxAction {
         by: String,
         reason: String,
     },
+}
+
+/// Where a partition that was held is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResumeFrom {
+    Earliest,
+    Latest,
+    Offset(i64),
+}
+
+impl FromStr for ResumeFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            offset => match offset.parse() {
+                Ok(offset) if offset >= 0 => Ok(Self::Offset(offset)),
+                Ok(_) | Err(_) => Err("not earliest, latest or an offset".to_owned()),
+            },
+        }
+    }
 }
 
 /// A look at the running host, for people and machines.

@@ -8,8 +8,8 @@ use sagahost_saga::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::OutboxAction;
-use crate::transport::Outgoing;
+use super::{OutboxAction, ResumeFrom};
+use crate::transport::{Outgoing, Partition};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -61,6 +61,10 @@ pub enum Request {
     CreateTopics {
         names: Vec<String>,
         partitions: i32,
+    },
+    Resume {
+        partition: Partition,
+        from: Option<ResumeFrom>,
     },
     Plugins,
     Counters {

@@ -18,7 +18,7 @@ use sagahost_saga::{
 };
 
 use super::{
-    Live, LiveStatus, OutboxAction,
+    Live, LiveStatus, OutboxAction, ResumeFrom,
     client::{Client, ClientError},
     desk::Desk,
     protocol::{LetterSelection, Reply, Request},
@@ -32,7 +32,7 @@ use crate::{
         StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
-    transport::{Outgoing, embedded::EmbeddedTransport},
+    transport::{Outgoing, Partition, embedded::EmbeddedTransport},
 };
 
 /// Notes what it is told.
@@ -52,6 +52,10 @@ impl Live for Told {
     }
     fn discard_record(&self, _: StoredLetter, _: String, _: String) -> Result<Answer, String> {
         Err("not in this test".to_owned())
+    }
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String> {
+        self.0.lock().push(format!("{partition}: {from:?}"));
+        Err("it is not held".to_owned())
     }
     fn status(&self) -> LiveStatus {
         LiveStatus { batch: 7, published: 6, waiting_for: vec!["the broker".to_owned()], ..LiveStatus::default() }

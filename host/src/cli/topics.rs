@@ -7,11 +7,13 @@ use super::{
     exit::Failure,
     output::Output,
     reach,
+    sagas::told,
     table::{Cell, Table, Tone},
 };
 use crate::{
-    admin::{protocol::Request, topics, view::TopicLine},
+    admin::{ResumeFrom, protocol::Request, topics, view::TopicLine},
     config::Config,
+    transport::Partition,
 };
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +28,14 @@ pub enum Topics {
         #[arg(long, value_name = "N")]
         partitions: Option<i32>,
     },
+    /// Go on with a partition that the host holds (`sagahost status` lists them and says why).
+    Resume {
+        /// As the message names it: `TOPIC[NUMBER]`.
+        partition: Partition,
+        /// Where to go on: `earliest` or `latest` of what is there, or an offset. Else where it stood.
+        #[arg(long, value_name = "PLACE")]
+        from: Option<ResumeFrom>,
+    },
 }
 
 impl Topics {
@@ -36,6 +46,7 @@ impl Topics {
                 let lines = list(&config)?;
                 out.show(&lines, |lines, out| list_text(lines, out))
             }
+            Self::Resume { partition, from } => told(&reach::ask(&config, Request::Resume { partition, from })?, out),
             Self::Create { names, partitions } => {
                 let partitions = partitions.unwrap_or_else(|| topics::partitions(&config));
                 let made = create(&config, names, partitions)?;

@@ -14,13 +14,13 @@ mod structured;
 use std::{collections::HashMap, sync::Arc};
 
 use sagahost_saga::{
-    event::{Event, Origin},
+    event::{AsItCame, Event, Origin},
     id::{EventKey, Kind, SagaId, Time},
 };
 
 use self::{
     data::{Data, check_json, is_json},
-    headers::{Found, required, text},
+    headers::{Found, HANDLED, required, text},
     undecodable::{
         BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE, UNSUPPORTED_MODE,
     },
@@ -102,7 +102,10 @@ impl Codec {
 
     pub fn decode(&self, record: &Record) -> Result<Event, Undecodable> {
         let found = Found::read(&record.headers, &self.topics.headers);
-        let event = found.as_ref().map_err(Clone::clone).and_then(|found| self.event(record, found));
+        let event = found.as_ref().map_err(Clone::clone).and_then(|found| {
+            let event = self.event(record, found)?;
+            Ok(Event { origin: Some(self.origin(record, &event, found.is_cloud_event())), ..event })
+        });
         event.map_err(|why| Undecodable { saga: self.said_saga(record, found.as_ref().ok()), ..why })
     }
 
@@ -123,6 +126,26 @@ impl Codec {
             event.origin = None;
         }
         Ok(event)
+    }
+
+    /// Where the record stood, and how it came where encoding the event would not give it back.
+    fn origin(&self, record: &Record, event: &Event, cloud_event: bool) -> Origin {
+        let headers = || record.headers.iter().filter(|(name, _)| name != HANDLED);
+        let same = cloud_event && {
+            let encoded = self.encode(event);
+            encoded.key == record.key && encoded.value == record.value && encoded.headers.iter().eq(headers())
+        };
+        let as_it_came = || AsItCame {
+            key: record.key.clone(),
+            value: record.value.clone().filter(|value| **value != *event.data),
+            headers: headers().cloned().collect(),
+        };
+        Origin {
+            topic: record.partition.topic.clone(),
+            partition: record.partition.number,
+            offset: record.offset,
+            record: (!same).then(|| Arc::new(as_it_came())),
+        }
     }
 
     fn event(&self, record: &Record, found: &Found<'_>) -> Result<Event, Undecodable> {
@@ -209,10 +232,8 @@ impl Codec {
             None => Time(record.timestamp_ms.unwrap_or(0)),
         };
         let Draft { key, saga, kind, content_type, data, .. } = draft;
-        let origin =
-            Origin { topic: record.partition.topic.clone(), partition: record.partition.number, offset: record.offset };
         let (attributes, hops) = (found.attributes()?, found.hops()?);
-        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: Some(origin) })
+        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: None })
     }
 
     /// Known kinds are shared, not copied.

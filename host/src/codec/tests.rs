@@ -503,7 +503,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     .assert_eq(&shown(&codec.dead_letter(&large)));
 
     let event = codec.decode_letter(&short).unwrap();
-    let origin = Some(Origin { topic: "payment-processed".into(), partition: 3, offset: 12 });
+    let origin = Some(Origin { topic: "payment-processed".into(), partition: 3, offset: 12, record: None });
     assert_eq!(event, Event { origin, ..emitted() });
     assert_eq!(codec.decode_letter(&StoredLetter { origin: None, ..short }).unwrap(), emitted());
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use sagahost_saga::{
-    event::{Event, Origin},
+    event::{AsItCame, Event, Origin},
     id::{EventKey, Kind, Participant, SagaId, Time},
     input::{Letter, Status, Wake},
     outcome::{Behaviour, Problem},
@@ -55,7 +55,7 @@ macro_rules! journal_contract {
             arrival: everything_comes_back, gap_is_refused, failed_commit_leaves_nothing, outbox_in_order,
                      confirmation_removes_and_never_goes_back, skipped_row, positions_are_replaced,
                      commands_wait_until_done;
-            ownership: stale_epoch, incarnations_by_batch, owner_without_batch, new_lineage, anchor, closed_handle;
+            ownership: stale_epoch, incarnations_by_batch, owner_without_batch, new_lineage, anchor, moved_position, closed_handle;
             sagas: keys_in_order_of_arrival, key_of_a_saga_that_has_one, wrong_key_is_refused, due_in_order,
                    deadlines_in_order, parked_and_in_doubt, listed_by_status_and_notes, counted_by_status,
                    spilled_rows;
@@ -157,7 +157,16 @@ fn core_letter(key: &str, saga: &str) -> Letter {
         data: Arc::from(&b"\x00{}\xff"[..]),
         attributes: vec![("traceparent".to_owned(), "00-ab".to_owned())],
         hops: 2,
-        origin: Some(Origin { topic: Arc::from("order-created"), partition: 2, offset: 40 }),
+        origin: Some(Origin {
+            topic: Arc::from("order-created"),
+            partition: 2,
+            offset: 40,
+            record: Some(Arc::new(AsItCame {
+                key: Some(vec![0xff]),
+                value: None,
+                headers: vec![("h".to_owned(), vec![0, 0xfe])],
+            })),
+        }),
     };
     Letter {
         key: key.to_owned(),

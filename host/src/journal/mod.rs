@@ -259,6 +259,8 @@ pub trait Journal: Send + Sync {
     /// Outside of the numbering: batches up to this one are published; their outbox rows go.
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError>;
     fn set_anchor(&self, epoch: Epoch, anchor: &Partition) -> Result<(), JournalError>;
+    /// An operator has a partition read from elsewhere.
+    fn set_position(&self, epoch: Epoch, partition: &Partition, next: i64) -> Result<(), JournalError>;
     /// The deliberate way on after a refused start: a new journal id, as if the journal were new; outbox rows above
     /// `confirmed` stay.
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError>;

@@ -8,7 +8,7 @@ pub mod contract;
 pub mod embedded;
 pub mod kafka;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,19 @@ pub struct Partition {
 impl Partition {
     pub fn new(topic: impl AsRef<str>, number: i32) -> Self {
         Self { topic: topic.as_ref().into(), number }
+    }
+}
+
+/// As it is displayed: `order-created[2]`.
+impl FromStr for Partition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.strip_suffix(']').and_then(|text| text.rsplit_once('['));
+        let parsed = parts.and_then(|(topic, number)| Some(Self::new(topic, number.parse().ok()?)));
+        parsed
+            .filter(|partition| !partition.topic.is_empty() && partition.number >= 0)
+            .ok_or_else(|| "not a partition; write it as TOPIC[NUMBER]".to_owned())
     }
 }
 

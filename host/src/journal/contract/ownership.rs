@@ -31,6 +31,7 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
     refused(old.journal.commit(epoch, &old.next()).map(drop));
     refused(old.journal.confirm(epoch, BatchNo(1)));
     refused(old.journal.set_anchor(epoch, &partition));
+    refused(old.journal.set_position(epoch, &partition, 5));
     refused(old.journal.new_lineage(epoch).map(drop));
     refused(old.journal.admit(epoch, &admitted));
     refused(old.journal.skip_outbox_row(epoch, BatchNo(1), 0, "why"));
@@ -90,6 +91,15 @@ pub(crate) fn anchor(place: &dyn Place) {
     owner.journal.set_anchor(owner.identity.epoch, &anchor).unwrap();
     assert_eq!(owner.journal.identity().anchor.as_ref(), Some(&anchor));
     assert_eq!(place.open().identity().anchor, Some(anchor));
+}
+
+pub(crate) fn moved_position(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let partition = Partition::new("order-created", 3);
+    owner.journal.set_position(owner.identity.epoch, &partition, 12).unwrap();
+    let journaled = BTreeMap::from([(partition, Position { next: 12, last: None })]);
+    assert_eq!(owner.journal.positions().unwrap(), journaled);
+    assert_eq!(place.open().positions().unwrap(), journaled);
 }
 
 pub(crate) fn closed_handle(place: &dyn Place) {

@@ -12,7 +12,10 @@ use super::{
     head::Head,
     letter, outbox, saga_row,
 };
-use crate::journal::{BatchNo, BatchWrite, SagaKey};
+use crate::{
+    journal::{BatchNo, BatchWrite, Position, SagaKey},
+    transport::Partition,
+};
 
 /// Returns the keys of sagas that came without one.
 pub(super) fn write(
@@ -101,14 +104,16 @@ fn write_value(conn: &Connection, participant: &Participant, key: &str, value: O
 }
 
 fn write_positions(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
+    batch.positions.iter().try_for_each(|(partition, position)| write_position(conn, partition, position))
+}
+
+pub(super) fn write_position(conn: &Connection, partition: &Partition, position: &Position) -> Outcome<()> {
     let mut set = conn.prepare_cached(
         "INSERT INTO position (topic, number, next, last_offset, last_timestamp) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET next = excluded.next, last_offset = excluded.last_offset,
                                    last_timestamp = excluded.last_timestamp",
     )?;
-    for (partition, position) in &batch.positions {
-        let (offset, timestamp) = position.last.map(|(offset, timestamp)| (offset, int(timestamp))).unzip();
-        set.execute(params![partition.topic, partition.number, position.next, offset, timestamp])?;
-    }
+    let (offset, timestamp) = position.last.map(|(offset, timestamp)| (offset, int(timestamp))).unzip();
+    set.execute(params![partition.topic, partition.number, position.next, offset, timestamp])?;
     Ok(())
 }

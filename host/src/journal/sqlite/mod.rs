@@ -279,6 +279,9 @@ impl Journal for SqliteJournal {
         self.identity.lock().anchor = Some(anchor.clone());
         Ok(())
     }
+    fn set_position(&self, epoch: Epoch, partition: &Partition, next: i64) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| batch::write_position(conn, partition, &Position { next, last: None }))
+    }
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError> {
         let journal = self.own(epoch, |conn, _| head::new_lineage(conn))?;
         let mut identity = self.identity.lock();

@@ -20,18 +20,18 @@ pub(super) fn check_position(
     position: i64,
 ) -> rusqlite::Result<Option<String>> {
     let Some((first, end)) = bounds(connection, partition_id)? else {
-        return Ok(Some("the topic was deleted while it was read; start the host again when it is there".to_owned()));
+        return Ok(Some("the topic was deleted while it was read; go on when it is there again".to_owned()));
     };
     if position > end {
         return Ok(Some(format!(
             "the position {position} is beyond the end {end}: the topic was made anew, or the database is an older \
-             copy; bring the right one back, or choose the position to go on from"
+             copy; bring the right one back, or go on from `earliest` as with a new topic"
         )));
     }
     if position < first {
         return Ok(Some(format!(
             "the position {position} is below the first record still kept, {first}: records were deleted before they \
-             were read; choose the position to go on from, knowing that what is between is lost"
+             were read; from `earliest` it goes on with what is left"
         )));
     }
     Ok(None)
@@ -54,7 +54,7 @@ pub(super) fn check_last(
     Ok(differs.then(|| {
         format!(
             "the record at {offset} has another timestamp than the one handled there: the topic was made anew; \
-             choose the position to go on from"
+             from `earliest` it is read from its beginning"
         )
     }))
 }

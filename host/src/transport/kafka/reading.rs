@@ -123,15 +123,14 @@ pub(super) fn objection(assignment: &Assignment, (low, end): (i64, i64)) -> Opti
     if *position > end {
         return Some(format!(
             "{partition} ends at {end}, but this app has handled records up to {position}: the topic was made anew, or \
-             records were lost. To read it from its beginning as a topic that is new, commit offset 0 for it in the \
-             app's group with the host stopped, and start the host; to go on behind what it holds, commit {end}"
+             records were lost. From `earliest` it is read as a topic that is new, from `latest` behind what it holds"
         ));
     }
     if *position < low {
         return Some(format!(
             "the records of {partition} from {position} to {low} were removed before this app read them (retention, or \
-             deleted by hand): {} offsets are lost to it. To go on with what is left, commit offset {low} for it in \
-             the app's group with the host stopped, and start the host; then lengthen retention.ms of the topic",
+             deleted by hand): {} offsets are lost to it. From `earliest` it goes on with what is left; then lengthen \
+             retention.ms of the topic",
             low - position
         ));
     }
@@ -140,26 +139,25 @@ pub(super) fn objection(assignment: &Assignment, (low, end): (i64, i64)) -> Opti
 
 pub(super) fn missing(partition: &Partition) -> String {
     format!(
-        "{partition} does not exist any more: the topic was deleted. Make it again, commit offset 0 for it in the app's \
-         group with the host stopped, and start the host"
+        "{partition} does not exist any more: the topic was deleted. Make it again; then it is read from `earliest`"
     )
 }
 
 pub(super) fn forbidden(partition: &Partition) -> String {
-    format!("no permission to READ {partition}: give it to the app's principal, and restart the host")
+    format!("no permission to READ {partition}: give it to the app's principal")
 }
 
 pub(super) fn unreadable(partition: &Partition, next: i64, why: &str) -> String {
     format!(
         "what stands in {partition} at {next} cannot be read ({why}). Repair or remove it on the broker (kafka-delete-records.sh), \
-         or commit the offset behind it in the app's group with the host stopped, and start the host"
+         or go on from the offset behind it"
     )
 }
 
 fn made_anew(partition: &Partition, offset: i64) -> String {
     format!(
-        "another record than the one handled stands in {partition} at {offset}: the topic was made anew. To read it from \
-         its beginning, commit offset 0 for it in the app's group with the host stopped, and start the host"
+        "another record than the one handled stands in {partition} at {offset}: the topic was made anew. From `earliest` \
+         it is read from its beginning"
     )
 }
 
