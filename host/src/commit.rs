@@ -248,19 +248,27 @@ impl Committer {
         Ok(())
     }
 
-    /// Sagas whose retention is over, in small bites. Returns how long to wait for the next one.
+    /// Sagas, and closed dead letters, whose retention is over; in small bites. Returns how long to wait for the next
+    /// one.
     fn remove_finished(&self) -> Duration {
         const BITE: usize = 200;
-        match self.pipeline.journal.remove_finished(self.identity.epoch, self.pipeline.clock.now(), BITE) {
-            Ok(0) => Duration::from_secs(10),
-            Ok(removed) => {
-                debug!(removed, "finished sagas removed");
-                self.pipeline.stage.forget_removed();
-                if removed < BITE { Duration::from_secs(10) } else { Duration::from_millis(200) }
+        const REST: Duration = Duration::from_secs(10);
+        let Pipeline { journal, clock, surroundings, stage, .. } = &*self.pipeline;
+        let (epoch, now) = (self.identity.epoch, clock.now());
+        let expired = now.before(surroundings.load().topology.bounds.retention);
+        let removed = journal
+            .remove_finished(epoch, now, BITE)
+            .and_then(|sagas| Ok((sagas, journal.remove_closed_letters(epoch, expired, BITE)?)));
+        match removed {
+            Ok((0, 0)) => REST,
+            Ok((sagas, letters)) => {
+                debug!(sagas, letters, "removed after their retention");
+                stage.forget_removed();
+                if sagas.max(letters) < BITE { REST } else { Duration::from_millis(200) }
             }
             Err(error) => {
-                warn!(%error, "failed to remove finished sagas");
-                Duration::from_secs(10)
+                warn!(%error, "failed to remove what is past its retention");
+                REST
             }
         }
     }

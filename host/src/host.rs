@@ -38,7 +38,11 @@ use crate::{
     start::{Beginning, Begun, Decisions},
     stats::Stats,
     timers::Timers,
-    transport::{Partition, Transport, embedded::EmbeddedTransport, kafka::KafkaTransport},
+    transport::{
+        Partition, Transport,
+        embedded::{self, EmbeddedTransport},
+        kafka::KafkaTransport,
+    },
 };
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -72,7 +76,16 @@ impl Parts {
 pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>> {
     Ok(match &config.kafka {
         Some(kafka) => Arc::new(KafkaTransport::new(kafka, &config.app)?),
-        None => Arc::new(EmbeddedTransport::open(&config.data_dir, &config.app)?),
+        None => Arc::new(EmbeddedTransport::open_with(
+            &config.data_dir,
+            &config.app,
+            embedded::Options {
+                record_bytes_max: config.pipeline.record_bytes_max,
+                kept_records_max: Some(config.embedded.kept_records_max),
+                ..embedded::Options::default()
+            },
+            Arc::new(SystemClock),
+        )?),
     })
 }
 

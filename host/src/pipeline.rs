@@ -42,9 +42,6 @@ use crate::{
     stats::Stats,
 };
 
-/// How long a chain that was thrown away twice holds what it conflicted on, at most.
-const RESERVATION_MAX: Duration = Duration::from_secs(5);
-
 /// Who handles what, and with which code. Replaced as a whole; a chain keeps what it began with.
 pub struct Surroundings {
     pub topology: Topology,
@@ -148,7 +145,7 @@ impl Pipeline {
                 Err(NotStaged::Stale(names)) => {
                     Stats::add(&self.stats.chains_rerun, 1);
                     if run >= 1 {
-                        self.stage.reserve(number, &names, RESERVATION_MAX);
+                        self.stage.reserve(number, &names, self.settings.reservation_max);
                     }
                 }
                 Err(NotStaged::Void) => return,

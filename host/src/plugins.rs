@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result};
@@ -93,6 +94,13 @@ impl PluginSet {
             info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = &plugin.digest()[..12], "admitted");
         }
         let rows = journal.admitted()?;
+        let mut needed = journal.referenced_digests()?;
+        needed.extend(rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
+        let since = SystemTime::now().checked_sub(config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        let removed = digests.retain(&needed, since)?;
+        if removed > 0 {
+            info!(removed, "plugin versions that no saga needs any more, and that are past the retention");
+        }
         let registry = Registry::new(&reading.admitted, digests.list()?, engine, digests, settings);
         let mut participants: Vec<Participating> = reading
             .admitted
@@ -139,7 +147,7 @@ impl PluginSet {
         outputs.extend(config.topics.dead_letters.clone());
         let (create, partitions, start) = match &config.kafka {
             Some(kafka) => (kafka.create_topics, kafka.partitions, kafka.start),
-            None => (true, 4, Start::Earliest),
+            None => (true, config.embedded.partitions, Start::Earliest),
         };
         Wanted { inputs, outputs, create, partitions, start }
     }

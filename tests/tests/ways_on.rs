@@ -152,9 +152,11 @@ fn a_topic_made_anew_is_held_and_goes_on_from_where_it_is_told() {
 
     let host = shop.start();
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!partitions.iter().any(|partition| {
-        host.live().status().held.iter().any(|text| text.starts_with(&partition.to_string()))
-    }));
+    assert!(
+        !partitions
+            .iter()
+            .any(|partition| { host.live().status().held.iter().any(|text| text.starts_with(&partition.to_string())) })
+    );
     assert_eq!(shop.ends().faults(after), Vec::<String>::new());
     stop(host);
 }

@@ -262,7 +262,7 @@ impl Saga {
         let participant = self.steps[step].participant.clone();
         turn.keep_writes = true;
         self.change_state(&participant, undone.state);
-        self.add_notes(undone.attributes);
+        self.add_notes(undone.attributes, turn);
         let again = mutation::on(Mutation::UndoTwice) && self.plan[index].attempts == 1;
         self.plan[index].state = if again { UndoState::Waiting } else { UndoState::Undone };
         let key = self.steps[step].key(&self.id, Direction::Undo, self.plan[index].ordinal);

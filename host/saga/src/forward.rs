@@ -163,7 +163,7 @@ impl Saga {
         self.done(index, completion.undo);
         let participant = self.steps[index].participant.clone();
         self.change_state(&participant, completion.state);
-        self.add_notes(completion.attributes);
+        self.add_notes(completion.attributes, turn);
         if let (Progress::Finished(result), Phase::Open) = (completion.progress, self.phase) {
             self.finish(result, turn.now);
         }
@@ -191,7 +191,7 @@ impl Saga {
         if emit.len() > turn.topology.bounds.emissions_per_outcome_max {
             return self.give_up(index, too_many(emit.len()), "invalid", false, turn);
         }
-        self.add_notes(attributes);
+        self.add_notes(attributes, turn);
         if self.closing(index) {
             self.letter_of(index, &problem, turn);
             self.steps[index].stage = Stage::GivenUp;
@@ -333,12 +333,11 @@ impl Saga {
     }
 
     /// A note of the same name replaces the older one.
-    pub(crate) fn add_notes(&mut self, notes: crate::input::Notes) {
-        const NOTES_MAX: usize = 64;
+    pub(crate) fn add_notes(&mut self, notes: crate::input::Notes, turn: &Turn<'_>) {
         for (name, value) in notes {
             if let Some((_, old)) = self.notes.iter_mut().find(|(known, _)| *known == name) {
                 *old = value;
-            } else if self.notes.len() < NOTES_MAX {
+            } else if self.notes.len() < turn.topology.bounds.notes_max {
                 self.notes.push((name, value));
             }
         }

@@ -100,6 +100,8 @@ pub struct Bounds {
     /// Known ids and history entries kept in the record itself; more spill to rows of their own.
     pub inline_events_max: usize,
     pub inline_history_max: usize,
+    /// Notes of a saga; further ones are dropped.
+    pub notes_max: usize,
     /// In an app with a participant that `finishes`: from the first event to the end of this app's part.
     pub saga_deadline: Option<Duration>,
     /// How long a finished saga stays as a tombstone.
@@ -116,6 +118,7 @@ impl Default for Bounds {
             parked_per_saga_max: 64,
             inline_events_max: 32,
             inline_history_max: 32,
+            notes_max: 64,
             saga_deadline: Some(Duration::from_secs(15 * 60)),
             retention: Duration::from_secs(7 * 24 * 3600),
         }

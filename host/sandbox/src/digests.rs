@@ -82,10 +82,11 @@ impl DigestStore {
         Ok(stored)
     }
 
-    /// Removes all others; returns how many.
-    pub fn retain(&self, referenced: &BTreeSet<Arc<str>>) -> Result<usize, DigestError> {
+    /// Removes all others that were admitted before `since`; returns how many.
+    pub fn retain(&self, referenced: &BTreeSet<Arc<str>>, since: SystemTime) -> Result<usize, DigestError> {
         let mut removed = 0;
-        for (_, path) in self.files()?.into_iter().filter(|(digest, _)| !referenced.contains(digest)) {
+        let old = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).is_ok_and(|time| time < since);
+        for (_, path) in self.files()?.into_iter().filter(|(digest, path)| !referenced.contains(digest) && old(path)) {
             fs::remove_file(&path).map_err(|source| fail("remove", &path, source))?;
             removed += 1;
         }

@@ -20,7 +20,7 @@ use crate::{
 
 /// Of topics that are made: as the configuration says, and of embedded topics as many as the host makes.
 pub fn partitions(config: &Config) -> i32 {
-    config.kafka.as_ref().map_or(4, |kafka| kafka.partitions)
+    config.kafka.as_ref().map_or(config.embedded.partitions, |kafka| kafka.partitions)
 }
 
 /// A plugin file and what it says of itself; none: it is no plugin (admission says why).

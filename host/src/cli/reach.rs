@@ -107,7 +107,7 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
     // An app that was started without a configuration has the default name.
     match SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default()) {
         Ok(journal) => Ok(Some(Arc::new(journal))),
-        Err(JournalError::Unusable(text)) if text.contains("in use by") => Err(Failure::new(
+        Err(JournalError::InUse(text)) => Err(Failure::new(
             Exit::HostNotReached,
             format!("{text}\n(it does not serve its admin socket: it may be starting or ending)"),
         )),

@@ -18,8 +18,8 @@ use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    AdminSettings, Config, EventIdFrom, LogFormat, LogSettings, PipelineSettings, PluginSettings, RecordMapping,
-    RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings,
+    AdminSettings, Config, EmbeddedSettings, EventIdFrom, LogFormat, LogSettings, PipelineSettings, PluginSettings,
+    RecordMapping, RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings,
     faults::Faults,
     kafka, limits,
     reader::{Source, Table, Value, type_of},
@@ -71,6 +71,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         plugins_dir,
         data_dir,
         plugin_order,
+        embedded: embedded(table.table("embedded")),
         pipeline: pipeline(table.table("pipeline")),
         bounds: bounds(table.table("saga")),
         limits: limits::read(table.table("limits")),
@@ -92,6 +93,9 @@ fn fit_together(table: &Table<'_, '_>, config: &Config) {
         table.fault_of_table(
             "needs app = \"NAME\" with [kafka]: it is the consumer group, and no other app may have it",
         );
+    }
+    if config.kafka.is_some() && table.has("embedded") {
+        table.fault_of_table("[embedded] has no effect beside [kafka]: remove one of the two tables");
     }
     let record = config.pipeline.record_bytes_max;
     let payload = config.limits.payload_bytes_max;
@@ -141,6 +145,16 @@ fn plugin_order(table: &mut Table<'_, '_>) -> Vec<Participant> {
     order
 }
 
+fn embedded(mut table: Table<'_, '_>) -> EmbeddedSettings {
+    let d = EmbeddedSettings::default();
+    let settings = EmbeddedSettings {
+        partitions: table.number("partitions", 1..=1024, d.partitions),
+        kept_records_max: table.number("kept-records-max", 1..=1 << 39, d.kept_records_max),
+    };
+    table.finish();
+    settings
+}
+
 fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
     let d = PipelineSettings::default();
     let settings = PipelineSettings {
@@ -151,6 +165,7 @@ fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
         batch_wait: table.duration("batch-wait", Duration::ZERO..=10 * SECOND, d.batch_wait),
         unpublished_batches_max: table.number("unpublished-batches-max", 1..=2, d.unpublished_batches_max),
         chain_steps_max: table.number("chain-steps-max", 1..=10_000, d.chain_steps_max),
+        reservation_max: table.duration("reservation-max", 10 * MS..=60 * SECOND, d.reservation_max),
         cache_bytes_max: table.number("cache-bytes-max", 0..=64 << 30, d.cache_bytes_max),
         record_bytes_max: table.number("record-bytes-max", 1024..=BYTES_MAX, d.record_bytes_max),
         position_wait: table.duration("position-wait", 10 * MS..=60 * SECOND, d.position_wait),
@@ -173,6 +188,7 @@ fn bounds(mut table: Table<'_, '_>) -> Bounds {
         inline_events_max: table.number("inline-events-max", 1..=10_000, d.inline_events_max),
         inline_history_max: table.number("inline-history-max", 1..=10_000, d.inline_history_max),
         saga_deadline: table.duration_or_off("deadline", 10 * MS..=YEAR, d.saga_deadline),
+        notes_max: table.number("notes-max", 0..=10_000, d.notes_max),
         retention: table.duration("retention", Duration::ZERO..=10 * YEAR, d.retention),
     };
     table.finish();

@@ -31,6 +31,7 @@ pub struct Config {
     pub plugin_order: Vec<Participant>,
     /// None: the embedded transport.
     pub kafka: Option<KafkaSettings>,
+    pub embedded: EmbeddedSettings,
     pub pipeline: PipelineSettings,
     pub bounds: Bounds,
     pub limits: Limits,
@@ -52,6 +53,7 @@ impl Config {
             data_dir: data.into(),
             plugin_order: Vec::new(),
             kafka: None,
+            embedded: EmbeddedSettings::default(),
             pipeline: PipelineSettings::default(),
             bounds: Bounds::default(),
             limits: Limits::default(),
@@ -77,6 +79,21 @@ impl Config {
     }
 }
 
+/// Table `[embedded]`: topics as tables, where there is no `[kafka]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedSettings {
+    /// Of topics that are made.
+    pub partitions: i32,
+    /// Of each partition; older ones go, though none that an app has yet to read.
+    pub kept_records_max: u64,
+}
+
+impl Default for EmbeddedSettings {
+    fn default() -> Self {
+        Self { partitions: 4, kept_records_max: 1_000_000 }
+    }
+}
+
 /// Table `[pipeline]`: how much is done at once, and how long things may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipelineSettings {
@@ -94,6 +111,8 @@ pub struct PipelineSettings {
     pub unpublished_batches_max: usize,
     /// Steps fused into one chain; what goes beyond is published and comes back.
     pub chain_steps_max: usize,
+    /// How long a chain that was thrown away twice may hold the store entries and counters that it conflicted on.
+    pub reservation_max: Duration,
     /// Sagas, store entries and counters kept in memory.
     pub cache_bytes_max: usize,
     /// Key, value and headers of one record, in and out.
@@ -118,6 +137,7 @@ impl Default for PipelineSettings {
             batch_wait: Duration::from_millis(10),
             unpublished_batches_max: 2,
             chain_steps_max: 64,
+            reservation_max: Duration::from_secs(5),
             cache_bytes_max: 64 << 20,
             record_bytes_max: 1_000_000,
             position_wait: Duration::from_secs(1),

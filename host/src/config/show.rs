@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{
-    Config, EventIdFrom, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings, Start,
-    SubscriptionSettings, TopicSettings, limits, reader::format_duration,
+    Config, EmbeddedSettings, EventIdFrom, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings,
+    Start, SubscriptionSettings, TopicSettings, limits, reader::format_duration,
 };
 
 pub fn table(config: &Config) -> Table {
@@ -17,9 +17,10 @@ pub fn table(config: &Config) -> Table {
     all.insert("data".into(), text(config.data_dir.display()));
     let order = config.plugin_order.iter().map(text).collect();
     all.insert("plugin-order".into(), Value::Array(order));
-    if let Some(settings) = &config.kafka {
-        all.insert("kafka".into(), kafka(settings));
-    }
+    match &config.kafka {
+        Some(settings) => all.insert("kafka".into(), kafka(settings)),
+        None => all.insert("embedded".into(), embedded(&config.embedded)),
+    };
     all.insert("pipeline".into(), pipeline(config));
     all.insert("saga".into(), saga(config));
     all.insert("limits".into(), object(limits::fields_of(&config.limits)));
@@ -49,6 +50,11 @@ fn kafka(settings: &KafkaSettings) -> Value {
     ])
 }
 
+fn embedded(settings: &EmbeddedSettings) -> Value {
+    let kept = i64::try_from(settings.kept_records_max).unwrap_or(i64::MAX);
+    fields([("partitions", number(settings.partitions)), ("kept-records-max", number(kept))])
+}
+
 fn pipeline(config: &Config) -> Value {
     let p = &config.pipeline;
     fields([
@@ -59,6 +65,7 @@ fn pipeline(config: &Config) -> Value {
         ("batch-wait", text(format_duration(p.batch_wait))),
         ("unpublished-batches-max", size(p.unpublished_batches_max)),
         ("chain-steps-max", size(p.chain_steps_max)),
+        ("reservation-max", text(format_duration(p.reservation_max))),
         ("cache-bytes-max", size(p.cache_bytes_max)),
         ("record-bytes-max", size(p.record_bytes_max)),
         ("position-wait", text(format_duration(p.position_wait))),
@@ -78,6 +85,7 @@ fn saga(config: &Config) -> Value {
         ("parked-max", size(b.parked_per_saga_max)),
         ("inline-events-max", size(b.inline_events_max)),
         ("inline-history-max", size(b.inline_history_max)),
+        ("notes-max", size(b.notes_max)),
         ("deadline", text(b.saga_deadline.map_or_else(|| "off".to_owned(), format_duration))),
         ("retention", text(format_duration(b.retention))),
     ])

@@ -201,6 +201,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         batch-wait = "10ms"
         unpublished-batches-max = 2
         chain-steps-max = 64
+        reservation-max = "5s"
         cache-bytes-max = 67108864
         record-bytes-max = 1000000
         position-wait = "1s"
@@ -216,6 +217,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         parked-max = 64
         inline-events-max = 32
         inline-history-max = 32
+        notes-max = 64
         deadline = "15m"
         retention = "7d"
 

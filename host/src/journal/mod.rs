@@ -199,7 +199,10 @@ pub enum JournalError {
     DiskFull(String),
     #[error("the journal is corrupt: {0}")]
     Corrupt(String),
-    /// Cannot be opened: locked, of another app, of a newer version. The text says what to do.
+    /// Another process holds it. The text says which, and what to do.
+    #[error("{0}")]
+    InUse(String),
+    /// Cannot be opened: of another app, of a newer version. The text says what to do.
     #[error("{0}")]
     Unusable(String),
     #[error("{0}")]

@@ -1,6 +1,12 @@
 //! Stored versions, the code cache, and what becomes of a manifest in the topology.
 
-use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use expect_test::expect;
 use sagahost_saga::id::Direction;
@@ -66,7 +72,9 @@ fn digests_are_verified_and_dropped_when_nothing_refers_to_them() {
     let dropped = digests.put(&version("0.2.0", 1)).unwrap();
     assert_eq!(digests.get(&kept).unwrap().unwrap(), version("0.1.0", 1));
     assert_eq!(admission::digest(&version("0.1.0", 1)), kept);
-    assert_eq!(digests.retain(&BTreeSet::from([kept.clone()])).unwrap(), 1);
+    let needed = BTreeSet::from([kept.clone()]);
+    assert_eq!(digests.retain(&needed, SystemTime::UNIX_EPOCH).unwrap(), 0, "it was admitted just now");
+    assert_eq!(digests.retain(&needed, SystemTime::now() + Duration::from_secs(1)).unwrap(), 1);
     assert!(digests.get(&dropped).unwrap().is_none());
     fs::write(digests.path(&kept), "something else").unwrap();
     let error = digests.get(&kept).unwrap_err().to_string().replace(&dir.path().display().to_string(), "DIR");

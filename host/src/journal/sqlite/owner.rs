@@ -64,7 +64,7 @@ fn held(dir: &Path, file: &mut File) -> JournalError {
         Ok(_) if text.trim().parse::<u32>().is_ok() => format!("process {}", text.trim()),
         _ => "another process".to_owned(),
     };
-    JournalError::Unusable(format!(
+    JournalError::InUse(format!(
         "the journal in {} is in use by {holder}: stop that host first, or give this one a data directory and an app \
          name of its own",
         dir.display()

@@ -9,7 +9,7 @@ const OLD: &str = include_str!("../../../../tests/fixtures/journal-v1.sql");
 
 fn refused(outcome: Result<SqliteJournal, JournalError>) -> String {
     match outcome {
-        Err(JournalError::Unusable(why)) => why,
+        Err(JournalError::Unusable(why) | JournalError::InUse(why)) => why,
         Err(other) => panic!("refused for another reason: {other:?}"),
         Ok(_) => panic!("opened"),
     }
