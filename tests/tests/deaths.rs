@@ -1,0 +1,87 @@
+//! Deaths by the hundred: a host that dies at each durable step, again and again on one data directory. Invariant: each
+//! planned death is died, and after all of them every order has ended once, with money and stock conserved.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use sagahost::start::Decisions;
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_tests::{
+    faulty::{Death, Point},
+    shop::{PATIENCE, Shop, THREE},
+};
+
+/// Orders fed while a host is to die; two of them to a batch, so that there is much to die at.
+const FED: usize = 6;
+
+fn some_orders(prefix: String) -> Vec<Order> {
+    orders(&Shape { customers: 20, articles: 10, prefix, ..Shape::of(FED) }).collect()
+}
+
+/// `times`: the how-manieth time of reaching its point each host dies at.
+fn die(point: Point, times: impl Iterator<Item = i64>) {
+    let shop = Shop::new(&THREE, "[pipeline]\nbatch-chains-max = 2\n");
+    let mut all = Vec::new();
+    for (number, time) in times.enumerate() {
+        let death = Death::at(point, time);
+        die_once(&shop, &death, number, &mut all);
+        assert!(death.dead(), "death {number} at {point:?}, time {time}, was not died");
+    }
+    let host = shop.start();
+    let ends = shop.await_ends(&all, &Death::never(), PATIENCE);
+    assert_eq!(ends.len(), all.len(), "after deaths at {point:?}");
+    shop.assert_right(&all, &*host.journal());
+    assert_eq!(host.stop(Duration::from_secs(10)), Default::default());
+}
+
+/// Feeds orders until the host is dead. It may die while it starts: that counts.
+fn die_once(shop: &Shop, death: &std::sync::Arc<Death>, number: usize, all: &mut Vec<Order>) {
+    let Ok(host) = shop.try_start(death, Decisions::default()) else { return };
+    let end = Instant::now() + PATIENCE;
+    for round in 0.. {
+        if death.dead() || Instant::now() > end {
+            break;
+        }
+        let orders = some_orders(format!("d{number}-{round}"));
+        shop.produce(&orders);
+        all.extend(orders);
+        // What is published is confirmed when nothing else is to do, after half a second.
+        let idle = Instant::now() + Duration::from_secs(1);
+        while !death.dead() && Instant::now() < idle {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    host.abort();
+}
+
+#[test]
+fn before_the_commit() {
+    die(Point::BeforeCommit, (0..20).map(|number| 1 + number % 5));
+}
+
+#[test]
+fn behind_the_commit() {
+    die(Point::AfterCommit, (0..20).map(|number| 1 + number % 5));
+}
+
+#[test]
+fn before_the_publication() {
+    die(Point::BeforePublish, (0..20).map(|number| 1 + number % 5));
+}
+
+#[test]
+fn behind_the_publication() {
+    die(Point::AfterPublish, (0..20).map(|number| 1 + number % 5));
+}
+
+#[test]
+fn before_the_confirmation() {
+    die(Point::BeforeConfirm, (0..12).map(|number| 1 + number % 2));
+}
+
+#[test]
+fn behind_the_confirmation() {
+    die(Point::AfterConfirm, (0..12).map(|number| 1 + number % 2));
+}
