@@ -8,4 +8,5 @@ pub mod faulty;
 pub mod kafka_shop;
 pub mod operator;
 pub mod shop;
+pub mod small_disk;
 pub mod wait;

@@ -58,7 +58,7 @@ impl Meter<'_> {
 }
 
 /// Progress alone is not journaled within the test, so that one saga is all there is to count.
-const PATIENT: &str = "[pipeline]\nposition-wait = \"10m\"\n";
+const PATIENT: &str = "[pipeline]\nposition-wait = \"1m\"\n";
 
 #[test]
 fn the_four_steps_of_a_saga_cost_one_commit_and_one_publication() {

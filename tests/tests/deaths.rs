@@ -10,7 +10,7 @@ use std::{
 use sagahost::start::Decisions;
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
-    faulty::{Death, Point},
+    faulty::{Death, POINTS, Point},
     shop::{PATIENCE, Shop, THREE},
 };
 
@@ -21,12 +21,11 @@ fn some_orders(prefix: String) -> Vec<Order> {
     orders(&Shape { customers: 20, articles: 10, prefix, ..Shape::of(FED) }).collect()
 }
 
-/// `times`: the how-manieth time of reaching its point each host dies at.
-fn die(point: Point, times: impl Iterator<Item = i64>) {
+fn die(point: Point, times: &[i64]) {
     let shop = Shop::new(&THREE, "[pipeline]\nbatch-chains-max = 2\n");
     let mut all = Vec::new();
-    for (number, time) in times.enumerate() {
-        let death = Death::at(point, time);
+    for (number, time) in times.iter().enumerate() {
+        let death = Death::at(point, *time);
         die_once(&shop, &death, pause(point), number, &mut all);
         assert!(death.dead(), "death {number} at {point:?}, time {time}, was not died");
     }
@@ -66,37 +65,25 @@ fn die_once(shop: &Shop, death: &Arc<Death>, pause: Duration, number: usize, all
     host.abort();
 }
 
-#[test]
-fn before_the_commit() {
-    die(Point::BeforeCommit, (0..20).map(|number| 1 + number % 5));
+/// The how-manieth time of reaching its point each host dies at.
+fn times(point: Point) -> Vec<i64> {
+    match point {
+        Point::BeforeCommit | Point::AfterCommit => (0..20).map(|number| 1 + number % 5).collect(),
+        // Once among the batches that the host before has left (a start waits ten seconds for those to go out), then
+        // behind them.
+        Point::BeforePublish | Point::AfterPublish => {
+            (0..20).map(|number| if number == 10 { 1 } else { 3 + number % 3 }).collect()
+        }
+        Point::BeforeConfirm | Point::AfterConfirm => (0..12).map(|number| 1 + number % 2).collect(),
+    }
 }
 
 #[test]
-fn behind_the_commit() {
-    die(Point::AfterCommit, (0..20).map(|number| 1 + number % 5));
-}
-
-/// Mostly behind the two batches that the host before may have left: a start waits ten seconds for those to go out.
-fn publications() -> impl Iterator<Item = i64> {
-    (0..20).map(|number| if number % 10 == 9 { 1 } else { 3 + number % 3 })
-}
-
-#[test]
-fn before_the_publication() {
-    die(Point::BeforePublish, publications());
-}
-
-#[test]
-fn behind_the_publication() {
-    die(Point::AfterPublish, publications());
-}
-
-#[test]
-fn before_the_confirmation() {
-    die(Point::BeforeConfirm, (0..12).map(|number| 1 + number % 2));
-}
-
-#[test]
-fn behind_the_confirmation() {
-    die(Point::AfterConfirm, (0..12).map(|number| 1 + number % 2));
+fn a_hundred_deaths_lose_nothing_and_double_nothing() {
+    assert!(POINTS.iter().map(|point| times(*point).len()).sum::<usize>() >= 100);
+    thread::scope(|scope| {
+        for point in POINTS {
+            scope.spawn(move || die(point, &times(point)));
+        }
+    });
 }
