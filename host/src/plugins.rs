@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sagahost_saga::{
     id::{Kind, Participant},
     topology::Topology,
@@ -68,9 +68,6 @@ impl PluginSet {
     /// Reads the directory, keeps the bytes of what is admitted, and journals each new version.
     pub fn load(config: &Config, journal: &dyn Journal, clock: &dyn Clock) -> Result<Self> {
         let Shelf { engine, digests, settings, reading } = Shelf::read(config)?;
-        for report in &reading.refused {
-            error!("not admitted:\n{report}");
-        }
         let identity = journal.identity();
         let since = BatchNo(identity.last_batch.0 + 1);
         let before = journal.admitted()?;
@@ -113,11 +110,20 @@ impl PluginSet {
             }
             match serde_json::from_str(&row.manifest) {
                 Ok(manifest) => {
-                    warn!(participant = %row.participant, "its plugin is not in the directory; its events park until it is back");
+                    warn!(
+                        participant = %row.participant,
+                        "no plugin in the directory serves it; its events park until one does"
+                    );
                     participants.push(Participating { manifest, serving: false });
                 }
                 Err(error) => error!(participant = %row.participant, %error, "its journaled manifest cannot be read"),
             }
+        }
+        if participants.is_empty() {
+            bail!("nothing to run: {}", nothing_admitted(config, &reading.refused));
+        }
+        for report in &reading.refused {
+            error!("not admitted, and the others serve without it:\n{report}");
         }
         Ok(Self { registry, participants, rows, refused: reading.refused })
     }
@@ -182,6 +188,11 @@ impl PluginSet {
         }
         all
     }
+}
+
+fn nothing_admitted(config: &Config, refused: &[Report]) -> String {
+    let reports: String = refused.iter().map(|report| format!("\n{report}")).collect();
+    format!("no plugin in {} is admitted{reports}", config.plugins_dir.display())
 }
 
 /// Kinds that a participant acts on: handles, ends with, or compensates on.

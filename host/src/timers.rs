@@ -2,7 +2,7 @@
 //! journal's index says which sagas are due, and the saga itself decides what that means.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,14 +22,18 @@ pub struct Timers {
     pub stop: Arc<AtomicBool>,
 }
 
-/// How long a saga that was woken is not woken again: until its chain is journaled, its time still stands there.
+/// How long a saga that was woken is not woken again for the same time: until its chain is journaled, that still stands
+/// there. Another time is another cause: a retry may be due a few milliseconds after the one before.
 const ASLEEP: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(25);
 const AT_ONCE_MAX: usize = 1_000;
 
+/// Saga and whether for a deadline → what was due, and when it was woken.
+type Woken = HashMap<(SagaId, bool), (Time, Instant)>;
+
 impl Timers {
     pub fn run(self) {
-        let mut woken: HashMap<(SagaId, bool), Instant> = HashMap::new();
+        let mut woken = Woken::new();
         let mut clock = ClockWatch::new(self.pipeline.clock.now());
         while !self.stop.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
@@ -38,7 +42,7 @@ impl Timers {
                 info!("the clock jumped; deadlines wait until queued records are handled");
                 self.intake.stalled();
             }
-            woken.retain(|_, at| at.elapsed() < ASLEEP);
+            woken.retain(|_, (_, at)| at.elapsed() < ASLEEP);
             if let Err(error) = self.fire(now, &mut woken) {
                 warn!(%error, "failed to read due times");
                 std::thread::sleep(Duration::from_millis(500));
@@ -46,34 +50,37 @@ impl Timers {
         }
     }
 
-    fn fire(&self, now: Time, woken: &mut HashMap<(SagaId, bool), Instant>) -> Result<(), JournalError> {
+    fn fire(&self, now: Time, woken: &mut Woken) -> Result<(), JournalError> {
         let settings = &self.pipeline.settings;
         let (due, deadline) = self.pipeline.journal.next_due()?;
         if due.is_some_and(|due| due <= now) {
-            for (_, saga) in self.pipeline.journal.due(now, AT_ONCE_MAX)? {
-                self.wake(saga, false, woken);
+            for (due, saga) in self.pipeline.journal.due(now, AT_ONCE_MAX)? {
+                self.wake(saga, due, false, woken);
             }
         }
         if deadline.is_some_and(|deadline| deadline <= now)
             && self.intake.deadlines_may_fire(&self.pipeline, &*self.transport, settings.stall_wait_max)
         {
-            let per_tick = (u64::from(settings.due_per_second_max) * TICK.as_millis() as u64 / 1000).max(1);
-            let asleep = woken.len();
-            for (_, saga) in self.pipeline.journal.deadlines(now, asleep + per_tick as usize)? {
-                if woken.len() - asleep >= per_tick as usize {
+            let mut left = (u64::from(settings.due_per_second_max) * TICK.as_millis() as u64 / 1000).max(1) as usize;
+            for (due, saga) in self.pipeline.journal.deadlines(now, woken.len() + left)? {
+                left -= usize::from(self.wake(saga, due, true, woken));
+                if left == 0 {
                     break;
                 }
-                self.wake(saga, true, woken);
             }
         }
         Ok(())
     }
 
-    fn wake(&self, saga: SagaId, deadlines: bool, woken: &mut HashMap<(SagaId, bool), Instant>) {
-        if let Entry::Vacant(asleep) = woken.entry((saga, deadlines)) {
-            self.pipeline.post(&asleep.key().0, Item::Due { deadlines });
-            asleep.insert(Instant::now());
+    /// False: it was woken for this time already.
+    fn wake(&self, saga: SagaId, due: Time, deadlines: bool, woken: &mut Woken) -> bool {
+        let key = (saga, deadlines);
+        if woken.get(&key).is_some_and(|(known, _)| *known == due) {
+            return false;
         }
+        self.pipeline.post(&key.0, Item::Due { deadlines });
+        woken.insert(key, (due, Instant::now()));
+        true
     }
 }
 

@@ -1,7 +1,12 @@
 //! What the scenarios share: built plugins, a host in this process with faults around its journal and transport, and
 //! the real binary. Invariant: nothing here replaces a part of the host; it only breaks real ones.
 
+pub mod binary;
 pub mod built;
+pub mod events;
 pub mod faulty;
 pub mod kafka_shop;
+pub mod operator;
 pub mod shop;
+pub mod small_disk;
+pub mod wait;

@@ -32,6 +32,7 @@ pub const OPENING_STOCK: i64 = 1_000;
 pub struct Shop {
     pub dir: TempDir,
     pub config: Config,
+    plugins: Vec<String>,
 }
 
 impl Shop {
@@ -42,7 +43,13 @@ impl Shop {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         built::copy(plugins, &dir.path().join("plugins"));
         let config = Self::configured(dir.path(), plugins, more);
-        Self { dir, config }
+        Self { dir, config, plugins: plugins.iter().map(ToString::to_string).collect() }
+    }
+
+    /// Other further lines, from the next start on.
+    pub fn configure(&mut self, more: &str) {
+        let plugins: Vec<&str> = self.plugins.iter().map(String::as_str).collect();
+        self.config = Self::configured(self.dir.path(), &plugins, more);
     }
 
     fn configured(dir: &Path, plugins: &[&str], more: &str) -> Config {
@@ -99,6 +106,13 @@ impl Shop {
         let topics = self.topics();
         topics.create_topics(&["order-created".into()], 4).expect("topics can be made");
         topics.offer_all(&records).expect("records can be appended");
+    }
+
+    /// A record of any kind, in a topic that the host has made or that is made now.
+    pub fn send(&self, record: &Outgoing) -> (Partition, i64) {
+        let topics = self.topics();
+        topics.create_topics(std::slice::from_ref(&record.topic), 4).expect("topics can be made");
+        topics.offer(record).expect("a record can be appended")
     }
 
     /// All records of these topics.

@@ -1,11 +1,11 @@
-//! The whole host on the embedded transport, in this process: the reference saga, and a death at each durable step.
+//! The whole host on the embedded transport, in this process: the reference saga, and every record three times.
 
 use std::time::Duration;
 
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_saga::input::Status;
 use sagahost_tests::{
-    faulty::{Death, POINTS, Point},
+    faulty::Death,
     shop::{PATIENCE, Shop, THREE},
 };
 
@@ -37,34 +37,6 @@ fn every_order_ends_once_and_money_and_stock_are_conserved() {
     assert!(journal.letter_groups().expect("letters can be counted").is_empty());
     let report = host.stop(Duration::from_secs(10));
     assert_eq!(report, Default::default());
-}
-
-#[test]
-fn a_death_at_each_durable_step_loses_nothing_and_doubles_nothing() {
-    for point in POINTS {
-        for time in 1..=8 {
-            dies(point, time);
-        }
-    }
-}
-
-/// Runs until the host dies at the point, then starts it again.
-fn dies(point: Point, time: i64) {
-    let shop = Shop::new(&THREE, "[pipeline]\nbatch-chains-max = 5\n");
-    let orders = some_orders(60);
-    shop.produce(&orders);
-    let death = Death::at(point, time);
-    if let Ok(host) = shop.try_start(&death, Default::default()) {
-        let patience = if matches!(point, Point::BeforeConfirm | Point::AfterConfirm) { 3 } else { 20 };
-        shop.await_ends(&orders, &death, Duration::from_secs(patience));
-        host.abort();
-    }
-    let host = shop.start();
-    let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
-    assert_eq!(ends.len(), orders.len(), "after a death at {point:?}, time {time}");
-    std::thread::sleep(Duration::from_millis(50));
-    shop.assert_right(&orders, &*host.journal());
-    host.stop(Duration::from_secs(10));
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! The real binary on embedded topics, in a directory of its own. Invariant: no process outlives its test.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{built, shop::PATIENCE, wait::until};
+
+/// What a user has: a configuration, a plugin directory, and somewhere for data.
+pub struct Site {
+    pub dir: TempDir,
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Site {
+    pub fn new(plugins: &[&str], config: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        built::copy(plugins, &dir.path().join("plugins"));
+        fs::write(dir.path().join("sagahost.toml"), config).expect("the configuration can be written");
+        Self { dir }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// In this directory, as a user who stands there would type it.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(built::sagahost());
+        command.args(words).current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    /// Until it ends by itself.
+    pub fn run(&self, words: &[&str]) -> Ended {
+        let (out, err) = (self.file("out.txt"), self.file("err.txt"));
+        let file = |path: &PathBuf| File::create(path).expect("a file can be made");
+        let child = self.command(words).stdout(file(&out)).stderr(file(&err)).spawn().expect("the binary starts");
+        let mut process = Process { child, log: err.clone() };
+        let code = process.ended();
+        let text = |path: &PathBuf| String::from_utf8_lossy(&fs::read(path).expect("it was written")).into_owned();
+        Ended { code, out: text(&out), err: text(&err) }
+    }
+
+    /// A host that serves.
+    pub fn start(&self) -> Process {
+        let log = self.file("host.log");
+        let file = File::create(&log).expect("a file can be made");
+        let twice = file.try_clone().expect("a file can be opened twice");
+        let child = self.command(&["run"]).stdout(twice).stderr(file).spawn().expect("the binary starts");
+        let mut process = Process { child, log };
+        until("the host serves", || {
+            let ended = process.child.try_wait().expect("the host can be asked");
+            assert!(ended.is_none(), "the host ended: {ended:?}\n{}", process.log());
+            process.log().contains("serving").then_some(())
+        });
+        process
+    }
+}
+
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGTERM, and its exit code.
+    pub fn stop(mut self) -> i32 {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(killed.success(), "the host is gone already:\n{}", self.log());
+        self.ended()
+    }
+
+    fn ended(&mut self) -> i32 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be asked") {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < end, "it does not end:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Waiting for what a host does by itself. Invariant: who waits in vain says what for.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::shop::PATIENCE;
+
+/// Looks again and again until there is something.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}

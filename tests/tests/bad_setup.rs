@@ -1,0 +1,181 @@
+//! A wrong configuration and plugin files that are none, by the real binary. Invariant of all tests: one run says
+//! everything that is wrong, where, and what to do; and what is right serves.
+
+use std::fs;
+
+use sagahost_sandbox::pack::append_manifest;
+use sagahost_tests::{
+    binary::{Ended, Site},
+    built,
+    shop::THREE,
+    wait::until,
+};
+use serde_json::Value;
+
+const PLAIN: &str = "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n";
+
+fn assert_says(ended: &Ended, parts: &[&str]) {
+    for part in parts {
+        assert!(ended.err.contains(part), "{part:?} is not in:\n{}", ended.err);
+    }
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+}
+
+#[test]
+fn a_configuration_wrong_in_four_places_is_told_in_one_go() {
+    let config = "app = \"shop\"\nplugins = \"plugins\"\ndta = \"data\"\n\n[pipeline]\nworkers = \"two\"\n\
+                  batch-wait = \"10 lightyears\"\n\n[plugin.payment.on.OrderCreated]\nretry = { attempts = 8 }\n";
+    let site = Site::new(&THREE, config);
+    for words in [&["run"][..], &["config", "check"]] {
+        let ended = site.run(words);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        let lines: Vec<&str> = ended.err.lines().collect();
+        let expected = [
+            "sagahost.toml:3: unknown field `dta` in the file; did you mean `data`?",
+            "sagahost.toml:6: pipeline.workers: must be a whole number, and is text",
+            "sagahost.toml:7: pipeline.batch-wait: `10 lightyears` is no duration; write \"500ms\", \"10s\"",
+            "sagahost.toml:10: unknown field `attempts` in table [plugin.payment.on.OrderCreated.retry]; did you mean \
+             `attempts-max`?",
+        ];
+        assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.starts_with(expected), "{line}\nis not\n{expected}");
+        }
+    }
+    assert!(!site.file("data").exists(), "a wrong configuration touches nothing");
+
+    // The way on: mended, it runs.
+    let mended = config.replace("dta", "data").replace("\"two\"", "2").replace("10 lightyears", "10ms");
+    fs::write(site.file("sagahost.toml"), mended.replace("attempts", "attempts-max")).unwrap();
+    assert_eq!(site.run(&["config", "check"]).code, 0);
+    assert_eq!(site.start().stop(), 0);
+}
+
+/// A key of a plugin that its manifest does not know is found when the plugin is read, with its name.
+#[test]
+fn a_plugin_setting_with_a_slip_names_the_plugin_and_the_key() {
+    let site = Site::new(&["payment"], &format!("{PLAIN}[plugin.payment.config]\nlimit-cent = 5\n"));
+    let ended = site.run(&["run"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_says(&ended, &["payment.wasm (plugin payment)", "limit-cent", "did you mean `limit-cents`?"]);
+}
+
+#[test]
+fn without_a_plugin_there_is_nothing_to_run() {
+    let site = Site::new(&[], PLAIN);
+    let nothing = "nothing to run: no plugin in plugins is admitted";
+    fs::write(site.file("plugins/readme.txt"), "no plugin").unwrap();
+    let empty = site.run(&["run"]);
+    assert_eq!(empty.code, 1, "{empty:?}");
+    assert_says(&empty, &[nothing, "it has no plugin in it", "copy plugins (*.wasm) there, or name the right"]);
+
+    fs::remove_dir_all(site.file("plugins")).unwrap();
+    let missing = site.run(&["run"]);
+    assert_eq!(missing.code, 1, "{missing:?}");
+    assert_says(&missing, &[nothing, "it does not exist", "make it and copy plugins (*.wasm) there"]);
+
+    fs::write(site.file("plugins"), "a file").unwrap();
+    let file = site.run(&["run"]);
+    assert_eq!(file.code, 1, "{file:?}");
+    assert_says(&file, &[nothing, "it is a file, not a directory"]);
+
+    // The way on.
+    fs::remove_file(site.file("plugins")).unwrap();
+    built::copy(&["order"], &site.file("plugins"));
+    assert_eq!(site.start().stop(), 0);
+}
+
+/// A component of the text format, with a manifest that is fine.
+fn component(text: &str) -> Vec<u8> {
+    let manifest = r#"{"name":"stranger","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"OrderCreated"}]}"#;
+    append_manifest(&wat::parse_str(text).unwrap(), manifest.as_bytes()).unwrap()
+}
+
+/// Files that must not serve: name, bytes, what is said of it.
+fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let order = fs::read(built::all().join("order.wasm")).unwrap();
+    let world = r#"(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#;
+    let version = r#"(component (instance $i) (export "sagahost:plugin/participant@0.2.0" (instance $i)))"#;
+    vec![
+        ("empty.wasm", Vec::new(), "it is empty"),
+        ("text.wasm", b"hello".to_vec(), "it is a text file, not a component"),
+        ("half.wasm", order[..order.len() / 2].to_vec(), "it is no valid component"),
+        ("core.wasm", wat::parse_str("(module)").unwrap(), "it is a core module, not a component"),
+        ("world.wasm", component(world), "it is a component of another world: it exports wasi:cli/run@0.2.0"),
+        ("version.wasm", component(version), "it has sagahost:plugin/participant version 0.2.0, this host serves 0.1.0"),
+        ("payment-copy.wasm", fs::read(built::all().join("payment.wasm")).unwrap(), ""),
+        ("payment.wasm", Vec::new(), ""),
+    ]
+}
+
+#[test]
+fn bad_plugin_files_are_named_and_the_good_ones_serve() {
+    let site = Site::new(&THREE, PLAIN);
+    for (name, bytes, _) in bad_files() {
+        if !bytes.is_empty() || name == "empty.wasm" {
+            fs::write(site.file("plugins").join(name), bytes).unwrap();
+        }
+    }
+    let host = site.start();
+    let log = host.log();
+    let reports = |text: &str| {
+        for (name, _, what) in bad_files().iter().filter(|(.., what)| !what.is_empty()) {
+            let report = text.split("plugins/").find(|report| report.starts_with(name));
+            let report = report.unwrap_or_else(|| panic!("{name} is not in:\n{text}"));
+            assert!(report.contains("is not admitted: 1 fault") && report.contains(what), "{report}");
+            assert!(report.contains("where:") && report.contains("do:"), "{report}");
+        }
+        let twice = "payment-copy.wasm is a plugin named payment, too; that one serves";
+        assert!(text.contains("payment.wasm (plugin payment) is not admitted") && text.contains(twice), "{text}");
+    };
+    reports(&log);
+    assert_eq!(log.matches(" admitted plugin=").count(), 3, "{log}");
+
+    let listed = site.run(&["plugins", "list"]);
+    assert_eq!(listed.code, 1, "{listed:?}");
+    reports(&listed.out);
+    assert_eq!(listed.out.matches("serving").count(), 3, "{}", listed.out);
+
+    let order = r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 2, "amountCents": 5, "currency": "EUR"}"#;
+    let emitted = site.run(&["emit", "OrderCreated", "--saga", "o-1", "--data", order]);
+    assert_eq!(emitted.code, 0, "{emitted:?}");
+    await_status(&site, "o-1", "completed");
+    assert_eq!(host.stop(), 0);
+}
+
+/// A participant that was there before is not forgotten because its file is damaged now.
+#[test]
+fn a_plugin_file_damaged_at_a_restart_is_told_and_its_events_wait() {
+    let site = Site::new(&THREE, PLAIN);
+    assert_eq!(site.start().stop(), 0);
+    let file = site.file("plugins/inventory.wasm");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..1_000]).unwrap();
+
+    let host = site.start();
+    let log = host.log();
+    assert!(log.contains("inventory.wasm") && log.contains("it is no valid component"), "{log}");
+    assert!(log.contains("no plugin in the directory serves it; its events park until one does"), "{log}");
+    let order = r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 2, "amountCents": 5, "currency": "EUR"}"#;
+    assert_eq!(site.run(&["emit", "OrderCreated", "--saga", "o-1", "--data", order]).code, 0);
+    let saga = await_status(&site, "o-1", "running");
+    until("its event is parked", || {
+        let shown = site.run(&["sagas", "show", "o-1"]).out;
+        shown.contains("inventory").then_some(())
+    });
+    assert_eq!(saga["letters"], Value::Array(Vec::new()));
+    assert_eq!(host.stop(), 0);
+
+    fs::write(&file, bytes).unwrap();
+    let host = site.start();
+    await_status(&site, "o-1", "completed");
+    assert_eq!(host.stop(), 0);
+}
+
+fn await_status(site: &Site, saga: &str, status: &str) -> Value {
+    until(&format!("{saga} is {status}"), || {
+        let shown = site.run(&["sagas", "show", saga, "--json"]);
+        let saga: Value = serde_json::from_str(&shown.out).unwrap_or_default();
+        (saga["status"] == status).then_some(saga)
+    })
+}

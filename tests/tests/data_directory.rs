@@ -1,0 +1,193 @@
+//! Data directories that are not what they should be. Invariant of all tests: the host says what is wrong and what to do,
+//! changes nothing, and goes on as soon as it is told or given the right directory.
+
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+
+use sagahost::{commit::Fatal, start::Decisions};
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_tests::{
+    binary::Site,
+    faulty::Death,
+    shop::{PATIENCE, Shop, THREE},
+    wait::until,
+};
+
+const STOP: Duration = Duration::from_secs(10);
+
+fn some_orders(prefix: &str) -> Vec<Order> {
+    orders(&Shape { prefix: prefix.to_owned(), scarce_one_in: 0, ..Shape::of(20) }).collect()
+}
+
+/// Runs a host until these have ended.
+fn run_orders(shop: &Shop, orders: &[Order], all: usize) {
+    let host = shop.start();
+    shop.produce(orders);
+    until("the orders have ended", || (shop.ends().len() >= all).then_some(()));
+    assert_eq!(host.stop(STOP), Default::default());
+}
+
+/// Why the host does not start.
+fn refusal(shop: &Shop) -> String {
+    match shop.try_start(&Death::never(), Decisions::default()) {
+        Ok(_) => panic!("it started"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+fn remove_journal(data: &Path) {
+    for file in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+        let _ = fs::remove_file(data.join(file));
+    }
+}
+
+#[test]
+fn a_second_host_on_one_data_directory_is_told_who_holds_it() {
+    let site = Site::new(&THREE, "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n");
+    let first = site.start();
+    let second = site.run(&["run"]);
+    assert_eq!(second.code, 1, "{second:?}");
+    assert_says(&second.err, &[&format!("is in use by process {}", first.id()), "stop that host first"]);
+    assert_eq!(site.run(&["status"]).code, 0, "the first one is undisturbed");
+    assert_eq!(first.stop(), 0);
+    assert_eq!(site.start().stop(), 0, "the lock is gone with it");
+}
+
+#[test]
+fn the_journal_of_another_app_is_refused() {
+    let site = Site::new(&THREE, "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n");
+    assert_eq!(site.start().stop(), 0);
+    let config = fs::read_to_string(site.file("sagahost.toml")).unwrap();
+    fs::write(site.file("sagahost.toml"), config.replace("\"shop\"", "\"store\"")).unwrap();
+    let other = site.run(&["run"]);
+    assert_eq!(other.code, 1, "{other:?}");
+    assert_says(&other.err, &["shop", "store", "journal.db"]);
+    fs::write(site.file("sagahost.toml"), config).unwrap();
+    assert_eq!(site.start().stop(), 0);
+}
+
+#[test]
+fn a_lost_journal_is_refused_until_a_person_says_go_on() {
+    let shop = Shop::new(&THREE, "");
+    let before = some_orders("a");
+    run_orders(&shop, &before, 20);
+    let said = shop.ends();
+    remove_journal(&shop.data());
+    let why = refusal(&shop);
+    assert_says(&why, &["it is new and empty", "the data directory was lost or replaced", "--new-lineage", "Nothing was changed"]);
+    assert_says(&refusal(&shop), &["it is new and empty"]);
+    assert_eq!(shop.ends().len(), said.len(), "a refused start handles nothing");
+
+    let decisions = Decisions { new_lineage: true, published: None };
+    let host = shop.try_start(&Death::never(), decisions).unwrap();
+    let after = some_orders("b");
+    shop.produce(&after);
+    until("new orders have ended", || {
+        let ends = shop.ends();
+        after.iter().all(|order| ends.ended_ms.contains_key(&order.order_id)).then_some(())
+    });
+    host.stop(STOP);
+    // It needs to be said once.
+    shop.start().stop(STOP);
+}
+
+#[test]
+fn a_journal_restored_from_an_older_copy_is_refused() {
+    let shop = Shop::new(&THREE, "");
+    run_orders(&shop, &some_orders("a"), 20);
+    let journal = shop.data().join("journal.db");
+    let (older, newer) = (shop.dir.path().join("older.db"), shop.dir.path().join("newer.db"));
+    fs::copy(&journal, &older).unwrap();
+    run_orders(&shop, &some_orders("b"), 40);
+    fs::copy(&journal, &newer).unwrap();
+
+    remove_journal(&shop.data());
+    fs::copy(&older, &journal).unwrap();
+    assert_says(&refusal(&shop), &["it was restored from an older copy", "the journal itself ends at", "--new-lineage"]);
+
+    // The way on: the right one is brought back.
+    remove_journal(&shop.data());
+    fs::copy(&newer, &journal).unwrap();
+    let all: Vec<Order> = ["a", "b", "c"].into_iter().flat_map(some_orders).collect();
+    let host = shop.start();
+    shop.produce(&all[40..]);
+    until("the orders have ended", || (shop.ends().len() >= 60).then_some(()));
+    shop.assert_right(&all, &*host.journal());
+    host.stop(STOP);
+}
+
+/// Two data directories and one database of topics, as two machines have one broker.
+struct Copies {
+    first: Shop,
+    second: Shop,
+}
+
+impl Copies {
+    fn of_a_used_directory() -> Self {
+        let (first, second) = (Shop::new(&THREE, ""), Shop::new(&THREE, ""));
+        fs::create_dir_all(first.data()).unwrap();
+        fs::create_dir_all(second.data()).unwrap();
+        let topics = first.dir.path().join("topics.db");
+        fs::File::create(&topics).unwrap();
+        for shop in [&first, &second] {
+            symlink(&topics, shop.data().join("topics.db")).unwrap();
+        }
+        run_orders(&first, &some_orders("a"), 20);
+        fs::copy(first.data().join("journal.db"), second.data().join("journal.db")).unwrap();
+        Self { first, second }
+    }
+}
+
+#[test]
+fn the_copy_of_a_directory_whose_original_went_on_is_refused() {
+    let Copies { first, second } = Copies::of_a_used_directory();
+    run_orders(&first, &some_orders("b"), 40);
+    assert_says(&refusal(&second), &["another host runs on a copy of it"]);
+    run_orders(&first, &some_orders("c"), 60);
+}
+
+/// Race 15: one of both goes on, the other ends by itself; nothing is handled twice.
+#[test]
+fn of_a_directory_and_its_copy_that_both_run_one_is_fenced() {
+    let Copies { first, second } = Copies::of_a_used_directory();
+    let loser = first.start();
+    let winner = second.start();
+    second.produce(&some_orders("b"));
+    let fatal = loser.fatal(PATIENCE).expect("the fenced host ends by itself");
+    assert!(matches!(fatal, Fatal::Superseded(_)), "{fatal}");
+    loser.stop(STOP);
+    let all: Vec<Order> = ["a", "b"].into_iter().flat_map(some_orders).collect();
+    until("the orders have ended", || (second.ends().len() >= 40).then_some(()));
+    second.assert_right(&all, &*winner.journal());
+    winner.stop(STOP);
+    assert_says(&refusal(&first), &["--new-lineage", "Stop the other host"]);
+}
+
+#[test]
+fn a_journal_that_was_overwritten_is_called_corrupt() {
+    let site = Site::new(&THREE, "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n");
+    assert_eq!(site.start().stop(), 0);
+    let journal = site.file("data/journal.db");
+    let good = fs::read(&journal).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2 / 4096 * 4096;
+    bad[middle..middle + 4096].fill(0x5a);
+    for bytes in [bad, b"something else entirely ".repeat(1_000), good[..5_000].to_vec()] {
+        remove_journal(&site.file("data"));
+        fs::write(&journal, bytes).unwrap();
+        for words in [&["run"][..], &["sagas", "list"]] {
+            let ended = site.run(words);
+            assert_eq!(ended.code, 1, "{ended:?}");
+            assert_says(&ended.err, &["the journal is corrupt", "journal.db", "put back the newest backup"]);
+            assert!(!ended.err.contains("panicked"), "{}", ended.err);
+        }
+    }
+    remove_journal(&site.file("data"));
+    fs::write(&journal, good).unwrap();
+    assert_eq!(site.start().stop(), 0);
+}

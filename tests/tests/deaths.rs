@@ -1,0 +1,89 @@
+//! Deaths by the hundred: a host that dies at each durable step, again and again on one data directory. Invariant: each
+//! planned death is died, and after all of them every order has ended once, with money and stock conserved.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sagahost::start::Decisions;
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_tests::{
+    faulty::{Death, POINTS, Point},
+    shop::{PATIENCE, Shop, THREE},
+};
+
+/// Orders fed while a host is to die; two of them to a batch, so that there is much to die at.
+const FED: usize = 6;
+
+fn some_orders(prefix: String) -> Vec<Order> {
+    orders(&Shape { customers: 20, articles: 10, prefix, ..Shape::of(FED) }).collect()
+}
+
+fn die(point: Point, times: &[i64]) {
+    let shop = Shop::new(&THREE, "[pipeline]\nbatch-chains-max = 2\n");
+    let mut all = Vec::new();
+    for (number, time) in times.iter().enumerate() {
+        let death = Death::at(point, *time);
+        die_once(&shop, &death, pause(point), number, &mut all);
+        assert!(death.dead(), "death {number} at {point:?}, time {time}, was not died");
+    }
+    let host = shop.start();
+    let ends = shop.await_ends(&all, &Death::never(), PATIENCE);
+    assert_eq!(ends.len(), all.len(), "after deaths at {point:?}");
+    shop.assert_right(&all, &*host.journal());
+    assert_eq!(host.stop(Duration::from_secs(10)), Default::default());
+}
+
+/// Between one feed and the next. What is published is confirmed when nothing else is to do, after half a second.
+fn pause(point: Point) -> Duration {
+    match point {
+        Point::BeforeCommit | Point::AfterCommit | Point::BeforePublish | Point::AfterPublish => {
+            Duration::from_millis(100)
+        }
+        Point::BeforeConfirm | Point::AfterConfirm => Duration::from_secs(1),
+    }
+}
+
+/// Feeds orders until the host is dead. It may die while it starts: that counts.
+fn die_once(shop: &Shop, death: &Arc<Death>, pause: Duration, number: usize, all: &mut Vec<Order>) {
+    let Ok(host) = shop.try_start(death, Decisions::default()) else { return };
+    let end = Instant::now() + PATIENCE;
+    for round in 0.. {
+        if death.dead() || Instant::now() > end {
+            break;
+        }
+        let orders = some_orders(format!("d{number}-{round}"));
+        shop.produce(&orders);
+        all.extend(orders);
+        let idle = Instant::now() + pause;
+        while !death.dead() && Instant::now() < idle {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    host.abort();
+}
+
+/// The how-manieth time of reaching its point each host dies at.
+fn times(point: Point) -> Vec<i64> {
+    match point {
+        Point::BeforeCommit | Point::AfterCommit => (0..20).map(|number| 1 + number % 5).collect(),
+        // Once among the batches that the host before has left (a start waits ten seconds for those to go out), then
+        // behind them.
+        Point::BeforePublish | Point::AfterPublish => {
+            (0..20).map(|number| if number == 10 { 1 } else { 3 + number % 3 }).collect()
+        }
+        Point::BeforeConfirm | Point::AfterConfirm => (0..12).map(|number| 1 + number % 2).collect(),
+    }
+}
+
+#[test]
+fn a_hundred_deaths_lose_nothing_and_double_nothing() {
+    assert!(POINTS.iter().map(|point| times(*point).len()).sum::<usize>() >= 100);
+    thread::scope(|scope| {
+        for point in POINTS {
+            scope.spawn(move || die(point, &times(point)));
+        }
+    });
+}

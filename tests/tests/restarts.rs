@@ -1,0 +1,109 @@
+//! What waits while a host, or one of its plugins, is away. Invariant of all tests: it is not lost, not given up on, and
+//! goes on by itself when what was away is back.
+
+use std::{fs, thread, time::Duration};
+
+use sagahost::{
+    admin::{protocol::Request, view::PluginLine},
+    transport::Transport as _,
+};
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_tests::{
+    built,
+    events::event,
+    faulty::Death,
+    operator::{Operator, attempts},
+    shop::{PATIENCE, Shop, THREE, order_record},
+    wait::until,
+};
+use serde_json::json;
+
+const STOP: Duration = Duration::from_secs(10);
+
+fn some_orders(count: usize, prefix: &str) -> Vec<Order> {
+    orders(&Shape { prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
+}
+
+/// Race 21.
+#[test]
+fn events_of_a_plugin_that_is_away_park_until_it_is_back() {
+    let shop = Shop::new(&THREE, "");
+    let first = some_orders(20, "a");
+    let host = shop.start();
+    shop.produce(&first);
+    shop.await_ends(&first, &Death::never(), PATIENCE);
+    host.stop(STOP);
+
+    fs::remove_file(shop.dir.path().join("plugins/inventory.wasm")).unwrap();
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let second = some_orders(30, "b");
+    shop.produce(&second);
+    for order in &second {
+        let over_the_limit = order.amount_cents > sagahost_demo::workload::LIMIT_CENTS;
+        let saga = operator.await_saga(&order.order_id, "waiting or cancelled", |saga| {
+            if over_the_limit { saga.status == "compensated" } else { !saga.parked.is_empty() }
+        });
+        if !over_the_limit {
+            assert_eq!(saga.status, "running");
+            assert_eq!((&*saga.parked[0].participant, &*saga.parked[0].kind), ("inventory", "PaymentProcessed"));
+            assert!(saga.parked[0].why.contains("inventory"), "{:?}", saga.parked[0]);
+        }
+    }
+    let plugins: Vec<PluginLine> = operator.ask(Request::Plugins).unwrap();
+    let states: Vec<_> = plugins.iter().map(|plugin| (&*plugin.name, &*plugin.state)).collect();
+    assert_eq!(states, [("inventory", "away"), ("order", "serving"), ("payment", "serving")]);
+    assert!(operator.letters().is_empty(), "nothing is given up on");
+    host.stop(STOP);
+
+    built::copy(&["inventory"], &shop.dir.path().join("plugins"));
+    let host = shop.start();
+    let all: Vec<Order> = first.into_iter().chain(second).collect();
+    shop.await_ends(&all, &Death::never(), PATIENCE);
+    shop.assert_right(&all, &*host.journal());
+    host.stop(STOP);
+}
+
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Rule 9: what was queued when a stall ended comes before the deadlines that passed meanwhile.
+#[test]
+fn a_completion_that_was_queued_while_the_host_was_down_comes_before_the_deadline() {
+    let shop = Shop::new(&["order"], &format!("[saga]\ndeadline = \"{}s\"\n", DEADLINE.as_secs()));
+    shop.topics().create_topics(&["inventory-updated".into()], 1).unwrap();
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let orders = some_orders(2, "o");
+    let (finished, forgotten) = (&orders[0].order_id, &orders[1].order_id);
+    orders.iter().for_each(|order| drop(shop.send(&order_record(order))));
+    let opened: Vec<_> = [finished, forgotten]
+        .map(|id| operator.await_saga(id, "open", |saga| saga.status == "running" && saga.steps[0].state == "done"))
+        .into();
+    host.stop(STOP);
+
+    // Its completion stands behind a queue of others.
+    for number in 0..300 {
+        let other = format!("other-{number}");
+        shop.send(&event("InventoryUpdated", &other, &other, &json!({ "orderId": other, "reservationId": "r" })));
+    }
+    let updated = json!({ "orderId": finished, "reservationId": "r-1" });
+    shop.send(&event("InventoryUpdated", finished, "u-1", &updated));
+    let past = opened.iter().map(|saga| saga.created.0.0).max().unwrap() + DEADLINE.as_millis() as u64;
+    while std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 <= past {
+        thread::sleep(Duration::from_millis(50));
+    }
+
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let saga = operator.await_status(finished, "completed");
+    assert_eq!(attempts(&saga, "order"), ["handle completed", "handle completed"]);
+    // Without a completion the deadline does what it is for.
+    let saga = operator.await_status(forgotten, "compensated");
+    assert_eq!(saga.cause.as_deref(), Some("saga-deadline: not finished within 3000 ms"));
+    until("each has ended in its own way", || {
+        let ends = shop.ends();
+        (ends.completed.contains_key(finished) && ends.cancelled.contains_key(forgotten) && ends.len() == 2)
+            .then_some(())
+    });
+    host.stop(STOP);
+}

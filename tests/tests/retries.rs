@@ -1,0 +1,70 @@
+//! One saga that retries for ten seconds (rule 11). Invariant: it holds up nobody else, and its own later events wait
+//! behind it.
+
+use std::time::Duration;
+
+use sagahost::{admin::view::SagaView, transport::Transport as _};
+use sagahost_tests::{
+    events::{event, tried},
+    operator::{Operator, attempts},
+    shop::Shop,
+    wait::until,
+};
+use serde_json::{Value, json};
+
+/// Forty attempts, a quarter of a second apart on average; one worker, so that waiting would be seen.
+const SLOW: &str = "[pipeline]\nworkers = 1\n[plugin.hostile.on.HostileTried]\n\
+                    retry = { attempts-max = 100, base = \"500ms\", cap = \"500ms\" }\n";
+
+fn tries(saga: &SagaView) -> u32 {
+    saga.steps.first().map_or(0, |step| step.attempts)
+}
+
+#[test]
+fn ten_seconds_of_retries_delay_nobody_else_and_keep_the_sagas_order() {
+    let shop = Shop::new(&["hostile"], SLOW);
+    shop.topics().create_topics(&["hostile-tried".into()], 1).unwrap();
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    shop.send(&tried("slow", "retry-until:40", "none"));
+    let later = |number: u32| {
+        event("HostileTried", "slow", &format!("later-{number}"), &json!({ "id": format!("later-{number}"), "fault": "none" }))
+    };
+    (1..=3).for_each(|number| drop(shop.send(&later(number))));
+
+    // Others come all the time, behind it in the same partition, and each ends while it retries.
+    let mut others = 0;
+    let mut rounds = 0;
+    loop {
+        let saga = format!("other-{others}");
+        shop.send(&tried(&saga, "none", "none"));
+        let other = operator.await_saga(&saga, "done", |saga| saga.steps[0].state == "done");
+        assert_eq!(tries(&other), 1);
+        let slow = operator.saga("slow").unwrap();
+        if slow.steps[0].state == "done" {
+            break;
+        }
+        let waiting = slow.steps[1..].iter().all(|step| step.state == "waiting" && step.attempts == 0);
+        assert!(waiting, "a later event passed the one that retries: {:#?}", slow.steps);
+        others += 1;
+        rounds = tries(&slow);
+    }
+    assert!(others >= 20 && rounds > 20, "{others} others ended while the slow one was tried {rounds} times");
+
+    let slow = operator.await_saga("slow", "done", |saga| {
+        saga.steps.len() == 4 && saga.steps.iter().all(|step| step.state == "done")
+    });
+    assert_eq!(attempts(&slow, "hostile").len(), 40 + 3);
+    let began = slow.created.0.0;
+    let ended = slow.timeline.iter().rfind(|line| line.what == "attempt").unwrap().at.0.0;
+    assert!(ended - began > 5_000, "it retried for {} ms only, which shows nothing", ended - began);
+    let answers: Vec<String> = until("its answers are out", || {
+        let records = shop.read(&["hostile-done"]);
+        let of_slow = records.iter().filter(|record| record.key.as_deref() == Some(b"slow"));
+        let id = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap()["id"].as_str().unwrap().to_owned();
+        let ids: Vec<String> = of_slow.map(|record| id(record.value.as_deref().unwrap())).collect();
+        (ids.len() == 4).then_some(ids)
+    });
+    assert_eq!(answers, ["slow", "later-1", "later-2", "later-3"]);
+    host.stop(Duration::from_secs(10));
+}
