@@ -4,4 +4,5 @@
 pub mod built;
 pub mod faulty;
 pub mod kafka_shop;
+pub mod payment_service;
 pub mod shop;
