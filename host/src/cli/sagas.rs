@@ -57,7 +57,7 @@ pub struct List {
     #[arg(long, value_enum)]
     status: Option<StatusName>,
     /// Only sagas with this note; may be repeated.
-    #[arg(long = "note", value_name = "NAME=VALUE", value_parser = name_value)]
+    #[arg(long = "where", value_name = "NAME=VALUE", value_parser = name_value)]
     notes: Vec<(String, String)>,
     /// How many at most.
     #[arg(long, default_value_t = 50)]

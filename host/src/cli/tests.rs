@@ -75,7 +75,7 @@ fn commands_are_parsed() {
     );
     parse("emit OrderCreated --data {}", expect!["error: the following required arguments were not provided:"]);
     parse(
-        "sagas list --status needs-operator --note a=b --limit 5",
+        "sagas list --status needs-operator --where a=b --limit 5",
         expect![[
             r#"Sagas(Noun { place: Place { data: None }, what: List(List { status: Some(NeedsOperator), notes: [("a", "b")], limit: 5, before: None }) })"#
         ]],
