@@ -117,9 +117,13 @@ pub struct Committer {
     pub stop: Arc<AtomicBool>,
     pub fatal: Sender<Fatal>,
     pub confirmed: BatchNo,
+    /// How long the next new beginning waits: longer each time, until the journal takes something again.
+    pub again_after: Duration,
 }
 
 impl Committer {
+    pub const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
     /// Until told to stop, or until another host owns the journal.
     pub fn run(mut self) {
         /// Offsets of a group without members expire, after seven days by default.
@@ -158,6 +162,7 @@ impl Committer {
             Ok(keys) => {
                 Stats::add(&self.pipeline.stats.journal_commits, 1);
                 self.pipeline.stage.journaled(number, &keys);
+                self.settled();
                 self.confirmed = self.confirmed.max(sealed.write.confirmed);
                 for (reply, answer) in sealed.replies {
                     let _ = reply.send(Ok(answer));
@@ -186,16 +191,23 @@ impl Committer {
         }
     }
 
+    fn settled(&mut self) {
+        self.again_after = Self::AGAIN_AFTER;
+        self.intake.journal_trouble(None);
+    }
+
     /// What a failed commit was to hold, and all that was built on it, is void: caches too. Its deliveries are read
-    /// again from the journaled positions.
+    /// again from the journaled positions. Operators are told why until the journal takes something, or nothing is to
+    /// do.
     fn restart(&mut self, why: &str) -> Result<(), Fatal> {
+        const WAIT_MAX: Duration = Duration::from_secs(5);
         let journal = &self.pipeline.journal;
-        let mut wait = Duration::from_millis(200);
         loop {
+            let wait = self.again_after;
             warn!(why, "the host begins anew from the journal in {} ms; nothing is lost", wait.as_millis());
             self.intake.journal_trouble(Some(why.to_owned()));
             std::thread::sleep(wait);
-            wait = (wait * 2).min(Duration::from_secs(5));
+            self.again_after = (wait * 2).min(WAIT_MAX);
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -212,7 +224,6 @@ impl Committer {
                     }
                     self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
                     self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-                    self.intake.journal_trouble(None);
                     return Ok(());
                 }
                 Err(error) => warn!(%error, "failed to read the journal"),
@@ -245,9 +256,14 @@ impl Committer {
                 Err(JournalError::StaleEpoch { newest, ours }) => {
                     return Err(Fatal::Superseded(JournalError::StaleEpoch { newest, ours }.to_string()));
                 }
-                Err(error) => warn!(%error, "failed to confirm batch {}", published.0),
+                Err(error) => {
+                    warn!(%error, "failed to confirm batch {}", published.0);
+                    self.intake.journal_trouble(Some(error.to_string()));
+                    return Ok(());
+                }
             }
         }
+        self.settled();
         Ok(())
     }
 

@@ -253,6 +253,7 @@ impl Host {
             stop: self.stop.committing.clone(),
             fatal: fatal.clone(),
             confirmed: begun.published,
+            again_after: Committer::AGAIN_AFTER,
         };
         self.batches = Some(sender);
         self.committer = Some(named("committer", move || committer.run())?);

@@ -82,9 +82,10 @@ impl Intake {
         state.broker = why;
     }
 
+    /// The journal takes nothing, or again something. What is due meanwhile counts as stalled from the first on.
     pub fn journal_trouble(&self, why: Option<String>) {
         let mut state = self.state.lock();
-        if why.is_none() && state.journal.is_some() {
+        if why.is_some() || state.journal.is_some() {
             close_gate(&mut state);
         }
         state.journal = why;

@@ -149,17 +149,20 @@ impl Saga {
 
     /// Events that were taken in and whose step does not run at the moment.
     pub fn parked(&self) -> impl Iterator<Item = Parked<'_>> {
-        self.steps.iter().filter(|step| step.parked()).map(|step| {
+        let holds = |step: &Step| matches!(step.stage, Stage::Retrying { .. } | Stage::Blocked | Stage::Started { .. });
+        let first = self.steps.iter().position(holds).unwrap_or(self.steps.len());
+        self.steps.iter().enumerate().filter(|(_, step)| step.parked()).map(move |(index, step)| {
             let (why, until) = match step.stage {
                 Stage::Retrying { at } => ("waits for its next attempt", Some(at)),
                 Stage::Early(_) => ("its predecessor is missing", step.park_until),
                 Stage::Blocked => ("waits for an operator", None),
+                Stage::Ready if index < first => ("its plugin is away", None),
                 Stage::Ready
                 | Stage::Started { .. }
                 | Stage::Done
                 | Stage::Rejected
                 | Stage::GivenUp
-                | Stage::Abandoned => ("waits for its turn, or for its plugin", None),
+                | Stage::Abandoned => ("waits behind an earlier event of the saga", None),
             };
             Parked { participant: &step.participant, kind: &step.event.kind, event: &step.event.key, why, until }
         })
