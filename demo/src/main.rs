@@ -27,6 +27,7 @@ use sagahost_demo::{
     broker::{Broker, Options},
     workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
 };
+use serde_json::Value;
 
 const OPENING_BALANCE_CENTS: i64 = 1_000_000;
 const OPENING_STOCK: i64 = 1_000;

@@ -17,23 +17,24 @@ use sagahost_saga::{
     id::SagaId,
     input::{Answer, Command, Status},
 };
+use sagahost_sandbox::{Report, directory::Looks};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Live, LiveStatus, OutboxAction, ResumeFrom},
+    admin::{Live, LiveStatus, OutboxAction, ResumeFrom, view::PluginsView},
     clock::{Clock, SystemClock},
-    codec::Codec,
     commit::{Committer, Fatal, Outbox, Publisher},
     config::Config,
     intake::{Intake, Reader},
     journal::{
-        BatchNo, Identity, Journal, JournalError, LetterFilter, OutboxBatch, SagaFilter, SagaKey, StoredLetter,
+        BatchNo, Identity, Journal, JournalError, LetterFilter, OutboxBatch, SagaFilter, StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
+    keeper::{Board, Keeper},
     letters,
     mailbox::Item,
     pipeline::Pipeline,
-    plugins::PluginSet,
+    plugins::Plugins,
     stage::{BatchBounds, Move, Reply, Stage},
     start::{Beginning, Begun, Decisions},
     stats::Stats,
@@ -137,6 +138,7 @@ struct Shared {
     pipeline: Arc<Pipeline>,
     intake: Arc<Intake>,
     outbox: Arc<Outbox>,
+    board: Arc<Board>,
     transport: Arc<dyn Transport>,
     journal: Arc<dyn Journal>,
     identity: Identity,
@@ -151,8 +153,10 @@ impl Host {
 
     pub fn start_with(parts: Parts) -> Result<Self> {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
-        let plugins = PluginSet::load(&config, &*journal, &*clock)?;
-        let wanted = plugins.wanted(&config);
+        let mut plugins = Plugins::open(config.clone())?;
+        let looks = plugins.look();
+        let refused = plugins.start(&*journal, &*clock)?;
+        let wanted = plugins.wanted(&plugins.serving);
         let begun = Beginning {
             app: &config.app,
             journal: &*journal,
@@ -179,12 +183,9 @@ impl Host {
         };
         let stage = Arc::new(Stage::new(journal.clone(), bounds, settings.cache_bytes_max));
         stage.restart(identity.last_batch, begun.published, &journal.positions()?, Some(begun.anchor.clone()));
-        let kinds = plugins.kinds();
-        let codec = Codec::new(&config.app, &config.topics, settings.record_bytes_max).with_kinds(&kinds);
         let pipeline = Arc::new(Pipeline::new(
             stage,
-            plugins.into_surroundings(&config),
-            codec,
+            plugins.surroundings()?,
             config.topics.clone(),
             settings.clone(),
             clock,
@@ -194,6 +195,7 @@ impl Host {
             pipeline: pipeline.clone(),
             intake: Arc::new(Intake::default()),
             outbox: Arc::new(Outbox::default()),
+            board: Arc::default(),
             transport: transport.clone(),
             journal: journal.clone(),
             identity: identity.clone(),
@@ -216,6 +218,7 @@ impl Host {
         host.quarantined()?;
         host.spawn(begun, &fatal_sender, settings.workers, &stop_requested)?;
         host.resume()?;
+        host.keep(plugins, looks, refused)?;
         Ok(host)
     }
 
@@ -308,24 +311,24 @@ impl Host {
     /// What waits in the journal for a host to run: commands given while none did, events parked for a plugin that
     /// is back, calls whose end is not known.
     fn resume(&self) -> Result<()> {
-        const PAGE: usize = 1_000;
         let Shared { pipeline, journal, .. } = &*self.shared;
         for queued in journal.queued_commands()? {
             let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None };
             pipeline.post(&queued.saga, item);
         }
         self.shared.take_in_again(None)?;
-        let mut after = SagaKey(0);
-        loop {
-            let parked = journal.parked_sagas(after, PAGE)?;
-            for (key, saga) in &parked {
-                after = *key;
-                pipeline.post(saga, Item::TopologyChanged);
-            }
-            if parked.len() < PAGE {
-                return Ok(());
-            }
-        }
+        pipeline.wake_parked()
+    }
+
+    /// Plugins that change from now on.
+    fn keep(&mut self, plugins: Plugins, looks: Result<Looks, Report>, refused: Vec<Report>) -> Result<()> {
+        let Shared { pipeline, intake, transport, .. } = &*self.shared;
+        intake.read_also(Vec::new(), plugins.idle_topics());
+        let stop = self.stop.reading.clone();
+        let board = self.shared.board.clone();
+        let keeper = Keeper::new(plugins, refused, pipeline.clone(), intake.clone(), transport.clone(), stop, board);
+        self.readers.push(named("plugins", move || keeper.run(looks))?);
+        Ok(())
     }
 
     /// Shared with the admin socket and the tests.
@@ -457,7 +460,7 @@ impl Shared {
         kept.retain(|letter| letter.saga.as_ref().is_some_and(|saga| !self.pipeline.stage.is_quarantined(saga)));
         let count = kept.len();
         for letter in kept {
-            match self.pipeline.codec.decode_letter(&letter) {
+            match self.pipeline.surroundings.load().codec.decode_letter(&letter) {
                 Ok(event) => {
                     let (reply, _) = bounded(1);
                     let saga = event.saga.clone();
@@ -509,7 +512,7 @@ impl Live for Shared {
     }
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String> {
-        let decoded = self.pipeline.codec.decode_letter(&letter);
+        let decoded = self.pipeline.surroundings.load().codec.decode_letter(&letter);
         let event = decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
         self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter: Box::new(letter), reply })
     }
@@ -541,6 +544,10 @@ impl Live for Shared {
         let (reply, answer) = bounded(1);
         self.pipeline.stage.move_position(Move { partition: partition.clone(), next, reply });
         self.patiently(&answer)
+    }
+
+    fn plugins(&self) -> PluginsView {
+        self.board.view(&self.pipeline.stats)
     }
 
     fn status(&self) -> LiveStatus {

@@ -2,7 +2,7 @@
 //! Invariant: every record that is read is accounted for, by a chain, a dead letter or a reason to skip it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,6 +34,11 @@ struct State {
     rewind: Option<Vec<(Partition, i64)>>,
     /// Partitions are to be assigned anew: one that was held may go on.
     assign_again: bool,
+    /// Topics that nobody handles at the moment.
+    idle: BTreeSet<Arc<str>>,
+    idle_changed: bool,
+    /// Partitions to be read from now on.
+    more: Vec<Assignment>,
     held: BTreeMap<Partition, String>,
     broker: Option<String>,
     reading: Option<String>,
@@ -66,6 +71,19 @@ impl Intake {
         let mut state = self.state.lock();
         state.held.remove(partition);
         state.assign_again = true;
+    }
+
+    /// Plugins have changed: these partitions are read too, and of these topics nothing until somebody handles it.
+    pub fn read_also(&self, more: Vec<Assignment>, idle: BTreeSet<Arc<str>>) {
+        let mut state = self.state.lock();
+        state.assign_again |= !more.is_empty();
+        state.idle_changed |= state.idle != idle;
+        state.more.extend(more);
+        state.idle = idle;
+    }
+
+    pub fn assigned(&self) -> Vec<Partition> {
+        self.state.lock().assigned.clone()
     }
 
     pub fn is_held(&self, partition: &Partition) -> bool {
@@ -128,7 +146,8 @@ impl Intake {
         let handled = targets.as_ref().is_some_and(|targets| {
             let at = pipeline.stage.positions();
             targets.iter().all(|(partition, end)| {
-                state.held.contains_key(partition) || at.get(partition).is_some_and(|at| at.next >= *end)
+                let waits = state.held.contains_key(partition) || state.idle.contains(&partition.topic);
+                waits || at.get(partition).is_some_and(|at| at.next >= *end)
             })
         });
         match &mut state.gate {
@@ -242,12 +261,18 @@ impl Reader {
         if wanted == self.paused {
             return;
         }
-        let assigned = self.intake.state.lock().assigned.clone();
-        let changed = if wanted { self.source.pause(&assigned) } else { self.source.resume(&assigned) };
+        let (idle, busy) = self.by_use();
+        let changed = if wanted { self.source.pause(&[idle, busy].concat()) } else { self.source.resume(&busy) };
         match changed {
             Ok(()) => self.paused = wanted,
             Err(error) => self.trouble(&error),
         }
+    }
+
+    /// Partitions that wait for a plugin to come back, and the others.
+    fn by_use(&self) -> (Vec<Partition>, Vec<Partition>) {
+        let state = self.intake.state.lock();
+        state.assigned.iter().cloned().partition(|partition| state.idle.contains(&partition.topic))
     }
 
     fn polled(&mut self, polled: Polled) {
@@ -282,29 +307,47 @@ impl Reader {
     /// New partitions of topics that are read: from their beginning.
     fn appeared(&mut self, partitions: Vec<Partition>) {
         info!(?partitions, "new partitions; read from their beginning");
-        self.assign_with(partitions);
+        let new = |partition| Assignment { partition, position: 0, last: None };
+        self.assign_with(partitions.into_iter().map(new).collect());
     }
 
     fn assign_again(&mut self) {
-        if std::mem::take(&mut self.intake.state.lock().assign_again) {
-            self.assign_with(Vec::new());
+        let more = {
+            let mut state = self.intake.state.lock();
+            std::mem::take(&mut state.assign_again).then(|| std::mem::take(&mut state.more))
+        };
+        if let Some(more) = more {
+            self.assign_with(more);
+        }
+        if std::mem::take(&mut self.intake.state.lock().idle_changed) {
+            self.rest();
+        }
+    }
+
+    /// Partitions that nobody handles at the moment are not read.
+    fn rest(&mut self) {
+        let (idle, busy) = self.by_use();
+        let resumed = if self.paused { Ok(()) } else { self.source.resume(&busy) };
+        if let Err(error) = self.source.pause(&idle).and(resumed) {
+            self.trouble(&error);
         }
     }
 
     /// All that is assigned, each from where it is handled up to, and `more`.
-    fn assign_with(&mut self, more: Vec<Partition>) {
+    fn assign_with(&mut self, more: Vec<Assignment>) {
         let positions = self.pipeline.stage.positions();
         let assigned = self.intake.state.lock().assigned.clone();
-        let assignments: Vec<Assignment> = assigned
+        let mut assignments: Vec<Assignment> = assigned
             .into_iter()
-            .chain(more)
             .map(|partition| match positions.get(&partition) {
                 Some(position) => assignment(partition, position),
                 None => Assignment { partition, position: 0, last: None },
             })
             .collect();
+        assignments.extend(more);
         self.assign(&assignments);
         self.paused = false;
+        self.rest();
     }
 
     fn record(&mut self, record: Record) {
@@ -320,7 +363,7 @@ impl Reader {
             Stats::add(&self.pipeline.stats.records_skipped, 1);
             return self.pipeline.stage.skipped(&receipt);
         }
-        match self.pipeline.codec.decode(&record) {
+        match self.pipeline.surroundings.load().codec.decode(&record) {
             Ok(event) => {
                 let saga = event.saga.clone();
                 self.pipeline.post(&saga, Item::Delivery { event, receipt: Some(receipt) });
@@ -336,7 +379,7 @@ impl Reader {
     /// Was this event taken in by this app when it was emitted? The header only saves work: where anything about it
     /// does not fit, the record is an ordinary delivery, and the known ids decide.
     fn handled(&mut self, record: &Record) -> bool {
-        let Some(handled) = self.pipeline.codec.handled(record) else { return false };
+        let Some(handled) = self.pipeline.surroundings.load().codec.handled(record) else { return false };
         if handled.journal != &*self.identity.journal {
             return false;
         }

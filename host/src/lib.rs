@@ -1,5 +1,6 @@
 //! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `stage`,
-//! `overlay`, `values`, `commit`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`; then `config`,
+//! `overlay`, `values`, `commit`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`, `plugins`,
+//! `keeper`; then `config`,
 //! `admin`, `cli`.
 
 pub mod pipeline;
@@ -23,6 +24,7 @@ pub mod transport;
 pub mod timers;
 
 pub mod host;
+pub mod keeper;
 pub mod plugins;
 pub mod start;
 

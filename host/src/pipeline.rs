@@ -33,7 +33,7 @@ use crate::{
     clock::Clock,
     codec::Codec,
     config::{PipelineSettings, TopicSettings},
-    journal::{BatchNo, Journal, JournalError, LetterWrite},
+    journal::{BatchNo, Journal, JournalError, LetterWrite, SagaKey},
     letters,
     mailbox::{Item, Mailboxes},
     overlay::{Overlay, OverlayError},
@@ -46,6 +46,7 @@ use crate::{
 pub struct Surroundings {
     pub topology: Topology,
     pub registry: Registry,
+    pub codec: Codec,
     /// Batch from which on all subscribers of a kind take its events.
     pub since: HashMap<Kind, BatchNo>,
 }
@@ -54,7 +55,6 @@ pub struct Pipeline {
     pub stage: Arc<Stage>,
     pub mailboxes: Mailboxes,
     pub surroundings: ArcSwap<Surroundings>,
-    pub codec: Codec,
     pub topics: TopicSettings,
     pub settings: PipelineSettings,
     pub clock: Arc<dyn Clock>,
@@ -91,7 +91,6 @@ impl Pipeline {
     pub fn new(
         stage: Arc<Stage>,
         surroundings: Surroundings,
-        codec: Codec,
         topics: TopicSettings,
         settings: PipelineSettings,
         clock: Arc<dyn Clock>,
@@ -101,7 +100,6 @@ impl Pipeline {
             stage,
             mailboxes: Mailboxes::default(),
             surroundings: ArcSwap::from_pointee(surroundings),
-            codec,
             topics,
             settings,
             clock,
@@ -116,6 +114,22 @@ impl Pipeline {
     pub fn post(&self, saga: &SagaId, item: Item) {
         self.stage.busy(1);
         self.mailboxes.put(saga, item);
+    }
+
+    /// Participants have come or gone: what is parked for them may go on.
+    pub fn wake_parked(&self) -> anyhow::Result<()> {
+        const PAGE: usize = 1_000;
+        let mut after = SagaKey(0);
+        loop {
+            let parked = self.journal.parked_sagas(after, PAGE)?;
+            for (key, saga) in &parked {
+                after = *key;
+                self.post(saga, Item::TopologyChanged);
+            }
+            if parked.len() < PAGE {
+                return Ok(());
+            }
+        }
     }
 
     /// A worker's loop: one saga at a time, until the host stops.
@@ -140,7 +154,7 @@ impl Pipeline {
                 Err(ChainError::Host(why)) => return self.stage.fail(life, why),
             };
             let Some(staging) = chain.into_staging(&item, life, number) else { return self.nothing(id, item) };
-            match self.stage.stage(staging, &self.codec) {
+            match self.stage.stage(staging, &self.surroundings.load().codec) {
                 Ok(()) => return,
                 Err(NotStaged::Stale(names)) => {
                     Stats::add(&self.stats.chains_rerun, 1);
@@ -190,7 +204,7 @@ impl Pipeline {
         self.stage.quarantine(id, why.to_owned());
         match item {
             Item::Delivery { event, receipt } => {
-                let letter = letters::quarantined(&event, why, &self.codec, self.clock.now());
+                let letter = letters::quarantined(&event, why, &self.surroundings.load().codec, self.clock.now());
                 self.stage_letter(Some(id.clone()), letter, receipt);
             }
             Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply, .. } => {
@@ -234,20 +248,23 @@ impl Pipeline {
             reply,
             now: self.clock.now(),
         };
-        if let Err(NotStaged::Journal(error)) = self.stage.stage(staging, &self.codec) {
+        if let Err(NotStaged::Journal(error)) = self.stage.stage(staging, &self.surroundings.load().codec) {
             self.stage.fail(life, error.to_string());
         }
     }
 
     fn announce(&self, letter: &crate::journal::StoredLetter) -> Vec<Departure> {
         let published = self.topics.dead_letters.is_some();
-        published.then(|| Departure { outgoing: self.codec.dead_letter(letter), handled: None }).into_iter().collect()
+        published
+            .then(|| Departure { outgoing: self.surroundings.load().codec.dead_letter(letter), handled: None })
+            .into_iter()
+            .collect()
     }
 
     /// Takes in an event that has a mailbox already: what does it come with?
     fn spilled(
         &self,
-        cell_key: Option<crate::journal::SagaKey>,
+        cell_key: Option<SagaKey>,
         spilling: &[([u8; 16], [u8; 16])],
         hash: [u8; 16],
     ) -> Result<Option<[u8; 16]>, ChainError> {
@@ -267,7 +284,7 @@ struct Chain<'p> {
     surroundings: Arc<Surroundings>,
     id: SagaId,
     saga: Saga,
-    key: Option<crate::journal::SagaKey>,
+    key: Option<SagaKey>,
     spilling: Vec<([u8; 16], [u8; 16])>,
     overlay: Overlay,
     letters: Vec<LetterWrite>,
@@ -381,8 +398,8 @@ impl<'p> Chain<'p> {
                 let ran = plugin.run(call, Box::new(calls));
                 let calls = ran.host.into_any().downcast::<AttemptCalls>();
                 self.overlay = calls.expect("the sandbox gives back what it was given").overlay;
-                Stats::add(&self.pipeline.stats.calls, 1);
                 let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
+                self.pipeline.stats.called(plugin.digest(), at_fault(&end), ran.took);
                 debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
                 ended(call, plugin.behaviour(), end, ran.took)
             }
@@ -407,7 +424,7 @@ impl<'p> Chain<'p> {
             Effect::Call(call) => work.push_back(Work::Call(call)),
             Effect::Publish(publish) => self.publish(publish, work)?,
             Effect::OpenLetter(letter) => {
-                let letter = letters::of_saga(&self.id, letter, &self.pipeline.codec);
+                let letter = letters::of_saga(&self.id, letter, &self.surroundings.codec);
                 self.departures.extend(self.pipeline.announce(&letter));
                 self.letters.push(LetterWrite::Open(letter));
             }
@@ -426,7 +443,7 @@ impl<'p> Chain<'p> {
     /// An event goes out; where a participant of this app subscribes, it is taken in at once, in the same batch.
     fn publish(&mut self, publish: Publish, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
         let event = publish.event;
-        let outgoing = self.pipeline.codec.encode(&event);
+        let outgoing = self.surroundings.codec.encode(&event);
         let fuse = publish.fuse
             && event.saga == self.id
             && self.steps < self.pipeline.settings.chain_steps_max
@@ -495,6 +512,14 @@ fn ended(call: &Call, by: Behaviour, end: End, took: Duration) -> Input {
     match end {
         End::Outcome(outcome) => Input::Returned { call, by, outcome, took },
         End::Undo(outcome) => Input::Undone { call, by, outcome, took },
+    }
+}
+
+/// Did the plugin itself fail, rather than decide?
+fn at_fault(end: &End) -> bool {
+    match end {
+        End::Outcome(outcome) => matches!(outcome, Outcome::Unknown { .. } | Outcome::Invalid(_)),
+        End::Undo(outcome) => matches!(outcome, UndoOutcome::Unknown { .. }),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
@@ -15,22 +16,28 @@ use sagahost_saga::{
 };
 use sagahost_sandbox::{
     Engine, Manifest, Report,
+    admission::Admitted,
     digests::DigestStore,
-    directory,
+    directory::{Directory, Looks, Reading},
     manifest::From,
-    members::{Override, Overrides, topology_members},
+    members::{Override, Overrides, override_faults, topology_members},
     registry::Registry,
     settings::Settings,
 };
 use tracing::{error, info, warn};
 
 use crate::{
+    admin::view::{PluginLine, PluginsView},
     clock::Clock,
+    codec::Codec,
     config::{Config, SAGA_FAILED, Start, SubscriptionSettings},
     journal::{AdmittedRow, BatchNo, Journal},
     pipeline::Surroundings,
     start::Wanted,
 };
+
+/// What serves, by the file that it came from.
+pub type Serving = BTreeMap<PathBuf, Admitted>;
 
 /// One participant of this app.
 struct Participating {
@@ -38,42 +45,94 @@ struct Participating {
     serving: bool,
 }
 
-pub struct PluginSet {
-    registry: Registry,
-    participants: Vec<Participating>,
-    rows: Vec<AdmittedRow>,
-    pub refused: Vec<Report>,
+pub struct Plugins {
+    pub config: Config,
+    engine: Arc<Engine>,
+    digests: DigestStore,
+    settings: BTreeMap<String, Settings>,
+    directory: Directory,
+    pub serving: Serving,
+    pub rows: Vec<AdmittedRow>,
 }
 
-/// Plugins of the directory and of the data directory, without a journal: what `plugins list` shows.
-pub struct Shelf {
-    pub engine: Arc<Engine>,
-    pub digests: DigestStore,
-    pub settings: BTreeMap<String, Settings>,
-    pub reading: directory::Reading,
-}
-
-impl Shelf {
-    pub fn read(config: &Config) -> Result<Self> {
+impl Plugins {
+    /// Reads no file yet.
+    pub fn open(config: Config) -> Result<Self> {
         let cache = config.data_dir.join("cache");
         let engine = Engine::new(config.limits.clone(), Some(&cache)).context("failed to start the sandbox")?;
         let digests = DigestStore::open(&config.data_dir.join("plugins"))?;
-        let settings = settings(config);
-        let reading = directory::read(&config.plugins_dir, &engine, &settings);
-        Ok(Self { engine, digests, settings, reading })
+        let settings = settings(&config);
+        let directory = Directory::new(&config.plugins_dir);
+        Ok(Self { config, engine, digests, settings, directory, serving: Serving::new(), rows: Vec::new() })
     }
-}
 
-impl PluginSet {
-    /// Reads the directory, keeps the bytes of what is admitted, and journals each new version.
-    pub fn load(config: &Config, journal: &dyn Journal, clock: &dyn Clock) -> Result<Self> {
-        let Shelf { engine, digests, settings, reading } = Shelf::read(config)?;
-        let identity = journal.identity();
-        let since = BatchNo(identity.last_batch.0 + 1);
-        let before = journal.admitted()?;
-        for admitted in &reading.admitted {
+    /// What stands in the directory; no file is opened.
+    pub fn look(&self) -> Result<Looks, Report> {
+        self.directory.look()
+    }
+
+    /// Admits what has changed since the last reading. Changes nothing of what serves.
+    pub fn read(&mut self) -> Reading {
+        let of_name = |row: &AdmittedRow| (row.participant.clone(), row.digest.clone());
+        let known = self.rows.iter().filter(|row| row.serving).map(of_name).collect();
+        let mut reading = self.directory.read(&self.engine, &self.settings, &known);
+        let overrides = overrides(&self.config);
+        let (fit, wrong): (Vec<_>, Vec<_>) = std::mem::take(&mut reading.admitted)
+            .into_iter()
+            .map(|admitted| {
+                let faults = override_faults(&[admitted.plugin.manifest()], &overrides);
+                (admitted, faults)
+            })
+            .partition(|(_, faults)| faults.is_empty());
+        reading.admitted = fit.into_iter().map(|(admitted, _)| admitted).collect();
+        reading.refused.extend(wrong.into_iter().map(|(admitted, faults)| Report {
+            plugin: Some(admitted.plugin.name().to_string()),
+            faults,
+            ..Report::new(&admitted.file)
+        }));
+        reading
+    }
+
+    /// Reads the directory for the first time, and keeps and journals what is admitted.
+    pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Vec<Report>> {
+        self.rows = journal.admitted()?;
+        let reading = self.read();
+        let since = BatchNo(journal.identity().last_batch.0 + 1);
+        self.keep(&reading.admitted, since, journal, clock)?;
+        self.serving = reading.admitted.into_iter().map(|admitted| (admitted.file.clone(), admitted)).collect();
+        self.remove_unneeded(journal)?;
+        let participants = self.participants(&self.serving);
+        if participants.is_empty() {
+            bail!("nothing to run: {}", nothing_admitted(&self.config, &reading.refused));
+        }
+        for admitted in self.serving.values() {
             let plugin = &admitted.plugin;
-            digests.put(&admitted.bytes)?;
+            info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = &plugin.digest()[..12], "admitted");
+        }
+        for away in participants.iter().filter(|participating| !participating.serving) {
+            warn!(
+                participant = away.manifest.name,
+                "no plugin in the directory serves it; its events park until one does"
+            );
+        }
+        for report in &reading.refused {
+            error!("not admitted, and the others serve without it:\n{report}");
+        }
+        Ok(reading.refused)
+    }
+
+    /// Keeps the bytes of each version, and journals the new ones.
+    pub fn keep(
+        &mut self,
+        admitted: &[Admitted],
+        since: BatchNo,
+        journal: &dyn Journal,
+        clock: &dyn Clock,
+    ) -> Result<()> {
+        let epoch = journal.identity().epoch;
+        for admitted in admitted {
+            let plugin = &admitted.plugin;
+            self.digests.put(&admitted.bytes)?;
             let row = AdmittedRow {
                 participant: plugin.name(),
                 digest: plugin.digest().clone(),
@@ -82,63 +141,52 @@ impl PluginSet {
                 since,
                 serving: true,
             };
-            let known = before
-                .iter()
-                .any(|other| other.participant == row.participant && other.digest == row.digest && other.serving);
-            if !known {
-                journal.admit(identity.epoch, &row)?;
+            let serves = |other: &AdmittedRow| {
+                other.participant == row.participant && other.digest == row.digest && other.serving
+            };
+            if !self.rows.iter().any(serves) {
+                journal.admit(epoch, &row)?;
             }
-            info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = &plugin.digest()[..12], "admitted");
         }
-        let rows = journal.admitted()?;
+        self.rows = journal.admitted()?;
+        Ok(())
+    }
+
+    /// Versions that no saga needs any more, past the retention.
+    fn remove_unneeded(&self, journal: &dyn Journal) -> Result<()> {
         let mut needed = journal.referenced_digests()?;
-        needed.extend(rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
-        let since = SystemTime::now().checked_sub(config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
-        let removed = digests.retain(&needed, since)?;
+        needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
+        let since = SystemTime::now().checked_sub(self.config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        let removed = self.digests.retain(&needed, since)?;
         if removed > 0 {
             info!(removed, "plugin versions that no saga needs any more, and that are past the retention");
         }
-        let registry = Registry::new(&reading.admitted, digests.list()?, engine, digests, settings);
-        let mut participants: Vec<Participating> = reading
-            .admitted
-            .iter()
-            .map(|admitted| Participating { manifest: (**admitted.plugin.manifest()).clone(), serving: true })
-            .collect();
-        for row in rows.iter().filter(|row| row.serving) {
+        Ok(())
+    }
+
+    /// Those whose plugins serve, and those that are away.
+    fn participants(&self, serving: &Serving) -> Vec<Participating> {
+        let manifest = |admitted: &Admitted| (**admitted.plugin.manifest()).clone();
+        let mut participants: Vec<Participating> =
+            serving.values().map(|admitted| Participating { manifest: manifest(admitted), serving: true }).collect();
+        for row in self.rows.iter().filter(|row| row.serving) {
             if participants.iter().any(|there| there.manifest.name == row.participant.as_str()) {
                 continue;
             }
             match serde_json::from_str(&row.manifest) {
-                Ok(manifest) => {
-                    warn!(
-                        participant = %row.participant,
-                        "no plugin in the directory serves it; its events park until one does"
-                    );
-                    participants.push(Participating { manifest, serving: false });
-                }
+                Ok(manifest) => participants.push(Participating { manifest, serving: false }),
                 Err(error) => error!(participant = %row.participant, %error, "its journaled manifest cannot be read"),
             }
         }
-        if participants.is_empty() {
-            bail!("nothing to run: {}", nothing_admitted(config, &reading.refused));
-        }
-        for report in &reading.refused {
-            error!("not admitted, and the others serve without it:\n{report}");
-        }
-        Ok(Self { registry, participants, rows, refused: reading.refused })
-    }
-
-    /// All kinds that any participant names: for records that say their kind by their topic only.
-    pub fn kinds(&self) -> Vec<Kind> {
-        let kinds: BTreeSet<Kind> = self.participants.iter().flat_map(|p| kinds_read(&p.manifest)).collect();
-        kinds.into_iter().chain([Kind::new(SAGA_FAILED)]).collect()
+        participants
     }
 
     /// Topics that this app reads and writes.
-    pub fn wanted(&self, config: &Config) -> Wanted {
+    pub fn wanted(&self, serving: &Serving) -> Wanted {
+        let config = &self.config;
         let mut inputs: BTreeMap<Arc<str>, bool> = BTreeMap::new();
         let mut outputs = BTreeSet::new();
-        for Participating { manifest, .. } in &self.participants {
+        for Participating { manifest, .. } in &self.participants(serving) {
             for kind in kinds_read(manifest) {
                 let subscription = manifest.subscriptions.iter().find(|s| s.kind == kind.as_str());
                 let whole = subscription.is_some_and(|subscription| subscription.from == From::Earliest);
@@ -158,17 +206,69 @@ impl PluginSet {
         Wanted { inputs, outputs, create, partitions, start }
     }
 
-    pub fn into_surroundings(self, config: &Config) -> Surroundings {
+    /// Topics whose events only participants handle that are away: reading them can wait. Failures and endings cannot.
+    pub fn idle_topics(&self) -> BTreeSet<Arc<str>> {
+        let topic = |kind: &String| self.config.topics.topic_of(&Kind::new(kind));
+        let (mut idle, mut read) = (BTreeSet::new(), BTreeSet::from([self.config.topics.saga_failed.clone()]));
+        for Participating { manifest, serving } in &self.participants(&self.serving) {
+            let handled = manifest.subscriptions.iter().map(|subscription| topic(&subscription.kind));
+            if *serving {
+                read.extend(handled)
+            } else {
+                idle.extend(handled)
+            }
+            read.extend(manifest.compensate_on.iter().chain(&manifest.finish_on).map(topic));
+        }
+        &idle - &read
+    }
+
+    /// `waits`: files whose new version waits for another file.
+    pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
+        let of = |row: &AdmittedRow| {
+            let serving = self.serving.values().find(|admitted| {
+                row.serving && admitted.plugin.name() == row.participant && *admitted.plugin.digest() == row.digest
+            });
+            let state = match (row.serving, serving) {
+                (true, Some(_)) => "serving",
+                (true, None) => "paused",
+                (false, _) => "stored",
+            };
+            let mut line = PluginLine::of_row(row, state);
+            if let Some(admitted) = serving {
+                line.file = Some(admitted.file.display().to_string());
+                line.note = if refused.iter().any(|report| report.file == admitted.file) {
+                    Some("the file is another one now, and refused: see below".to_owned())
+                } else if waits(&admitted.file) {
+                    Some("the file is another one now, and waits for one that changed with it".to_owned())
+                } else {
+                    None
+                };
+            }
+            line
+        };
+        PluginsView::sorted(self.rows.iter().map(of).collect(), refused)
+    }
+
+    /// What chains run with from now on.
+    pub fn surroundings(&self) -> Result<Surroundings> {
+        let config = &self.config;
         let order: Vec<String> = config.plugin_order.iter().map(ToString::to_string).collect();
-        let members: Vec<(&Manifest, bool)> = self.participants.iter().map(|p| (&p.manifest, p.serving)).collect();
+        let participants = self.participants(&self.serving);
+        let members: Vec<(&Manifest, bool)> = participants.iter().map(|p| (&p.manifest, p.serving)).collect();
         let topology = Topology {
             app: config.app.to_string(),
             members: topology_members(&members, &overrides(config), &order),
             bounds: config.bounds.clone(),
             saga_failed: None,
         };
-        let since = self.since();
-        Surroundings { topology, registry: self.registry, since }
+        // All kinds that any participant names: for records that say their kind by their topic only.
+        let kinds: BTreeSet<Kind> = participants.iter().flat_map(|p| kinds_read(&p.manifest)).collect();
+        let kinds: Vec<Kind> = kinds.into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
+        let codec = Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).with_kinds(&kinds);
+        let admitted: Vec<Admitted> = self.serving.values().cloned().collect();
+        let (engine, digests) = (self.engine.clone(), self.digests.clone());
+        let registry = Registry::new(&admitted, digests.list()?, engine, digests, self.settings.clone());
+        Ok(Surroundings { topology, registry, codec, since: self.since() })
     }
 
     /// From which batch on all subscribers of a kind take its events: the latest of their first admissions.

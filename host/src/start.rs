@@ -110,6 +110,40 @@ pub struct Wanted {
     pub start: Start,
 }
 
+impl Wanted {
+    /// All partitions of all topics that are read. Missing topics are made, or reported with the command that makes
+    /// them.
+    pub fn partitions(&self, transport: &dyn Transport) -> Result<Vec<Partition>, StartError> {
+        let mut all: Vec<Arc<str>> = self.inputs.keys().cloned().collect();
+        all.extend(self.outputs.iter().filter(|topic| !self.inputs.contains_key(*topic)).cloned());
+        let mut there = transport.topics(&all)?;
+        let missing: Vec<Arc<str>> = all.iter().filter(|topic| !there.contains_key(*topic)).cloned().collect();
+        if !missing.is_empty() {
+            if !self.create {
+                let commands = missing.into_iter().map(|topic| {
+                    let command = transport.create_command(&topic);
+                    (topic, command)
+                });
+                return Err(StartError::MissingTopics(commands.collect()));
+            }
+            info!(?missing, partitions = self.partitions, "making topics");
+            transport.create_topics(&missing, self.partitions)?;
+            there = transport.topics(&all)?;
+        }
+        let inputs: BTreeMap<_, _> = there.iter().filter(|(topic, _)| self.inputs.contains_key(*topic)).collect();
+        if inputs.values().copied().collect::<BTreeSet<_>>().len() > 1 {
+            warn!(
+                ?inputs,
+                "topics have unequal partition counts: later, hosts that share the load could not split them"
+            );
+        }
+        Ok(inputs
+            .into_iter()
+            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
+            .collect())
+    }
+}
+
 /// Everything that the running host needs to know of its start.
 pub struct Begun {
     pub identity: Identity,
@@ -134,7 +168,7 @@ pub struct Beginning<'a> {
 
 impl Beginning<'_> {
     pub fn begin(&self) -> Result<Begun, StartError> {
-        let partitions = self.patiently("the topics", || self.partitions())?;
+        let partitions = self.patiently("the topics", || self.wanted.partitions(self.transport))?;
         let mut sink = self.patiently("a producer", || self.transport.sink().map_err(StartError::from))?;
         let marks = self.patiently("committed offsets", || {
             read_marks(&mut *sink, &partitions, Isolation::Uncommitted).map_err(StartError::from)
@@ -189,39 +223,6 @@ impl Beginning<'_> {
             }
             wait = (wait * 2).min(Duration::from_secs(5));
         }
-    }
-
-    /// All partitions of all topics that are read. Missing topics are made, or reported with the command that makes
-    /// them.
-    fn partitions(&self) -> Result<Vec<Partition>, StartError> {
-        let mut all: Vec<Arc<str>> = self.wanted.inputs.keys().cloned().collect();
-        all.extend(self.wanted.outputs.iter().filter(|topic| !self.wanted.inputs.contains_key(*topic)).cloned());
-        let mut there = self.transport.topics(&all)?;
-        let missing: Vec<Arc<str>> = all.iter().filter(|topic| !there.contains_key(*topic)).cloned().collect();
-        if !missing.is_empty() {
-            if !self.wanted.create {
-                let commands = missing.into_iter().map(|topic| {
-                    let command = self.transport.create_command(&topic);
-                    (topic, command)
-                });
-                return Err(StartError::MissingTopics(commands.collect()));
-            }
-            info!(?missing, partitions = self.wanted.partitions, "making topics");
-            self.transport.create_topics(&missing, self.wanted.partitions)?;
-            there = self.transport.topics(&all)?;
-        }
-        let inputs: BTreeMap<_, _> =
-            there.iter().filter(|(topic, _)| self.wanted.inputs.contains_key(*topic)).collect();
-        if inputs.values().copied().collect::<BTreeSet<_>>().len() > 1 {
-            warn!(
-                ?inputs,
-                "topics have unequal partition counts: later, hosts that share the load could not split them"
-            );
-        }
-        Ok(inputs
-            .into_iter()
-            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
-            .collect())
     }
 
     /// Is this journal the newest one of this app? Refused before anybody is fenced.

@@ -1,12 +1,15 @@
-//! The plugin directory, read at start. Invariant: every `*.wasm` in it is either admitted or in a report, and no two
-//! files serve under one name.
+//! The plugin directory, read as often as it changes. Invariant: every `*.wasm` in it is either admitted or in a report,
+//! and no two files serve under one name. Nothing is ever written into it.
 
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use sagahost_saga::id::Participant;
 
 use crate::{
     admission::{Admitted, admit},
@@ -17,6 +20,18 @@ use crate::{
 
 const EXTENSION: &str = "wasm";
 
+/// What a file is from outside. Two looks that agree: nobody has written it in between. Symbolic links are followed, so
+/// that one which is turned to another file looks different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    File { device: u64, inode: u64, bytes: u64, modified_ns: i128, changed_ns: i128 },
+    Directory,
+    Unreadable(String),
+}
+
+/// By path.
+pub type Looks = BTreeMap<PathBuf, Look>;
+
 /// What the directory holds.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -26,27 +41,82 @@ pub struct Reading {
     pub refused: Vec<Report>,
 }
 
-/// Reads and admits every plugin file, in the order of names; files that begin with a dot are on their way in.
-pub fn read(dir: &Path, engine: &Arc<Engine>, settings: &BTreeMap<String, Settings>) -> Reading {
-    let mut reading = Reading::default();
-    let files = match files(dir) {
-        Ok(files) => files,
-        Err(fault) => {
-            reading.refused.push(Report::of(dir, fault));
-            return reading;
-        }
-    };
-    if files.is_empty() {
-        let fix = "copy plugins (*.wasm) there, or name the right directory under `plugins` in the configuration";
-        reading.refused.push(Report::of(dir, Fault::new("it has no plugin in it", "the plugin directory", fix)));
+/// Remembers what it has read: a file that has not changed is not admitted again.
+#[derive(Debug)]
+pub struct Directory {
+    dir: PathBuf,
+    verdicts: BTreeMap<PathBuf, (Look, Result<Admitted, Report>)>,
+}
+
+impl Directory {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), verdicts: BTreeMap::new() }
     }
-    for file in files {
-        match admit_file(&file, engine, settings).and_then(|admitted| alone(admitted, &reading.admitted)) {
-            Ok(admitted) => reading.admitted.push(admitted),
-            Err(report) => reading.refused.push(report),
-        }
+
+    pub fn path(&self) -> &Path {
+        &self.dir
     }
-    reading
+
+    /// What stands there now; no file is opened.
+    pub fn look(&self) -> Result<Looks, Report> {
+        let files = files(&self.dir).map_err(|fault| Report::of(&self.dir, fault))?;
+        Ok(files.into_iter().map(|file| (file.clone(), look(&file))).collect())
+    }
+
+    /// The operator's settings have changed: everything is to be admitted anew.
+    pub fn forget(&mut self) {
+        self.verdicts.clear();
+    }
+
+    /// Admits every plugin file, in the order of names; files that begin with a dot are on their way in. Of two files
+    /// of one name that one is admitted whose digest serves already (`serving`), else the first.
+    pub fn read(
+        &mut self,
+        engine: &Arc<Engine>,
+        settings: &BTreeMap<String, Settings>,
+        serving: &BTreeMap<Participant, Arc<str>>,
+    ) -> Reading {
+        let looks = match self.look() {
+            Ok(looks) => looks,
+            Err(report) => return Reading { admitted: Vec::new(), refused: vec![report] },
+        };
+        let mut reading = Reading::default();
+        if looks.is_empty() {
+            let fix = "copy plugins (*.wasm) there, or name the right directory under `plugins` in the configuration";
+            let fault = Fault::new("it has no plugin in it", "the plugin directory", fix);
+            reading.refused.push(Report::of(&self.dir, fault));
+        }
+        self.verdicts.retain(|file, _| looks.contains_key(file));
+        for (file, look) in looks {
+            if self.verdicts.get(&file).is_none_or(|(before, _)| *before != look) {
+                let verdict = admit_file(&file, &look, engine, settings);
+                self.verdicts.insert(file, (look, verdict));
+            }
+        }
+        for (_, verdict) in self.verdicts.values() {
+            match verdict {
+                Ok(admitted) => reading.admitted.push(admitted.clone()),
+                Err(report) => reading.refused.push(report.clone()),
+            }
+        }
+        one_of_each_name(&mut reading, serving);
+        reading
+    }
+}
+
+fn look(file: &Path) -> Look {
+    let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => Look::Directory,
+        Ok(metadata) => Look::File {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+        },
+        Err(error) => Look::Unreadable(error.to_string()),
+    }
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
@@ -69,31 +139,53 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
     Ok(files)
 }
 
-fn admit_file(file: &Path, engine: &Arc<Engine>, settings: &BTreeMap<String, Settings>) -> Result<Admitted, Report> {
+fn admit_file(
+    file: &Path,
+    before: &Look,
+    engine: &Arc<Engine>,
+    settings: &BTreeMap<String, Settings>,
+) -> Result<Admitted, Report> {
     let refuse = |what: String, fix: &str| Report::of(file, Fault::new(what, "the file", fix));
-    let metadata = fs::metadata(file)
-        .map_err(|error| refuse(format!("it cannot be read: {error}"), "check its permissions, or remove it"))?;
-    if metadata.is_dir() {
-        return Err(refuse("it is a directory".to_owned(), "put the plugin file itself there"));
-    }
+    let unreadable = |error: &dyn std::fmt::Display| {
+        refuse(format!("it cannot be read: {error}"), "check its permissions, or remove it")
+    };
+    let bytes = match before {
+        Look::Unreadable(error) => return Err(unreadable(error)),
+        Look::Directory => return Err(refuse("it is a directory".to_owned(), "put the plugin file itself there")),
+        Look::File { bytes, .. } => *bytes,
+    };
     let max = engine.limits().component_bytes_max as u64;
-    if metadata.len() > max {
-        let what = format!("it has {} bytes, {max} are allowed", metadata.len());
+    if bytes > max {
+        let what = format!("it has {bytes} bytes, {max} are allowed");
         return Err(refuse(what, "raise `component-bytes-max` in `[limits]`"));
     }
-    let bytes = fs::read(file)
-        .map_err(|error| refuse(format!("it cannot be read: {error}"), "check its permissions, or remove it"))?;
+    let bytes = fs::read(file).map_err(|error| unreadable(&error))?;
+    if look(file) != *before {
+        let fix = "it is read again when it stands still; write it under another name and rename it";
+        return Err(refuse("it changed while it was read".to_owned(), fix));
+    }
     admit(bytes.into(), file, engine, settings)
 }
 
-/// The first file of a name serves; the second must not win by chance.
-fn alone(admitted: Admitted, before: &[Admitted]) -> Result<Admitted, Report> {
-    let name = admitted.plugin.name();
-    let Some(first) = before.iter().find(|other| other.plugin.name() == name) else {
-        return Ok(admitted);
-    };
-    let what = format!("{} is a plugin named {name}, too; that one serves", first.file.display());
-    let fix = "remove one of the two files, or rename one of the plugins";
-    let fault = Fault::new(what, "manifest, name", fix);
-    Err(Report { plugin: Some(name.to_string()), ..Report::of(&admitted.file, fault) })
+/// The one that serves goes on, else the first one serves; another must not win by chance.
+fn one_of_each_name(reading: &mut Reading, serving: &BTreeMap<Participant, Arc<str>>) {
+    let mut chosen: BTreeMap<Participant, PathBuf> = BTreeMap::new();
+    for admitted in &reading.admitted {
+        let name = admitted.plugin.name();
+        let serves = serving.get(&name).is_some_and(|digest| digest == admitted.plugin.digest());
+        if serves || !chosen.contains_key(&name) {
+            chosen.insert(name, admitted.file.clone());
+        }
+    }
+    let (kept, others) = std::mem::take(&mut reading.admitted)
+        .into_iter()
+        .partition(|admitted| chosen.get(&admitted.plugin.name()) == Some(&admitted.file));
+    reading.admitted = kept;
+    reading.refused.extend(others.into_iter().map(|other: Admitted| {
+        let name = other.plugin.name();
+        let what = format!("{} is a plugin named {name}, too; that one serves", chosen[&name].display());
+        let fix = "remove one of the two files, or rename one of the plugins";
+        let fault = Fault::new(what, "manifest, name", fix);
+        Report { plugin: Some(name.to_string()), ..Report::of(&other.file, fault) }
+    }));
 }

@@ -9,23 +9,21 @@ use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
 };
-use sagahost_sandbox::manifest::Manifest;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     Live, OutboxAction, ResumeFrom,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
-    stamp::Stamp,
     topics,
     view::{
-        CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, PluginLine, SagaLine, SagaPage,
-        SagaView, StatusView, StoreLine, readable, status_name,
+        CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, PluginLine, PluginsView, SagaLine,
+        SagaPage, SagaView, StatusView, StoreLine, readable, status_name,
     },
 };
 use crate::{
     config::Config,
-    journal::{Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
+    journal::{AdmittedRow, Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
     transport::{Outgoing, Partition, Transport},
 };
 
@@ -288,39 +286,23 @@ impl Desk {
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 
-    fn plugins(&self) -> Result<Vec<PluginLine>, Refusal> {
+    /// Without a host: what the journal knows.
+    fn plugins(&self) -> Result<PluginsView, Refusal> {
+        if let Some(live) = &self.live {
+            return Ok(live.plugins());
+        }
         let rows = self.journal.admitted().map_err(Refusal::failed)?;
         let files = topics::plugin_files(&self.config.plugins_dir);
-        let mut lines: Vec<PluginLine> = rows
-            .iter()
-            .map(|row| {
-                let manifest: Option<Manifest> = serde_json::from_str(&row.manifest).ok();
-                let file = files
-                    .iter()
-                    .find(|(_, found)| found.as_ref().is_some_and(|found| found.name == row.participant.as_str()));
-                let state = match (row.serving, file, &self.live) {
-                    (false, _, _) => "stored",
-                    (true, None, _) => "away",
-                    (true, Some(_), Some(_)) => "serving",
-                    (true, Some(_), None) => "admitted",
-                };
-                PluginLine {
-                    name: row.participant.to_string(),
-                    version: manifest.as_ref().map(|manifest| manifest.version.clone()).unwrap_or_default(),
-                    digest: row.digest.to_string(),
-                    state: state.to_owned(),
-                    admitted: Stamp(row.admitted),
-                    handles: manifest.iter().flat_map(|m| &m.subscriptions).map(|s| s.kind.clone()).collect(),
-                    emits: manifest.iter().flat_map(|manifest| manifest.emits.clone()).collect(),
-                    file: file.filter(|_| row.serving).map(|(path, _)| path.display().to_string()),
-                    note: None,
-                }
-            })
-            .collect();
-        lines.sort_by(|a, b| {
-            (&a.name, a.state == "stored", b.admitted).cmp(&(&b.name, b.state == "stored", a.admitted))
-        });
-        Ok(lines)
+        let there = |row: &AdmittedRow| {
+            files.iter().any(|(_, manifest)| manifest.as_ref().is_some_and(|m| m.name == row.participant.as_str()))
+        };
+        let state = |row: &AdmittedRow| match (row.serving, there(row)) {
+            (false, _) => "stored",
+            (true, false) => "paused",
+            (true, true) => "admitted",
+        };
+        let plugins = rows.iter().map(|row| PluginLine::of_row(row, state(row))).collect();
+        Ok(PluginsView::sorted(plugins, Vec::new()))
     }
 
     fn counters(&self, participant: Option<&Participant>) -> Result<Vec<CounterLine>, Refusal> {

@@ -42,6 +42,8 @@ pub trait Live: Send + Sync {
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String>;
     /// A partition that is held goes on: from where it stood, or from elsewhere.
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String>;
+    /// What serves, and what does not.
+    fn plugins(&self) -> view::PluginsView;
     fn status(&self) -> LiveStatus;
 }
 

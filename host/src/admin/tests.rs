@@ -24,7 +24,7 @@ use super::{
     protocol::{LetterSelection, Reply, Request},
     server::Server,
     socket,
-    view::{Done, Placed, SagaPage, StatusView},
+    view::{Done, Placed, PluginsView, SagaPage, StatusView},
 };
 use crate::{
     config::Config,
@@ -56,6 +56,9 @@ impl Live for Told {
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String> {
         self.0.lock().push(format!("{partition}: {from:?}"));
         Err("it is not held".to_owned())
+    }
+    fn plugins(&self) -> PluginsView {
+        PluginsView::default()
     }
     fn status(&self) -> LiveStatus {
         LiveStatus { batch: 7, published: 6, waiting_for: vec!["the broker".to_owned()], ..LiveStatus::default() }

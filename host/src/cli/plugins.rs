@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use clap::Subcommand;
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::pack;
-use serde::Serialize;
 
 use super::{
     Site,
@@ -19,10 +18,10 @@ use crate::{
     admin::{
         desk::Desk,
         protocol::{Reply, Request},
-        view::{CounterLine, PluginLine, StoreLine},
+        view::{CounterLine, PluginLine, PluginsView, StoreLine},
     },
     config::Config,
-    plugins::Shelf,
+    plugins::Plugins as PluginSet,
 };
 
 #[derive(Debug, Subcommand)]
@@ -61,14 +60,6 @@ pub enum Plugins {
     },
 }
 
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Listing {
-    pub plugins: Vec<PluginLine>,
-    /// Files that are not admitted, each with all that is wrong.
-    pub refused: Vec<sagahost_sandbox::report::Report>,
-}
-
 impl Plugins {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         match self {
@@ -93,8 +84,30 @@ impl Plugins {
 }
 
 fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
-    let mut plugins = known(config)?;
-    let reading = Shelf::read(config)?.reading;
+    let view = match reach::host(config)? {
+        Some(_) => reach::ask(config, Request::Plugins)?,
+        None => without_host(config)?,
+    };
+    out.show(&view, list_text)?;
+    match view.refused.len() {
+        0 => Ok(()),
+        count => Err(Failure::new(Exit::Failed, format!("{count} not admitted"))),
+    }
+}
+
+/// What the journal knows, and what the next start would make of the files.
+fn without_host(config: &Config) -> Result<PluginsView, Failure> {
+    let mut plugins = match reach::journal_if_any(config)? {
+        None => Vec::new(),
+        Some(journal) => {
+            let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
+            match desk.reply(Request::Plugins) {
+                Reply::Ok(value) => serde_json::from_value::<PluginsView>(value).map_err(anyhow::Error::from)?.plugins,
+                Reply::Refused(refusal) => return Err(refusal.into()),
+            }
+        }
+    };
+    let reading = PluginSet::open(config.clone())?.read();
     for admitted in &reading.admitted {
         let manifest = admitted.plugin.manifest();
         let digest = &**admitted.plugin.digest();
@@ -105,7 +118,6 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
         }
         if let Some(line) = plugins.iter_mut().find(|line| line.name == manifest.name && line.state != "stored") {
             line.note = Some("the file has another version; the next start of the host serves it".to_owned());
-            line.file = None;
         }
         plugins.push(PluginLine {
             name: manifest.name.clone(),
@@ -118,25 +130,7 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
             ..PluginLine::default()
         });
     }
-    let listing = Listing { plugins, refused: reading.refused };
-    out.show(&listing, list_text)?;
-    match listing.refused.len() {
-        0 => Ok(()),
-        count => Err(Failure::new(Exit::Failed, format!("{count} not admitted"))),
-    }
-}
-
-/// Those that the journal knows; none before the first start.
-fn known(config: &Config) -> Result<Vec<PluginLine>, Failure> {
-    if reach::host(config)?.is_some() {
-        return reach::ask(config, Request::Plugins);
-    }
-    let Some(journal) = reach::journal_if_any(config)? else { return Ok(Vec::new()) };
-    let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
-    match desk.reply(Request::Plugins) {
-        Reply::Ok(value) => Ok(serde_json::from_value(value).map_err(anyhow::Error::from)?),
-        Reply::Refused(refusal) => Err(refusal.into()),
-    }
+    Ok(PluginsView { plugins, refused: reading.refused })
 }
 
 fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Failure> {
@@ -153,8 +147,11 @@ fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Fail
     Ok(pack::manifest_of(&packed).map_or_else(String::new, |manifest| manifest.name))
 }
 
-pub fn list_text(listing: &Listing, out: &Output) -> String {
-    let mut table = Table::new(["plugin", "version", "digest", "state", "admitted", "handles", "emits", "file", ""]);
+pub fn list_text(listing: &PluginsView, out: &Output) -> String {
+    let mut table = Table::new([
+        "plugin", "version", "digest", "state", "since", "calls", "failed", "p50", "p99", "handles", "emits", "file",
+        "",
+    ]);
     for plugin in &listing.plugins {
         let admitted = if plugin.admitted.0.0 > 0 { when(plugin.admitted, out.now) } else { String::new() };
         table.row([
@@ -163,6 +160,10 @@ pub fn list_text(listing: &Listing, out: &Output) -> String {
             plugin.digest.chars().take(12).collect::<String>().into(),
             Cell::state(&plugin.state),
             admitted.into(),
+            count(plugin.calls),
+            count(plugin.failures),
+            micros(plugin.p50_us),
+            micros(plugin.p99_us),
             plugin.handles.join(" ").into(),
             plugin.emits.join(" ").into(),
             plugin.file.clone().unwrap_or_default().into(),
@@ -174,6 +175,14 @@ pub fn list_text(listing: &Listing, out: &Output) -> String {
         text += &format!("\n{report}\n");
     }
     text
+}
+
+fn count(number: u64) -> Cell {
+    if number == 0 { "".into() } else { Cell::number(number) }
+}
+
+fn micros(number: u64) -> Cell {
+    if number == 0 { "".into() } else { format!("{number}µs").into() }
 }
 
 fn counters_text(counters: &[CounterLine], out: &Output) -> String {

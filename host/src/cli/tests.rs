@@ -16,8 +16,8 @@ use super::{
 use crate::admin::{
     stamp::Stamp,
     view::{
-        LetterGroup, LetterLine, OutboxLine, ParkedLine, PluginLine, SagaLine, SagaPage, SagaView, StatusView,
-        StepLine, TimelineLine, TopicLine,
+        LetterGroup, LetterLine, OutboxLine, ParkedLine, PluginLine, PluginsView, SagaLine, SagaPage, SagaView,
+        StatusView, StepLine, TimelineLine, TopicLine,
     },
 };
 
@@ -348,7 +348,7 @@ fn topics_plugins_outbox_and_status() {
         order-created      OrderCreated  reads             4     1000      12
         shop.dead-letters                writes                                missing: sagahost topics create shop.dead-letters
     "#]].assert_eq(&topics::list_text(&lines, &out()));
-    let listing = plugins::Listing {
+    let listing = PluginsView {
         plugins: vec![PluginLine {
             name: "payment".into(),
             version: "1.3.0".into(),
@@ -359,6 +359,10 @@ fn topics_plugins_outbox_and_status() {
             emits: vec!["PaymentProcessed".into(), "PaymentFailed".into()],
             file: text("plugins/payment.wasm"),
             note: None,
+            calls: 1200,
+            failures: 3,
+            p50_us: 90,
+            p99_us: 210,
         }],
         refused: vec![sagahost_sandbox::report::Report::of(
             std::path::Path::new("plugins/x.wasm"),
@@ -366,8 +370,8 @@ fn topics_plugins_outbox_and_status() {
         )],
     };
     expect![[r#"
-        plugin   version  digest        state    admitted                      handles       emits                           file
-        payment  1.3.0    0123456789ab  serving  2026-07-28 10:03:12 (1d ago)  OrderCreated  PaymentProcessed PaymentFailed  plugins/payment.wasm
+        plugin   version  digest        state    since                         calls  failed  p50   p99    handles       emits                           file
+        payment  1.3.0    0123456789ab  serving  2026-07-28 10:03:12 (1d ago)   1200       3  90µs  210µs  OrderCreated  PaymentProcessed PaymentFailed  plugins/payment.wasm
 
         plugins/x.wasm is not admitted: 1 fault
           - it is a text file

@@ -19,7 +19,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     AdminSettings, Config, EmbeddedSettings, EventIdFrom, LogFormat, LogSettings, PipelineSettings, PluginSettings,
-    RecordMapping, RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings,
+    RecordMapping, RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings, WatchSettings,
     faults::Faults,
     kafka, limits,
     reader::{Source, Table, Value, type_of},
@@ -71,6 +71,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         plugins_dir,
         data_dir,
         plugin_order,
+        watch: watch(table.table("watch")),
         embedded: embedded(table.table("embedded")),
         pipeline: pipeline(table.table("pipeline")),
         bounds: bounds(table.table("saga")),
@@ -143,6 +144,16 @@ fn plugin_order(table: &mut Table<'_, '_>) -> Vec<Participant> {
         }
     }
     order
+}
+
+fn watch(mut table: Table<'_, '_>) -> WatchSettings {
+    let d = WatchSettings::default();
+    let settings = WatchSettings {
+        settle: table.duration("settle", 10 * MS..=60 * SECOND, d.settle),
+        rescan: table.duration("rescan", 100 * MS..=HOUR, d.rescan),
+    };
+    table.finish();
+    settings
 }
 
 fn embedded(mut table: Table<'_, '_>) -> EmbeddedSettings {

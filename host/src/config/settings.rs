@@ -29,6 +29,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Participants that run first when several subscribe to one event, in this order; the others follow by name.
     pub plugin_order: Vec<Participant>,
+    pub watch: WatchSettings,
     /// None: the embedded transport.
     pub kafka: Option<KafkaSettings>,
     pub embedded: EmbeddedSettings,
@@ -52,6 +53,7 @@ impl Config {
             plugins_dir: plugins.into(),
             data_dir: data.into(),
             plugin_order: Vec::new(),
+            watch: WatchSettings::default(),
             kafka: None,
             embedded: EmbeddedSettings::default(),
             pipeline: PipelineSettings::default(),
@@ -76,6 +78,21 @@ impl Config {
             Some(file) => format!("sagahost {command} --config {}", file.display()),
             None => format!("sagahost {command} --data {}", self.data_dir.display()),
         }
+    }
+}
+
+/// Table `[watch]`: the plugin directory while the host runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// How long the directory must stand still before a change is taken up: what changes within it belongs together.
+    pub settle: Duration,
+    /// How often it is looked at where the file system does not tell of changes.
+    pub rescan: Duration,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self { settle: Duration::from_millis(100), rescan: Duration::from_secs(2) }
     }
 }
 

@@ -21,6 +21,9 @@ pub fn table(config: &Config) -> Table {
         Some(settings) => all.insert("kafka".into(), kafka(settings)),
         None => all.insert("embedded".into(), embedded(&config.embedded)),
     };
+    let watch = &config.watch;
+    let (settle, rescan) = (format_duration(watch.settle), format_duration(watch.rescan));
+    all.insert("watch".into(), fields([("settle", text(settle)), ("rescan", text(rescan))]));
     all.insert("pipeline".into(), pipeline(config));
     all.insert("saga".into(), saga(config));
     all.insert("limits".into(), object(limits::fields_of(&config.limits)));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use expect_test::{Expect, expect};
-use sagahost_sandbox::{admission::admit, directory, pack::append_manifest, settings::Settings};
+use sagahost_sandbox::{admission::admit, directory::Directory, pack::append_manifest, settings::Settings};
 use serde_json::json;
 
 use crate::kit::{engine, guest, with_manifest};
@@ -256,7 +256,7 @@ fn a_plugin_larger_than_the_pool_names_the_limit() {
 fn a_directory_is_read_whole() {
     let dir = tempfile::tempdir().unwrap();
     let read = |path: &Path| {
-        let reading = directory::read(path, &engine(), &BTreeMap::new());
+        let reading = Directory::new(path).read(&engine(), &BTreeMap::new(), &BTreeMap::new());
         let admitted = reading.admitted.iter().map(|a| a.file.file_name().unwrap().to_string_lossy().into_owned());
         let refused = reading.refused.iter().map(ToString::to_string);
         let told = admitted.chain(refused).collect::<Vec<_>>().join("\n");

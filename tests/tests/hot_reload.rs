@@ -1,0 +1,245 @@
+//! Plugins are files: dropped in, replaced, removed while sagas are under way. Embedded topics, in this process.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use sagahost::{
+    admin::view::{PluginLine, PluginsView},
+    host::Host,
+};
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_sandbox::{admission::digest, pack};
+use sagahost_tests::{
+    built,
+    faulty::Death,
+    shop::{PATIENCE, Shop, THREE},
+};
+
+fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
+    orders(&Shape { customers: 20, articles: 10, prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
+}
+
+fn plugins(shop: &Shop) -> PathBuf {
+    shop.dir.path().join("plugins")
+}
+
+/// Written under another name and renamed.
+fn drop_in(dir: &Path, file: &str, bytes: &[u8]) {
+    let partial = dir.join(format!(".{file}.partial"));
+    fs::write(&partial, bytes).expect("a file can be written");
+    fs::rename(partial, dir.join(file)).expect("a file can be renamed");
+}
+
+/// The same plugin under another version: of two manifests the outer one counts.
+fn version(name: &str, version: &str) -> Vec<u8> {
+    let mut bytes = fs::read(built::all().join(format!("{name}.wasm"))).expect("it is built");
+    let mut manifest = pack::manifest_of(&bytes).expect("it has a manifest");
+    manifest.version = version.to_owned();
+    let manifest = serde_json::to_vec(&manifest).expect("a manifest is JSON");
+    const SECTION: &[u8] = b"sagahost:manifest";
+    // A custom section: id 0, its length, the length of its name, the name, the content.
+    bytes.push(0);
+    bytes.extend(leb128(1 + SECTION.len() + manifest.len()));
+    bytes.extend(leb128(SECTION.len()));
+    bytes.extend_from_slice(SECTION);
+    bytes.extend(manifest);
+    bytes
+}
+
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+fn line(host: &Host, name: &str) -> Option<PluginLine> {
+    host.live().plugins().plugins.into_iter().find(|line| line.name == name && line.state != "stored")
+}
+
+fn await_view(host: &Host, what: &str, so: impl Fn(&PluginsView) -> bool) -> PluginsView {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let view = host.live().plugins();
+        if so(&view) {
+            return view;
+        }
+        assert!(Instant::now() < end, "waited for {what}: {view:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn await_version(host: &Host, name: &str, version: &str) {
+    await_view(host, &format!("{name} {version}"), |view| {
+        view.plugins.iter().any(|line| line.name == name && line.version == version && line.state == "serving")
+    });
+}
+
+#[test]
+fn a_plugin_is_replaced_again_and_again_under_load_and_nothing_is_lost_or_doubled() {
+    const RELOADS: usize = 40;
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"10ms\"\n");
+    let orders = some_orders("o", 2_000);
+    let versions = ["9.0.0", "9.1.0"].map(|number| (number, version("payment", number)));
+    let host = shop.start();
+    let mut portions = orders.chunks(orders.len() / RELOADS);
+    for reload in 0..RELOADS {
+        let (number, bytes) = &versions[reload % 2];
+        shop.produce(portions.next().expect("there is a portion for each"));
+        drop_in(&plugins(&shop), "payment.wasm", bytes);
+        await_version(&host, "payment", number);
+    }
+    let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
+    assert_eq!(ends.len(), orders.len());
+    shop.assert_right(&orders, &*host.journal());
+    let stats: Vec<u64> = versions
+        .iter()
+        .map(|(_, bytes)| {
+            let digest = digest(bytes);
+            let view = host.live().plugins();
+            view.plugins.iter().find(|line| line.digest == *digest).map_or(0, |line| line.calls)
+        })
+        .collect();
+    assert!(stats.iter().all(|calls| *calls > 0), "both versions served: {stats:?}");
+    assert!(host.journal().letter_groups().expect("letters can be counted").is_empty());
+    assert_eq!(host.stop(Duration::from_secs(10)), Default::default());
+}
+
+#[test]
+fn a_plugin_that_is_dropped_in_serves_what_comes_from_then_on() {
+    let shop = Shop::new(&["order", "payment"], "");
+    let (early, late) = (some_orders("early", 5), some_orders("late", 30));
+    let host = shop.start();
+    shop.produce(&early);
+    let end = Instant::now() + PATIENCE;
+    while shop.read(&["payment-processed", "payment-failed"]).len() < early.len() {
+        assert!(Instant::now() < end, "waited for payments");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    built::copy(&["inventory"], &plugins(&shop));
+    await_view(&host, "inventory", |view| view.plugins.iter().any(|line| line.name == "inventory"));
+    shop.produce(&late);
+    let ends = shop.await_ends(&late, &Death::never(), PATIENCE);
+    let faults = ends.faults(&late);
+    let ended_early = early.iter().filter(|order| ends.ended_ms.contains_key(&order.order_id)).count();
+    assert_eq!(faults.len(), ended_early, "all of the late ones ended once: {faults:?}");
+    assert!(ends.completed.keys().all(|order| order.starts_with("late")), "what was paid before had passed");
+    host.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn whatever_is_dropped_in_the_version_before_serves_on_and_says_why() {
+    let shop =
+        Shop::new(&THREE, "[watch]\nsettle = \"50ms\"\nrescan = \"100ms\"\n[limits]\ncomponent-bytes-max = 1000000\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    let good = version("payment", "9.0.0");
+    let before = line(&host, "payment").expect("payment serves").digest;
+    let refused = |what: &str, text: &str| {
+        let view = await_view(&host, what, |view| view.refused.iter().any(|report| report.to_string().contains(text)));
+        let payment = view.plugins.iter().find(|line| line.name == "payment" && line.state == "serving");
+        assert_eq!(payment.map(|line| &line.digest), Some(&before), "{what}");
+    };
+    drop_in(&dir, "payment.wasm", &good[..good.len() / 2]);
+    refused("half a file", "it is no valid component");
+    let note = line(&host, "payment").and_then(|line| line.note).unwrap_or_default();
+    assert!(note.contains("refused"), "{note}");
+    drop_in(&dir, "payment.wasm", b"not a plugin");
+    refused("a text file", "it is a text file");
+    drop_in(&dir, "payment.wasm", b"\0asm\x01\0\0\0");
+    refused("a core module", "it is a core module");
+    drop_in(&dir, "payment.wasm", b"");
+    refused("an empty file", "it is empty");
+    fs::remove_file(dir.join("payment.wasm")).expect("it is there");
+    fs::create_dir(dir.join("payment.wasm")).expect("a directory can be made");
+    refused("a directory of that name", "it is a directory");
+    fs::remove_dir(dir.join("payment.wasm")).expect("it is empty");
+    std::os::unix::fs::symlink("nowhere", dir.join("payment.wasm")).expect("a link can be made");
+    refused("a link to nowhere", "it cannot be read");
+    fs::remove_file(dir.join("payment.wasm")).expect("it is there");
+    File::create(dir.join("payment.wasm")).and_then(|file| file.set_len(300 << 20)).expect("a sparse file can be made");
+    refused("a file of 300 MB", "314572800 bytes, 1000000 are allowed");
+    drop_in(&dir, "other.wasm", &version("payment", "9.9.9"));
+    let aside = dir.with_file_name("aside");
+    fs::rename(&dir, &aside).expect("the directory can be moved");
+    std::thread::sleep(Duration::from_millis(500));
+    let orders = some_orders("o", 50);
+    shop.produce(&orders);
+    let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
+    assert_eq!(ends.faults(&orders), Vec::<String>::new(), "they serve on without a directory");
+
+    fs::create_dir(&dir).expect("a directory can be made");
+    for name in ["order", "inventory"] {
+        let file = format!("{name}.wasm");
+        drop_in(&dir, &file, &fs::read(aside.join(&file)).expect("it is there"));
+    }
+    let mut file = File::create(dir.join("payment.wasm")).expect("a file can be made");
+    for piece in good.chunks(good.len() / 5 + 1) {
+        file.write_all(piece).expect("it can be written");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    drop(file);
+    await_version(&host, "payment", "9.0.0");
+    assert_eq!(host.live().plugins().refused, []);
+    shop.assert_right(&orders, &*host.journal());
+    host.stop(Duration::from_secs(10));
+}
+
+/// SEMANTICS.md, race 21.
+#[test]
+fn a_plugin_that_is_removed_parks_its_events_and_goes_on_when_it_is_back() {
+    let shop = Shop::new(&THREE, "");
+    let dir = plugins(&shop);
+    let orders = some_orders("o", 60);
+    let host = shop.start();
+    fs::remove_file(dir.join("inventory.wasm")).expect("it is there");
+    await_view(&host, "the pause", |view| {
+        view.plugins.iter().any(|line| line.name == "inventory" && line.state == "paused")
+    });
+    shop.produce(&orders);
+    let end = Instant::now() + PATIENCE;
+    while shop.read(&["payment-processed", "payment-failed"]).len() < orders.len() {
+        assert!(Instant::now() < end, "waited for payments");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(shop.ends().completed.is_empty());
+    assert!(host.journal().letter_groups().expect("letters can be counted").is_empty(), "nothing is given up");
+    built::copy(&["inventory"], &dir);
+    let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
+    assert_eq!(ends.faults(&orders), Vec::<String>::new());
+    shop.assert_right(&orders, &*host.journal());
+    host.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn files_that_change_together_are_switched_together_or_not_at_all() {
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"300ms\"\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    let versions = |host: &Host| ["order", "payment"].map(|name| line(host, name).map(|line| line.version));
+    let before = versions(&host);
+    drop_in(&dir, "order.wasm", &version("order", "9.0.0"));
+    drop_in(&dir, "payment.wasm", b"not a plugin");
+    await_view(&host, "the refusal", |view| !view.refused.is_empty());
+    assert_eq!(versions(&host), before, "the good one waits for the bad one");
+    let note = line(&host, "order").and_then(|line| line.note).unwrap_or_default();
+    assert!(note.contains("waits for one that changed with it"), "{note}");
+    drop_in(&dir, "payment.wasm", &version("payment", "9.0.0"));
+    await_version(&host, "payment", "9.0.0");
+    await_version(&host, "order", "9.0.0");
+
+    drop_in(&dir, "payment-9.1.0.wasm", &version("payment", "9.1.0"));
+    let view = await_view(&host, "the second of a name", |view| !view.refused.is_empty());
+    assert!(view.refused[0].to_string().contains("is a plugin named payment, too; that one serves"));
+    assert_eq!(line(&host, "payment").map(|line| line.version), Some("9.0.0".to_owned()));
+    fs::remove_file(dir.join("payment.wasm")).expect("it is there");
+    await_version(&host, "payment", "9.1.0");
+    host.stop(Duration::from_secs(10));
+}
