@@ -143,6 +143,21 @@ fn bad_plugin_files_are_named_and_the_good_ones_serve() {
     assert_eq!(host.stop(), 0);
 }
 
+/// Without a configuration file the data directory knows which directory its plugins came from.
+#[test]
+fn plugins_are_listed_by_the_data_directory_alone() {
+    let site = Site::new(&["order"], PLAIN);
+    fs::rename(site.file("plugins"), site.file("built")).unwrap();
+    let host = site.start_as(&["run", "--plugins", "built", "--data", "data"]);
+    let listed = site.run(&["plugins", "list", "--data", "data"]);
+    assert_eq!((listed.code, listed.out.matches("serving").count()), (0, 1), "{listed:?}");
+    fs::write(site.file("built/text.wasm"), "hello").unwrap();
+    let listed = site.run(&["plugins", "list", "--data", "data"]);
+    assert_eq!(listed.code, 1, "{listed:?}");
+    assert!(listed.out.contains("built/text.wasm is not admitted"), "{}", listed.out);
+    assert_eq!(host.stop(), 0);
+}
+
 /// A participant that was there before is not forgotten because its file is damaged now.
 #[test]
 fn a_plugin_file_damaged_at_a_restart_is_told_and_its_events_wait() {
