@@ -62,6 +62,10 @@ fn ten_seconds_of_retries_delay_nobody_else_and_keep_the_sagas_order() {
     let began = slow.created.0.0;
     let ended = slow.timeline.iter().rfind(|line| line.what == "attempt").unwrap().at.0.0;
     assert!(ended - began > 5_000, "it retried for {} ms only, which shows nothing", ended - began);
+    // An attempt that is due soon after the one before is not held back.
+    let at: Vec<u64> = slow.timeline.iter().filter(|line| line.what == "attempt").map(|line| line.at.0.0).collect();
+    let quickest = at.windows(2).map(|pair| pair[1] - pair[0]).take(39).min();
+    assert!(quickest.is_some_and(|gap| gap < 500), "no two attempts were closer than {quickest:?} ms");
     let answers: Vec<String> = until("its answers are out", || {
         let records = shop.read(&["hostile-done"]);
         let of_slow = records.iter().filter(|record| record.key.as_deref() == Some(b"slow"));
