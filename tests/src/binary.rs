@@ -57,10 +57,14 @@ impl Site {
 
     /// A host that serves.
     pub fn start(&self) -> Process {
+        self.start_as(&["run"])
+    }
+
+    pub fn start_as(&self, words: &[&str]) -> Process {
         let log = self.file("host.log");
         let file = File::create(&log).expect("a file can be made");
         let twice = file.try_clone().expect("a file can be opened twice");
-        let child = self.command(&["run"]).stdout(twice).stderr(file).spawn().expect("the binary starts");
+        let child = self.command(words).stdout(twice).stderr(file).spawn().expect("the binary starts");
         let mut process = Process { child, log };
         until("the host serves", || {
             let ended = process.child.try_wait().expect("the host can be asked");

@@ -197,3 +197,24 @@ fn a_journal_that_was_overwritten_is_called_corrupt() {
     fs::write(&journal, good).unwrap();
     assert_eq!(site.start().stop(), 0);
 }
+
+#[test]
+fn embedded_topics_that_were_overwritten_are_called_corrupt() {
+    let site = Site::new(&THREE, "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n");
+    assert_eq!(site.start().stop(), 0);
+    let topics = site.file("data/topics.db");
+    let good = fs::read(&topics).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2 / 4096 * 4096;
+    bad[middle..middle + 4096].fill(0x5a);
+    for bytes in [bad, b"something else entirely ".repeat(1_000)] {
+        fs::write(&topics, bytes).unwrap();
+        let ended = site.run(&["run"]);
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert_says(&ended.err, &["data/topics.db is corrupt", "restore it from a copy"]);
+        assert_eq!(ended.err.matches("is corrupt").count(), 1, "said twice: {}", ended.err);
+        assert!(!ended.err.contains("panicked"), "{}", ended.err);
+    }
+    fs::write(&topics, good).unwrap();
+    assert_eq!(site.start().stop(), 0);
+}

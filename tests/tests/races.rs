@@ -111,6 +111,44 @@ fn a_failure_of_another_app_before_the_first_event() {
     host.stop(STOP);
 }
 
+fn followed(saga: &str) -> sagahost::transport::Outgoing {
+    event("HostileFollowed", saga, &format!("{saga}-followed"), &json!({ "id": saga }))
+}
+
+/// Race 8.
+#[test]
+fn an_event_before_its_predecessor_waits_for_it() {
+    let (shop, host, operator) = started(&["hostile"], "");
+    shop.send(&followed("s-1"));
+    let early = operator.await_saga("s-1", "early", |saga| !saga.parked.is_empty());
+    assert_eq!(early.parked[0].why, "its predecessor is missing");
+    assert_eq!(attempts(&early, "hostile"), [""; 0]);
+    shop.send(&tried("s-1", "none", "none"));
+    let saga = operator.await_saga("s-1", "done", |saga| saga.parked.is_empty() && saga.steps.len() == 2);
+    let kinds: Vec<_> =
+        saga.timeline.iter().filter(|line| line.what == "attempt").map(|line| line.kind.clone()).collect();
+    assert_eq!(kinds, [Some("HostileTried".to_owned()), Some("HostileFollowed".to_owned())]);
+    assert!(operator.letters().is_empty());
+    host.stop(STOP);
+}
+
+/// Race 8, when the predecessor does not come in time; a person sends the event again when it has come.
+#[test]
+fn an_event_whose_predecessor_does_not_come_is_a_dead_letter() {
+    let (shop, host, operator) = started(&["hostile"], "[plugin.hostile.on.HostileFollowed]\npark-ttl = \"300ms\"\n");
+    shop.send(&followed("s-1"));
+    let letter = operator.await_letters(1).remove(0).line;
+    assert_eq!((letter.code.as_str(), letter.participant.as_deref()), ("orphan", Some("hostile")));
+    assert!(letter.detail.contains("HostileTried"), "{}", letter.detail);
+    shop.send(&tried("s-1", "none", "none"));
+    operator.await_saga("s-1", "done", |saga| saga.steps.iter().any(|step| step.state == "done"));
+    assert!(operator.redrive(&letter.key).unwrap().done);
+    let saga = operator.await_saga("s-1", "done", |saga| saga.steps.iter().all(|step| step.state == "done"));
+    assert_eq!(attempts(&saga, "hostile").len(), 2);
+    assert!(operator.letters().is_empty());
+    host.stop(STOP);
+}
+
 /// Race 24, and rule 11: a failure passes an event that waits for its next attempt.
 #[test]
 fn a_failure_while_a_retry_backs_off() {

@@ -62,6 +62,10 @@ fn ten_seconds_of_retries_delay_nobody_else_and_keep_the_sagas_order() {
     let began = slow.created.0.0;
     let ended = slow.timeline.iter().rfind(|line| line.what == "attempt").unwrap().at.0.0;
     assert!(ended - began > 5_000, "it retried for {} ms only, which shows nothing", ended - began);
+    // An attempt that is due soon after the one before is not held back.
+    let at: Vec<u64> = slow.timeline.iter().filter(|line| line.what == "attempt").map(|line| line.at.0.0).collect();
+    let quickest = at.windows(2).map(|pair| pair[1] - pair[0]).take(39).min();
+    assert!(quickest.is_some_and(|gap| gap < 500), "no two attempts were closer than {quickest:?} ms");
     let answers: Vec<String> = until("its answers are out", || {
         let records = shop.read(&["hostile-done"]);
         let of_slow = records.iter().filter(|record| record.key.as_deref() == Some(b"slow"));
@@ -70,5 +74,41 @@ fn ten_seconds_of_retries_delay_nobody_else_and_keep_the_sagas_order() {
         (ids.len() == 4).then_some(ids)
     });
     assert_eq!(answers, ["slow", "later-1", "later-2", "later-3"]);
+    host.stop(Duration::from_secs(10));
+}
+
+/// Rule 11: the wait behind a retry is bounded, and what is over the bound is kept for a person.
+#[test]
+fn more_events_than_may_wait_are_dead_letters_and_ask_for_an_operator() {
+    let more = "[saga]\nparked-max = 3\n[plugin.hostile.on.HostileTried]\n\
+                retry = { attempts-max = 9, base = \"1h\", cap = \"1h\" }\n";
+    let shop = Shop::new(&["hostile"], more);
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    shop.send(&tried("s-1", "retry-until:2", "none"));
+    for number in 0..4 {
+        let id = format!("later-{number}");
+        shop.send(&event("HostileTried", "s-1", &id, &json!({ "id": id, "fault": "none" })));
+    }
+    let saga = operator.await_saga("s-1", "over the bound", |saga| saga.letters.len() == 2);
+    assert_eq!((saga.status.as_str(), saga.parked.len()), ("needs-operator", 3));
+    let whys: Vec<_> = saga.parked.iter().map(|parked| parked.why.as_str()).collect();
+    let behind = "waits behind an earlier event of the saga";
+    assert_eq!(whys, ["waits for its next attempt", behind, behind]);
+    let letters = operator.letters();
+    assert!(letters.iter().all(|letter| letter.line.code == "parked-overflow"), "{letters:#?}");
+    shop.send(&tried("s-2", "none", "none"));
+    operator.await_saga("s-2", "done", |saga| saga.steps[0].state == "done");
+
+    // The way on: what holds it up is tried again, and then what was kept.
+    assert!(operator.retry("s-1").done);
+    operator.await_saga("s-1", "free", |saga| saga.parked.is_empty());
+    for letter in letters.iter().rev() {
+        assert!(operator.redrive(&letter.line.key).unwrap().done);
+    }
+    let saga = operator
+        .await_saga("s-1", "done", |saga| saga.steps.len() == 5 && saga.steps.iter().all(|step| step.state == "done"));
+    assert_eq!((saga.status.as_str(), attempts(&saga, "hostile").len()), ("running", 6));
+    assert!(operator.letters().is_empty());
     host.stop(Duration::from_secs(10));
 }

@@ -58,7 +58,10 @@ impl Saga {
             let step = &self.steps[index];
             let over = |time: Option<Time>| time.is_some_and(|time| time <= turn.now);
             if step.expires() && over(step.park_until) {
-                let problem = orphan(step.problem.as_ref().map_or("its predecessor", |problem| problem.code.as_str()));
+                let said = step.problem.as_ref().map(|problem| problem.code.clone());
+                let missing = || self.predecessor_missing(index, turn).map(|kind| kind.to_string());
+                let waited_for = said.or_else(missing).unwrap_or_else(|| "its predecessor".to_owned());
+                let problem = orphan(&waited_for);
                 self.give_up(index, problem, "orphan", true, turn);
                 fired = true;
             } else if step.runs_out() && over(step.deadline) {

@@ -92,8 +92,17 @@ impl From<ClientError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
+        Self::new(Exit::Failed, told(&error))
     }
+}
+
+/// From the outside in; a cause that the text around it tells already is not told twice.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.contains(&cause) {
+        true => text,
+        false if text.is_empty() => cause,
+        false => format!("{text}: {cause}"),
+    })
 }
 
 impl From<std::io::Error> for Failure {

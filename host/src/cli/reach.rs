@@ -1,7 +1,14 @@
 //! The way from a command to the app: its configuration, then its running host, then, where none runs, its journal.
 //! Invariant: only one process has the journal at a time; a host that runs is always asked.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::de::DeserializeOwned;
 
@@ -35,7 +42,7 @@ impl Site {
             return Err(Failure::usage("name a configuration file or a data directory, not both"));
         }
         if let Some(data) = &self.data {
-            return Ok(Ok(Config::embedded("plugins", data)));
+            return Ok(Ok(Config::embedded(remembered_plugins(data), data)));
         }
         let file = match &self.config {
             Some(file) => file.as_path(),
@@ -47,6 +54,25 @@ impl Site {
             )));
         }
         Ok(Config::load(file))
+    }
+}
+
+/// In the data directory of an app without a configuration file: where its plugins are, for commands that name the data
+/// directory alone.
+const PLUGIN_DIRECTORY: &str = "plugin-directory";
+
+pub fn remember_plugins(config: &Config) -> io::Result<()> {
+    if config.file.is_some() {
+        return Ok(());
+    }
+    let plugins = std::path::absolute(&config.plugins_dir)?;
+    fs::write(config.data_dir.join(PLUGIN_DIRECTORY), plugins.as_os_str().as_bytes())
+}
+
+fn remembered_plugins(data: &Path) -> PathBuf {
+    match fs::read(data.join(PLUGIN_DIRECTORY)) {
+        Ok(bytes) => PathBuf::from(OsStr::from_bytes(&bytes)),
+        Err(_) => PathBuf::from("plugins"),
     }
 }
 

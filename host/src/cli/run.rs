@@ -22,6 +22,7 @@ use super::{
     Place, Site,
     exit::{Exit, Failure},
     output::Output,
+    reach,
 };
 use crate::{
     admin::{desk::Desk, server::Server},
@@ -76,6 +77,7 @@ fn run_host(
 ) -> Result<(), Failure> {
     let deadline = config.pipeline.shutdown_deadline;
     let mut parts = Parts::open(config)?;
+    reach::remember_plugins(&parts.config).context("failed to note the plugin directory in the data directory")?;
     parts.decisions = decisions;
     parts.stop_requested = stop_requested.clone();
     let journal = parts.journal.clone();

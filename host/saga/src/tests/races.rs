@@ -358,10 +358,10 @@ fn race_08_event_before_its_predecessor() {
         nothing: nothing is due
         > wait 1s
         letter order.InventoryUpdated orphan
-        publish SagaFailed {"app":"shop","code":"orphan","detail":"what it waits for did not come: its predecessor","participant":"order","saga":"o-1"}
+        publish SagaFailed {"app":"shop","code":"orphan","detail":"what it waits for did not come: OrderCreated","participant":"order","saga":"o-1"}
         = compensated
           order.InventoryUpdated: never-ran
-          cause: orphan (what it waits for did not come: its predecessor)
+          cause: orphan (what it waits for did not come: OrderCreated)
           open letter: orphan
     "#]],
     );
