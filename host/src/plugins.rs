@@ -97,6 +97,10 @@ impl Plugins {
     pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Vec<Report>> {
         self.rows = journal.admitted()?;
         let reading = self.read();
+        if self.config.strict && !reading.refused.is_empty() {
+            let reports: String = reading.refused.iter().map(|report| format!("\n{report}")).collect();
+            bail!("not started, as `strict` asks: not every file of the plugin directory is admitted{reports}");
+        }
         let since = BatchNo(journal.identity().last_batch.0 + 1);
         self.keep(&reading.admitted, since, journal, clock)?;
         self.serving = reading.admitted.into_iter().map(|admitted| (admitted.file.clone(), admitted)).collect();

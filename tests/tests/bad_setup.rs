@@ -154,10 +154,23 @@ fn plugins_are_listed_by_the_data_directory_alone() {
     let listed = site.run(&["plugins", "list", "--data", "data"]);
     assert_eq!((listed.code, listed.out.matches("serving").count()), (0, 1), "{listed:?}");
     fs::write(site.file("built/text.wasm"), "hello").unwrap();
-    let listed = site.run(&["plugins", "list", "--data", "data"]);
-    assert_eq!(listed.code, 1, "{listed:?}");
-    assert!(listed.out.contains("built/text.wasm is not admitted"), "{}", listed.out);
+    until("the new file is refused", || {
+        let listed = site.run(&["plugins", "list", "--data", "data"]);
+        (listed.code == 1 && listed.out.contains("built/text.wasm is not admitted")).then_some(())
+    });
     assert_eq!(host.stop(), 0);
+}
+
+#[test]
+fn strict_starts_with_nothing_refused_only() {
+    let site = Site::new(&THREE, PLAIN);
+    fs::write(site.file("plugins/text.wasm"), "hello").unwrap();
+    let refused = site.run(&["run", "--strict"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("not started, as `strict` asks"), "{}", refused.err);
+    assert!(refused.err.contains("text.wasm is not admitted") && refused.err.contains("text file"), "{}", refused.err);
+    fs::remove_file(site.file("plugins/text.wasm")).unwrap();
+    assert_eq!(site.start_as(&["run", "--strict"]).stop(), 0);
 }
 
 /// A participant that was there before is not forgotten because its file is damaged now.

@@ -40,6 +40,9 @@ pub struct Run {
     plugins: Option<PathBuf>,
     #[command(flatten)]
     pub(super) place: Place,
+    /// Do not start while a file of the plugin directory is refused.
+    #[arg(long)]
+    strict: bool,
     /// Go on although the broker speaks of another journal, or of batches that this one does not hold: begins a new
     /// lineage. Read what the refusal said first.
     #[arg(long)]
@@ -51,7 +54,8 @@ pub struct Run {
 
 impl Run {
     pub fn carry_out(&self, site: &Site, out: &mut Output) -> Result<(), Failure> {
-        let config = self.config(site)?;
+        let mut config = self.config(site)?;
+        config.strict |= self.strict;
         start_log(&config.log)?;
         let stop_requested = Arc::new(AtomicBool::new(false));
         heed_signals(stop_requested.clone())?;

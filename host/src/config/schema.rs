@@ -71,6 +71,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         plugins_dir,
         data_dir,
         plugin_order,
+        strict: table.boolean("strict", false),
         watch: watch(table.table("watch")),
         embedded: embedded(table.table("embedded")),
         pipeline: pipeline(table.table("pipeline")),

@@ -29,6 +29,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Participants that run first when several subscribe to one event, in this order; the others follow by name.
     pub plugin_order: Vec<Participant>,
+    /// Do not start while a file of the plugin directory is refused.
+    pub strict: bool,
     pub watch: WatchSettings,
     /// None: the embedded transport.
     pub kafka: Option<KafkaSettings>,
@@ -53,6 +55,7 @@ impl Config {
             plugins_dir: plugins.into(),
             data_dir: data.into(),
             plugin_order: Vec::new(),
+            strict: false,
             watch: WatchSettings::default(),
             kafka: None,
             embedded: EmbeddedSettings::default(),

@@ -21,6 +21,7 @@ pub fn table(config: &Config) -> Table {
         Some(settings) => all.insert("kafka".into(), kafka(settings)),
         None => all.insert("embedded".into(), embedded(&config.embedded)),
     };
+    all.insert("strict".into(), Value::Boolean(config.strict));
     let watch = &config.watch;
     let (settle, rescan) = (format_duration(watch.settle), format_duration(watch.rescan));
     all.insert("watch".into(), fields([("settle", text(settle)), ("rescan", text(rescan))]));
