@@ -36,6 +36,10 @@ pub enum Fatal {
     Superseded(String),
     #[error("the journal cannot be used any more: {0}")]
     Journal(String),
+    #[error("{0}")]
+    Unknown(String),
+    #[error("thread {0} panicked; the next start goes on from the journal")]
+    Panicked(String),
 }
 
 /// Where the publisher stands, for operators; and what it waits for.
@@ -224,7 +228,10 @@ impl Committer {
                     }
                     self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
                     self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-                    return Ok(());
+                    match self.pipeline.resume() {
+                        Ok(()) => return Ok(()),
+                        Err(error) => warn!(%error, "failed to read the journal"),
+                    }
                 }
                 Err(error) => warn!(%error, "failed to read the journal"),
             }
@@ -410,11 +417,19 @@ impl Publisher {
         loop {
             let learned = read_marks(&mut *self.sink, &anchor, Isolation::Uncommitted).and_then(|marks| {
                 if let Some(newest) = marks.newest() {
+                    // A batch of the backlog is named by the incarnation that journaled it.
+                    let names = [&self.identity.incarnation, &batch.incarnation];
                     let mine = newest.journal == self.identity.journal
-                        && (newest.incarnation == self.identity.incarnation || newest.batch < batch.number);
+                        && (names.contains(&&newest.incarnation) || newest.batch < batch.number);
                     if !mine {
                         return Ok(Err(Fatal::Superseded(format!("the newest batch at the broker is {newest}"))));
                     }
+                } else if self.pipeline.stage.published_batch() > BatchNo(0) {
+                    let number = batch.number.0;
+                    return Ok(Err(Fatal::Unknown(format!(
+                        "the group's offsets were reset while batch {number} was on its way: nobody can know whether it \
+                         is out. Start the host again; it says what to look at and how to go on"
+                    ))));
                 }
                 self.sink.claim()?;
                 Ok(Ok(read_marks(&mut *self.sink, &anchor, Isolation::Stable)?))

@@ -2,6 +2,7 @@
 //! journaled can be lost: source, workers, committer, publisher.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
@@ -27,11 +28,10 @@ use crate::{
     config::Config,
     intake::{Intake, Reader},
     journal::{
-        BatchNo, Identity, Journal, JournalError, LetterFilter, OutboxBatch, SagaFilter, StoredLetter,
+        BatchNo, Identity, Journal, OutboxBatch, SagaFilter, StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
     keeper::{Board, Keeper},
-    letters,
     mailbox::Item,
     pipeline::Pipeline,
     plugins::Plugins,
@@ -216,9 +216,9 @@ impl Host {
             batches: None,
         };
         host.quarantined()?;
+        host.shared.pipeline.resume()?;
         host.spawn(begun, &fatal_sender, settings.workers, &stop_requested)?;
-        host.resume()?;
-        host.keep(plugins, looks, refused)?;
+        host.keep(plugins, looks, refused, &fatal_sender)?;
         Ok(host)
     }
 
@@ -245,7 +245,7 @@ impl Host {
             stop: self.stop.publishing.clone(),
             fatal: fatal.clone(),
         };
-        self.publisher = Some(named("publisher", move || publisher.run())?);
+        self.publisher = Some(named("publisher", fatal, move || publisher.run())?);
         self.await_claim(begun.identity.last_batch, stop_requested);
         let committer = Committer {
             pipeline: pipeline.clone(),
@@ -259,10 +259,10 @@ impl Host {
             again_after: Committer::AGAIN_AFTER,
         };
         self.batches = Some(sender);
-        self.committer = Some(named("committer", move || committer.run())?);
+        self.committer = Some(named("committer", fatal, move || committer.run())?);
         for number in 0..workers.max(1) {
             let pipeline = pipeline.clone();
-            self.workers.push(named(&format!("worker-{number}"), move || pipeline.work())?);
+            self.workers.push(named(&format!("worker-{number}"), fatal, move || pipeline.work())?);
         }
         let reader = Reader::new(
             pipeline.clone(),
@@ -272,14 +272,16 @@ impl Host {
             self.stop.reading.clone(),
         );
         let assignments = begun.assignments;
-        self.readers.push(named("reader", move || reader.run(assignments))?);
+        self.readers.push(named("reader", fatal, move || reader.run(assignments))?);
         let timers = Timers {
             pipeline: pipeline.clone(),
             intake: intake.clone(),
             transport: transport.clone(),
             stop: self.stop.reading.clone(),
         };
-        self.readers.push(named("timers", move || timers.run())?);
+        let deadlines = timers.clone();
+        self.readers.push(named("timers", fatal, move || timers.run())?);
+        self.readers.push(named("deadlines", fatal, move || deadlines.run_deadlines())?);
         Ok(())
     }
 
@@ -308,26 +310,20 @@ impl Host {
         Ok(())
     }
 
-    /// What waits in the journal for a host to run: commands given while none did, events parked for a plugin that
-    /// is back, calls whose end is not known.
-    fn resume(&self) -> Result<()> {
-        let Shared { pipeline, journal, .. } = &*self.shared;
-        for queued in journal.queued_commands()? {
-            let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None };
-            pipeline.post(&queued.saga, item);
-        }
-        self.shared.take_in_again(None)?;
-        pipeline.wake_parked()
-    }
-
     /// Plugins that change from now on.
-    fn keep(&mut self, plugins: Plugins, looks: Result<Looks, Report>, refused: Vec<Report>) -> Result<()> {
+    fn keep(
+        &mut self,
+        plugins: Plugins,
+        looks: Result<Looks, Report>,
+        refused: Vec<Report>,
+        fatal: &Sender<Fatal>,
+    ) -> Result<()> {
         let Shared { pipeline, intake, transport, .. } = &*self.shared;
         intake.read_also(Vec::new(), plugins.idle_topics());
         let stop = self.stop.reading.clone();
         let board = self.shared.board.clone();
         let keeper = Keeper::new(plugins, refused, pipeline.clone(), intake.clone(), transport.clone(), stop, board);
-        self.readers.push(named("plugins", move || keeper.run(looks))?);
+        self.readers.push(named("plugins", fatal, move || keeper.run(looks))?);
         Ok(())
     }
 
@@ -415,7 +411,15 @@ impl Drop for Host {
     }
 }
 
-fn named(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+/// A thread that the host cannot do without: should it panic, the host ends.
+fn named(name: &str, fatal: &Sender<Fatal>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let (fatal, thread) = (fatal.clone(), name.to_owned());
+    let body = move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            error!(thread, "a thread of the host panicked");
+            let _ = fatal.send(Fatal::Panicked(thread));
+        }
+    };
     thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("failed to start thread {name}"))
 }
 
@@ -447,37 +451,20 @@ impl Shared {
             .map_err(|_| "the host could not journal it in time; look at `sagahost status`".to_owned())?
     }
 
-    /// Everything that was kept aside for a saga in quarantine is taken in again, in its order.
-    fn take_in_again(&self, saga: Option<&SagaId>) -> Result<usize, JournalError> {
-        let filter = LetterFilter {
-            saga: saga.cloned(),
-            code: Some(letters::QUARANTINED.to_owned()),
-            open_only: true,
-            limit: usize::MAX,
-            ..LetterFilter::default()
-        };
-        let mut kept = self.journal.letters(&filter)?;
-        kept.retain(|letter| letter.saga.as_ref().is_some_and(|saga| !self.pipeline.stage.is_quarantined(saga)));
-        let count = kept.len();
-        for letter in kept {
-            match self.pipeline.surroundings.load().codec.decode_letter(&letter) {
-                Ok(event) => {
-                    let (reply, _) = bounded(1);
-                    let saga = event.saga.clone();
-                    self.pipeline.post(&saga, Item::Redelivery { event, letter: Box::new(letter), reply });
-                }
-                Err(why) => {
-                    error!(letter = letter.key, code = %why.code, "a letter of a quarantined saga is unreadable")
-                }
-            }
-        }
-        Ok(count)
-    }
-
     fn release(&self, saga: &SagaId) -> Result<Answer, String> {
         self.journal.release(self.identity.epoch, saga).map_err(|error| error.to_string())?;
+        // What was kept aside a moment ago is in the journal with the next batch.
+        let staged = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
         self.pipeline.stage.release(saga);
-        let count = self.take_in_again(Some(saga)).map_err(|error| error.to_string())?;
+        let patience = Instant::now() + Duration::from_secs(5);
+        while !self.pipeline.stage.drained() && self.journal.identity().last_batch < staged {
+            if Instant::now() > patience {
+                break;
+            }
+            self.pipeline.stage.urge();
+            thread::sleep(Duration::from_millis(5));
+        }
+        let count = self.pipeline.take_in_again(Some(saga)).map_err(|error| error.to_string())?;
         self.pipeline.post(saga, Item::TopologyChanged);
         let text = format!("saga {saga} is out of quarantine; {count} events that were kept aside are taken in again");
         Ok(Answer { done: true, text })

@@ -42,6 +42,8 @@ struct State {
     held: BTreeMap<Partition, String>,
     broker: Option<String>,
     reading: Option<String>,
+    /// Reading waits for the broker, rather than for a person.
+    reading_away: bool,
     journal: Option<String>,
     gate: Gate,
     assigned: Vec<Partition>,
@@ -95,6 +97,8 @@ impl Intake {
         let mut state = self.state.lock();
         if why.is_none() && state.broker.is_some() {
             info!("the broker is back; going on");
+        }
+        if why.is_some() || state.broker.is_some() {
             close_gate(&mut state);
         }
         state.broker = why;
@@ -128,13 +132,21 @@ impl Intake {
     pub fn deadlines_may_fire(&self, pipeline: &Pipeline, transport: &dyn Transport, wait_max: Duration) -> bool {
         let (since, targets, assigned) = {
             let mut state = self.state.lock();
+            // While nothing can come in, nothing that has not come is late.
+            if state.broker.is_some() || state.reading_away || state.journal.is_some() {
+                close_gate(&mut state);
+                return false;
+            }
             match &state.gate {
                 Gate::Open => return true,
                 Gate::New => {
                     close_gate(&mut state);
                     return false;
                 }
-                Gate::Closed { since, targets } => (*since, targets.clone(), state.assigned.clone()),
+                Gate::Closed { since, targets } => {
+                    let readable = |partition: &&Partition| !state.held.contains_key(*partition);
+                    (*since, targets.clone(), state.assigned.iter().filter(readable).cloned().collect::<Vec<_>>())
+                }
             }
         };
         let targets = targets.or_else(|| {
@@ -235,6 +247,7 @@ impl Reader {
             }
         }
         state.reading = Some(text);
+        state.reading_away = matches!(error, TransportError::Away(_));
         drop(state);
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -289,12 +302,14 @@ impl Reader {
             Polled::Away(why) => {
                 let text = format!("reading waits for the broker: {why}");
                 warn!("{text}");
-                self.intake.state.lock().reading = Some(text);
+                let mut state = self.intake.state.lock();
+                (state.reading, state.reading_away) = (Some(text), true);
+                close_gate(&mut state);
             }
             Polled::Back => {
                 info!("the broker is back; reading goes on");
                 let mut state = self.intake.state.lock();
-                state.reading = None;
+                (state.reading, state.reading_away) = (None, false);
                 close_gate(&mut state);
             }
             Polled::Assigned(partitions) | Polled::Revoked(partitions) => {
@@ -305,7 +320,9 @@ impl Reader {
     }
 
     /// New partitions of topics that are read: from their beginning.
-    fn appeared(&mut self, partitions: Vec<Partition>) {
+    fn appeared(&mut self, mut partitions: Vec<Partition>) {
+        let assigned = self.intake.assigned();
+        partitions.retain(|partition| !assigned.contains(partition));
         info!(?partitions, "new partitions; read from their beginning");
         let new = |partition| Assignment { partition, position: 0, last: None };
         self.assign_with(partitions.into_iter().map(new).collect());
@@ -333,8 +350,20 @@ impl Reader {
         }
     }
 
-    /// All that is assigned, each from where it is handled up to, and `more`.
+    /// All that is assigned, each from where it is handled up to, and `more`. Where these begin is journaled first:
+    /// should the host begin anew, it goes back to there.
     fn assign_with(&mut self, more: Vec<Assignment>) {
+        let begin =
+            |at: &Assignment| self.pipeline.journal.set_position(self.identity.epoch, &at.partition, at.position);
+        if let Err(error) = more.iter().try_for_each(begin) {
+            warn!(%error, "failed to journal where new partitions begin; trying again");
+            let mut state = self.intake.state.lock();
+            state.more.extend(more);
+            state.assign_again = true;
+            drop(state);
+            std::thread::sleep(Duration::from_millis(200));
+            return;
+        }
         let positions = self.pipeline.stage.positions();
         let assigned = self.intake.state.lock().assigned.clone();
         let mut assignments: Vec<Assignment> = assigned
@@ -350,8 +379,14 @@ impl Reader {
         self.rest();
     }
 
+    fn read_on(&self) {
+        let mut state = self.intake.state.lock();
+        state.reading = None;
+        state.reading_away = false;
+    }
+
     fn record(&mut self, record: Record) {
-        self.intake.state.lock().reading = None;
+        self.read_on();
         Stats::add(&self.pipeline.stats.records, 1);
         let receipt =
             Receipt { partition: record.partition.clone(), offset: record.offset, timestamp_ms: record.timestamp_ms };

@@ -209,7 +209,7 @@ impl Keeper {
         }
         self.intake.read_also(fresh, self.plugins.idle_topics());
         say(&was, &is);
-        self.pipeline.wake_parked()
+        Ok(self.pipeline.wake_parked()?)
     }
 
     /// Partitions that this app has not read before: from their beginning, or from what comes now, as the

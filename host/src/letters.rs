@@ -3,7 +3,7 @@
 
 use sagahost_saga::{
     event::Event,
-    id::{SagaId, Time},
+    id::{SagaId, Time, hex},
     input::{Letter, letter_key},
 };
 
@@ -38,7 +38,8 @@ pub const QUARANTINED: &str = "saga-quarantined";
 /// An event of a saga that is in quarantine. It is taken in again when the saga is released.
 pub fn quarantined(event: &Event, why: &str, codec: &Codec, now: Time) -> StoredLetter {
     StoredLetter {
-        key: letter_key(&event.key, None),
+        // Two events under one id are two letters.
+        key: format!("{}#{}", letter_key(&event.key, None), hex(&event.data_hash()[..4])),
         saga: Some(event.saga.clone()),
         participant: None,
         kind: Some(event.kind.as_str().into()),

@@ -65,16 +65,32 @@ pub struct Mailboxes {
     stirred: Condvar,
 }
 
+impl Item {
+    /// Does one of these do what the other would?
+    fn repeats(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Due { deadlines }, Self::Due { deadlines: others }) => deadlines == others,
+            (Self::TopologyChanged, Self::TopologyChanged) => true,
+            _ => false,
+        }
+    }
+}
+
 impl Mailboxes {
-    pub fn put(&self, saga: &SagaId, item: Item) {
+    /// False: one like it waits there already.
+    pub fn put(&self, saga: &SagaId, item: Item) -> bool {
         let mut inner = self.inner.lock();
-        inner.queued += 1;
         let lane = inner.lanes.entry(saga.clone()).or_default();
+        if lane.items.iter().any(|waiting| item.repeats(waiting)) {
+            return false;
+        }
         lane.items.push_back(item);
         if !lane.taken && lane.items.len() == 1 {
             inner.ready.push_back(saga.clone());
             self.stirred.notify_one();
         }
+        inner.queued += 1;
+        true
     }
 
     /// The next saga with something to do, and that. None: nothing came within `timeout`, or closed.
@@ -142,9 +158,10 @@ mod tests {
     fn a_saga_that_is_taken_is_given_to_nobody_else_and_keeps_its_order() {
         let boxes = Mailboxes::default();
         let (a, b) = (SagaId::new("a"), SagaId::new("b"));
-        boxes.put(&a, Item::Due { deadlines: false });
-        boxes.put(&a, Item::Due { deadlines: true });
-        boxes.put(&b, Item::Due { deadlines: false });
+        assert!(boxes.put(&a, Item::Due { deadlines: false }));
+        assert!(boxes.put(&a, Item::Due { deadlines: true }));
+        assert!(!boxes.put(&a, Item::Due { deadlines: true }), "one is enough");
+        assert!(boxes.put(&b, Item::Due { deadlines: false }));
         let none = Duration::ZERO;
         assert_eq!(due(boxes.take(none)), Some(("a".into(), false)));
         assert_eq!(due(boxes.take(none)), Some(("b".into(), false)));

@@ -7,6 +7,7 @@
 use std::{
     any::Any,
     collections::{BTreeSet, HashMap, VecDeque},
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use arc_swap::ArcSwap;
 use sagahost_saga::{
     Saga,
     history::Entry,
-    id::{Direction, Kind, Participant, SagaId},
+    id::{Direction, EventKey, Kind, Participant, SagaId},
     input::{Answer, Broken, CallRef, Disposition, Effect, Input, Publish, Transition},
     outcome::{Behaviour, Call, Outcome, UndoOutcome},
     topology::Topology,
@@ -33,7 +34,7 @@ use crate::{
     clock::Clock,
     codec::Codec,
     config::{PipelineSettings, TopicSettings},
-    journal::{BatchNo, Journal, JournalError, LetterWrite, SagaKey},
+    journal::{BatchNo, Journal, JournalError, LetterFilter, LetterWrite, SagaKey},
     letters,
     mailbox::{Item, Mailboxes},
     overlay::{Overlay, OverlayError},
@@ -113,11 +114,52 @@ impl Pipeline {
     /// Puts something into a saga's mailbox.
     pub fn post(&self, saga: &SagaId, item: Item) {
         self.stage.busy(1);
-        self.mailboxes.put(saga, item);
+        if !self.mailboxes.put(saga, item) {
+            self.stage.busy(-1);
+        }
+    }
+
+    /// What waits in the journal for a host to run: commands given while none did, events kept aside, events parked for
+    /// a plugin that is back.
+    pub fn resume(&self) -> Result<(), JournalError> {
+        for queued in self.journal.queued_commands()? {
+            let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None };
+            self.post(&queued.saga, item);
+        }
+        self.take_in_again(None)?;
+        self.wake_parked()
+    }
+
+    /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in
+    /// its order.
+    pub fn take_in_again(&self, saga: Option<&SagaId>) -> Result<usize, JournalError> {
+        let filter = LetterFilter {
+            saga: saga.cloned(),
+            code: Some(letters::QUARANTINED.to_owned()),
+            open_only: true,
+            limit: usize::MAX,
+            ..LetterFilter::default()
+        };
+        let mut kept = self.journal.letters(&filter)?;
+        kept.retain(|letter| letter.saga.as_ref().is_some_and(|saga| !self.stage.is_quarantined(saga)));
+        let count = kept.len();
+        for letter in kept {
+            match self.surroundings.load().codec.decode_letter(&letter) {
+                Ok(event) => {
+                    let (reply, _) = crossbeam_channel::bounded(1);
+                    let saga = event.saga.clone();
+                    self.post(&saga, Item::Redelivery { event, letter: Box::new(letter), reply });
+                }
+                Err(why) => {
+                    error!(letter = letter.key, code = %why.code, "a letter of a quarantined saga is unreadable")
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Participants have come or gone: what is parked for them may go on.
-    pub fn wake_parked(&self) -> anyhow::Result<()> {
+    pub fn wake_parked(&self) -> Result<(), JournalError> {
         const PAGE: usize = 1_000;
         let mut after = SagaKey(0);
         loop {
@@ -136,10 +178,25 @@ impl Pipeline {
     pub fn work(&self) {
         while !self.stopping.load(Ordering::Relaxed) {
             let Some((saga, item)) = self.mailboxes.take(Duration::from_millis(200)) else { continue };
-            self.handle(&saga, item);
+            self.handle_or_quarantine(&saga, item);
             self.mailboxes.done(&saga);
             self.stage.busy(-1);
         }
+    }
+
+    /// A panic is a broken assertion: it costs this saga and this input, and what was built beside it is built again.
+    fn handle_or_quarantine(&self, id: &SagaId, item: Item) {
+        let life = self.stage.life();
+        let handled = std::panic::catch_unwind(AssertUnwindSafe(|| self.handle(id, item)));
+        let Err(panic) = handled else { return };
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let why = format!("the host panicked: {}", text.unwrap_or("without a text"));
+        error!(saga = %id, why, "saga quarantined: its events are kept aside until `sagahost sagas retry` releases it");
+        if let Err(error) = self.journal.quarantine(self.journal.identity().epoch, id, &why) {
+            error!(%error, "failed to journal the quarantine");
+        }
+        self.stage.quarantine(id, why.clone());
+        self.stage.fail(life, why);
     }
 
     /// Runs a chain until it is staged. A chain that read something stale is thrown away and run again, which is no
@@ -394,7 +451,13 @@ impl<'p> Chain<'p> {
         let input = match pick {
             Pick::Plugin(plugin) => {
                 let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.pipeline.stage.clone()));
-                let calls = AttemptCalls { overlay, participant: call.participant.clone(), saga: self.id.clone() };
+                let calls = AttemptCalls {
+                    overlay,
+                    participant: call.participant.clone(),
+                    saga: self.id.clone(),
+                    event: call.event.key.clone(),
+                    attempt: call.attempt,
+                };
                 let ran = plugin.run(call, Box::new(calls));
                 let calls = ran.host.into_any().downcast::<AttemptCalls>();
                 self.overlay = calls.expect("the sandbox gives back what it was given").overlay;
@@ -536,6 +599,8 @@ struct AttemptCalls {
     overlay: Overlay,
     participant: Participant,
     saga: SagaId,
+    event: EventKey,
+    attempt: u32,
 }
 
 fn fault(error: OverlayError) -> HostFault {
@@ -547,13 +612,15 @@ fn fault(error: OverlayError) -> HostFault {
 
 impl HostCalls for AttemptCalls {
     fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
-        let (saga, participant) = (&self.saga, &self.participant);
+        let Self { saga, participant, event, attempt, .. } = self;
         match level {
-            Level::Trace => trace!(target: "plugin", %saga, %participant, ?fields, "{message}"),
-            Level::Debug => debug!(target: "plugin", %saga, %participant, ?fields, "{message}"),
-            Level::Info => info!(target: "plugin", %saga, %participant, ?fields, "{message}"),
+            Level::Trace => trace!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
+            Level::Debug => debug!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
+            Level::Info => info!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
             // A guest cannot call for a person: the host's own `error` does.
-            Level::Warn | Level::Error => warn!(target: "plugin", %saga, %participant, ?fields, "{message}"),
+            Level::Warn | Level::Error => {
+                warn!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}")
+            }
         }
     }
     fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {

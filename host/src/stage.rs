@@ -203,7 +203,7 @@ impl Stage {
     fn read_saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
         let Some(row) = self.journal.saga(id)? else { return Ok(SagaCell::default()) };
         let saga = Saga::decode(&row.bytes).map_err(|error| SagaError::Unreadable(error.to_string()))?;
-        Ok(SagaCell { saga: Some(Arc::new(saga)), key: Some(row.key), spilling: Vec::new() })
+        Ok(SagaCell { saga: Some(Arc::new(saga)), bytes: row.bytes.len(), key: Some(row.key), spilling: Vec::new() })
     }
 
     pub fn store(&self, name: &Name) -> Result<Option<Arc<[u8]>>, JournalError> {
@@ -590,7 +590,14 @@ impl Inner {
                 .writes
                 .keys()
                 .chain(staging.overlay.counters.iter().filter(|(_, trace)| trace.writes()).map(|(name, _)| name))
-                .any(|name| self.reserved.get(name).is_some_and(|(owner, _)| *owner != staging.chain))
+                .any(|name| self.is_reserved(name, staging.chain))
+    }
+
+    /// A chain that scans reserves a prefix, and so every key below it.
+    fn is_reserved(&self, (participant, key): &Name, chain: u64) -> bool {
+        self.reserved
+            .iter()
+            .any(|((of, prefix), (owner, _))| *owner != chain && of == participant && key.starts_with(prefix.as_str()))
     }
 
     /// Values come from memory; one that was dropped since the chain read it is read again, under the mutex: rare.
@@ -687,7 +694,8 @@ impl Inner {
 
     fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
         let key = self.values.saga(&id).and_then(|cell| cell.key);
-        self.values.write_saga(&id, change.saga.clone(), &change.spilled_events, self.number);
+        let saga = (change.saga.clone(), change.bytes.len());
+        self.values.write_saga(&id, saga, &change.spilled_events, self.number);
         self.open.bytes += change.bytes.len();
         let (mut spilled_events, mut spilled_history) = (change.spilled_events, change.spilled_history);
         match self.open.sagas.remove(&id) {

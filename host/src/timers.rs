@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::{intake::Intake, journal::JournalError, mailbox::Item, pipeline::Pipeline, transport::Transport};
 
+#[derive(Clone)]
 pub struct Timers {
     pub pipeline: Arc<Pipeline>,
     pub intake: Arc<Intake>,
@@ -28,36 +29,60 @@ const ASLEEP: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(25);
 const AT_ONCE_MAX: usize = 1_000;
 
-/// Saga and whether for a deadline → what was due, and when it was woken.
-type Woken = HashMap<(SagaId, bool), (Time, Instant)>;
+/// What was due of a saga, and when it was woken for that.
+type Woken = HashMap<SagaId, (Time, Instant)>;
 
 impl Timers {
+    /// Retries and delayed events.
     pub fn run(self) {
         let mut woken = Woken::new();
-        let mut clock = ClockWatch::new(self.pipeline.clock.now());
         while !self.stop.load(Ordering::Relaxed) {
+            let clock = ClockWatch::new(self.pipeline.clock.now());
             std::thread::sleep(TICK);
             let now = self.pipeline.clock.now();
             if clock.jumped(now) {
                 info!("the clock jumped; deadlines wait until queued records are handled");
                 self.intake.stalled();
             }
-            woken.retain(|_, (_, at)| at.elapsed() < ASLEEP);
-            if let Err(error) = self.fire(now, &mut woken) {
-                warn!(%error, "failed to read due times");
-                std::thread::sleep(Duration::from_millis(500));
-            }
+            self.tick(&mut woken, |woken| self.due(now, woken));
         }
     }
 
-    fn fire(&self, now: Time, woken: &mut Woken) -> Result<(), JournalError> {
-        let settings = &self.pipeline.settings;
-        let (due, deadline) = self.pipeline.journal.next_due()?;
+    /// Deadlines and park expiries: in a thread of their own, since the broker is asked whether results are queued.
+    pub fn run_deadlines(self) {
+        let mut woken = Woken::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(TICK);
+            let now = self.pipeline.clock.now();
+            self.tick(&mut woken, |woken| self.deadlines(now, woken));
+        }
+    }
+
+    fn tick(&self, woken: &mut Woken, fire: impl FnOnce(&mut Woken) -> Result<(), JournalError>) {
+        woken.retain(|_, (_, at)| at.elapsed() < ASLEEP);
+        // Workers that wait for the broker would only find more and more of it.
+        if self.pipeline.mailboxes.queued() >= self.pipeline.settings.queue_events_max {
+            return;
+        }
+        if let Err(error) = fire(woken) {
+            warn!(%error, "failed to read due times");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn due(&self, now: Time, woken: &mut Woken) -> Result<(), JournalError> {
+        let (due, _) = self.pipeline.journal.next_due()?;
         if due.is_some_and(|due| due <= now) {
             for (due, saga) in self.pipeline.journal.due(now, AT_ONCE_MAX)? {
                 self.wake(saga, due, false, woken);
             }
         }
+        Ok(())
+    }
+
+    fn deadlines(&self, now: Time, woken: &mut Woken) -> Result<(), JournalError> {
+        let settings = &self.pipeline.settings;
+        let (_, deadline) = self.pipeline.journal.next_due()?;
         if deadline.is_some_and(|deadline| deadline <= now)
             && self.intake.deadlines_may_fire(&self.pipeline, &*self.transport, settings.stall_wait_max)
         {
@@ -74,12 +99,11 @@ impl Timers {
 
     /// False: it was woken for this time already.
     fn wake(&self, saga: SagaId, due: Time, deadlines: bool, woken: &mut Woken) -> bool {
-        let key = (saga, deadlines);
-        if woken.get(&key).is_some_and(|(known, _)| *known == due) {
+        if woken.get(&saga).is_some_and(|(known, _)| *known == due) {
             return false;
         }
-        self.pipeline.post(&key.0, Item::Due { deadlines });
-        woken.insert(key, (due, Instant::now()));
+        self.pipeline.post(&saga, Item::Due { deadlines });
+        woken.insert(saga, (due, Instant::now()));
         true
     }
 }
@@ -95,12 +119,11 @@ impl ClockWatch {
         Self { wall, steady: Instant::now() }
     }
 
-    fn jumped(&mut self, wall: Time) -> bool {
+    fn jumped(self, wall: Time) -> bool {
         const MOST: Duration = Duration::from_secs(5);
         let passed = self.steady.elapsed();
         let said = wall.since(self.wall);
         let back = wall < self.wall;
-        *self = Self::new(wall);
         back || said > passed + MOST || passed > MOST
     }
 }

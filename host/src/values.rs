@@ -32,6 +32,8 @@ struct Cell<T> {
 #[derive(Clone, Debug, Default)]
 pub struct SagaCell {
     pub saga: Option<Arc<Saga>>,
+    /// Of its record; it takes a few times that in memory.
+    pub bytes: usize,
     pub key: Option<SagaKey>,
     /// Known events that spill with a batch not yet journaled.
     pub spilling: Vec<([u8; 16], [u8; 16])>,
@@ -52,7 +54,13 @@ pub struct Values {
 
 /// Rough cost of an entry beside its own bytes.
 const ENTRY_BYTES: usize = 160;
-const SAGA_BYTES: usize = 2_048;
+const SAGA_BYTES: usize = 512;
+/// How much more a saga takes in memory than its record.
+const SAGA_FACTOR: usize = 3;
+
+fn saga_bytes(record: usize) -> usize {
+    SAGA_BYTES + SAGA_FACTOR * record
+}
 
 impl Values {
     pub fn new(bytes_max: usize, journaled: BatchNo) -> Self {
@@ -109,7 +117,7 @@ impl Values {
     pub fn learn_saga(&mut self, id: &SagaId, value: SagaCell) -> SagaCell {
         let cell = Cell { value, written: BatchNo(0), used: self.current };
         if !self.sagas.contains_key(id) {
-            self.bytes += SAGA_BYTES;
+            self.bytes += saga_bytes(cell.value.bytes);
         }
         self.sagas.entry(id.clone()).or_insert(cell).value.clone()
     }
@@ -132,13 +140,22 @@ impl Values {
         value
     }
 
-    pub fn write_saga(&mut self, id: &SagaId, saga: Arc<Saga>, spill: &[([u8; 16], [u8; 16])], batch: BatchNo) {
+    /// `bytes`: of its record.
+    pub fn write_saga(
+        &mut self,
+        id: &SagaId,
+        (saga, bytes): (Arc<Saga>, usize),
+        spill: &[([u8; 16], [u8; 16])],
+        batch: BatchNo,
+    ) {
         let journaled = self.journaled;
         let fresh = Cell { value: SagaCell::default(), written: batch, used: batch };
-        if !self.sagas.contains_key(id) {
-            self.bytes += SAGA_BYTES;
-        }
+        self.bytes += saga_bytes(bytes);
         let cell = self.sagas.entry(id.clone()).or_insert(fresh);
+        if cell.value.saga.is_some() {
+            self.bytes = self.bytes.saturating_sub(saga_bytes(cell.value.bytes));
+        }
+        cell.value.bytes = bytes;
         if cell.written <= journaled {
             cell.value.spilling.clear();
         }
@@ -200,6 +217,7 @@ impl Values {
             .iter()
             .map(|((_, key), cell)| ENTRY_BYTES + key.len() + cell.value.as_ref().map_or(0, |v| v.len()))
             .sum();
-        self.bytes = self.sagas.len() * SAGA_BYTES + store + self.counters.len() * ENTRY_BYTES;
+        let sagas: usize = self.sagas.values().map(|cell| saga_bytes(cell.value.bytes)).sum();
+        self.bytes = sagas + store + self.counters.len() * ENTRY_BYTES;
     }
 }

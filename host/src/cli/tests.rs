@@ -54,12 +54,14 @@ fn parse(line: &str, expected: Expect) {
 fn commands_are_parsed() {
     parse(
         "run --config shop.toml",
-        expect!["Run(Run { plugins: None, place: Place { data: None }, new_lineage: false, published: None })"],
+        expect![
+            "Run(Run { plugins: None, place: Place { data: None }, strict: false, new_lineage: false, published: None })"
+        ],
     );
     parse(
         "run --plugins p --data d",
         expect![[
-            r#"Run(Run { plugins: Some("p"), place: Place { data: Some("d") }, new_lineage: false, published: None })"#
+            r#"Run(Run { plugins: Some("p"), place: Place { data: Some("d") }, strict: false, new_lineage: false, published: None })"#
         ]],
     );
     parse("run --plugins p", expect!["error: the following required arguments were not provided:"]);

@@ -23,6 +23,14 @@ const HEADERS_BYTES_MAX: usize = 64 << 10;
 const ENVELOPE: [&str; 9] =
     ["id", "source", "type", "specversion", "time", "datacontenttype", "data", "sagaid", "sagahop"];
 
+/// Of a trace header; a longer one is dropped (W3C Trace Context, 3.3.1.5: 512 characters should be propagated). It is
+/// copied into every event that follows, so that it must not grow.
+pub(super) const TRACE_BYTES_MAX: usize = 512;
+
+pub(super) fn is_trace(name: &str) -> bool {
+    name == "traceparent" || name == "tracestate"
+}
+
 /// May an attribute of an event be called so on the wire?
 pub(super) fn is_attribute_name(name: &str) -> bool {
     let reserved = name.starts_with("sagahost-") || name.starts_with("ce_") || name.starts_with("ce-");
@@ -102,9 +110,10 @@ impl<'r> Found<'r> {
         let mut attributes = Attributes::with_capacity(self.others.len());
         for (name, value) in &self.others {
             match std::str::from_utf8(value) {
+                Ok(value) if is_trace(name) && value.len() > TRACE_BYTES_MAX => {}
                 Ok(value) => attributes.push((name.as_ref().to_owned(), value.to_owned())),
                 // A broken trace is no reason to lose an event.
-                Err(_) if name == "traceparent" || name == "tracestate" => {}
+                Err(_) if is_trace(name) => {}
                 Err(_) => return Err(not_utf8(name)),
             }
         }
@@ -129,12 +138,19 @@ fn not_utf8(name: &str) -> Undecodable {
     Undecodable::new(INVALID_HEADER, format!("{name} is not UTF-8"))
 }
 
+pub(super) fn check_attributes(attributes: &Attributes) -> Result<(), Undecodable> {
+    check_sizes(attributes.len(), attributes.iter().map(|(name, value)| name.len() + value.len()).sum())
+}
+
 fn check_bounds(headers: &Headers) -> Result<(), Undecodable> {
-    if headers.len() > HEADERS_MAX {
-        let detail = format!("{} headers, {HEADERS_MAX} are allowed", headers.len());
+    check_sizes(headers.len(), headers.iter().map(|(name, value)| name.len() + value.len()).sum())
+}
+
+fn check_sizes(count: usize, bytes: usize) -> Result<(), Undecodable> {
+    if count > HEADERS_MAX {
+        let detail = format!("{count} headers, {HEADERS_MAX} are allowed");
         return Err(Undecodable::new(INVALID_HEADER, detail));
     }
-    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > HEADERS_BYTES_MAX {
         let detail = format!("{bytes} bytes of headers, {HEADERS_BYTES_MAX} are allowed");
         return Err(Undecodable::new(INVALID_HEADER, detail));

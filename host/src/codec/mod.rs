@@ -20,7 +20,7 @@ use sagahost_saga::{
 
 use self::{
     data::{Data, check_json, is_json},
-    headers::{Found, HANDLED, required, text},
+    headers::{Found, HANDLED, check_attributes, required, text},
     undecodable::{
         BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE, UNSUPPORTED_MODE,
     },
@@ -222,6 +222,7 @@ impl Codec {
         };
         let mut event = self.finish(record, found, draft)?;
         event.attributes = envelope.attributes(event.attributes);
+        check_attributes(&event.attributes)?;
         Ok(event)
     }
 

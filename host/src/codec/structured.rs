@@ -10,7 +10,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     data::is_json,
-    headers::is_attribute_name,
+    headers::{TRACE_BYTES_MAX, is_attribute_name, is_trace},
     undecodable::{INVALID_HEADER, INVALID_JSON, Undecodable},
 };
 
@@ -76,7 +76,7 @@ impl Envelope<'_> {
                 Value::Null | Value::Array(_) | Value::Object(_) => continue,
             };
             let name = name.to_ascii_lowercase();
-            if is_attribute_name(&name) {
+            if is_attribute_name(&name) && !(is_trace(&name) && value.len() > TRACE_BYTES_MAX) {
                 attributes.retain(|(known, _)| *known != name);
                 attributes.push((name, value));
             }

@@ -81,7 +81,7 @@ pub fn is_secret(name: &str) -> bool {
 }
 
 /// Properties that the commit protocol depends on.
-const OWN: [(&str, &str); 12] = [
+const OWN: [(&str, &str); 17] = [
     ("bootstrap.servers", "write bootstrap-servers in [kafka]"),
     ("group.id", "it is the app's name"),
     ("transactional.id", "it is the app's name"),
@@ -94,6 +94,11 @@ const OWN: [(&str, &str); 12] = [
     ("partitioner", "records are keyed by saga id as Java clients do it"),
     ("group.instance.id", "the host assigns partitions itself"),
     ("acks", "it is all"),
+    ("request.required.acks", "it is all"),
+    ("metadata.broker.list", "write bootstrap-servers in [kafka]"),
+    ("message.timeout.ms", "it follows from transaction.timeout.ms"),
+    ("delivery.timeout.ms", "it follows from transaction.timeout.ms"),
+    ("group.protocol", "the host assigns partitions itself"),
 ];
 
 pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KafkaSettings> {

@@ -32,6 +32,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A record cannot be larger than what a broker is told in 32 bits.
 const BYTES_MAX: usize = 1 << 31;
+/// Saga id, event id, source, kind, trace and framing of an event that a plugin emits, beside its attributes.
+const RECORD_OVERHEAD: usize = 8 << 10;
 
 /// Reads the text of a file that stands at `file`.
 pub fn check(text: &str, file: &Path) -> Result<Config, Faults> {
@@ -101,8 +103,12 @@ fn fit_together(table: &Table<'_, '_>, config: &Config) {
     }
     let record = config.pipeline.record_bytes_max;
     let payload = config.limits.payload_bytes_max;
-    if payload > record {
-        let text = format!("limits.payload-bytes-max ({payload}) is more than pipeline.record-bytes-max ({record})");
+    let beside = config.limits.attributes_bytes_max + RECORD_OVERHEAD;
+    if payload + beside > record {
+        let text = format!(
+            "limits.payload-bytes-max ({payload}) with {beside} bytes for headers is more than \
+             pipeline.record-bytes-max ({record})"
+        );
         table.fault_of_table(format_args!("{text}: no record could carry such an event"));
     }
     if record > config.pipeline.batch_bytes_max {

@@ -119,7 +119,7 @@ impl Default for EmbeddedSettings {
 pub struct PipelineSettings {
     /// Threads that run sagas. Each saga belongs to one of them.
     pub workers: usize,
-    /// Events that wait for one worker; above it, partitions are paused.
+    /// Events that are with the workers or wait for one; above it, partitions are paused.
     pub queue_events_max: usize,
     /// A batch seals at this many chains …
     pub batch_chains_max: usize,

@@ -139,7 +139,7 @@ fn fields_that_do_not_fit_together() {
     check(
         "[kafka]\nbootstrap-servers = \"b:1\"\n[limits]\npayload-bytes-max = 2000000\n[pipeline]\nbatch-bytes-max = 100000\n[topics]\ndead-letters = \"saga-failed\"\n",
         expect![[r#"
-            sagahost.toml: limits.payload-bytes-max (2000000) is more than pipeline.record-bytes-max (1000000): no record could carry such an event
+            sagahost.toml: limits.payload-bytes-max (2000000) with 24576 bytes for headers is more than pipeline.record-bytes-max (1000000): no record could carry such an event
             sagahost.toml: needs app = "NAME" with [kafka]: it is the consumer group, and no other app may have it
             sagahost.toml: pipeline.batch-bytes-max must not be less than pipeline.record-bytes-max
             sagahost.toml: topics.dead-letters and topics.saga-failed must be different topics"#]],
@@ -178,6 +178,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         plugins = "plugins"
         data = "data"
         plugin-order = []
+        strict = false
 
         [kafka]
         bootstrap-servers = "127.0.0.1:9092"
@@ -192,6 +193,10 @@ fn shown_without_secrets_and_read_again_the_same() {
         "sasl.username" = "shop"
         "socket.keepalive.enable" = "true"
         "ssl.key.password" = "(env PATH)"
+
+        [watch]
+        settle = "100ms"
+        rescan = "2s"
 
         [pipeline]
         workers = N

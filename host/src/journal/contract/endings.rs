@@ -79,9 +79,15 @@ pub(crate) fn quarantine(place: &dyn Place) {
     assert_eq!(owner.list(listed), ["a"]);
     assert_eq!(owner.journal.next_due().unwrap(), (None, None), "its timers stand");
     assert_eq!(owner.journal.in_doubt(SagaKey(0), 5).unwrap(), []);
+    let staged_before = Wake { at: Some(Time(4)), deadline: Some(Time(5)), in_doubt: true, ..Wake::default() };
+    owner.sagas(vec![SagaWrite { wake: staged_before, bytes: vec![9], ..saga("a") }]);
+    let listed = SagaFilter { status: Some(Status::Quarantined), limit: 5, ..SagaFilter::default() };
+    assert_eq!(owner.list(listed), ["a"], "a batch that was on its way does not end the quarantine");
+    assert_eq!(owner.journal.next_due().unwrap(), (None, None));
     owner.journal.release(epoch, &id).unwrap();
     assert_eq!(owner.journal.quarantined(&id).unwrap(), None);
-    assert_eq!(owner.journal.next_due().unwrap(), (Some(Time(1)), Some(Time(2))));
+    assert_eq!(owner.journal.next_due().unwrap(), (Some(Time(4)), Some(Time(5))));
+    assert_eq!(&*owner.journal.saga(&id).unwrap().unwrap().bytes, [9]);
     assert_eq!(owner.journal.in_doubt(SagaKey(0), 5).unwrap().len(), 1);
     assert_eq!(owner.list(SagaFilter { status: Some(Status::Running), limit: 5, ..SagaFilter::default() }), ["b", "a"]);
     assert!(owner.journal.release(epoch, &id).is_err(), "it is not there any more");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 use sagahost_saga::{
     id::{SagaId, Time},
-    input::Wake,
+    input::{Status, Wake},
 };
 
 use super::{
@@ -28,21 +28,25 @@ pub(super) struct Writer<'c> {
     set_changes: BTreeMap<i64, i64>,
 }
 
+/// Status, `wake_at`, `deadline_at`, `remove_at`, `waits_for_plugin`, `in_doubt`.
+type Schedule = (i64, Option<i64>, Option<i64>, Option<i64>, bool, bool);
+
 /// What a row says of its saga, as far as it is kept elsewhere too.
 struct Known {
     key: i64,
     id: SagaId,
     notes: Option<String>,
     set: Option<i64>,
+    quarantined: bool,
 }
 
 impl<'c> Writer<'c> {
     pub(super) fn new(conn: &'c Connection) -> Outcome<Self> {
         Ok(Self {
             conn,
-            known_by_key: conn.prepare_cached("SELECT key, id, notes, digests FROM saga WHERE key = ?1")?,
+            known_by_key: conn.prepare_cached("SELECT key, id, notes, digests, status FROM saga WHERE key = ?1")?,
             known_by_hash: conn
-                .prepare_cached("SELECT key, id, notes, digests FROM saga WHERE hash = ?1 AND id = ?2")?,
+                .prepare_cached("SELECT key, id, notes, digests, status FROM saga WHERE hash = ?1 AND id = ?2")?,
             insert: conn.prepare_cached(
                 "INSERT INTO saga (key, status, updated, wake_at, deadline_at, remove_at, waits_for_plugin, in_doubt,
                                    digests, notes, bytes, hash, id)
@@ -75,6 +79,15 @@ impl<'c> Writer<'c> {
         let cell = |time: Option<Time>| time.map(|time| int(time.0));
         let (at, deadline, remove_at) = (cell(at), cell(deadline), cell(remove_at));
         let (status, updated) = (status_code(saga.status), int(saga.updated.0));
+        let row = (status, at, deadline, remove_at, waits_for_plugin, in_doubt);
+        // It was staged before the saga went into quarantine: that stays, and the way back leads to what is written now.
+        let (status, at, deadline, remove_at, waits_for_plugin, in_doubt) = match &known {
+            Some(known) if known.quarantined => {
+                self.keep_for_release(&saga.id, row)?;
+                (status_code(Status::Quarantined), None, None, None, false, false)
+            }
+            Some(_) | None => row,
+        };
         if let Some(known) = &known {
             self.update.execute(params![
                 key,
@@ -117,14 +130,27 @@ impl<'c> Writer<'c> {
         Ok(SagaKey(key))
     }
 
+    fn keep_for_release(&self, id: &SagaId, row: Schedule) -> Outcome<()> {
+        let (status, at, deadline, remove_at, waits_for_plugin, in_doubt) = row;
+        self.conn.execute(
+            "UPDATE quarantine SET had_row = 1, status = ?2, wake_at = ?3, deadline_at = ?4, remove_at = ?5,
+                                   waits_for_plugin = ?6, in_doubt = ?7
+             WHERE id = ?1",
+            params![id.as_str(), status, at, deadline, remove_at, waits_for_plugin, in_doubt],
+        )?;
+        Ok(())
+    }
+
     /// To be called when all sagas of the batch are written.
     pub(super) fn finish(self) -> Outcome<()> {
         apply_set_changes(self.conn, &self.set_changes)
     }
 
     fn known(&mut self, saga: &SagaWrite, hash: i64) -> Outcome<Option<Known>> {
-        let read =
-            |row: &Row<'_>| Ok(Known { key: row.get(0)?, id: saga_id(row, 1)?, notes: row.get(2)?, set: row.get(3)? });
+        let read = |row: &Row<'_>| {
+            let quarantined = row.get::<_, i64>(4)? == status_code(Status::Quarantined);
+            Ok(Known { key: row.get(0)?, id: saga_id(row, 1)?, notes: row.get(2)?, set: row.get(3)?, quarantined })
+        };
         let known = match saga.key {
             Some(key) => self.known_by_key.query_row([key.0], read).optional()?,
             None => self.known_by_hash.query_row(params![hash, saga.id.as_str()], read).optional()?,

@@ -301,6 +301,7 @@ impl KafkaSource {
             return Ok(());
         }
         self.next_look = Instant::now() + LOOK_EVERY;
+        let mut appeared = Vec::new();
         for (topic, known) in self.counts.clone() {
             let count = match topics::count(&self.connection, self.consumer(), &topic, SLICE) {
                 Ok(count) => count.unwrap_or(0),
@@ -311,8 +312,7 @@ impl KafkaSource {
                 Err(error) => return Err(error),
             };
             if count > known {
-                let appeared = (known..count).map(|number| Partition { topic: topic.clone(), number }).collect();
-                self.news.push_back(Polled::Appeared(appeared));
+                appeared.extend((known..count).map(|number| Partition { topic: topic.clone(), number }));
                 self.counts.insert(topic, count);
             } else if count < known {
                 for lane in self.lanes.iter_mut().filter(|lane| lane.reading.partition.topic == topic) {
@@ -321,6 +321,9 @@ impl KafkaSource {
                     }
                 }
             }
+        }
+        if !appeared.is_empty() {
+            self.news.push_back(Polled::Appeared(appeared));
         }
         Ok(())
     }
@@ -334,13 +337,15 @@ impl Source for KafkaSource {
             let topic = &assignment.partition.topic;
             if !counts.contains_key(topic) {
                 let count = topics::count(&self.connection, self.consumer(), topic, PATIENCE)?;
+                // Partitions that are new since the last look are told by the next one.
+                let count = self.counts.get(topic).copied().or(count);
                 counts.insert(topic.clone(), count.unwrap_or(0));
             }
             places.push(self.check(assignment)?.map(|(low, _)| first_offset(assignment, low)));
         }
         let unassigned = self.consumer().unassign();
         unassigned.map_err(|error| self.broken("assign partitions", &error))?;
-        self.news.retain(|news| matches!(news, Polled::Away(_) | Polled::Back));
+        self.news.retain(|news| matches!(news, Polled::Away(_) | Polled::Back | Polled::Appeared(_)));
         self.lanes.clear();
         let mut list = TopicPartitionList::new();
         for (assignment, place) in assignments.iter().zip(places) {
