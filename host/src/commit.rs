@@ -205,7 +205,6 @@ impl Committer {
     /// do.
     fn restart(&mut self, why: &str) -> Result<(), Fatal> {
         const WAIT_MAX: Duration = Duration::from_secs(5);
-        let journal = &self.pipeline.journal;
         loop {
             let wait = self.again_after;
             warn!(why, "the host begins anew from the journal in {} ms; nothing is lost", wait.as_millis());
@@ -215,25 +214,38 @@ impl Committer {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let identity = journal.identity();
-            if identity.epoch != self.identity.epoch {
-                return Err(Fatal::Superseded(format!("the journal's epoch is {}", identity.epoch.0)));
+            if self.begin_anew()? {
+                return Ok(());
             }
-            match journal.positions() {
-                Ok(positions) => {
-                    let published = self.pipeline.stage.published_batch().min(identity.last_batch);
-                    for (saga, _) in self.pipeline.mailboxes.empty() {
-                        debug!(%saga, "void");
-                        self.pipeline.stage.busy(-1);
-                    }
-                    self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
-                    self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-                    match self.pipeline.resume() {
-                        Ok(()) => return Ok(()),
-                        Err(error) => warn!(%error, "failed to read the journal"),
-                    }
-                }
-                Err(error) => warn!(%error, "failed to read the journal"),
+        }
+    }
+
+    /// From what the journal holds. False: it cannot be read at the moment.
+    fn begin_anew(&mut self) -> Result<bool, Fatal> {
+        let journal = &self.pipeline.journal;
+        let identity = journal.identity();
+        if identity.epoch != self.identity.epoch {
+            return Err(Fatal::Superseded(format!("the journal's epoch is {}", identity.epoch.0)));
+        }
+        let positions = match journal.positions() {
+            Ok(positions) => positions,
+            Err(error) => {
+                warn!(%error, "failed to read the journal");
+                return Ok(false);
+            }
+        };
+        let published = self.pipeline.stage.published_batch().min(identity.last_batch);
+        for (saga, _) in self.pipeline.mailboxes.empty() {
+            debug!(%saga, "void");
+            self.pipeline.stage.busy(-1);
+        }
+        self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
+        self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
+        match self.pipeline.resume() {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                warn!(%error, "failed to read the journal");
+                Ok(false)
             }
         }
     }
@@ -244,7 +256,10 @@ impl Committer {
             let _ = reply.send(Err(format!("the journal could not be written: {error}")));
             return Ok(());
         }
-        self.restart(&format!("an operator has {partition} read from {next}"))?;
+        info!(%partition, next, "an operator has it read from there; the host begins anew from the journal");
+        if !self.begin_anew()? {
+            self.restart("the position of a partition was moved")?;
+        }
         self.intake.assign_again(&partition);
         self.pipeline.stage.touch();
         let _ = reply.send(Ok(Answer { done: true, text: format!("{partition} is read from {next}") }));

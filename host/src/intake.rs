@@ -293,10 +293,12 @@ impl Reader {
             Polled::Record(record) => self.record(record),
             Polled::End(partition, offset) => self.pipeline.stage.passed(&partition, offset),
             Polled::Held { partition, why } => {
-                error!(%partition, why, "partition held; the others are served");
-                let why =
+                let text =
                     format!("{why}. To go on: sagahost topics resume '{partition}' [--from earliest|latest|OFFSET]");
-                self.intake.state.lock().held.insert(partition, why);
+                let told = self.intake.state.lock().held.insert(partition.clone(), text.clone());
+                if told.as_ref() != Some(&text) {
+                    error!(%partition, why, "partition held; the others are served");
+                }
             }
             Polled::Appeared(partitions) => self.appeared(partitions),
             Polled::Away(why) => {

@@ -16,7 +16,9 @@ const RECORD_BYTES_MAX: usize = 20_000;
 fn started(more: &str) -> (Shop, Host, Operator) {
     let shop = Shop::new(
         &["hostile"],
-        &format!("[pipeline]\nrecord-bytes-max = {RECORD_BYTES_MAX}\n[limits]\npayload-bytes-max = 10000\n{more}"),
+        &format!(
+            "[pipeline]\nrecord-bytes-max = {RECORD_BYTES_MAX}\n[limits]\npayload-bytes-max = 10000\nattributes-bytes-max = 1000\n{more}"
+        ),
     );
     sagahost::transport::Transport::create_topics(&shop.topics(), &["hostile-tried".into()], 1).unwrap();
     let host = shop.start();

@@ -4,7 +4,7 @@
 use std::{fs, thread, time::Duration};
 
 use sagahost::{
-    admin::{protocol::Request, view::PluginLine},
+    admin::{protocol::Request, view::PluginsView},
     transport::Transport as _,
 };
 use sagahost_demo::workload::{Order, Shape, orders};
@@ -50,9 +50,9 @@ fn events_of_a_plugin_that_is_away_park_until_it_is_back() {
             assert_eq!(saga.parked[0].why, "its plugin is away");
         }
     }
-    let plugins: Vec<PluginLine> = operator.ask(Request::Plugins).unwrap();
-    let states: Vec<_> = plugins.iter().map(|plugin| (&*plugin.name, &*plugin.state)).collect();
-    assert_eq!(states, [("inventory", "away"), ("order", "serving"), ("payment", "serving")]);
+    let view: PluginsView = operator.ask(Request::Plugins).unwrap();
+    let states: Vec<_> = view.plugins.iter().map(|plugin| (&*plugin.name, &*plugin.state)).collect();
+    assert_eq!(states, [("inventory", "paused"), ("order", "serving"), ("payment", "serving")]);
     assert!(operator.letters().is_empty(), "nothing is given up on");
     host.stop(STOP);
 

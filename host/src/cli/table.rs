@@ -39,7 +39,7 @@ pub fn tone_of(state: &str) -> Tone {
         | "compensation-failed"
         | "blocked"
         | "unknown"
-        | "away"
+        | "paused"
         | "refused"
         | "stuck"
         | "invalid"
