@@ -237,7 +237,10 @@ impl Committer {
     fn confirm(&mut self) -> Result<(), Fatal> {
         let published = self.pipeline.stage.published_batch();
         if published > self.confirmed {
-            match self.pipeline.journal.confirm(self.identity.epoch, published) {
+            crash::point("before-confirm");
+            let confirmed = self.pipeline.journal.confirm(self.identity.epoch, published);
+            crash::point("after-confirm");
+            match confirmed {
                 Ok(()) => self.confirmed = published,
                 Err(JournalError::StaleEpoch { newest, ours }) => {
                     return Err(Fatal::Superseded(JournalError::StaleEpoch { newest, ours }.to_string()));

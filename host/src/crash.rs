@@ -1,6 +1,11 @@
 //! Named points at which the process can be made to end itself, for crash tests of the real binary: environment
 //! variable `SAGAHOST_CRASH_AT=POINT` or `POINT:N` (the N-th time). Invariant: without that variable a point does
 //! nothing.
+//!
+//! In the order in which a batch reaches them: `before-journal-commit`, `after-journal-commit` (the committer);
+//! `before-offsets`, `after-offsets`, `before-produce`, `after-produce`, `before-end-of-transaction`,
+//! `after-end-of-transaction` (a Kafka transaction; the first one of an app is that of its first start);
+//! `before-confirm`, `after-confirm` (the committer, when it has nothing else to write).
 
 use std::sync::{
     OnceLock,

@@ -89,6 +89,9 @@ pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>> {
     })
 }
 
+/// Beyond the deadline, for threads that are about to end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// How a host ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopReport {
@@ -97,6 +100,16 @@ pub struct StopReport {
     pub unpublished_records: usize,
     /// Not everything that was read could be journaled within the deadline; it is read again.
     pub cut_off: bool,
+}
+
+impl StopReport {
+    pub fn of(left: &[OutboxBatch]) -> Self {
+        Self {
+            unpublished_batches: left.iter().map(|batch| batch.number).collect(),
+            unpublished_records: left.iter().map(|batch| batch.records.len()).sum(),
+            cut_off: false,
+        }
+    }
 }
 
 pub struct Host {
@@ -201,12 +214,18 @@ impl Host {
             batches: None,
         };
         host.quarantined()?;
-        host.spawn(begun, &fatal_sender, settings.workers)?;
+        host.spawn(begun, &fatal_sender, settings.workers, &stop_requested)?;
         host.resume()?;
         Ok(host)
     }
 
-    fn spawn(&mut self, begun: Begun, fatal: &Sender<Fatal>, workers: usize) -> Result<()> {
+    fn spawn(
+        &mut self,
+        begun: Begun,
+        fatal: &Sender<Fatal>,
+        workers: usize,
+        stop_requested: &AtomicBool,
+    ) -> Result<()> {
         let Shared { pipeline, intake, outbox, transport, identity, .. } = &*self.shared;
         let (sender, batches) = bounded::<OutboxBatch>(begun.backlog.len() + 16);
         for batch in begun.backlog {
@@ -224,7 +243,7 @@ impl Host {
             fatal: fatal.clone(),
         };
         self.publisher = Some(named("publisher", move || publisher.run())?);
-        self.await_claim(begun.identity.last_batch);
+        self.await_claim(begun.identity.last_batch, stop_requested);
         let committer = Committer {
             pipeline: pipeline.clone(),
             intake: intake.clone(),
@@ -262,11 +281,11 @@ impl Host {
 
     /// What was journaled before this start goes out before anything runs; a broker that is away, or refuses a row,
     /// does not keep the host from answering its operator.
-    fn await_claim(&self, last: BatchNo) {
+    fn await_claim(&self, last: BatchNo, stop_requested: &AtomicBool) {
         const PATIENCE: Duration = Duration::from_secs(10);
         let end = Instant::now() + PATIENCE;
         while self.shared.pipeline.stage.published_batch() < last && Instant::now() < end {
-            if self.shared.outbox.refused().is_some() {
+            if self.shared.outbox.refused().is_some() || stop_requested.load(Ordering::Relaxed) {
                 return;
             }
             thread::sleep(Duration::from_millis(2));
@@ -336,9 +355,8 @@ impl Host {
         let end = Instant::now() + deadline;
         let Shared { pipeline, journal, .. } = &*self.shared.clone();
         self.stop.reading.store(true, Ordering::SeqCst);
-        join(self.readers.drain(..));
         let mut cut_off = false;
-        while !pipeline.stage.drained() {
+        while !self.readers.iter().all(JoinHandle::is_finished) || !pipeline.stage.drained() {
             pipeline.stage.urge();
             if Instant::now() >= end {
                 cut_off = true;
@@ -349,7 +367,7 @@ impl Host {
         while pipeline.stage.unpublished() > 0 && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));
         }
-        self.end();
+        self.end(Some(end + FAREWELL));
         let published = pipeline.stage.published_batch();
         if published > journal.identity().confirmed
             && let Err(error) = journal.confirm(self.shared.identity.epoch, published)
@@ -360,11 +378,7 @@ impl Host {
         if let Err(error) = journal.close() {
             warn!(%error, "failed to close the journal in good order; the next start recovers it");
         }
-        StopReport {
-            unpublished_records: left.iter().map(|batch| batch.records.len()).sum(),
-            unpublished_batches: left.into_iter().map(|batch| batch.number).collect(),
-            cut_off,
-        }
+        StopReport { cut_off, ..StopReport::of(&left) }
     }
 
     /// Ends as if the process had been killed: nothing is finished, nothing is written any more.
@@ -372,7 +386,9 @@ impl Host {
         drop(self);
     }
 
-    fn end(&mut self) {
+    /// `until`: threads that still wait for an answer by then are left to themselves. What they do is safe at any
+    /// moment, as for a host that is killed.
+    fn end(&mut self, until: Option<Instant>) {
         let pipeline = &self.shared.pipeline;
         self.stop.committing.store(true, Ordering::SeqCst);
         self.stop.publishing.store(true, Ordering::SeqCst);
@@ -381,17 +397,17 @@ impl Host {
         pipeline.stage.close();
         pipeline.mailboxes.close();
         drop(self.batches.take());
-        join(self.workers.drain(..));
-        join(self.committer.take().into_iter());
-        join(self.publisher.take().into_iter());
-        join(self.readers.drain(..));
+        join(self.workers.drain(..), until);
+        join(self.committer.take().into_iter(), until);
+        join(self.publisher.take().into_iter(), until);
+        join(self.readers.drain(..), until);
     }
 }
 
 /// A start that fails half-way leaves no thread behind, and no lock.
 impl Drop for Host {
     fn drop(&mut self) {
-        self.end();
+        self.end(None);
     }
 }
 
@@ -399,9 +415,15 @@ fn named(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("failed to start thread {name}"))
 }
 
-fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
+fn join(threads: impl Iterator<Item = JoinHandle<()>>, until: Option<Instant>) {
     for thread in threads {
-        if thread.join().is_err() {
+        while until.is_some_and(|until| Instant::now() < until) && !thread.is_finished() {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if until.is_some() && !thread.is_finished() {
+            let name = thread.thread().name().unwrap_or_default();
+            warn!(thread = name, "does not end in time (it waits for the broker); it is left to itself");
+        } else if thread.join().is_err() {
             error!("a thread of the host panicked");
         }
     }

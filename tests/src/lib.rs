@@ -7,6 +7,7 @@ pub mod events;
 pub mod faulty;
 pub mod kafka_shop;
 pub mod operator;
+pub mod payment_service;
 pub mod shop;
 pub mod small_disk;
 pub mod wait;

@@ -47,7 +47,8 @@ pub struct Broker {
     libraries: PathBuf,
     options: Options,
     ports: Ports,
-    running: Option<Running>,
+    /// Behind a lock, so that a test can stop a broker that others still talk to.
+    running: Mutex<Option<Running>>,
 }
 
 /// The process, and the thread that started it: it must live as long, for the process ends with it.
@@ -63,7 +64,7 @@ impl Broker {
         remove_leftovers();
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir()?;
-        let mut broker = Self { directory, libraries, options, ports: free_ports()?, running: None };
+        let broker = Self { directory, libraries, options, ports: free_ports()?, running: Mutex::default() };
         if broker.options.tls {
             tls::make(broker.path())?;
         }
@@ -109,8 +110,8 @@ impl Broker {
     }
 
     /// Orderly.
-    pub fn stop(&mut self) -> Result<()> {
-        let Some(running) = self.running.take() else {
+    pub fn stop(&self) -> Result<()> {
+        let Some(running) = lock(&self.running).take() else {
             return Ok(());
         };
         run(Command::new("kill").arg("-TERM").arg(running.pid.to_string()))?;
@@ -126,33 +127,33 @@ impl Broker {
     }
 
     /// As `kill -9`.
-    pub fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
+    pub fn kill(&self) {
+        if let Some(running) = lock(&self.running).take() {
             end(&running);
         }
     }
 
     /// Starts it again at the same addresses, with what it had; stops it first if it runs.
-    pub fn restart(&mut self) -> Result<()> {
+    pub fn restart(&self) -> Result<()> {
         self.stop()?;
         let output = OpenOptions::new().create(true).append(true).open(self.output_file())?;
         let mut java = self.java("-Xmx768m");
         java.arg("kafka.Kafka").arg(self.settings_file());
         let mut java = tied(java);
         java.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        self.running = Some(keep(java)?);
+        *lock(&self.running) = Some(keep(java)?);
         self.wait_until_ready()
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    fn wait_until_ready(&self) -> Result<()> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.bootstrap()).set("log_level", "0");
         config.set("reconnect.backoff.max.ms", "200");
         let consumer: BaseConsumer = config.create()?;
         let started = Instant::now();
         loop {
-            let running = self.running.as_ref().context("the broker was not started")?;
-            if let Some(status) = lock(&running.child).try_wait()? {
+            let child = lock(&self.running).as_ref().context("the broker was not started")?.child.clone();
+            if let Some(status) = lock(&child).try_wait()? {
                 bail!("the broker ended at its start ({status}):\n{}", self.last_output());
             }
             if consumer.fetch_metadata(None, Duration::from_millis(500)).is_ok_and(|all| !all.brokers().is_empty()) {
@@ -252,8 +253,8 @@ fn end(running: &Running) {
     let _ = child.wait();
 }
 
-fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
-    child.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What it printed; an error has what it complained about.

@@ -5,9 +5,10 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{Header, OwnedHeaders},
+    message::{BorrowedMessage, Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
@@ -103,6 +104,82 @@ impl Broker {
         text.lines().filter(|line| line.starts_with("Partition:")).map(line).collect()
     }
 
+    /// What is committed in a topic by now, read by a plain client: in milliseconds, where the console consumer takes
+    /// seconds.
+    pub fn committed(&self, topic: &str) -> Result<Vec<Line>> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap()).set("group.id", "reader-of-committed-records");
+        config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        config.set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
+        config.set("allow.auto.create.topics", "false").set("fetch.wait.max.ms", "20");
+        let consumer: BaseConsumer = config.create()?;
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+        let partitions = metadata.topics().iter().find(|found| found.name() == topic);
+        let count = partitions.map_or(0, |found| found.partitions().len());
+        if count == 0 {
+            bail!("there is no topic {topic}");
+        }
+        let mut list = TopicPartitionList::new();
+        for number in 0..count {
+            list.add_partition_offset(topic, i32::try_from(number)?, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        let (mut lines, mut ended) = (Vec::new(), 0);
+        while ended < count {
+            match consumer.poll(PATIENCE).with_context(|| format!("{topic}: nothing comes"))? {
+                Ok(message) => lines.push(line_of(&message)),
+                Err(KafkaError::PartitionEOF(_)) => ended += 1,
+                Err(error) => bail!("{topic}: {error}"),
+            }
+        }
+        Ok(lines)
+    }
+
+    /// How the transactions of an id have ended so far, as the broker's own log of committed offsets has it: committed,
+    /// aborted. Each of them must have carried offsets.
+    pub fn transactions(&self, id: &str) -> Result<(usize, usize)> {
+        let described =
+            self.tool("org.apache.kafka.tools.TransactionsCommand", &["describe", "--transactional-id", id])?;
+        let columns = |line: usize| described.lines().nth(line).into_iter().flat_map(str::split_whitespace);
+        let producer = columns(0).zip(columns(1)).find(|(name, _)| *name == "ProducerId").map(|(_, value)| value);
+        let producer = producer.with_context(|| format!("no ProducerId in: {described}"))?;
+        let of_producer = format!("producerId: {producer} ");
+        let (mut committed, mut aborted) = (0, 0);
+        let files = self.log_files("__consumer_offsets-")?.join(",");
+        let mut java = self.java("-Xmx256m");
+        java.args(["kafka.tools.DumpLogSegments", "--deep-iteration", "--files", &files]);
+        let mut ours = false;
+        for line in run(&mut java)?.lines() {
+            // A batch's line names the producer, the lines of its records follow.
+            if line.starts_with("baseOffset:") {
+                ours = line.contains(&of_producer);
+            } else if ours {
+                committed += usize::from(line.contains("endTxnMarker: COMMIT"));
+                aborted += usize::from(line.contains("endTxnMarker: ABORT"));
+            }
+        }
+        Ok((committed, aborted))
+    }
+
+    /// Segments of the partitions whose directory begins like this.
+    fn log_files(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut files = Vec::new();
+        for directory in fs::read_dir(self.log_dir())?.flatten() {
+            if directory.file_name().to_string_lossy().starts_with(prefix) {
+                let entries = fs::read_dir(directory.path())?.flatten().map(|entry| entry.path().display().to_string());
+                files.extend(entries.filter(|path| path.ends_with(".log")));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Sets one of a topic's settings, as `max.message.bytes=1000`.
+    pub fn alter_topic(&self, topic: &str, setting: &str) -> Result<()> {
+        let arguments = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting];
+        self.tool("kafka.admin.ConfigCommand", &arguments).map(drop)
+    }
+
     /// Sends records of a plain client, keyed as Java clients do it, and waits until the broker has them all.
     pub fn produce<'a>(
         &self,
@@ -170,6 +247,20 @@ fn line(text: &str) -> Result<Line> {
         key: next()?.to_owned(),
         value: next()?.to_owned(),
     })
+}
+
+fn line_of(message: &BorrowedMessage<'_>) -> Line {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+    });
+    Line {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: text(message.key()),
+        value: text(message.payload()),
+        headers,
+    }
 }
 
 /// A cluster id: 22 characters of Base64, as `StorageTool random-uuid` makes them.

@@ -9,10 +9,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -28,8 +28,8 @@ use crate::{
     commit::Fatal,
     config::{Config, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
-    journal::BatchNo,
-    start::Decisions,
+    journal::{BatchNo, Journal},
+    start::{Decisions, StartError},
 };
 
 #[derive(Debug, Args)]
@@ -78,7 +78,10 @@ fn run_host(
     let mut parts = Parts::open(config)?;
     parts.decisions = decisions;
     parts.stop_requested = stop_requested.clone();
-    let host = Host::start_with(parts)?;
+    let journal = parts.journal.clone();
+    let Some(host) = start(parts, &stop_requested, deadline)? else {
+        return ended_before_it_began(&*journal, out);
+    };
     let desk = Desk {
         config: host.config().clone(),
         journal: host.journal(),
@@ -98,6 +101,33 @@ fn run_host(
     drop(server);
     let report = host.stop(deadline);
     ended(fatal, &report, deadline, out)
+}
+
+/// None: told to stop while it waited for the broker. A call that does not come back within the deadline is left to
+/// itself; nothing that a start does is harmed by that.
+fn start(parts: Parts, stop_requested: &AtomicBool, deadline: Duration) -> anyhow::Result<Option<Host>> {
+    let starting = thread::Builder::new().name("start".to_owned()).spawn(move || Host::start_with(parts))?;
+    let mut told_at = None;
+    while !starting.is_finished() {
+        if stop_requested.load(Ordering::SeqCst) && told_at.get_or_insert_with(Instant::now).elapsed() >= deadline {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    match starting.join().map_err(|_| anyhow!("the start panicked"))? {
+        Err(error) if matches!(error.downcast_ref(), Some(StartError::Stopped)) => Ok(None),
+        started => started.map(Some),
+    }
+}
+
+fn ended_before_it_began(journal: &dyn Journal, out: &mut Output) -> Result<(), Failure> {
+    let left = journal.outbox(journal.identity().confirmed, usize::MAX).context("failed to read the journal")?;
+    let report = StopReport::of(&left);
+    if !report.unpublished_batches.is_empty() {
+        return Err(Failure::new(Exit::Unpublished, unpublished_text(&report)));
+    }
+    let view = serde_json::json!({ "ended": true, "cut-off": false });
+    out.show(&view, |_, _| StartError::Stopped.to_string())
 }
 
 fn ended(fatal: Option<Fatal>, report: &StopReport, deadline: Duration, out: &mut Output) -> Result<(), Failure> {

@@ -27,7 +27,10 @@ use super::{
     drain::{Drain, Drained},
     errors,
 };
-use crate::transport::{Outgoing, Publication, PublishError};
+use crate::{
+    crash,
+    transport::{Outgoing, Publication, PublishError},
+};
 
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,10 +78,16 @@ pub(super) struct Transaction<'a> {
 impl Transaction<'_> {
     pub fn publish(&self, publication: &Publication<'_>) -> Result<(), Failure> {
         let started = Instant::now();
+        crash::point("before-offsets");
         let with_offsets = self.begin(publication)?;
+        crash::point("after-offsets");
+        crash::point("before-produce");
         self.send(publication.records)?;
+        crash::point("after-produce");
         let drained = started.elapsed();
+        crash::point("before-end-of-transaction");
         self.commit()?;
+        crash::point("after-end-of-transaction");
         debug!(
             records = publication.records.len(),
             metadata = publication.metadata,
