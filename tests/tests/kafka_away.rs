@@ -1,0 +1,132 @@
+//! The broker goes away, by the real binary: at the start, for a minute under load, and while the host is told to end.
+//! Invariant: a broker serves one test at a time here, for each test stops it.
+
+use std::{
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sagahost_demo::{
+    broker::{Broker, Options},
+    workload::{Order, Shape, orders},
+};
+use sagahost_tests::{
+    kafka_shop::{KafkaShop, Settings, Topics},
+    shop::THREE,
+};
+
+const LONG: Duration = Duration::from_secs(120);
+
+fn broker() -> MutexGuard<'static, Broker> {
+    static BROKER: OnceLock<Mutex<Broker>> = OnceLock::new();
+    let broker = BROKER.get_or_init(|| Mutex::new(Broker::start(Options::default()).expect("a broker")));
+    let broker = broker.lock().unwrap_or_else(PoisonError::into_inner);
+    broker.restart().expect("it runs, whatever the test before did");
+    broker
+}
+
+fn load(count: usize) -> Vec<Order> {
+    orders(&Shape { customers: count / 5, articles: count / 10, ..Shape::of(count) }).collect()
+}
+
+fn shop<'b>(broker: &'b Broker, name: &str, pipeline: &str) -> KafkaShop<'b> {
+    let settings = Settings { more: format!("[pipeline]\n{pipeline}"), ..Settings::default() };
+    KafkaShop::with(broker, name, &THREE, &Topics(name.to_owned()), &settings)
+}
+
+#[test]
+fn a_broker_that_is_away_at_the_start_is_named_and_waited_for() {
+    let broker = broker();
+    let shop = shop(&broker, "later", "shutdown-deadline = \"3s\"\n");
+    broker.stop().expect("the broker stops");
+    let mut host = shop.start();
+    host.says(&format!("waiting for the topics at kafka at {}", broker.bootstrap()), LONG);
+    // No command takes it for a host that is gone.
+    assert_eq!(shop.command(&["status"]).status.code(), Some(4));
+    // Whoever does not want to wait need not.
+    host.terminate();
+    let asked = Instant::now();
+    let status = host.ended();
+    assert_eq!(status.code(), Some(0), "{}", host.log());
+    assert!(host.log().contains("stopped while waiting for the broker"), "{}", host.log());
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+
+    let mut host = shop.start();
+    host.says(&format!("waiting for the topics at kafka at {}", broker.bootstrap()), LONG);
+    broker.restart().expect("the broker starts");
+    host.says("serving", LONG);
+    let orders = load(100);
+    shop.produce(&orders);
+    shop.watch().until(orders.len(), LONG);
+    assert!(host.stop().success());
+    shop.assert_right(&orders);
+}
+
+#[test]
+fn a_broker_that_is_away_for_a_minute_under_load_bounds_the_outbox() {
+    let broker = broker();
+    let shop = shop(&broker, "minute", "batch-chains-max = 20\n");
+    let orders = load(6_000);
+    let mut host = shop.start();
+    let mut watch = shop.watch();
+    shop.produce(&orders);
+    while watch.read(Duration::from_millis(2)) < 100 {}
+    broker.stop().expect("the broker stops");
+    let stopped = Instant::now();
+    assert!(watch.ends.len() < orders.len(), "all were done before the broker went away");
+    let mut most = 0;
+    let mut said = false;
+    while stopped.elapsed() < Duration::from_secs(60) {
+        let status = shop.status();
+        most = most.max(status.unpublished());
+        said |= status.waits().contains(&broker.bootstrap()) && status.waits().contains("waits for publication");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(most, 2, "batches journaled and not published");
+    assert!(said, "{:?}", shop.status());
+    assert!(host.log().contains("waits for publication"), "{}", host.log());
+    broker.restart().expect("the broker starts");
+    watch.until(orders.len(), LONG);
+    host.says("the broker is back", LONG);
+    let status = shop.until_quiet();
+    assert_eq!(status.0["waiting-for"].as_array().map(Vec::len), Some(0), "{status:?}");
+    assert!(host.stop().success());
+    shop.assert_right(&orders);
+}
+
+#[test]
+fn a_host_told_to_end_while_the_broker_is_away_ends_in_time_and_names_what_is_left() {
+    let broker = broker();
+    let shop = shop(&broker, "sigterm", "batch-chains-max = 20\nshutdown-deadline = \"4s\"\n");
+    let orders = load(6_000);
+    let mut host = shop.start();
+    let mut watch = shop.watch();
+    shop.produce(&orders);
+    while watch.read(Duration::from_millis(2)) < 100 {}
+    broker.kill();
+    shop.until("two batches to wait", LONG, |status| status.unpublished() == 2);
+    host.terminate();
+    let asked = Instant::now();
+    let status = host.ended();
+    // The deadline, and a little for what cannot be interrupted.
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}:\n{}", asked.elapsed(), host.log());
+    assert_eq!(status.code(), Some(6), "{}", host.log());
+    let left = shop.ask(&["outbox", "list"]);
+    let left: Vec<String> = left.as_array().expect("batches").iter().map(|batch| batch["batch"].to_string()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    let said = format!("of batches {} journaled and not yet published", left.join(", "));
+    assert!(host.log().contains(&said), "{said}:\n{}", host.log());
+
+    // Told to end while it waits at its start, it still knows.
+    let mut host = shop.start();
+    host.says("waiting for the topics", LONG);
+    host.terminate();
+    assert_eq!(host.ended().code(), Some(6), "{}", host.log());
+
+    broker.restart().expect("the broker starts");
+    let mut host = shop.start();
+    host.says("batches that were journaled and not yet published go out first", LONG);
+    watch.until(orders.len(), LONG);
+    assert!(host.stop().success());
+    shop.assert_right(&orders);
+}
