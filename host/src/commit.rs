@@ -24,9 +24,9 @@ use crate::{
     journal::{BatchNo, Identity, JournalError, OutboxBatch},
     pipeline::Pipeline,
     stage::{Move, Next, Sealed},
-    start::{Mark, read_marks},
+    start::{Mark, Marks, read_marks},
     stats::Stats,
-    transport::{Isolation, Outgoing, Partition, Publication, PublishError, Sink},
+    transport::{Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError},
 };
 
 /// Why the host has to stop by itself.
@@ -392,20 +392,9 @@ impl Publisher {
         let anchor = [self.anchor.clone()];
         let mut wait = Duration::from_millis(100);
         loop {
-            let learned = read_marks(&mut *self.sink, &anchor, Isolation::Uncommitted).and_then(|marks| {
-                if let Some(newest) = marks.newest() {
-                    let mine = newest.journal == self.identity.journal
-                        && (newest.incarnation == self.identity.incarnation || newest.batch < batch.number);
-                    if !mine {
-                        return Ok(Err(Fatal::Superseded(format!("the newest batch at the broker is {newest}"))));
-                    }
-                }
-                self.sink.claim()?;
-                Ok(Ok(read_marks(&mut *self.sink, &anchor, Isolation::Stable)?))
-            });
-            match learned {
-                Ok(Ok(marks)) => {
-                    let through = marks.newest().is_some_and(|newest| newest.batch >= batch.number);
+            match self.look_and_claim(&anchor, batch) {
+                Ok(Ok(newest)) => {
+                    let through = newest.is_some_and(|newest| newest.batch == batch.number);
                     return Ok(if through { Then::Published } else { Then::Again });
                 }
                 Ok(Err(fatal)) => return Err(fatal),
@@ -419,6 +408,36 @@ impl Publisher {
                 return Ok(Then::Stop);
             }
         }
+    }
+
+    /// The newest batch that is published, which is ours. It is looked at before the claim, so that a wrong host
+    /// disturbs nobody, and behind it, for another host may have published in between.
+    fn look_and_claim(
+        &mut self,
+        anchor: &[Partition],
+        batch: &OutboxBatch,
+    ) -> Result<Result<Option<Mark>, Fatal>, TransportError> {
+        let marks = read_marks(&mut *self.sink, anchor, Isolation::Uncommitted)?;
+        if let Err(fatal) = self.ours(marks, batch)? {
+            return Ok(Err(fatal));
+        }
+        self.sink.claim()?;
+        let marks = read_marks(&mut *self.sink, anchor, Isolation::Stable)?;
+        self.ours(marks, batch)
+    }
+
+    fn ours(&self, marks: Marks, batch: &OutboxBatch) -> Result<Result<Option<Mark>, Fatal>, TransportError> {
+        let Some(newest) = marks.newest().cloned() else { return Ok(Ok(None)) };
+        let journaled = self.pipeline.journal.batch_incarnation(newest.batch);
+        let journaled =
+            journaled.map_err(|error| TransportError::Broken(format!("failed to read the journal: {error}")))?;
+        let ours = newest.journal == self.identity.journal
+            && newest.batch <= batch.number
+            && journaled.is_none_or(|journaled| journaled == newest.incarnation);
+        if ours {
+            return Ok(Ok(Some(newest)));
+        }
+        Ok(Err(Fatal::Superseded(format!("the newest batch at the broker is {newest}"))))
     }
 
     /// The broker will never take this row: publication halts until an operator decides.

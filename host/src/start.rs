@@ -144,6 +144,10 @@ impl Beginning<'_> {
         let marks = self.patiently("committed offsets", || {
             read_marks(&mut *sink, &partitions, Isolation::Stable).map_err(StartError::from)
         })?;
+        // Another host may have published between the first look and the claim.
+        if !self.decisions.new_lineage {
+            self.check_identity(&marks)?;
+        }
         let published = self.published(&identity, &marks)?;
         if published > identity.confirmed {
             self.journal.confirm(identity.epoch, published)?;
