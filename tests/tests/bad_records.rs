@@ -14,7 +14,10 @@ const RECORD_BYTES_MAX: usize = 20_000;
 
 /// Everything in one partition: what holds up one record would hold up all behind it.
 fn started(more: &str) -> (Shop, Host, Operator) {
-    let shop = Shop::new(&["hostile"], &format!("[pipeline]\nrecord-bytes-max = {RECORD_BYTES_MAX}\n[limits]\npayload-bytes-max = 10000\n{more}"));
+    let shop = Shop::new(
+        &["hostile"],
+        &format!("[pipeline]\nrecord-bytes-max = {RECORD_BYTES_MAX}\n[limits]\npayload-bytes-max = 10000\n{more}"),
+    );
     sagahost::transport::Transport::create_topics(&shop.topics(), &["hostile-tried".into()], 1).unwrap();
     let host = shop.start();
     let operator = Operator::of(&host);
@@ -105,9 +108,7 @@ fn assert_published(shop: &Shop, bad: &[(Outgoing, &str, &str)]) {
             let found = of.headers.iter().find(|(header, _)| header == name);
             found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
         };
-        let of_this = |of: &&sagahost::transport::Record| {
-            header(of, "sagahost-dlq-offset").as_ref() == Some(&offset)
-        };
+        let of_this = |of: &&sagahost::transport::Record| header(of, "sagahost-dlq-offset").as_ref() == Some(&offset);
         let letters: Vec<_> = published.iter().filter(of_this).collect();
         let [letter] = letters.as_slice() else { panic!("{} letters of offset {offset}", letters.len()) };
         assert_eq!(header(letter, "sagahost-dlq-topic").as_deref(), Some("hostile-tried"));
@@ -170,7 +171,11 @@ fn a_plain_record_in_a_topic_of_several_kinds_must_say_which() {
     await_done(&operator, "s-1");
     let letter = operator.await_letters(1).remove(0).line;
     assert_eq!(letter.code, "unknown-kind");
-    for part in ["HostileTried", "HostileFollowed", "send it as a CloudEvent, or set `kind` in [topics.records.\"hostile-tried\"]"] {
+    for part in [
+        "HostileTried",
+        "HostileFollowed",
+        "send it as a CloudEvent, or set `kind` in [topics.records.\"hostile-tried\"]",
+    ] {
         assert!(letter.detail.contains(part), "{letter:?} does not say {part:?}");
     }
     host.stop(std::time::Duration::from_secs(10));

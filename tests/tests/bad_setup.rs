@@ -87,7 +87,8 @@ fn without_a_plugin_there_is_nothing_to_run() {
 
 /// A component of the text format, with a manifest that is fine.
 fn component(text: &str) -> Vec<u8> {
-    let manifest = r#"{"name":"stranger","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"OrderCreated"}]}"#;
+    let manifest =
+        r#"{"name":"stranger","version":"1.0.0","contract":"0.1.0","subscriptions":[{"kind":"OrderCreated"}]}"#;
     append_manifest(&wat::parse_str(text).unwrap(), manifest.as_bytes()).unwrap()
 }
 
@@ -102,7 +103,11 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("half.wasm", order[..order.len() / 2].to_vec(), "it is no valid component"),
         ("core.wasm", wat::parse_str("(module)").unwrap(), "it is a core module, not a component"),
         ("world.wasm", component(world), "it is a component of another world: it exports wasi:cli/run@0.2.0"),
-        ("version.wasm", component(version), "it has sagahost:plugin/participant version 0.2.0, this host serves 0.1.0"),
+        (
+            "version.wasm",
+            component(version),
+            "it has sagahost:plugin/participant version 0.2.0, this host serves 0.1.0",
+        ),
         ("payment-copy.wasm", fs::read(built::all().join("payment.wasm")).unwrap(), ""),
         ("payment.wasm", Vec::new(), ""),
     ]

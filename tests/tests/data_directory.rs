@@ -79,7 +79,10 @@ fn a_lost_journal_is_refused_until_a_person_says_go_on() {
     let said = shop.ends();
     remove_journal(&shop.data());
     let why = refusal(&shop);
-    assert_says(&why, &["it is new and empty", "the data directory was lost or replaced", "--new-lineage", "Nothing was changed"]);
+    assert_says(
+        &why,
+        &["it is new and empty", "the data directory was lost or replaced", "--new-lineage", "Nothing was changed"],
+    );
     assert_says(&refusal(&shop), &["it is new and empty"]);
     assert_eq!(shop.ends().len(), said.len(), "a refused start handles nothing");
 
@@ -108,7 +111,10 @@ fn a_journal_restored_from_an_older_copy_is_refused() {
 
     remove_journal(&shop.data());
     fs::copy(&older, &journal).unwrap();
-    assert_says(&refusal(&shop), &["it was restored from an older copy", "the journal itself ends at", "--new-lineage"]);
+    assert_says(
+        &refusal(&shop),
+        &["it was restored from an older copy", "the journal itself ends at", "--new-lineage"],
+    );
 
     // The way on: the right one is brought back.
     remove_journal(&shop.data());

@@ -8,7 +8,7 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -20,7 +20,7 @@ use sagahost_demo::{
     workload::{Order, Shape, orders},
 };
 use sagahost_tests::{
-    kafka_shop::{KafkaShop, Running, Topics},
+    kafka_shop::{KafkaShop, Topics},
     shop::THREE,
 };
 
@@ -187,11 +187,14 @@ fn of_a_data_directory_copied_and_started_twice_one_goes_on() {
         std::thread::sleep(Duration::from_millis(200));
     }
     watch.until(orders.len(), LONG);
-    let ended = |hosts: &mut [Running]| -> Vec<Option<i32>> {
-        let codes = hosts.iter_mut().map(|host| host.child.try_wait().expect("it can be asked"));
-        codes.map(|status| status.and_then(|status| status.code())).collect()
+    let end = Instant::now() + LONG;
+    let codes = loop {
+        let codes = hosts.each_mut().map(|host| host.child.try_wait().expect("it can be asked"));
+        if codes.iter().any(Option::is_some) || Instant::now() > end {
+            break codes.map(|status| status.and_then(|status| status.code()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
     };
-    let codes = ended(&mut hosts);
     let logs = || format!("{codes:?}\n{}\n---\n{}", hosts[0].log(), hosts[1].log());
     let loser = codes.iter().position(|code| *code == Some(7)).unwrap_or_else(|| panic!("{}", logs()));
     assert_eq!(codes[1 - loser], None, "{}", logs());

@@ -32,7 +32,7 @@ fn shop(name: &str) -> KafkaShop<'static> {
     KafkaShop::new(broker(), name, &THREE, &Topics(name.to_owned()))
 }
 
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(100);
 
 #[test]
 fn twenty_thousand_orders_end_once_each() {

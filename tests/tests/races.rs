@@ -96,7 +96,8 @@ fn a_cancel_before_the_first_event() {
 #[test]
 fn a_failure_of_another_app_before_the_first_event() {
     let (shop, host, operator) = started(&["order", "payment", "inventory"], "");
-    let failed = json!({ "saga": "o-1", "app": "shipping", "participant": "truck", "code": "NO_TRUCK", "detail": "none" });
+    let failed =
+        json!({ "saga": "o-1", "app": "shipping", "participant": "truck", "code": "NO_TRUCK", "detail": "none" });
     shop.send(&event("SagaFailed", "o-1", "f-1", &failed));
     operator.await_status("o-1", "waiting");
     host.stop(STOP);

@@ -28,7 +28,12 @@ fn ten_seconds_of_retries_delay_nobody_else_and_keep_the_sagas_order() {
     let operator = Operator::of(&host);
     shop.send(&tried("slow", "retry-until:40", "none"));
     let later = |number: u32| {
-        event("HostileTried", "slow", &format!("later-{number}"), &json!({ "id": format!("later-{number}"), "fault": "none" }))
+        event(
+            "HostileTried",
+            "slow",
+            &format!("later-{number}"),
+            &json!({ "id": format!("later-{number}"), "fault": "none" }),
+        )
     };
     (1..=3).for_each(|number| drop(shop.send(&later(number))));
 
@@ -51,9 +56,8 @@ fn ten_seconds_of_retries_delay_nobody_else_and_keep_the_sagas_order() {
     }
     assert!(others >= 20 && rounds > 20, "{others} others ended while the slow one was tried {rounds} times");
 
-    let slow = operator.await_saga("slow", "done", |saga| {
-        saga.steps.len() == 4 && saga.steps.iter().all(|step| step.state == "done")
-    });
+    let slow = operator
+        .await_saga("slow", "done", |saga| saga.steps.len() == 4 && saga.steps.iter().all(|step| step.state == "done"));
     assert_eq!(attempts(&slow, "hostile").len(), 40 + 3);
     let began = slow.created.0.0;
     let ended = slow.timeline.iter().rfind(|line| line.what == "attempt").unwrap().at.0.0;

@@ -94,7 +94,9 @@ fn an_order_of_more_than_there_is_is_refunded_and_cancelled() {
     let undone: Vec<_> = saga.timeline.iter().filter(|line| line.direction.as_deref() == Some("compensate")).collect();
     let order: Vec<_> = undone.iter().map(|line| line.participant.as_deref().unwrap_or_default()).collect();
     assert_eq!(order, ["payment", "order"], "in reverse");
-    for (topic, count) in [("payment-processed", 1), ("payment-refunded", 1), ("order-cancelled", 1), ("order-completed", 0)] {
+    for (topic, count) in
+        [("payment-processed", 1), ("payment-refunded", 1), ("order-cancelled", 1), ("order-completed", 0)]
+    {
         assert_eq!(published(&shop, topic, "o-1").0, count, "{topic}");
     }
     assert_eq!(counter(&host, "payment", "balance/c-1", OPENING_BALANCE), OPENING_BALANCE);
@@ -137,9 +139,8 @@ fn what_cannot_be_undone_needs_an_operator_and_is_retried_by_hand() {
 
     // Retrying without mending it changes nothing.
     assert!(operator.retry("s-1").done);
-    let again = operator.await_saga("s-1", "tried again", |saga| {
-        saga.steps[0].undo_attempts == 2 && saga.status == "needs-operator"
-    });
+    let again = operator
+        .await_saga("s-1", "tried again", |saga| saga.steps[0].undo_attempts == 2 && saga.status == "needs-operator");
     assert_eq!(attempts(&again, "hostile"), ["handle completed", "compensate stuck", "compensate stuck"]);
     host.stop(STOP);
 
