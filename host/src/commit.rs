@@ -24,9 +24,9 @@ use crate::{
     journal::{BatchNo, Identity, JournalError, OutboxBatch},
     pipeline::Pipeline,
     stage::{Move, Next, Sealed},
-    start::{Mark, read_marks},
+    start::{Mark, Marks, read_marks},
     stats::Stats,
-    transport::{Isolation, Outgoing, Partition, Publication, PublishError, Sink},
+    transport::{Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError},
 };
 
 /// Why the host has to stop by itself.
@@ -430,28 +430,9 @@ impl Publisher {
         let anchor = [self.anchor.clone()];
         let mut wait = Duration::from_millis(100);
         loop {
-            let learned = read_marks(&mut *self.sink, &anchor, Isolation::Uncommitted).and_then(|marks| {
-                if let Some(newest) = marks.newest() {
-                    // A batch of the backlog is named by the incarnation that journaled it.
-                    let names = [&self.identity.incarnation, &batch.incarnation];
-                    let mine = newest.journal == self.identity.journal
-                        && (names.contains(&&newest.incarnation) || newest.batch < batch.number);
-                    if !mine {
-                        return Ok(Err(Fatal::Superseded(format!("the newest batch at the broker is {newest}"))));
-                    }
-                } else if self.pipeline.stage.published_batch() > BatchNo(0) {
-                    let number = batch.number.0;
-                    return Ok(Err(Fatal::Unknown(format!(
-                        "the group's offsets were reset while batch {number} was on its way: nobody can know whether it \
-                         is out. Start the host again; it says what to look at and how to go on"
-                    ))));
-                }
-                self.sink.claim()?;
-                Ok(Ok(read_marks(&mut *self.sink, &anchor, Isolation::Stable)?))
-            });
-            match learned {
-                Ok(Ok(marks)) => {
-                    let through = marks.newest().is_some_and(|newest| newest.batch >= batch.number);
+            match self.look_and_claim(&anchor, batch) {
+                Ok(Ok(newest)) => {
+                    let through = newest.is_some_and(|newest| newest.batch == batch.number);
                     return Ok(if through { Then::Published } else { Then::Again });
                 }
                 Ok(Err(fatal)) => return Err(fatal),
@@ -465,6 +446,45 @@ impl Publisher {
                 return Ok(Then::Stop);
             }
         }
+    }
+
+    /// The newest batch that is published, which is ours. It is looked at before the claim, so that a wrong host
+    /// disturbs nobody, and behind it, for another host may have published in between.
+    fn look_and_claim(
+        &mut self,
+        anchor: &[Partition],
+        batch: &OutboxBatch,
+    ) -> Result<Result<Option<Mark>, Fatal>, TransportError> {
+        let marks = read_marks(&mut *self.sink, anchor, Isolation::Uncommitted)?;
+        if let Err(fatal) = self.ours(marks, batch)? {
+            return Ok(Err(fatal));
+        }
+        self.sink.claim()?;
+        let marks = read_marks(&mut *self.sink, anchor, Isolation::Stable)?;
+        self.ours(marks, batch)
+    }
+
+    fn ours(&self, marks: Marks, batch: &OutboxBatch) -> Result<Result<Option<Mark>, Fatal>, TransportError> {
+        let Some(newest) = marks.newest().cloned() else {
+            if self.pipeline.stage.published_batch() == BatchNo(0) {
+                return Ok(Ok(None));
+            }
+            return Ok(Err(Fatal::Unknown(format!(
+                "the group's offsets were reset while batch {} was on its way: nobody can know whether it is out. Start \
+                 the host again; it says what to look at and how to go on",
+                batch.number.0
+            ))));
+        };
+        let journaled = self.pipeline.journal.batch_incarnation(newest.batch);
+        let journaled =
+            journaled.map_err(|error| TransportError::Broken(format!("failed to read the journal: {error}")))?;
+        let ours = newest.journal == self.identity.journal
+            && newest.batch <= batch.number
+            && journaled.is_none_or(|journaled| journaled == newest.incarnation);
+        if ours {
+            return Ok(Ok(Some(newest)));
+        }
+        Ok(Err(Fatal::Superseded(format!("the newest batch at the broker is {newest}"))))
     }
 
     /// The broker will never take this row: publication halts until an operator decides.

@@ -235,6 +235,9 @@ impl Reader {
                 return;
             }
         }
+        if self.intake.state.lock().reading.take().is_some() {
+            info!("reading goes on");
+        }
     }
 
     fn trouble(&self, error: &TransportError) {

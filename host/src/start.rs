@@ -178,6 +178,10 @@ impl Beginning<'_> {
         let marks = self.patiently("committed offsets", || {
             read_marks(&mut *sink, &partitions, Isolation::Stable).map_err(StartError::from)
         })?;
+        // Another host may have published between the first look and the claim.
+        if !self.decisions.new_lineage {
+            self.check_identity(&marks)?;
+        }
         let published = self.published(&identity, &marks)?;
         if published > identity.confirmed {
             self.journal.confirm(identity.epoch, published)?;
@@ -260,8 +264,9 @@ impl Beginning<'_> {
             }
             Some(why) => Err(StartError::Refused(format!(
                 "{why}. Nothing was changed. Stop the other host, or bring the right data directory back; if this \
-                 journal is to go on all the same, start once with `--new-lineage` (events that the other journal \
-                 handled and this one does not know will run again)"
+                 journal is to go on all the same, start once with `--new-lineage` (it goes on behind the offsets that \
+                 the other one committed; sagas, counters and known ids that only the other one holds are lost, and \
+                 what this one has not published may be out twice)"
             ))),
         }
     }

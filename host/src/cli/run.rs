@@ -105,7 +105,8 @@ fn run_host(
         }
     };
     drop(server);
-    let report = host.stop(deadline);
+    // A host that cannot publish or journal any more has nothing to wait for.
+    let report = host.stop(if fatal.is_some() { Duration::ZERO } else { deadline });
     ended(fatal, &report, deadline, out)
 }
 

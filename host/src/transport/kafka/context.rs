@@ -41,6 +41,8 @@ struct Health {
     last: Option<String>,
     /// Credentials or certificates that were turned down, and when.
     refused: Option<(Instant, String)>,
+    /// The group's coordinator was asked for without permission, and when. The call itself just finds no coordinator.
+    forbidden: Option<(Instant, RDKafkaErrorCode)>,
 }
 
 /// How the delivery of one record ended: the number given to it, then partition and offset.
@@ -75,9 +77,14 @@ impl Context {
         self.health.lock().refused.as_ref().filter(|(at, _)| *at >= since).map(|(_, why)| why.clone())
     }
 
+    pub fn forbidden_since(&self, since: Instant) -> Option<RDKafkaErrorCode> {
+        self.health.lock().forbidden.filter(|(at, _)| *at >= since).map(|(_, code)| code)
+    }
+
     pub fn well(&self) {
         let mut health = self.health.lock();
         health.last = None;
+        health.forbidden = None;
         health.refused = None;
     }
 
@@ -98,6 +105,7 @@ impl Context {
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::UnsupportedSASLMechanism
             | RDKafkaErrorCode::SSL => health.refused = Some((Instant::now(), reason.clone())),
+            RDKafkaErrorCode::GroupAuthorizationFailed => health.forbidden = Some((Instant::now(), code)),
             _ => {}
         }
         if code != RDKafkaErrorCode::AllBrokersDown {

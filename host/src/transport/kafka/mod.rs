@@ -238,6 +238,9 @@ fn patiently<C: Served, T>(
                 if let Some(reason) = client.context().refused_since(recently) {
                     return Err(errors::turned_down(connection, &reason));
                 }
+                if let Some(code) = client.context().forbidden_since(recently) {
+                    return Err(errors::transport(connection, client.context(), doing, &KafkaError::Global(code)));
+                }
                 if started.elapsed() >= patience {
                     return Err(errors::transport(connection, client.context(), doing, &error));
                 }
