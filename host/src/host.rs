@@ -15,14 +15,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sagahost_saga::{
-    id::SagaId,
+    id::{Participant, SagaId},
     input::{Answer, Command, Status},
 };
 use sagahost_sandbox::{Report, directory::Looks};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Live, LiveStatus, OutboxAction, ResumeFrom, view::PluginsView},
+    admin::{Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom, view::PluginsView},
     clock::{Clock, SystemClock},
     commit::{Committer, Fatal, Outbox, Publisher},
     config::Config,
@@ -531,6 +531,10 @@ impl Live for Shared {
         let (reply, answer) = bounded(1);
         self.pipeline.stage.move_position(Move { partition: partition.clone(), next, reply });
         self.patiently(&answer)
+    }
+
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
+        self.patiently(&self.board.order(plugin, action))
     }
 
     fn plugins(&self) -> PluginsView {

@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use crossbeam_channel::{Receiver, bounded};
+use anyhow::{Result, anyhow, ensure};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
-use sagahost_saga::id::Participant;
+use sagahost_saga::{id::Participant, input::Answer};
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
@@ -26,23 +26,39 @@ use sagahost_sandbox::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    admin::view::PluginsView,
+    admin::{PluginAction, view::PluginsView},
     config::WatchSettings,
     intake::{Intake, assignment},
     journal::{BatchNo, Position},
     pipeline::Pipeline,
     plugins::{Plugins, Serving},
+    stage::Reply,
     stats::Stats,
     transport::{Assignment, Partition, Transport},
 };
 
-/// What serves and what does not, for operators.
-#[derive(Debug, Default)]
+/// Where operators see what serves and what does not, and leave their orders.
 pub struct Board {
     view: Mutex<PluginsView>,
+    orders: (Sender<Order>, Receiver<Order>),
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        const ORDERS_MAX: usize = 16;
+        Self { view: Mutex::default(), orders: bounded(ORDERS_MAX) }
+    }
 }
 
 impl Board {
+    /// Answered when it is carried out.
+    pub fn order(&self, plugin: &Participant, action: PluginAction) -> Receiver<Result<Answer, String>> {
+        let (reply, answer) = bounded(1);
+        // Where too many wait, the reply goes down with the order, which tells whoever asked.
+        let _ = self.orders.0.try_send(Order { plugin: plugin.clone(), action, reply });
+        answer
+    }
+
     pub fn view(&self, stats: &Stats) -> PluginsView {
         let mut view = self.view.lock().clone();
         for line in &mut view.plugins {
@@ -54,6 +70,25 @@ impl Board {
     }
 }
 
+/// A version that replaced `before`, and what it had done until then.
+struct Probation {
+    before: Admitted,
+    digest: Arc<str>,
+    calls: u64,
+    failures: u64,
+    began: Instant,
+}
+
+/// From an operator.
+struct Order {
+    plugin: Participant,
+    action: PluginAction,
+    reply: Reply,
+}
+
+/// How often it is looked at while a version is on probation.
+const PROBATION_LOOK: Duration = Duration::from_millis(100);
+
 pub struct Keeper {
     pub plugins: Plugins,
     pub pipeline: Arc<Pipeline>,
@@ -62,9 +97,10 @@ pub struct Keeper {
     pub stop: Arc<AtomicBool>,
     pub board: Arc<Board>,
     /// What the operator was told last of each file.
-    pub told: BTreeMap<PathBuf, Report>,
+    told: BTreeMap<PathBuf, Report>,
+    on_probation: BTreeMap<Participant, Probation>,
     /// Files that changed together, and of which one cannot be admitted: none of them is, until that is mended.
-    pub stuck: Vec<BTreeSet<PathBuf>>,
+    stuck: Vec<BTreeSet<PathBuf>>,
 }
 
 impl Keeper {
@@ -78,7 +114,17 @@ impl Keeper {
         board: Arc<Board>,
     ) -> Self {
         let told = refused.into_iter().map(|report| (report.file.clone(), report)).collect();
-        let keeper = Self { plugins, pipeline, intake, transport, stop, board, told, stuck: Vec::new() };
+        let keeper = Self {
+            plugins,
+            pipeline,
+            intake,
+            transport,
+            stop,
+            board,
+            told,
+            on_probation: BTreeMap::new(),
+            stuck: Vec::new(),
+        };
         keeper.show();
         keeper
     }
@@ -86,19 +132,37 @@ impl Keeper {
     fn show(&self) {
         let refused = self.told.values().cloned().collect();
         let waits = |file: &Path| self.stuck.iter().any(|group| group.contains(file));
-        *self.board.view.lock() = self.plugins.view(refused, &waits);
+        let mut view = self.plugins.view(refused, &waits);
+        for line in view.plugins.iter_mut().filter(|line| line.state == "serving") {
+            if self.on_probation.contains_key(line.name.as_str()) {
+                line.state = "probation".to_owned();
+            }
+        }
+        *self.board.view.lock() = view;
     }
 
     /// Until the host stops. A change is taken up when the directory has stood still for a moment: files are copied in
     /// place, and several of them belong together.
     pub fn run(mut self, handled: Result<Looks, Report>) {
-        let WatchSettings { settle, rescan } = self.plugins.config.watch;
+        let WatchSettings { settle, rescan, .. } = self.plugins.config.watch;
         let mut watch = Watch::new(&self.plugins.config.plugins_dir);
         let mut handled = handled;
         let mut seen = handled.clone();
         let mut since = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
-            watch.wait(if seen == handled { rescan } else { settle / 4 }, &self.stop);
+            let pause = if seen != handled {
+                settle / 4
+            } else if self.on_probation.is_empty() {
+                rescan
+            } else {
+                rescan.min(PROBATION_LOOK)
+            };
+            watch.wait(pause, &self.board.orders.1, &self.stop);
+            while let Ok(order) = self.board.orders.1.try_recv() {
+                self.obey(order);
+                self.show();
+            }
+            self.look_at_probation();
             let now = self.plugins.look();
             if now != seen {
                 if seen.is_err() {
@@ -209,6 +273,8 @@ impl Keeper {
         }
         self.intake.read_also(fresh, self.plugins.idle_topics());
         say(&was, &is);
+        self.begin_probation(&was, &is);
+        self.plugins.warn_of_cycles();
         Ok(self.pipeline.wake_parked()?)
     }
 
@@ -237,6 +303,114 @@ impl Keeper {
         Ok(new.into_iter().map(place).collect())
     }
 
+    /// A version that replaces another is compared with it for a while.
+    fn begin_probation(&mut self, was: &BTreeMap<Participant, Admitted>, is: &BTreeMap<Participant, Admitted>) {
+        self.on_probation.retain(|name, _| is.contains_key(name));
+        if self.plugins.config.watch.probation.is_zero() {
+            return;
+        }
+        let stats = &self.pipeline.stats;
+        for (name, admitted) in is {
+            let Some(before) = was.get(name).filter(|before| before.plugin.digest() != admitted.plugin.digest()) else {
+                continue;
+            };
+            let digest = admitted.plugin.digest().clone();
+            // The version before it may not have proved itself either: then the one before that is the measure.
+            let before = self.on_probation.remove(name).map_or_else(|| before.clone(), |earlier| earlier.before);
+            if *before.plugin.digest() == digest {
+                continue;
+            }
+            let (calls, failures) = counts(stats, &digest);
+            let began = Instant::now();
+            self.on_probation.insert(name.clone(), Probation { before, digest, calls, failures, began });
+        }
+    }
+
+    fn look_at_probation(&mut self) {
+        let settings = &self.plugins.config.watch;
+        let (window, min, more) = (settings.probation, settings.failures_min, settings.failures_percent_more);
+        let pipeline = self.pipeline.clone();
+        let mut failed = Vec::new();
+        let before = self.on_probation.len();
+        self.on_probation.retain(|name, probation| {
+            let (calls, failures) = counts(&pipeline.stats, &probation.digest);
+            let (calls, failures) = (calls - probation.calls, failures - probation.failures);
+            let (known, known_failures) = counts(&pipeline.stats, probation.before.plugin.digest());
+            let usual = (100 * known_failures).checked_div(known).unwrap_or(0);
+            if failures >= min && 100 * failures > calls * (usual + more) {
+                let why =
+                    format!("{failures} of {calls} calls failed, against {usual} % of those of the version before");
+                failed.push((name.clone(), probation.digest.clone(), probation.before.clone(), why));
+                return false;
+            }
+            probation.began.elapsed() < window
+        });
+        for (name, digest, before, why) in failed {
+            let why = format!("rolled back by itself: {why}");
+            if let Err(error) = self.roll_back(&name, &digest, before, &why) {
+                error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back");
+            }
+        }
+        if self.on_probation.len() != before {
+            self.show();
+        }
+    }
+
+    /// The version before serves again, and this one is in quarantine: until its file changes, or somebody admits it.
+    fn roll_back(&mut self, name: &Participant, digest: &str, before: Admitted, why: &str) -> Result<()> {
+        let journal = self.pipeline.journal.clone();
+        journal.quarantine_plugin(journal.identity().epoch, name, digest, Some(why))?;
+        let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
+        let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());
+        let mut target = self.plugins.serving.clone();
+        target.insert(file.clone(), Admitted { file, ..before.clone() });
+        self.install(target)?;
+        self.on_probation.remove(name);
+        let reading = self.plugins.read();
+        self.tell(&reading);
+        error!(
+            plugin = %name, version = before.plugin.manifest().version, digest = &before.plugin.digest()[..12], why,
+            "the version before serves again; what the other one completed stays, its store writes too"
+        );
+        Ok(())
+    }
+
+    fn obey(&mut self, Order { plugin, action, reply }: Order) {
+        let done = match action {
+            PluginAction::Admit => self.admit(&plugin),
+            PluginAction::Rollback { by, reason } => self.told_to_roll_back(&plugin, &by, &reason),
+        };
+        let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(|error| format!("{error:#}")));
+    }
+
+    fn admit(&mut self, name: &Participant) -> Result<String> {
+        let journal = self.pipeline.journal.clone();
+        let epoch = journal.identity().epoch;
+        let rows: Vec<_> =
+            self.plugins.rows.iter().filter(|row| row.participant == *name && row.quarantined.is_some()).collect();
+        ensure!(!rows.is_empty(), "no version of plugin {name} is in quarantine");
+        for row in rows {
+            journal.quarantine_plugin(epoch, name, &row.digest, None)?;
+        }
+        self.plugins.rows = journal.admitted()?;
+        let now = self.plugins.look().map_err(anyhow::Error::new)?;
+        let reading = self.plugins.read();
+        self.tell(&reading);
+        self.install(self.target(&now, &reading))?;
+        Ok(format!("plugin {name} is out of quarantine; its file serves, on probation"))
+    }
+
+    fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String> {
+        let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
+        let serving = serving.ok_or_else(|| anyhow!("plugin {name} does not serve"))?;
+        let digest = serving.plugin.digest().clone();
+        let before = self.plugins.stored(name, Some(&digest), &serving.file);
+        let before = before.ok_or_else(|| anyhow!("no other version of plugin {name} is stored"))?;
+        let version = before.plugin.manifest().version.clone();
+        self.roll_back(name, &digest, before, &format!("rolled back by {by}: {reason}"))?;
+        Ok(format!("plugin {name} {version} serves again"))
+    }
+
     /// Each report once.
     fn tell(&mut self, reading: &Reading) {
         for report in &reading.refused {
@@ -248,6 +422,11 @@ impl Keeper {
         }
         self.told = reading.refused.iter().map(|report| (report.file.clone(), report.clone())).collect();
     }
+}
+
+/// Calls and failures of a version since the start.
+fn counts(stats: &Stats, digest: &str) -> (u64, u64) {
+    stats.of_plugin(digest).map_or((0, 0), |calls| (calls.calls, calls.failures))
 }
 
 fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
@@ -298,10 +477,10 @@ impl Watch {
         Self { _watcher: watcher.ok(), bell }
     }
 
-    fn wait(&self, timeout: Duration, stop: &AtomicBool) {
-        const SLICE: Duration = Duration::from_millis(200);
+    fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &AtomicBool) {
+        const SLICE: Duration = Duration::from_millis(50);
         let until = Instant::now() + timeout;
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.load(Ordering::Relaxed) && orders.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             match self.bell.recv_timeout(left.min(SLICE)) {
                 Ok(()) => return,

@@ -15,10 +15,11 @@ use sagahost_saga::{
     topology::Topology,
 };
 use sagahost_sandbox::{
-    Engine, Manifest, Report,
-    admission::Admitted,
+    Engine, Fault, Manifest, Report,
+    admission::{Admitted, admit},
     digests::DigestStore,
     directory::{Directory, Looks, Reading},
+    graph::Graph,
     manifest::From,
     members::{Override, Overrides, override_faults, topology_members},
     registry::Registry,
@@ -85,12 +86,45 @@ impl Plugins {
             })
             .partition(|(_, faults)| faults.is_empty());
         reading.admitted = fit.into_iter().map(|(admitted, _)| admitted).collect();
+        self.leave_out_quarantined(&mut reading);
         reading.refused.extend(wrong.into_iter().map(|(admitted, faults)| Report {
             plugin: Some(admitted.plugin.name().to_string()),
             faults,
             ..Report::new(&admitted.file)
         }));
         reading
+    }
+
+    /// A version that was taken out of service does not come back by itself.
+    fn leave_out_quarantined(&self, reading: &mut Reading) {
+        let admitted = std::mem::take(&mut reading.admitted);
+        for admitted in admitted {
+            let plugin = &admitted.plugin;
+            let of = |row: &&AdmittedRow| row.participant == plugin.name() && row.digest == *plugin.digest();
+            match self.rows.iter().find(of).and_then(|row| row.quarantined.as_ref()) {
+                None => reading.admitted.push(admitted),
+                Some(why) => {
+                    let name = plugin.name().to_string();
+                    let fix = format!("replace the file by a mended version, or `sagahost plugins admit {name}`");
+                    let fault = Fault::new(format!("this version is in quarantine: {why}"), "", fix);
+                    reading.refused.push(Report { plugin: Some(name), ..Report::of(&admitted.file, fault) });
+                }
+            }
+        }
+    }
+
+    /// The newest stored version of a participant that is not in quarantine, other than `not`; to serve in place of
+    /// the file that is refused.
+    pub fn stored(&self, participant: &Participant, not: Option<&str>, file: &Path) -> Option<Admitted> {
+        let usable = |row: &&AdmittedRow| {
+            row.participant == *participant && row.quarantined.is_none() && Some(&*row.digest) != not
+        };
+        let row = self.rows.iter().filter(usable).max_by_key(|row| (row.serving, row.admitted))?;
+        let bytes =
+            self.digests.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
+        admit(bytes, file, &self.engine, &self.settings)
+            .inspect_err(|report| error!(%report, "a stored version is of no use"))
+            .ok()
     }
 
     /// Reads the directory for the first time, and keeps and journals what is admitted.
@@ -104,6 +138,19 @@ impl Plugins {
         let since = BatchNo(journal.identity().last_batch.0 + 1);
         self.keep(&reading.admitted, since, journal, clock)?;
         self.serving = reading.admitted.into_iter().map(|admitted| (admitted.file.clone(), admitted)).collect();
+        // Where a file is in quarantine, the version before it serves on.
+        let quarantined = |row: &AdmittedRow| row.quarantined.is_some();
+        let names: BTreeSet<Participant> =
+            self.rows.iter().filter(|row| quarantined(row)).map(|row| row.participant.clone()).collect();
+        for name in names {
+            let serves = self.serving.values().any(|admitted| admitted.plugin.name() == name);
+            let file = reading.refused.iter().find(|report| report.plugin.as_deref() == Some(name.as_str()));
+            if let (false, Some(report)) = (serves, file)
+                && let Some(stored) = self.stored(&name, None, &report.file)
+            {
+                self.serving.insert(report.file.clone(), stored);
+            }
+        }
         self.remove_unneeded(journal)?;
         let participants = self.participants(&self.serving);
         if participants.is_empty() {
@@ -119,6 +166,7 @@ impl Plugins {
                 "no plugin in the directory serves it; its events park until one does"
             );
         }
+        self.warn_of_cycles();
         for report in &reading.refused {
             error!("not admitted, and the others serve without it:\n{report}");
         }
@@ -144,6 +192,7 @@ impl Plugins {
                 admitted: clock.now(),
                 since,
                 serving: true,
+                quarantined: None,
             };
             let serves = |other: &AdmittedRow| {
                 other.participant == row.participant && other.digest == row.digest && other.serving
@@ -229,6 +278,9 @@ impl Plugins {
     /// `waits`: files whose new version waits for another file.
     pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
         let of = |row: &AdmittedRow| {
+            if let Some(why) = &row.quarantined {
+                return PluginLine { note: Some(why.clone()), ..PluginLine::of_row(row, "quarantined") };
+            }
             let serving = self.serving.values().find(|admitted| {
                 row.serving && admitted.plugin.name() == row.participant && *admitted.plugin.digest() == row.digest
             });
@@ -251,6 +303,17 @@ impl Plugins {
             line
         };
         PluginsView::sorted(self.rows.iter().map(of).collect(), refused)
+    }
+
+    /// Kinds that lead back to themselves: said, not refused, for what is declared need not happen.
+    pub fn warn_of_cycles(&self) {
+        let participants = self.participants(&self.serving);
+        for cycle in Graph::of(participants.iter().map(|participating| &participating.manifest)).cycles {
+            warn!(
+                cycle = cycle.join(" → "),
+                "these plugins may feed each other without end; `[saga] hops-max` and `steps-max` stop that"
+            );
+        }
     }
 
     /// What chains run with from now on.

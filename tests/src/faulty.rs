@@ -110,6 +110,7 @@ impl Journal for FaultyJournal {
         set_position(epoch: Epoch, partition: &Partition, next: i64) -> ();
         new_lineage(epoch: Epoch) -> Identity;
         admit(epoch: Epoch, row: &AdmittedRow) -> ();
+        quarantine_plugin(epoch: Epoch, participant: &Participant, digest: &str, why: Option<&str>) -> ();
         skip_outbox_row(epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> ();
         queue_command(saga: &SagaId, command: &Command) -> i64;
         quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();

@@ -15,6 +15,7 @@ mod toolchain;
 pub mod admission;
 pub mod digests;
 pub mod directory;
+pub mod graph;
 pub mod members;
 pub mod registry;
 pub mod settings;

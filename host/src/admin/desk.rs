@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Live, OutboxAction, ResumeFrom,
+    Live, OutboxAction, PluginAction, ResumeFrom,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
     topics,
     view::{
@@ -76,6 +76,7 @@ impl Desk {
             }
             Request::Resume { partition, from } => value(self.resume(&partition, from)?),
             Request::Plugins => value(self.plugins()?),
+            Request::ChangePlugin { plugin, action } => value(self.change_plugin(&plugin, action)?),
             Request::Counters { participant } => value(self.counters(participant.as_ref())?),
             Request::Store { participant, prefix, after, limit } => {
                 value(self.store(&participant, &prefix, after.as_deref(), limit)?)
@@ -283,6 +284,14 @@ impl Desk {
             return Err(Refusal::new(Why::NeedsHost, text));
         };
         let answer = live.resume(partition, from).map_err(|why| Refusal::new(Why::Invalid, why))?;
+        Ok(Done { done: answer.done, queued: false, text: answer.text })
+    }
+
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Done, Refusal> {
+        let Some(live) = &self.live else {
+            return Err(Refusal::new(Why::NeedsHost, "no host runs: start it, then it can switch plugins"));
+        };
+        let answer = live.change_plugin(plugin, action).map_err(|why| Refusal::new(Why::Invalid, why))?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 

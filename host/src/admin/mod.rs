@@ -22,7 +22,7 @@ mod tests;
 use std::str::FromStr;
 
 use sagahost_saga::{
-    id::SagaId,
+    id::{Participant, SagaId},
     input::{Answer, Command},
 };
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,7 @@ pub trait Live: Send + Sync {
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String>;
     /// A partition that is held goes on: from where it stood, or from elsewhere.
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String>;
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String>;
     /// What serves, and what does not.
     fn plugins(&self) -> view::PluginsView;
     fn status(&self) -> LiveStatus;
@@ -58,6 +59,15 @@ pub enum OutboxAction {
         by: String,
         reason: String,
     },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginAction {
+    /// Out of quarantine.
+    Admit,
+    /// The version before serves again, this one goes into quarantine.
+    Rollback { by: String, reason: String },
 }
 
 /// Where a partition that was held is read from.

@@ -8,7 +8,7 @@ use sagahost_saga::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{OutboxAction, ResumeFrom};
+use super::{OutboxAction, PluginAction, ResumeFrom};
 use crate::transport::{Outgoing, Partition};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,10 @@ pub enum Request {
         from: Option<ResumeFrom>,
     },
     Plugins,
+    ChangePlugin {
+        plugin: Participant,
+        action: PluginAction,
+    },
     Counters {
         participant: Option<Participant>,
     },

@@ -13,12 +13,12 @@ use std::{
 use expect_test::expect;
 use parking_lot::Mutex;
 use sagahost_saga::{
-    id::SagaId,
+    id::{Participant, SagaId},
     input::{Answer, Command},
 };
 
 use super::{
-    Live, LiveStatus, OutboxAction, ResumeFrom,
+    Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
     client::{Client, ClientError},
     desk::Desk,
     protocol::{LetterSelection, Reply, Request},
@@ -56,6 +56,10 @@ impl Live for Told {
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String> {
         self.0.lock().push(format!("{partition}: {from:?}"));
         Err("it is not held".to_owned())
+    }
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
+        self.0.lock().push(format!("{plugin}: {action:?}"));
+        Err("not in this test".to_owned())
     }
     fn plugins(&self) -> PluginsView {
         PluginsView::default()

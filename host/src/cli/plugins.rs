@@ -1,23 +1,30 @@
 //! `sagahost plugins`. Invariant: listing checks the files as a host would, and changes nothing.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use clap::Subcommand;
 use sagahost_saga::id::Participant;
-use sagahost_sandbox::pack;
+use sagahost_sandbox::{graph::Graph, pack};
 
 use super::{
-    Site,
+    Operator, Site,
     exit::{Exit, Failure},
     output::Output,
     reach,
+    sagas::told,
     table::{Cell, Table, Tone},
     time_text::when,
 };
 use crate::{
     admin::{
+        PluginAction,
         desk::Desk,
         protocol::{Reply, Request},
+        topics,
         view::{CounterLine, PluginLine, PluginsView, StoreLine},
     },
     config::Config,
@@ -28,6 +35,27 @@ use crate::{
 pub enum Plugins {
     /// Which plugins serve, which files are refused and why.
     List,
+    /// Let a version serve that was taken out of service.
+    Admit {
+        /// The plugin.
+        plugin: String,
+    },
+    /// Bring the version before back, and put the one that serves into quarantine.
+    Rollback {
+        /// The plugin.
+        plugin: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Who reads and emits what, with cycles and dead ends.
+    Graph {
+        /// As a flow chart in Mermaid's language.
+        #[arg(long)]
+        mermaid: bool,
+    },
     /// Turn a module or component and a manifest into a plugin file.
     Pack {
         /// A core module of wit-bindgen's, or a finished component.
@@ -64,6 +92,11 @@ impl Plugins {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         match self {
             Self::List => list(&site.config()?, out),
+            Self::Admit { plugin } => change(&site.config()?, plugin, PluginAction::Admit, out),
+            Self::Rollback { plugin, reason, operator } => {
+                change(&site.config()?, plugin, PluginAction::Rollback { by: operator.by, reason }, out)
+            }
+            Self::Graph { mermaid } => graph(&site.config()?, mermaid, out),
             Self::Pack { file, manifest, out: to } => {
                 let name = pack(&file, &manifest, &to)?;
                 let view = serde_json::json!({ "plugin": name, "file": to });
@@ -131,6 +164,47 @@ fn without_host(config: &Config) -> Result<PluginsView, Failure> {
         });
     }
     Ok(PluginsView { plugins, refused: reading.refused })
+}
+
+fn change(config: &Config, plugin: String, action: PluginAction, out: &mut Output) -> Result<(), Failure> {
+    let request = Request::ChangePlugin { plugin: Participant::new(plugin), action };
+    told(&reach::ask(config, request)?, out)
+}
+
+/// Of the participants that the journal knows, and of the files in the plugin directory.
+fn graph(config: &Config, mermaid: bool, out: &mut Output) -> Result<(), Failure> {
+    let journal = if reach::host(config)?.is_some() { None } else { reach::journal_if_any(config)? };
+    let manifests = topics::manifests(config, journal.as_deref());
+    let graph = Graph::of(&manifests);
+    out.show(&graph, |graph, out| if mermaid { graph.mermaid() } else { graph_text(graph, out) })
+}
+
+pub fn graph_text(graph: &Graph, out: &Output) -> String {
+    let mut table = Table::new(["plugin", "handles", "emits", "compensates on", "finishes on"]);
+    for node in &graph.participants {
+        let emits: Vec<&str> = node.emits.iter().chain(&node.starts).map(String::as_str).collect();
+        table.row([
+            (&node.name).into(),
+            node.handles.join(" ").into(),
+            emits.join(" ").into(),
+            node.compensate_on.join(" ").into(),
+            node.finish_on.join(" ").into(),
+        ]);
+    }
+    let mut text = table.render(out.colour) + "\n";
+    let list = |kinds: &BTreeSet<String>| kinds.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let mut line = |what: &str, kinds: &BTreeSet<String>| {
+        if !kinds.is_empty() {
+            text += &format!("{what}: {}\n", list(kinds));
+        }
+    };
+    line("from outside", &graph.from_outside);
+    line("read by nobody here", &graph.unread);
+    line("undo without a word to others", &graph.silent_undo);
+    for cycle in &graph.cycles {
+        text += &format!("cycle: {}\n", cycle.join(" → "));
+    }
+    text
 }
 
 fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Failure> {

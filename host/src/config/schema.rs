@@ -158,6 +158,9 @@ fn watch(mut table: Table<'_, '_>) -> WatchSettings {
     let settings = WatchSettings {
         settle: table.duration("settle", 10 * MS..=60 * SECOND, d.settle),
         rescan: table.duration("rescan", 100 * MS..=HOUR, d.rescan),
+        probation: table.duration("probation", Duration::ZERO..=24 * HOUR, d.probation),
+        failures_min: table.number("failures-min", 1..=1_000_000, d.failures_min),
+        failures_percent_more: table.number("failures-percent-more", 0..=100, d.failures_percent_more),
     };
     table.finish();
     settings

@@ -91,11 +91,23 @@ pub struct WatchSettings {
     pub settle: Duration,
     /// How often it is looked at where the file system does not tell of changes.
     pub rescan: Duration,
+    /// How long a version that replaced another is on probation; zero: not at all.
+    pub probation: Duration,
+    /// It is rolled back at so many failures (traps, deadlines, memory stops, invalid outcomes) …
+    pub failures_min: u64,
+    /// … when its calls fail more often than those of the version before, by so many percent of all calls.
+    pub failures_percent_more: u64,
 }
 
 impl Default for WatchSettings {
     fn default() -> Self {
-        Self { settle: Duration::from_millis(100), rescan: Duration::from_secs(2) }
+        Self {
+            settle: Duration::from_millis(100),
+            rescan: Duration::from_secs(2),
+            probation: Duration::from_secs(60),
+            failures_min: 3,
+            failures_percent_more: 5,
+        }
     }
 }
 

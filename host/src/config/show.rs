@@ -23,8 +23,15 @@ pub fn table(config: &Config) -> Table {
     };
     all.insert("strict".into(), Value::Boolean(config.strict));
     let watch = &config.watch;
-    let (settle, rescan) = (format_duration(watch.settle), format_duration(watch.rescan));
-    all.insert("watch".into(), fields([("settle", text(settle)), ("rescan", text(rescan))]));
+    let whole = |count: u64| number(i64::try_from(count).unwrap_or(i64::MAX));
+    let watched = fields([
+        ("settle", text(format_duration(watch.settle))),
+        ("rescan", text(format_duration(watch.rescan))),
+        ("probation", text(format_duration(watch.probation))),
+        ("failures-min", whole(watch.failures_min)),
+        ("failures-percent-more", whole(watch.failures_percent_more)),
+    ]);
+    all.insert("watch".into(), watched);
     all.insert("pipeline".into(), pipeline(config));
     all.insert("saga".into(), saga(config));
     all.insert("limits".into(), object(limits::fields_of(&config.limits)));

@@ -197,6 +197,9 @@ fn shown_without_secrets_and_read_again_the_same() {
         [watch]
         settle = "100ms"
         rescan = "2s"
+        probation = "1m"
+        failures-min = 3
+        failures-percent-more = 5
 
         [pipeline]
         workers = N

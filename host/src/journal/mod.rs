@@ -153,6 +153,8 @@ pub struct AdmittedRow {
     pub since: BatchNo,
     /// Newest digest of this participant.
     pub serving: bool,
+    /// Why this version was taken out of service.
+    pub quarantined: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,6 +270,14 @@ pub trait Journal: Send + Sync {
     /// `confirmed` stay.
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError>;
     fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError>;
+    /// Takes a version of a plugin out of service, or (`why` is None) lets it serve again.
+    fn quarantine_plugin(
+        &self,
+        epoch: Epoch,
+        participant: &Participant,
+        digest: &str,
+        why: Option<&str>,
+    ) -> Result<(), JournalError>;
     fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError>;
     fn queue_command(&self, saga: &SagaId, command: &Command) -> Result<i64, JournalError>;
     /// Quarantines one saga whose record cannot be used; its record stays as it is for analysis.

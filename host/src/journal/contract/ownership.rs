@@ -27,6 +27,7 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
         admitted: Time(1),
         since: BatchNo(0),
         serving: true,
+        quarantined: None,
     };
     refused(old.journal.commit(epoch, &old.next()).map(drop));
     refused(old.journal.confirm(epoch, BatchNo(1)));
@@ -34,6 +35,7 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
     refused(old.journal.set_position(epoch, &partition, 5));
     refused(old.journal.new_lineage(epoch).map(drop));
     refused(old.journal.admit(epoch, &admitted));
+    refused(old.journal.quarantine_plugin(epoch, &Participant::from("payment"), "d1", Some("why")));
     refused(old.journal.skip_outbox_row(epoch, BatchNo(1), 0, "why"));
     refused(old.journal.quarantine(epoch, &id, "why"));
     refused(old.journal.release(epoch, &id));

@@ -97,6 +97,7 @@ pub(crate) fn admission(place: &dyn Place) {
         admitted: Time(4),
         since: BatchNo(since),
         serving,
+        quarantined: None,
     };
     let admit = |row: &AdmittedRow| owner.journal.admit(owner.identity.epoch, row).unwrap();
     admit(&row("d1", 0, true));
@@ -105,5 +106,12 @@ pub(crate) fn admission(place: &dyn Place) {
     assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), row("d2", 5, true)], "one serves at a time");
     let owner = Owner::of(place);
     owner.journal.admit(owner.identity.epoch, &row("d2", 5, false)).unwrap();
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), row("d2", 5, false)]);
+    let participant = Participant::from("payment");
+    owner.journal.quarantine_plugin(owner.identity.epoch, &participant, "d2", Some("it fails")).unwrap();
+    let quarantined = AdmittedRow { quarantined: Some("it fails".to_owned()), ..row("d2", 5, false) };
+    assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), quarantined]);
+    let owner = Owner::of(place);
+    owner.journal.quarantine_plugin(owner.identity.epoch, &participant, "d2", None).unwrap();
     assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), row("d2", 5, false)]);
 }

@@ -87,7 +87,8 @@ pub(super) fn positions(conn: &Connection) -> Outcome<BTreeMap<Partition, Positi
 
 pub(super) fn admitted(conn: &Connection) -> Outcome<Vec<AdmittedRow>> {
     let mut statement = conn.prepare_cached(
-        "SELECT participant, digest, manifest, admitted, since, serving FROM admitted ORDER BY participant, rowid",
+        "SELECT participant, digest, manifest, admitted, since, serving, quarantined FROM admitted
+         ORDER BY participant, rowid",
     )?;
     let mut rows = statement.query([])?;
     let mut admitted = Vec::new();
@@ -99,6 +100,7 @@ pub(super) fn admitted(conn: &Connection) -> Outcome<Vec<AdmittedRow>> {
             admitted: time(row, 3)?,
             since: BatchNo(number(row, 4)?),
             serving: row.get(5)?,
+            quarantined: row.get(6)?,
         });
     }
     Ok(admitted)
@@ -116,6 +118,19 @@ pub(super) fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
          ON CONFLICT DO UPDATE SET manifest = excluded.manifest, admitted = excluded.admitted, since = excluded.since,
                                    serving = excluded.serving",
         params![participant, row.digest, row.manifest, int(row.admitted.0), int(row.since.0), row.serving],
+    )?;
+    Ok(())
+}
+
+pub(super) fn quarantine_plugin(
+    conn: &Connection,
+    participant: &Participant,
+    digest: &str,
+    why: Option<&str>,
+) -> Outcome<()> {
+    conn.execute(
+        "UPDATE admitted SET quarantined = ?3 WHERE participant = ?1 AND digest = ?2",
+        params![participant.as_str(), digest, why],
     )?;
     Ok(())
 }

@@ -291,6 +291,15 @@ impl Journal for SqliteJournal {
     fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| data::admit(conn, row))
     }
+    fn quarantine_plugin(
+        &self,
+        epoch: Epoch,
+        participant: &Participant,
+        digest: &str,
+        why: Option<&str>,
+    ) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| data::quarantine_plugin(conn, participant, digest, why))
+    }
     fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| outbox::skip(conn, batch, index, reason))
     }
