@@ -56,10 +56,10 @@ fn twenty_thousand_orders_end_once_each() {
 
 /// Produces at a limited rate, and counts what the broker has acknowledged.
 fn produce_slowly(shop: &KafkaShop<'_>, orders: &[Order], produced: &AtomicUsize) {
-    for portion in orders.chunks(40) {
+    for portion in orders.chunks(80) {
         shop.produce(portion);
         produced.fetch_add(portion.len(), Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -83,7 +83,7 @@ fn kills_a_broker_restart_and_a_second_host_lose_nothing_and_double_nothing() {
     let broker = Broker::start(Options::default()).expect("a broker");
     let topics = Topics("kills".to_owned());
     let shop = KafkaShop::with(&broker, "kills", &THREE, &topics, &Settings::small_batches(20));
-    let orders = load(7_000);
+    let orders = load(2_400);
     let produced = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let mut host = shop.start();
@@ -186,7 +186,7 @@ fn three_apps_with_one_plugin_each_end_every_order_once_also_when_each_is_killed
         .iter()
         .map(|plugin| KafkaShop::with(broker(), &format!("apart-{plugin}"), &[plugin], &topics, &settings))
         .collect();
-    let orders = load(3_000);
+    let orders = load(1_200);
     let produced = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let mut hosts: Vec<_> = shops.iter().map(KafkaShop::start).collect();
@@ -228,7 +228,7 @@ fn a_service_of_somebody_else_takes_part_through_kafka_alone() {
     let settings = Settings::small_batches(20);
     let shop = KafkaShop::with(broker(), "foreign", &["order", "inventory"], &topics, &settings);
     broker().create_topic(&topics.of("PaymentRefunded"), 4, &[]).expect("a topic");
-    let orders = load(1_500);
+    let orders = load(1_000);
     let produced = AtomicUsize::new(orders.len());
     let mut host = shop.start();
     let mut watch = shop.watch();
