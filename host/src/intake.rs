@@ -42,7 +42,7 @@ struct State {
     held: BTreeMap<Partition, String>,
     broker: Option<String>,
     reading: Option<String>,
-    /// Reading waits for the broker, rather than for a person.
+    /// The source said that the broker is away, and not yet that it is back.
     reading_away: bool,
     journal: Option<String>,
     gate: Gate,
@@ -250,7 +250,6 @@ impl Reader {
             }
         }
         state.reading = Some(text);
-        state.reading_away = matches!(error, TransportError::Away(_));
         drop(state);
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -294,7 +293,10 @@ impl Reader {
     fn polled(&mut self, polled: Polled) {
         match polled {
             Polled::Record(record) => self.record(record),
-            Polled::End(partition, offset) => self.pipeline.stage.passed(&partition, offset),
+            Polled::End(partition, offset) => {
+                self.read_on();
+                self.pipeline.stage.passed(&partition, offset);
+            }
             Polled::Held { partition, why } => {
                 let text =
                     format!("{why}. To go on: sagahost topics resume '{partition}' [--from earliest|latest|OFFSET]");
