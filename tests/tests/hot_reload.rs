@@ -15,7 +15,8 @@ use sagahost::{
     host::Host,
 };
 use sagahost_demo::workload::{Order, Shape, orders};
-use sagahost_sandbox::{admission::digest, pack};
+use sagahost_saga::{Saga, history::What, id::Direction, input::Command};
+use sagahost_sandbox::{Manifest, admission::digest, pack};
 use sagahost_tests::{
     built,
     faulty::Death,
@@ -37,11 +38,16 @@ fn drop_in(dir: &Path, file: &str, bytes: &[u8]) {
     fs::rename(partial, dir.join(file)).expect("a file can be renamed");
 }
 
-/// The same plugin under another version: of two manifests the outer one counts.
+/// The same plugin under another version.
 fn version(name: &str, version: &str) -> Vec<u8> {
+    changed(name, |manifest| manifest.version = version.to_owned())
+}
+
+/// The same code under another manifest: of two the outer one counts.
+fn changed(name: &str, change: impl FnOnce(&mut Manifest)) -> Vec<u8> {
     let mut bytes = fs::read(built::all().join(format!("{name}.wasm"))).expect("it is built");
     let mut manifest = pack::manifest_of(&bytes).expect("it has a manifest");
-    manifest.version = version.to_owned();
+    change(&mut manifest);
     let manifest = serde_json::to_vec(&manifest).expect("a manifest is JSON");
     const SECTION: &[u8] = b"sagahost:manifest";
     // A custom section: id 0, its length, the length of its name, the name, the content.
@@ -309,5 +315,81 @@ fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
     assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.digest));
     let refused = change(PluginAction::Rollback { by: "ann".to_owned(), reason: "further".to_owned() });
     assert!(refused.is_err_and(|why| why.contains("no other version of plugin hostile is stored")));
+    host.stop(Duration::from_secs(10));
+}
+
+/// SEMANTICS.md, race 16: undone by a version that reads the data, the new one where it can.
+#[test]
+fn what_one_version_did_another_undoes_only_if_it_reads_the_data() {
+    let undone_by = |reads: Vec<u32>| {
+        let shop = Shop::new(&["order", "payment"], "");
+        let order = some_orders("o", 1);
+        let id = order[0].order_id.as_str();
+        let host = shop.start();
+        let before = line(&host, "payment").expect("it serves").version;
+        shop.produce(&order);
+        let end = Instant::now() + PATIENCE;
+        while shop.read(&["payment-processed"]).is_empty() {
+            assert!(Instant::now() < end, "waited for the payment");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let newer = changed("payment", |manifest| {
+            manifest.version = "9.0.0".to_owned();
+            (manifest.data_format, manifest.reads) = (2, reads);
+        });
+        drop_in(&plugins(&shop), "payment.wasm", &newer);
+        await_version(&host, "payment", "9.0.0");
+        let cancel = Command::Cancel { by: "ann".to_owned(), reason: "a test".to_owned() };
+        host.live().command(&id.into(), cancel).expect("it is taken");
+        let end = Instant::now() + PATIENCE;
+        while shop.read(&["payment-refunded"]).is_empty() {
+            assert!(Instant::now() < end, "waited for the refund");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        shop.await_ends(&order, &Death::never(), PATIENCE);
+        shop.assert_right(&order, &*host.journal());
+        let row = host.journal().saga(&id.into()).expect("it reads").expect("the saga is there");
+        let saga = Saga::decode(&row.bytes).expect("its record can be read");
+        let undone = saga.history().iter().find_map(|entry| match &entry.what {
+            What::Attempt { participant, direction: Direction::Undo, version, .. }
+                if participant.as_str() == "payment" =>
+            {
+                Some(version.to_string())
+            }
+            _ => None,
+        });
+        host.stop(Duration::from_secs(10));
+        (before, undone.expect("payment was undone"))
+    };
+    let (before, by) = undone_by(vec![2]);
+    assert_eq!(by, before, "the new version cannot read what the one before wrote");
+    assert_eq!(undone_by(vec![1, 2]).1, "9.0.0");
+}
+
+/// How config maps and release directories change files: the link that stands in the directory stays as it is.
+#[test]
+fn a_link_that_is_turned_to_another_release_is_a_change() {
+    let shop = Shop::new(&["order", "payment"], "[watch]\nsettle = \"50ms\"\nrescan = \"100ms\"\n");
+    let dir = plugins(&shop);
+    let releases = shop.dir.path().join("releases");
+    for release in ["1", "2"] {
+        let release = releases.join(release);
+        fs::create_dir_all(&release).expect("a directory can be made");
+        let bytes = version("payment", &format!("9.{}.0", release.file_name().unwrap_or_default().to_string_lossy()));
+        fs::write(release.join("payment.wasm"), bytes).expect("a file can be written");
+    }
+    let link = |release: &str| {
+        let (new, current) = (releases.join("new"), releases.join("current"));
+        std::os::unix::fs::symlink(release, &new).expect("a link can be made");
+        fs::rename(new, current).expect("a link can be renamed");
+    };
+    link("1");
+    fs::remove_file(dir.join("payment.wasm")).expect("it is there");
+    std::os::unix::fs::symlink("../releases/current/payment.wasm", dir.join("payment.wasm"))
+        .expect("a link can be made");
+    let host = shop.start();
+    await_version(&host, "payment", "9.1.0");
+    link("2");
+    await_version(&host, "payment", "9.2.0");
     host.stop(Duration::from_secs(10));
 }
