@@ -11,7 +11,7 @@ use sagahost_tests::kafka_shop::{KafkaShop, Settings, Topics};
 const LONG: Duration = Duration::from_secs(90);
 const DEADLINE: Duration = Duration::from_secs(4);
 /// In front of the completion: more than the timers' first look leaves time for.
-const QUEUED: usize = 3_000;
+const QUEUED: usize = 30_000;
 
 #[test]
 fn a_completion_that_was_queued_while_the_host_was_down_past_the_deadline_completes_the_saga() {
