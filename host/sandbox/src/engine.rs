@@ -210,7 +210,7 @@ fn ticks(budget: Duration) -> u64 {
 /// Moves the epoch on as long as the engine lives.
 fn tick(engine: &wasmtime::Engine) -> io::Result<()> {
     let engine = engine.weak();
-    thread::Builder::new().name("deadlines".to_owned()).spawn(move || {
+    thread::Builder::new().name("epochs".to_owned()).spawn(move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
