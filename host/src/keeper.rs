@@ -160,7 +160,6 @@ impl Keeper {
             watch.wait(pause, &self.board.orders.1, &self.stop);
             while let Ok(order) = self.board.orders.1.try_recv() {
                 self.obey(order);
-                self.show();
             }
             self.look_at_probation();
             let now = self.plugins.look();
@@ -380,6 +379,7 @@ impl Keeper {
             PluginAction::Admit => self.admit(&plugin),
             PluginAction::Rollback { by, reason } => self.told_to_roll_back(&plugin, &by, &reason),
         };
+        self.show();
         let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(|error| format!("{error:#}")));
     }
 
