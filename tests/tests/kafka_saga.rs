@@ -232,10 +232,9 @@ fn a_service_of_somebody_else_takes_part_through_kafka_alone() {
     let produced = AtomicUsize::new(orders.len());
     let mut host = shop.start();
     let mut watch = shop.watch();
-    shop.produce(&orders);
-    // Everybody hears of an order before anybody pays for it.
-    shop.until("all orders to be open", LONG, |status| status.sagas(&["running"]) == orders.len() as u64);
+    // It may be faster than the host: a payment then comes before the order that it is for.
     let service = PaymentService::start(&broker().bootstrap(), &topics);
+    shop.produce(&orders);
     for _ in 0..3 {
         assert!(kill_at_work(host, &mut watch, &produced) > 0);
         host = shop.start();

@@ -1,5 +1,5 @@
-//! How an app's part of a saga ends (SEMANTICS.md, rule 5). Invariant: a terminal state is entered once, with nothing
-//! under way, and never left.
+//! How an app's part of a saga ends (SEMANTICS.md, rule 5). Invariant: a terminal state is entered with nothing under
+//! way, and never left, but for a compensated saga that was overtaken: it calls off what comes late, and ends again.
 
 use std::sync::Arc;
 
@@ -78,6 +78,13 @@ impl Saga {
         let finishes = |step: &Step| topology.member(&step.participant).is_some_and(|member| member.finishes);
         let holds = |step: &Step| step.stage == Stage::Done && !step.released && (step.undoable() || finishes(step));
         self.steps.iter().any(|step| step.released) && !self.steps.iter().any(holds)
+    }
+
+    /// Of a compensated saga only: something more is to be called off, and then it ends again.
+    pub(crate) fn reopen(&mut self, now: Time) {
+        self.phase = Phase::Compensating;
+        self.ended = None;
+        self.note_status(now, Status::Compensating, "overtaken", "an event of it came behind its compensation");
     }
 
     fn end(&mut self, phase: Phase, status: Status, why: &str, now: Time) {

@@ -1,6 +1,6 @@
 //! The pure state machine of a saga. `Saga::on(input, topology, now) -> Transition` has no I/O, no clock, no
 //! randomness, no async: every race of `host/SEMANTICS.md` is a test of that one function. Invariant: a terminal state
-//! is never left, and a saga that is not terminal has a next action.
+//! is never left (but to call off what came too late), and a saga that is not terminal has a next action.
 
 // What goes in and comes out.
 pub mod event;

@@ -60,6 +60,9 @@ impl Saga {
             return Ok(Disposition::Nothing("nobody here acts on this kind"));
         }
         let expected = self.take_expected(&event);
+        if self.overtaken(&event, turn.topology) {
+            self.reopen(turn.now);
+        }
         Ok(match self.phase {
             Phase::Completed | Phase::Compensated => self.after_the_end(event, turn),
             Phase::Finishing if expected.is_none() => self.after_the_end(event, turn),
@@ -67,6 +70,20 @@ impl Saga {
                 self.take(Arrival { event: &event, expected, redriven: false }, turn)
             }
         })
+    }
+
+    /// Did this event come behind the compensation of its saga, for a participant that never heard of such a one? What
+    /// it would have begun has to be called off, too (SEMANTICS.md, rule 6): another topic was faster.
+    fn overtaken(&self, event: &Event, topology: &Topology) -> bool {
+        let called_off = |(member, sub): (&Member, &Subscription)| {
+            sub.role == Role::Compensable
+                && sub.when == When::Running
+                && !self.steps.iter().any(|step| step.participant == member.name && step.event.kind == event.kind)
+        };
+        self.phase == Phase::Compensated
+            && self.start.as_ref() != Some(&event.kind)
+            && !self.is_failure(event, topology)
+            && topology.subscribers(&event.kind).any(called_off)
     }
 
     fn take(&mut self, arrival: Arrival<'_>, turn: &mut Turn<'_>) -> Disposition {

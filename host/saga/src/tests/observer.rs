@@ -318,7 +318,8 @@ impl Observer {
 
     fn see_states(&self, seen: &Seen<'_>) -> Found {
         let (before, after) = (seen.before.status(), seen.after.status());
-        must(!before.terminal() || before == after, "a terminal state is left")?;
+        let overtaken = before == Status::Compensated && after == Status::Compensating;
+        must(!before.terminal() || before == after || overtaken, "a terminal state is left")?;
         let cause = seen.before.cause();
         must(cause.is_none() || cause == seen.after.cause(), "a second failure replaces the first")?;
         self.see_bounds(seen)?;

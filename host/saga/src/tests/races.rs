@@ -268,6 +268,31 @@ fn race_03_compensate_before_the_forward_call() {
     );
 }
 
+/// Rule 6 behind the end: another topic was faster, and what it led to is called off before the first event comes.
+#[test]
+fn race_03_overtaken_by_a_whole_compensation() {
+    check(
+        "inventory rejects EMPTY; PaymentProcessed; OrderCreated; OrderCreated#2",
+        expect![[r#"
+            > PaymentProcessed
+            inventory.PaymentProcessed: rejects EMPTY
+            publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+            publish InventoryRejected
+            > OrderCreated
+            undo payment.OrderCreated (never-ran): ok
+            undo order.OrderCreated (never-ran): ok
+            publish OrderCancelled
+            > OrderCreated#2
+            = compensated
+              inventory.PaymentProcessed: rejected
+              order.OrderCreated: compensated
+              payment.OrderCreated: nothing-to-undo
+              cause: rejected (EMPTY: as told)
+              late: 2
+        "#]],
+    );
+}
+
 #[test]
 fn race_04_a_re_run_makes_the_same_ids() {
     let ids = || {
@@ -583,23 +608,25 @@ fn race_12_late_event_after_the_end() {
     check(
         "payment rejects DECLINED; OrderCreated; PaymentProcessed; OrderCreated#2",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: rejects DECLINED
-        publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
-        publish PaymentFailed
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > PaymentProcessed
-        > OrderCreated#2
-        letter OrderCreated saga-finished
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: rejected
-          cause: rejected (DECLINED: as told)
-          late: 2
-          open letter: saga-finished
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: rejects DECLINED
+            publish SagaFailed {"app":"shop","code":"DECLINED","detail":"as told","participant":"payment","saga":"o-1"}
+            publish PaymentFailed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > PaymentProcessed
+            undo inventory.PaymentProcessed (never-ran): ok
+            > OrderCreated#2
+            letter OrderCreated saga-finished
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: rejected
+              inventory.PaymentProcessed: nothing-to-undo
+              cause: rejected (DECLINED: as told)
+              late: 2
+              open letter: saga-finished
+        "#]],
     );
 }
 
