@@ -188,4 +188,5 @@ fn one_of_each_name(reading: &mut Reading, serving: &BTreeMap<Participant, Arc<s
         let fault = Fault::new(what, "manifest, name", fix);
         Report { plugin: Some(name.to_string()), ..Report::of(&other.file, fault) }
     }));
+    reading.refused.sort_by(|a, b| a.file.cmp(&b.file));
 }

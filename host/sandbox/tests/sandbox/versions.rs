@@ -60,7 +60,11 @@ fn old_data_goes_to_the_newest_version_that_reads_it() {
         no version of plugin misbehaving reads data formats [1, 2], for compensate"#]]
     .assert_eq(&picks.join("\n"));
     let away = registry(&[]);
-    expect!["plugin misbehaving is not in the plugin directory"].assert_eq(&told(&away, &[1]));
+    expect!["0.2.0"].assert_eq(&told(&away, &[1]));
+    match away.pick(&"misbehaving".into(), &[1], Direction::Forward) {
+        Pick::Nothing { why } => expect!["plugin misbehaving is not in the plugin directory"].assert_eq(&why),
+        Pick::Plugin(_) => panic!("a plugin that is away is to pause"),
+    }
     assert_eq!(away.away().values().map(|manifest| manifest.version.as_str()).collect::<Vec<_>>(), ["0.3.0"]);
 }
 
