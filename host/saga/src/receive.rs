@@ -60,7 +60,7 @@ impl Saga {
             return Ok(Disposition::Nothing("nobody here acts on this kind"));
         }
         let expected = self.take_expected(&event);
-        if self.overtaken(&event, turn.topology) {
+        if self.overtaken(&event, turn) {
             self.reopen(turn.now);
         }
         Ok(match self.phase {
@@ -73,8 +73,10 @@ impl Saga {
     }
 
     /// Did this event come behind the compensation of its saga, for a participant that never heard of such a one? What
-    /// it would have begun has to be called off, too (SEMANTICS.md, rule 6): another topic was faster.
-    fn overtaken(&self, event: &Event, topology: &Topology) -> bool {
+    /// it would have begun has to be called off, too (SEMANTICS.md, rule 6): another topic was faster. Where the saga has
+    /// come to a bound it stays as it is.
+    fn overtaken(&self, event: &Event, turn: &Turn<'_>) -> bool {
+        let topology = turn.topology;
         let called_off = |(member, sub): (&Member, &Subscription)| {
             sub.role == Role::Compensable
                 && sub.when == When::Running
@@ -84,6 +86,8 @@ impl Saga {
             && self.start.as_ref() != Some(&event.kind)
             && !self.is_failure(event, topology)
             && topology.subscribers(&event.kind).any(called_off)
+            && self.events_seen() < topology.bounds.events_per_saga_max as u64
+            && self.over_bound(&Arrival { event, expected: None, redriven: false }, Intake::NeverRan, turn).is_none()
     }
 
     fn take(&mut self, arrival: Arrival<'_>, turn: &mut Turn<'_>) -> Disposition {
