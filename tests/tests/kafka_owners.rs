@@ -196,9 +196,12 @@ fn of_a_data_directory_copied_and_started_twice_one_goes_on() {
         std::thread::sleep(Duration::from_millis(50));
     };
     let logs = || format!("{codes:?}\n{}\n---\n{}", hosts[0].log(), hosts[1].log());
-    let loser = codes.iter().position(|code| *code == Some(7)).unwrap_or_else(|| panic!("{}", logs()));
+    // Refused at its start, or, where both had looked before either published, superseded a moment later.
+    let loser = codes.iter().position(|code| matches!(code, Some(1 | 7))).unwrap_or_else(|| panic!("{}", logs()));
     assert_eq!(codes[1 - loser], None, "{}", logs());
-    assert!(hosts[loser].log().contains("another host owns this app now"), "{}", logs());
+    let said =
+        if codes[loser] == Some(7) { "another host owns this app now" } else { "another host runs on a copy of it" };
+    assert!(hosts[loser].log().contains(said), "{}", logs());
     let [one, other] = hosts;
     let winner = if loser == 0 { other } else { one };
     assert!(winner.stop().success());
