@@ -227,27 +227,20 @@ impl Committer {
         if identity.epoch != self.identity.epoch {
             return Err(Fatal::Superseded(format!("the journal's epoch is {}", identity.epoch.0)));
         }
-        let positions = match journal.positions() {
-            Ok(positions) => positions,
-            Err(error) => {
-                warn!(%error, "failed to read the journal");
-                return Ok(false);
+        let begun = journal.positions().and_then(|positions| {
+            let published = self.pipeline.stage.published_batch().min(identity.last_batch);
+            for (saga, _) in self.pipeline.mailboxes.empty() {
+                debug!(%saga, "void");
+                self.pipeline.stage.busy(-1);
             }
-        };
-        let published = self.pipeline.stage.published_batch().min(identity.last_batch);
-        for (saga, _) in self.pipeline.mailboxes.empty() {
-            debug!(%saga, "void");
-            self.pipeline.stage.busy(-1);
+            self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
+            self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
+            self.pipeline.resume()
+        });
+        if let Err(error) = &begun {
+            warn!(%error, "failed to read the journal");
         }
-        self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
-        self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-        match self.pipeline.resume() {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                warn!(%error, "failed to read the journal");
-                Ok(false)
-            }
-        }
+        Ok(begun.is_ok())
     }
 
     /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.

@@ -213,10 +213,10 @@ impl Pipeline {
             let Some(staging) = chain.into_staging(&item, life, number) else { return self.nothing(id, item) };
             match self.stage.stage(staging, &self.surroundings.load().codec) {
                 Ok(()) => return,
-                Err(NotStaged::Stale(names)) => {
+                Err(NotStaged::Stale(conflicts)) => {
                     Stats::add(&self.stats.chains_rerun, 1);
                     if run >= 1 {
-                        self.stage.reserve(number, &names, self.settings.reservation_max);
+                        self.stage.reserve(number, &conflicts, self.settings.reservation_max);
                     }
                 }
                 Err(NotStaged::Void) => return,

@@ -78,39 +78,18 @@ impl Plugins {
         let known = self.rows.iter().filter(|row| row.serving).map(of_name).collect();
         let mut reading = self.directory.read(&self.engine, &self.settings, &known);
         let overrides = overrides(&self.config);
-        let (fit, wrong): (Vec<_>, Vec<_>) = std::mem::take(&mut reading.admitted)
-            .into_iter()
-            .map(|admitted| {
-                let faults = override_faults(&[admitted.plugin.manifest()], &overrides);
-                (admitted, faults)
-            })
-            .partition(|(_, faults)| faults.is_empty());
-        reading.admitted = fit.into_iter().map(|(admitted, _)| admitted).collect();
-        self.leave_out_quarantined(&mut reading);
-        reading.refused.extend(wrong.into_iter().map(|(admitted, faults)| Report {
-            plugin: Some(admitted.plugin.name().to_string()),
-            faults,
-            ..Report::new(&admitted.file)
-        }));
+        reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], &overrides));
+        reading.refuse(|admitted| self.quarantine_fault(admitted).into_iter().collect());
         reading
     }
 
     /// A version that was taken out of service does not come back by itself.
-    fn leave_out_quarantined(&self, reading: &mut Reading) {
-        let admitted = std::mem::take(&mut reading.admitted);
-        for admitted in admitted {
-            let plugin = &admitted.plugin;
-            let of = |row: &&AdmittedRow| row.participant == plugin.name() && row.digest == *plugin.digest();
-            match self.rows.iter().find(of).and_then(|row| row.quarantined.as_ref()) {
-                None => reading.admitted.push(admitted),
-                Some(why) => {
-                    let name = plugin.name().to_string();
-                    let fix = format!("replace the file by a mended version, or `sagahost plugins admit {name}`");
-                    let fault = Fault::new(format!("this version is in quarantine: {why}"), "", fix);
-                    reading.refused.push(Report { plugin: Some(name), ..Report::of(&admitted.file, fault) });
-                }
-            }
-        }
+    fn quarantine_fault(&self, Admitted { plugin, .. }: &Admitted) -> Option<Fault> {
+        let name = plugin.name();
+        let row = self.rows.iter().find(|row| row.participant == name && row.digest == *plugin.digest())?;
+        let what = format!("this version is in quarantine: {}", row.quarantined.as_ref()?);
+        let fix = format!("replace the file by a mended version, or `sagahost plugins admit {name}`");
+        Some(Fault::new(what, "", fix))
     }
 
     /// The newest stored version of a participant that is not in quarantine, other than `not`; to serve in place of
@@ -132,7 +111,7 @@ impl Plugins {
         self.rows = journal.admitted()?;
         let reading = self.read();
         if self.config.strict && !reading.refused.is_empty() {
-            let reports: String = reading.refused.iter().map(|report| format!("\n{report}")).collect();
+            let reports = lines(&reading.refused);
             bail!("not started, as `strict` asks: not every file of the plugin directory is admitted{reports}");
         }
         let since = BatchNo(journal.identity().last_batch.0 + 1);
@@ -154,7 +133,8 @@ impl Plugins {
         self.remove_unneeded(journal)?;
         let participants = self.participants(&self.serving);
         if participants.is_empty() {
-            bail!("nothing to run: {}", nothing_admitted(&self.config, &reading.refused));
+            let dir = self.config.plugins_dir.display();
+            bail!("nothing to run: no plugin in {dir} is admitted{}", lines(&reading.refused));
         }
         for admitted in self.serving.values() {
             let plugin = &admitted.plugin;
@@ -357,9 +337,8 @@ impl Plugins {
     }
 }
 
-fn nothing_admitted(config: &Config, refused: &[Report]) -> String {
-    let reports: String = refused.iter().map(|report| format!("\n{report}")).collect();
-    format!("no plugin in {} is admitted{reports}", config.plugins_dir.display())
+fn lines(reports: &[Report]) -> String {
+    reports.iter().map(|report| format!("\n{report}")).collect()
 }
 
 /// Kinds that a participant acts on: handles, ends with, or compensates on.

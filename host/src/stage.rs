@@ -61,11 +61,28 @@ pub struct Staging {
     pub now: Time,
 }
 
+/// What a chain lost a conflict over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Conflict {
+    Key(Name),
+    /// It scanned: every key that begins like this.
+    Prefix(Name),
+}
+
+impl Conflict {
+    fn covers(&self, (participant, key): &Name) -> bool {
+        match self {
+            Self::Key(name) => name.0 == *participant && name.1 == *key,
+            Self::Prefix((of, prefix)) => of == participant && key.starts_with(prefix.as_str()),
+        }
+    }
+}
+
 /// Why a chain was not staged.
 #[derive(Debug)]
 pub enum NotStaged {
     /// What it read is no longer so: throw it away and run it again.
-    Stale(Vec<Name>),
+    Stale(Vec<Conflict>),
     /// The batch that it was built on failed: its input is delivered again.
     Void,
     Journal(JournalError),
@@ -105,7 +122,7 @@ struct Inner {
     number: BatchNo,
     published: BatchNo,
     life: u64,
-    reserved: HashMap<Name, (u64, Instant)>,
+    reserved: HashMap<Conflict, (u64, Instant)>,
     moved_since: Option<Instant>,
     closed: bool,
     /// Work that is somewhere between the source and the open batch.
@@ -318,20 +335,21 @@ impl Stage {
     }
 
     /// From the third run on a chain holds what it conflicted on, until it is staged or the deadline passes.
-    pub fn reserve(&self, chain: u64, names: &[Name], deadline: Duration) {
+    pub fn reserve(&self, chain: u64, conflicts: &[Conflict], deadline: Duration) {
         let until = Instant::now() + deadline;
         let mut inner = self.inner.lock();
         loop {
             let now = Instant::now();
             inner.reserved.retain(|_, (_, until)| *until > now);
-            let taken = names.iter().any(|name| inner.reserved.get(name).is_some_and(|(owner, _)| *owner != chain));
+            let others = |conflict| inner.reserved.get(conflict).is_some_and(|(owner, _)| *owner != chain);
+            let taken = conflicts.iter().any(others);
             if !taken || now >= until {
                 break;
             }
             self.roomy.wait_for(&mut inner, Duration::from_millis(20));
         }
-        for name in names {
-            inner.reserved.insert(name.clone(), (chain, until));
+        for conflict in conflicts {
+            inner.reserved.insert(conflict.clone(), (chain, until));
         }
     }
 
@@ -352,9 +370,8 @@ impl Stage {
         self.inner.lock().quarantined.contains_key(id)
     }
 
-    /// False: it is not in quarantine.
-    pub fn release(&self, id: &SagaId) -> bool {
-        self.inner.lock().quarantined.remove(id).is_some()
+    pub fn release(&self, id: &SagaId) {
+        self.inner.lock().quarantined.remove(id);
     }
 
     /// The committer moves a position between two batches: one that is on its way must not move it back.
@@ -593,11 +610,8 @@ impl Inner {
                 .any(|name| self.is_reserved(name, staging.chain))
     }
 
-    /// A chain that scans reserves a prefix, and so every key below it.
-    fn is_reserved(&self, (participant, key): &Name, chain: u64) -> bool {
-        self.reserved
-            .iter()
-            .any(|((of, prefix), (owner, _))| *owner != chain && of == participant && key.starts_with(prefix.as_str()))
+    fn is_reserved(&self, name: &Name, chain: u64) -> bool {
+        self.reserved.iter().any(|(conflict, (owner, _))| *owner != chain && conflict.covers(name))
     }
 
     /// Values come from memory; one that was dropped since the chain read it is read again, under the mutex: rare.
@@ -626,12 +640,12 @@ impl Inner {
         let mut stale = Vec::new();
         for (name, seen) in &overlay.reads {
             if !same(&self.store_now(name, journal)?, seen) {
-                stale.push(name.clone());
+                stale.push(Conflict::Key(name.clone()));
             }
         }
         for scan in &overlay.scans {
             if !self.scan_holds(scan, journal)? {
-                stale.push((scan.participant.clone(), scan.prefix.clone()));
+                stale.push(Conflict::Prefix((scan.participant.clone(), scan.prefix.clone())));
             }
         }
         let mut counters = Vec::new();
@@ -639,7 +653,7 @@ impl Inner {
             match trace.replay(self.counter_now(name, journal)?) {
                 Ok(Some(value)) if trace.writes() => counters.push((name.clone(), value)),
                 Ok(_) => {}
-                Err(Stale) => stale.push(name.clone()),
+                Err(Stale) => stale.push(Conflict::Key(name.clone())),
             }
         }
         if stale.is_empty() { Ok(counters) } else { Err(NotStaged::Stale(stale)) }

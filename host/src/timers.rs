@@ -71,11 +71,8 @@ impl Timers {
     }
 
     fn due(&self, now: Time, woken: &mut Woken) -> Result<(), JournalError> {
-        let (due, _) = self.pipeline.journal.next_due()?;
-        if due.is_some_and(|due| due <= now) {
-            for (due, saga) in self.pipeline.journal.due(now, AT_ONCE_MAX)? {
-                self.wake(saga, due, false, woken);
-            }
+        for (due, saga) in self.pipeline.journal.due(now, AT_ONCE_MAX)? {
+            self.wake(saga, due, false, woken);
         }
         Ok(())
     }

@@ -167,6 +167,23 @@ fn admit_file(
     admit(bytes.into(), file, engine, settings)
 }
 
+impl Reading {
+    /// What is admitted by itself may have faults beside the others, or against the host's own settings. The reports stay
+    /// in the order of files.
+    pub fn refuse(&mut self, faults: impl Fn(&Admitted) -> Vec<Fault>) {
+        for admitted in std::mem::take(&mut self.admitted) {
+            let faults = faults(&admitted);
+            if faults.is_empty() {
+                self.admitted.push(admitted);
+            } else {
+                let plugin = Some(admitted.plugin.name().to_string());
+                self.refused.push(Report { plugin, faults, ..Report::new(&admitted.file) });
+            }
+        }
+        self.refused.sort_by(|a, b| a.file.cmp(&b.file));
+    }
+}
+
 /// The one that serves goes on, else the first one serves; another must not win by chance.
 fn one_of_each_name(reading: &mut Reading, serving: &BTreeMap<Participant, Arc<str>>) {
     let mut chosen: BTreeMap<Participant, PathBuf> = BTreeMap::new();
@@ -177,16 +194,13 @@ fn one_of_each_name(reading: &mut Reading, serving: &BTreeMap<Participant, Arc<s
             chosen.insert(name, admitted.file.clone());
         }
     }
-    let (kept, others) = std::mem::take(&mut reading.admitted)
-        .into_iter()
-        .partition(|admitted| chosen.get(&admitted.plugin.name()) == Some(&admitted.file));
-    reading.admitted = kept;
-    reading.refused.extend(others.into_iter().map(|other: Admitted| {
-        let name = other.plugin.name();
-        let what = format!("{} is a plugin named {name}, too; that one serves", chosen[&name].display());
-        let fix = "remove one of the two files, or rename one of the plugins";
-        let fault = Fault::new(what, "manifest, name", fix);
-        Report { plugin: Some(name.to_string()), ..Report::of(&other.file, fault) }
-    }));
-    reading.refused.sort_by(|a, b| a.file.cmp(&b.file));
+    reading.refuse(|admitted| {
+        let name = admitted.plugin.name();
+        let first = &chosen[&name];
+        if *first == admitted.file {
+            return Vec::new();
+        }
+        let what = format!("{} is a plugin named {name}, too; that one serves", first.display());
+        vec![Fault::new(what, "manifest, name", "remove one of the two files, or rename one of the plugins")]
+    });
 }
