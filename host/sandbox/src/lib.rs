@@ -19,6 +19,7 @@ pub mod graph;
 pub mod members;
 pub mod registry;
 pub mod settings;
+mod smoke;
 
 mod answer;
 mod bindings;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use sagahost_saga::id::{Direction, Participant};
 
 use crate::{
-    admission::{Admitted, Fit, admit_as},
+    admission::{Admitted, admit_stored},
     call::Plugin,
     digests::{DigestStore, Stored},
     engine::Engine,
@@ -124,7 +124,7 @@ impl Shelf {
                 return None;
             }
         };
-        admit_as(bytes, &path, &self.engine, &self.settings, Fit::Lenient)
+        admit_stored(bytes, &path, &self.engine, &self.settings)
             .map(|admitted| admitted.plugin)
             .map_err(
                 |report| tracing::error!(%report, "an older version of plugin {} is of no use", stored.manifest.name),
