@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use sagahost_manifest::{Manifest, settings::Settings};
 use sagahost_saga::id::{Direction, Participant};
 
 use crate::{
@@ -14,8 +15,6 @@ use crate::{
     call::Plugin,
     digests::{DigestStore, Stored},
     engine::Engine,
-    manifest::Manifest,
-    settings::Settings,
 };
 
 /// A snapshot; cloning it shares everything.

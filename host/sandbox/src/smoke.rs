@@ -3,17 +3,16 @@
 
 use std::{any::Any, collections::BTreeMap, sync::Arc};
 
+use sagahost_manifest::{Fault, manifest::Subscription};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, Kind, SagaId, Time, idempotency_key, step_id},
-    outcome::{Call, Outcome},
+    outcome::{Call, End, Outcome},
 };
 
 use crate::{
-    call::{End, Plugin},
+    call::Plugin,
     guest::{Entries, HostCalls, HostFault, Level},
-    manifest::Subscription,
-    report::Fault,
 };
 
 /// What each example event led to, where that is a fault. A subscription with `after` is left out: it may count on what
