@@ -2,7 +2,7 @@
 //! From then on everything fails, as for a process that is dead.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},

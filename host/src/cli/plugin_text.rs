@@ -90,7 +90,7 @@ pub fn show_text(view: &PluginView, out: &Output) -> String {
         text += &manifest_text(&manifest, &view.configured, out);
     }
     for note in view.versions.iter().flat_map(|line| &line.notes) {
-        text += &format!("\n  note: {note}");
+        text += &format!("  note            {note}\n");
     }
     if !view.history.is_empty() {
         let mut history = Table::new(["history", "", "version", "configuration"]).indented(2);
@@ -127,7 +127,7 @@ fn manifest_text(manifest: &Manifest, configured: &[String], out: &Output) -> St
             subscription.deadline_ms.map(|ms| format!("{ms}ms")).unwrap_or_default().into(),
         ]);
     }
-    let mut text = format!("\n{}", table.render(out.colour));
+    let mut text = format!("\n{}\n", table.render(out.colour));
     let mut line = |name: &str, words: String| {
         if !words.is_empty() {
             text += &format!("  {name:<15} {words}\n");

@@ -230,6 +230,7 @@ impl Keeper {
     fn install_anew(&mut self, target: Serving) -> Result<()> {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
+        crash::point("plugins-admitted");
         let wanted = self.plugins.wanted(&target);
         let read = self.topics_read();
         let fresh = self.fresh_positions(&wanted.partitions(&*self.transport)?, &wanted.inputs)?;
