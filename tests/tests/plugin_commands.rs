@@ -98,6 +98,7 @@ fn a_paused_plugin_still_undoes() {
     let operator = Operator::of(&host);
     operator.cancel(&orders[0].order_id, "a test");
     operator.await_status(&orders[0].order_id, "compensated");
+    shop.await_ends(&orders, &Death::never(), PATIENCE);
     shop.assert_right(&orders, &*host.journal());
     host.stop(Duration::from_secs(10));
 }
