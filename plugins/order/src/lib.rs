@@ -183,7 +183,6 @@ mod tests {
         host.compensate("o-1").undone().emitted_kinds(&["OrderCancelled"]).emitted_event(cancelled);
         host.compensate("o-1").nothing_ran();
         host.send(updated()).nothing_ran();
-        assert_eq!(host.saga("o-1").state::<Order>().map(|order| order.status), Some(Status::Cancelled));
     }
 
     #[test]
@@ -191,7 +190,7 @@ mod tests {
         let mut host = host();
         host.compensate("o-1");
         host.send(created()).undone().emitted("OrderCancelled", json!({"orderId": "o-1", "reason": "cancelled"}));
-        host.send(OrderCreated { amount_cents: 1, ..created() }).nothing_to_undo();
+        host.send(OrderCreated { amount_cents: 1, ..created() }).nothing_ran().emitted_nothing();
     }
 
     #[test]

@@ -107,10 +107,11 @@ fn a_compensation_that_fails_waits_for_an_operator() {
     let mut host = shop();
     host.plugin("payment").dies_compensating(1..=5);
     host.send(order(11, 1_998)).rejected("OUT_OF_STOCK").saga_is(Status::Compensating);
-    host.advance(Duration::from_secs(3600)).trapped("it was killed by the test");
+    // A step that is stuck holds up no other: the order is cancelled.
+    host.advance(Duration::from_secs(3600)).trapped("it was killed by the test").emitted_kinds(&["OrderCancelled"]);
     host.saga("o-1").needs_operator();
     spent(&mut host, 1_998, 0);
-    host.saga("o-1").retry().done().undone().emitted_kinds(&["PaymentRefunded", "OrderCancelled"]);
+    host.saga("o-1").retry().done().undone().emitted_kinds(&["PaymentRefunded"]);
     spent(&mut host, 0, 0);
     host.saga("o-1").is(Status::Compensated).golden("tests/golden/compensation-failing.txt");
 }
