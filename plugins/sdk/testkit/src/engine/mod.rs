@@ -334,13 +334,13 @@ impl Engine {
     }
 
     fn take_in(&mut self, event: Event, happened: &mut Happened) -> Result<(), String> {
-        let event = self.from_its_topic(event);
+        let event = self.through_its_topic(event);
         let saga = event.saga.clone();
         let spilled = self.spilled(&event);
         self.chain(&saga, Input::Received { event, spilled }, happened)
     }
 
-    fn from_its_topic(&mut self, event: Event) -> Event {
+    fn through_its_topic(&mut self, event: Event) -> Event {
         self.stands_in_a_topic(&event);
         let delivered = self.world.delivered.values().map(Vec::len).sum::<usize>();
         let offset = i64::try_from(delivered).unwrap_or(i64::MAX);
