@@ -18,6 +18,7 @@ mod timeline;
 
 mod build;
 mod config;
+mod mock;
 mod plugins;
 mod status;
 mod topics;
@@ -89,6 +90,8 @@ enum Command {
     Plugins(Noun<plugins::Plugins>),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
+    /// Try compiled plugins out in a simulated app, from any language.
+    Mock(mock::Mock),
     /// What the app is doing, and what it waits for.
     Status(Place),
 }
@@ -123,6 +126,7 @@ impl Cli {
             Command::Config(config) => config.what.carry_out(&at(config.place), out),
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
             Command::Build(build) => build.carry_out(out),
+            Command::Mock(mock) => mock.carry_out(&at(Place::default())),
             Command::Status(place) => status::carry_out(&at(place), out),
         }
     }
