@@ -26,10 +26,12 @@ pub mod call;
 mod crash;
 pub mod engine;
 pub mod guest;
+pub mod instance;
 
 pub use call::{End, HostError, Plugin, Ran};
 pub use engine::{CompileError, Engine, EngineError};
 pub use guest::{BoxError, HostCalls, HostFault, Level};
+pub use instance::Instance;
 pub use limits::Limits;
 pub use manifest::Manifest;
 pub use report::{Fault, Report};
