@@ -3,12 +3,12 @@
 
 use std::{any::Any, sync::Arc, time::Instant};
 
-use sagahost_saga::outcome::{Call, Outcome, UndoOutcome};
+use sagahost_saga::outcome::{Call, End, Outcome, UndoOutcome};
 use wasmtime::Store;
 
 use crate::{
     bindings::World,
-    call::{End, Plugin, Ran},
+    call::{Plugin, Ran},
     engine::Slot,
     guest::{Entries, Guest, HostCalls, HostFault, Level},
 };
@@ -46,17 +46,18 @@ impl<'p> Instance<'p> {
         }
         let began = Instant::now();
         self.plugin.engine.refill(&mut self.store);
-        self.store.data_mut().next(host);
-        let end = match self.plugin.unreadable(call) {
-            Some(end) => Ok(end),
-            None => self.plugin.called(&mut self.store, Ok(&self.world), call),
+        let limits = self.plugin.engine.limits_shared();
+        self.store.data_mut().next(host, limits.clone());
+        let end = match self.plugin.reads(&call.formats()) {
+            true => self.plugin.called(&mut self.store, Ok(&self.world), call),
+            false => Ok(End::unreadable(call)),
         };
         self.dead = match &end {
             Ok(End::Outcome(Outcome::Unknown { .. }) | End::Undo(UndoOutcome::Unknown { .. })) | Err(_) => true,
             Ok(End::Outcome(_) | End::Undo(_)) => false,
         };
         let fuel = self.plugin.engine.fuel_used(&self.store);
-        let host = self.store.data_mut().next(Box::new(Nothing));
+        let host = self.store.data_mut().next(Box::new(Nothing), limits);
         let memory_bytes_peak = self.store.data().memory_bytes_peak;
         Some(Ran { end, host, took: began.elapsed(), memory_bytes_peak, fuel })
     }

@@ -1,0 +1,5 @@
+//! The law checker.
+
+pub mod case;
+pub mod mutation;
+mod random;
