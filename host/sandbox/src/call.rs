@@ -10,7 +10,7 @@ use std::{
 };
 
 use sagahost_manifest::{
-    Manifest,
+    Limits, Manifest,
     answer::{Measure, uncaught},
 };
 use sagahost_saga::{
@@ -81,6 +81,11 @@ impl Plugin {
     /// What the guest reads through `config`: all keys with a value, scalars as text.
     pub fn config(&self) -> &BTreeMap<String, String> {
         &self.config
+    }
+
+    /// What a call of it may use.
+    pub fn limits(&self) -> &Limits {
+        self.engine.limits()
     }
 
     /// Which code with which configuration.

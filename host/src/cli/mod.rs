@@ -16,6 +16,7 @@ mod sagas;
 mod timeline;
 
 mod build;
+mod check;
 mod config;
 mod plugins;
 mod status;
@@ -88,6 +89,8 @@ enum Command {
     Plugins(Noun<plugins::Plugins>),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
+    /// Show that a plugin keeps the laws of plugins, or the shortest case in which it does not.
+    Check(check::Check),
     /// What the app is doing, and what it waits for.
     Status(Place),
 }
@@ -122,6 +125,7 @@ impl Cli {
             Command::Config(config) => config.what.carry_out(&at(config.place), out),
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
             Command::Build(build) => build.carry_out(out),
+            Command::Check(check) => check.carry_out(&at(Place::default()), out),
             Command::Status(place) => status::carry_out(&at(place), out),
         }
     }
