@@ -170,7 +170,9 @@ fn tried(
     }
     let told: Vec<String> = unseen
         .into_iter()
-        .map(|(kind, why)| format!("{why}: give it with --events an event {kind} that is done, behind what must come first"))
+        .map(|(kind, why)| {
+            format!("{why}: give it with --events an event {kind} that is done, behind what must come first")
+        })
         .collect();
     Ok(Finding::new(law, Status::NotShown, judged, Some(told.join("; "))))
 }

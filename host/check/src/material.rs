@@ -66,11 +66,8 @@ impl Material {
         while cases.len() < cases_max {
             let Some(base) = numbers.pick(&plain) else { break };
             let Some(body) = base.subject().and_then(|subject| subject.body.json()) else { break };
-            let body = if wild || numbers.below(4) == 0 {
-                random(body, &mut numbers)
-            } else {
-                plausible(body, &mut numbers)
-            };
+            let body =
+                if wild || numbers.below(4) == 0 { random(body, &mut numbers) } else { plausible(body, &mut numbers) };
             cases.push(with(base, body));
         }
         cases.truncate(cases_max.max(plain.len()));

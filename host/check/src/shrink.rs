@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Tries of one counterexample.
-const TRIES_MAX: usize = 600;
+const TRIES_MAX: usize = 2_000;
 /// Where each try takes as long as a call may.
 const SLOW_TRIES_MAX: usize = 8;
 
@@ -77,9 +77,10 @@ fn bodies(body: &Body) -> Vec<Body> {
 }
 
 fn values(value: &Value) -> Vec<Value> {
+    let paths = paths(value);
     let mut found = simpler(value);
-    for path in paths(value) {
-        found.extend(removed(value, &path));
+    found.extend(paths.iter().filter_map(|path| removed(value, path)));
+    for path in paths {
         let inner = at(value, &path).map(simpler).unwrap_or_default();
         found.extend(inner.into_iter().map(|new| replaced(value, &path, new)));
     }
@@ -99,7 +100,9 @@ fn simpler(value: &Value) -> Vec<Value> {
             let letters: Vec<char> = text.chars().collect();
             let to = |end: usize| json!(letters[..end].iter().collect::<String>());
             let count = letters.len();
-            vec![to(0), to(count / 2), to(count - count / 4), to(count - count / 16), to(count.saturating_sub(1))]
+            // Ever smaller steps, so that a length at a limit is found soon.
+            let steps = (1..=12).map(|power| count - count.div_ceil(1 << power));
+            [0].into_iter().chain(steps).map(to).collect()
         }
         Value::Array(items) => {
             let half = items.len() / 2;

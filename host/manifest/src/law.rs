@@ -80,12 +80,9 @@ impl Law {
             | Self::UndoTwice
             | Self::Uncertain
             | Self::Order => true,
-            Self::Admission
-            | Self::Determinism
-            | Self::Malformed
-            | Self::Bounds
-            | Self::Undoes
-            | Self::NeverRan => false,
+            Self::Admission | Self::Determinism | Self::Malformed | Self::Bounds | Self::Undoes | Self::NeverRan => {
+                false
+            }
         }
     }
 }

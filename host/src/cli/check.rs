@@ -10,16 +10,8 @@ use std::{
 };
 
 use clap::Args;
-use sagahost_check::{
-    Case, Input, Progress, Report, Request, Status,
-    budget::Budget,
-    report::Finding,
-};
-use sagahost_manifest::{
-    Law, Limits, Manifest,
-    manifest::ConfigType,
-    report::hint,
-};
+use sagahost_check::{Case, Input, Progress, Report, Request, Status, budget::Budget, report::Finding};
+use sagahost_manifest::{Law, Limits, Manifest, manifest::ConfigType, report::hint};
 use sagahost_sandbox::admission;
 use serde_json::Value;
 
@@ -180,8 +172,9 @@ fn app(site: &Site, manifest: Option<&Manifest>) -> Result<(BTreeMap<String, Val
 
 fn law(name: &str) -> Result<Law, Failure> {
     let known = || Law::ALL.iter().map(|law| law.name());
-    Law::parse(name)
-        .ok_or_else(|| Failure::usage(format!("no law is called `{name}`: {}", hint(name, known().collect::<Vec<_>>()))))
+    Law::parse(name).ok_or_else(|| {
+        Failure::usage(format!("no law is called `{name}`: {}", hint(name, known().collect::<Vec<_>>())))
+    })
 }
 
 fn case(text: &str) -> Result<Case, Failure> {

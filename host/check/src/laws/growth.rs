@@ -14,6 +14,8 @@ use crate::{
 /// Calls between two looks.
 const STRIDE: usize = 12;
 const LOOKS: usize = 4;
+/// Some calls may be refused for reasons of the business.
+const ROUNDS_MAX: usize = 2 * STRIDE * LOOKS;
 /// Bytes that a value may gain from look to look: numbers get longer, too.
 const BYTES_SLACK: u64 = STRIDE as u64;
 /// A part of the first look's fuel that a call may gain from look to look.
@@ -52,10 +54,10 @@ struct Look {
 fn grown(bench: &Bench<'_>, case: &Case, who: Who) -> Judged {
     let mut world = World::default();
     let mut looks = Vec::new();
-    let mut place = 0;
-    for round in 1..=STRIDE * LOOKS {
+    let (mut place, mut done, mut refused) = (0, 0, None);
+    let (subject, history) = case.0.split_last().expect("a case has an event");
+    for round in 1..=ROUNDS_MAX {
         let number = round + 1;
-        let (subject, history) = case.0.split_last().expect("a case has an event");
         let history = match who {
             Who::OneSaga if round > 1 => &[],
             Who::Sagas | Who::OneSaga => history,
@@ -64,17 +66,27 @@ fn grown(bench: &Bench<'_>, case: &Case, who: Who) -> Judged {
             bench.handle(&mut world, &bench.event(&own(input, number, who), place))?;
             place += 1;
         }
-        let look = look(bench, &mut world, &own(subject, number, who), place)?;
+        match look(bench, &mut world, &own(subject, number, who), place)? {
+            Ok(look) => {
+                done += 1;
+                looks.extend((done % STRIDE == 0).then_some(look));
+            }
+            // Sold out, undeliverable: others may be done.
+            Err(why) => drop(refused.get_or_insert(why)),
+        }
         place += 1;
-        match look {
-            Ok(look) if round % STRIDE == 0 => looks.push(look),
-            Ok(_) => {}
-            Err(why) if round == 1 => return Ok(Verdict::Void(why)),
-            // Sold out, or over a limit: what came before is what there is to see.
-            Err(_) => break,
+        if looks.len() == LOOKS {
+            return Ok(verdict(bench, &looks, who));
         }
     }
-    Ok(verdict(bench, &looks, who))
+    Ok(match (who, refused) {
+        // One event may be all that a saga takes; what is refused leaves nothing.
+        (Who::OneSaga, _) if done > 0 => Verdict::Holds,
+        (Who::Sagas | Who::OneSaga, Some(why)) => {
+            Verdict::Void(format!("only {done} of {ROUNDS_MAX} events are done, for {why}"))
+        }
+        (Who::Sagas | Who::OneSaga, None) => Verdict::Void(format!("only {done} events are done")),
+    })
 }
 
 fn own(input: &Input, number: usize, who: Who) -> Input {
@@ -89,12 +101,7 @@ fn own(input: &Input, number: usize, who: Who) -> Input {
     }
 }
 
-fn look(
-    bench: &Bench<'_>,
-    world: &mut World,
-    input: &Input,
-    place: usize,
-) -> Result<Result<Look, String>, HostError> {
+fn look(bench: &Bench<'_>, world: &mut World, input: &Input, place: usize) -> Result<Result<Look, String>, HostError> {
     let event = bench.event(input, place);
     let mut attempt = 1;
     let called = loop {
@@ -123,14 +130,16 @@ fn look(
 }
 
 fn verdict(bench: &Bench<'_>, looks: &[Look], who: Who) -> Verdict {
-    if looks.len() < LOOKS {
-        return Verdict::Void(format!("only {} calls of {} are done", looks.len() * STRIDE, STRIDE * LOOKS));
-    }
     let limits = bench.plugin.limits();
     let each = |of: fn(&Look) -> u64| looks.iter().map(of).collect::<Vec<u64>>();
     let fuel = each(|look| look.fuel);
     let parts: [(&str, Vec<u64>, u64, u64); 4] = [
-        ("the largest value in the store has", each(|look| look.value), BYTES_SLACK, limits.store_value_bytes_max as u64),
+        (
+            "the largest value in the store has",
+            each(|look| look.value),
+            BYTES_SLACK,
+            limits.store_value_bytes_max as u64,
+        ),
         ("its state has", each(|look| look.state), BYTES_SLACK, limits.state_bytes_max as u64),
         ("undo data and events of a call have", each(|look| look.outcome), BYTES_SLACK, limits.undo_bytes_max as u64),
         ("a call takes", fuel.clone(), fuel[0] / FUEL_SLACK, 0),

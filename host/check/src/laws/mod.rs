@@ -127,7 +127,9 @@ fn undo_answered(outcome: &UndoOutcome) -> String {
         UndoOutcome::Retry(delay) => format!("answers retry {}", told(&delay.problem.code, &delay.problem.detail)),
         UndoOutcome::Stuck(problem) => format!("answers stuck {}", told(&problem.code, &problem.detail)),
         UndoOutcome::Unknown { crash } => format!("ends without an answer {}", told(&crash.code, &crash.detail)),
-        UndoOutcome::Unreadable { formats } => format!("meets data of formats {formats:?}, which `reads` does not name"),
+        UndoOutcome::Unreadable { formats } => {
+            format!("meets data of formats {formats:?}, which `reads` does not name")
+        }
     }
 }
 

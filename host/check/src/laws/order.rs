@@ -47,8 +47,7 @@ pub(super) fn judge(bench: &Bench<'_>, case: &Case) -> Judged {
 fn sagas(bench: &Bench<'_>, case: &Case) -> (Vec<Event>, Vec<Event>) {
     let first = &case.0[0].saga;
     let own = case.0.iter().enumerate().filter(|(_, input)| input.saga == *first);
-    let others: Vec<(usize, &Input)> =
-        case.0.iter().enumerate().filter(|(_, input)| input.saga != *first).collect();
+    let others: Vec<(usize, &Input)> = case.0.iter().enumerate().filter(|(_, input)| input.saga != *first).collect();
     let one: Vec<(usize, &Input)> = own.collect();
     let events = |inputs: &[(usize, &Input)]| inputs.iter().map(|(at, input)| bench.event(input, *at)).collect();
     if !others.is_empty() {
@@ -109,7 +108,10 @@ fn undone_under(bench: &Bench<'_>, one: &[Event], other: &[Event]) -> Judged {
     bench.undo(&mut under, last, &evidence, 0)?;
     let left = difference::counters(&alone, &under).or_else(|| difference::store(&alone, &under));
     Ok(left.map_or(Verdict::Holds, |left| {
-        Verdict::Broken(format!("{} of {} is undone behind the other saga, and {left} without it", last.kind, last.saga))
+        Verdict::Broken(format!(
+            "{} of {} is undone behind the other saga, and {left} without it",
+            last.kind, last.saga
+        ))
     }))
 }
 

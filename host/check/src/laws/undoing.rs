@@ -28,7 +28,9 @@ pub(super) fn undoes(bench: &Bench<'_>, case: &Case) -> Judged {
     let answer = bench.undo(&mut world, &step.event, &evidence, 0)?;
     Ok(match answer {
         UndoOutcome::Undone(_) | UndoOutcome::NothingToUndo => Verdict::Holds,
-        other => Verdict::Broken(format!("{} is done, and its undo function {}", step.event.kind, undo_answered(&other))),
+        other => {
+            Verdict::Broken(format!("{} is done, and its undo function {}", step.event.kind, undo_answered(&other)))
+        }
     })
 }
 
@@ -90,7 +92,10 @@ pub(super) fn twice(bench: &Bench<'_>, case: &Case) -> Judged {
     let mut again = once.clone();
     let answer = bench.undo(&mut again, &step.event, &evidence, 1)?;
     if let UndoOutcome::Unknown { .. } = answer {
-        return Ok(Verdict::Broken(format!("{kind} is undone; a second time its undo function {}", undo_answered(&answer))));
+        return Ok(Verdict::Broken(format!(
+            "{kind} is undone; a second time its undo function {}",
+            undo_answered(&answer)
+        )));
     }
     let more = difference::counters(&once, &again)
         .or_else(|| difference::store(&once, &again))
