@@ -15,7 +15,7 @@ use crate::{
 /// Tries of one counterexample.
 const TRIES_MAX: usize = 2_000;
 /// Where each try takes as long as a call may.
-const SLOW_TRIES_MAX: usize = 8;
+const SLOW_TRIES_MAX: usize = 6;
 
 pub struct Shrunk {
     pub case: Case,
@@ -25,7 +25,7 @@ pub struct Shrunk {
 
 /// The shortest that is found, step by step. `said`: what happened in `case`.
 pub fn shrunk(law: Law, bench: &Bench<'_>, case: Case, said: String) -> Result<Shrunk, HostError> {
-    let mut left = if said.contains("budget-ms") { SLOW_TRIES_MAX } else { TRIES_MAX };
+    let mut left = if said.ends_with("(deadline)") { SLOW_TRIES_MAX } else { TRIES_MAX };
     let mut best = Shrunk { case, why: said };
     'again: loop {
         for candidate in candidates(&best.case) {

@@ -37,12 +37,12 @@ macro_rules! laws {
 laws! {
     /// A host takes the file.
     Admission = "admission",
+    /// No call goes beyond the limits of memory, time, stack and sizes.
+    Bounds = "bounds",
     /// The same input gives the same outcome, byte for byte, in a fresh instance and in a used one.
     Determinism = "determinism",
     /// Whatever an event holds, no call traps.
     Malformed = "malformed",
-    /// No call goes beyond the limits of memory, time, stack and sizes.
-    Bounds = "bounds",
     /// The hundredth call costs and keeps no more than the tenth.
     Growth = "growth",
     /// A step that was done can be undone.

@@ -13,7 +13,7 @@ use sagahost_sdk::prelude::*;
 use crate::faults::Fault;
 
 /// Somebody wants seats.
-#[event(example = {"bookingId": "b-1", "show": "hamlet", "seats": 2})]
+#[event(example = {"bookingId": "b-1", "show": "hamlet", "seats": 2, "row": 7})]
 pub struct SeatsRequested {
     /// The booking.
     pub booking_id: String,

@@ -11,10 +11,11 @@ use crate::{
     difference::shown,
 };
 
-/// No call ends without an answer, and an event that is invalid needs no operator.
+/// No call ends without an answer, and an event that is invalid needs no operator. (Undoing what is done is another
+/// law's.)
 pub(super) fn malformed(bench: &Bench<'_>, case: &Case) -> Judged {
     let seen = seen(bench, case)?;
-    if let Some((what, crash)) = seen.crashes.iter().find(|(_, crash)| !is_limit(crash)) {
+    if let Some((what, crash)) = seen.crashes.iter().find(|(what, crash)| *what != UNDOING && !is_limit(crash)) {
         return Ok(Verdict::Broken(told(what, crash)));
     }
     Ok(match (&seen.outcome, seen.never_ran) {
@@ -47,6 +48,8 @@ fn told(what: &str, crash: &Crash) -> String {
     format!("{what} ends without an answer: {} ({})", shown(&crash.detail), crash.code)
 }
 
+const UNDOING: &str = "undoing it";
+
 struct Seen {
     outcome: Outcome,
     crashes: Vec<(&'static str, Crash)>,
@@ -69,7 +72,7 @@ fn seen(bench: &Bench<'_>, case: &Case) -> Result<Seen, HostError> {
             && let Some(evidence) = evidence(completion)
         {
             let answer = bench.undo_attempt(&mut after, &event, evidence, 0, 1)?.answer;
-            crashes.extend(undo_crash("undoing it", &answer));
+            crashes.extend(undo_crash(UNDOING, &answer));
         }
         let answer = bench.undo_attempt(&mut world.clone(), &event, Evidence::NeverRan, 0, 1)?.answer;
         crashes.extend(undo_crash("undoing it where it never ran", &answer));

@@ -1,7 +1,7 @@
 //! The same input, the same outcome: in a fresh instance, in another one, and in one that was used before. Invariant:
 //! whole worlds are compared, not only answers.
 
-use sagahost_saga::outcome::Outcome;
+use sagahost_saga::outcome::{Outcome, StateChange, Undo};
 use sagahost_sandbox::{HostError, Instance};
 
 use super::{Judged, Verdict, answered};
@@ -79,18 +79,29 @@ fn same(one: &Outcome, other: &Outcome) -> bool {
     }
 }
 
-/// What is different in two outcomes of the same sort, from there on.
+/// What is different in two outcomes of the same sort, from a little before there.
 fn debug(outcome: &Outcome, other: &Outcome) -> String {
     let (one, two) = (text(outcome), text(other));
     let at = one.char_indices().zip(two.chars()).find(|((_, a), b)| a != b).map_or(0, |((at, _), _)| at);
-    let from = one[..at].char_indices().rev().nth(40).map_or(0, |(at, _)| at);
-    shown(&one[from..])
+    match one[..at].char_indices().rev().nth(40) {
+        Some((from, _)) => format!("…{}", shown(&one[from..])),
+        None => shown(&one),
+    }
 }
 
 /// With data as text.
 fn text(outcome: &Outcome) -> String {
     let Outcome::Completed(done) = outcome else { return format!("{outcome:?}") };
-    let emitted = done.emit.iter().map(|e| format!("{} {}", e.kind, String::from_utf8_lossy(&e.data)));
-    let emitted: Vec<String> = emitted.collect();
-    format!("emits {}; {:?} {:?} {:?}", emitted.join(", "), done.undo, done.state, done.attributes)
+    let data = |data: &[u8]| String::from_utf8_lossy(data).into_owned();
+    let emitted: Vec<String> = done.emit.iter().map(|event| format!("{} {}", event.kind, data(&event.data))).collect();
+    let undo = match &done.undo {
+        Undo::Data(saved) => data(&saved.data),
+        Undo::NothingToUndo => "nothing".to_owned(),
+    };
+    let state = match &done.state {
+        StateChange::Put(saved) => data(&saved.data),
+        StateChange::Keep => "as it was".to_owned(),
+        StateChange::Delete => "deleted".to_owned(),
+    };
+    format!("emits {}, undo data {undo}, state {state}, notes {:?}", emitted.join(", "), done.attributes)
 }
