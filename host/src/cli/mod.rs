@@ -18,6 +18,7 @@ mod timeline;
 mod build;
 mod check;
 mod config;
+mod mock;
 mod plugins;
 mod status;
 mod topics;
@@ -91,6 +92,8 @@ enum Command {
     Build(build::Build),
     /// Show that a plugin keeps the laws of plugins, or the shortest case in which it does not.
     Check(check::Check),
+    /// Try compiled plugins out in a simulated app, from any language.
+    Mock(mock::Mock),
     /// What the app is doing, and what it waits for.
     Status(Place),
 }
@@ -126,6 +129,7 @@ impl Cli {
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
             Command::Build(build) => build.carry_out(out),
             Command::Check(check) => check.carry_out(&at(Place::default()), out),
+            Command::Mock(mock) => mock.carry_out(&at(Place::default())),
             Command::Status(place) => status::carry_out(&at(place), out),
         }
     }

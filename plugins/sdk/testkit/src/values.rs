@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_manifest::counter::{self, CounterFault};
-use sagahost_sdk::Level;
+/// How serious a line is.
+pub use sagahost_sdk::Level as LogLevel;
 
 /// What is kept: the store and the counters of one participant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Values {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// How serious it is.
-    pub level: Level,
+    pub level: LogLevel,
     /// The text.
     pub message: String,
     /// Names and values.
