@@ -12,6 +12,7 @@ mod run;
 mod dead_letters;
 mod emit;
 mod outbox;
+mod plugin_text;
 mod sagas;
 mod timeline;
 

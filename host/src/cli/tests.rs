@@ -360,11 +360,11 @@ fn topics_plugins_outbox_and_status() {
             handles: vec!["OrderCreated".into()],
             emits: vec!["PaymentProcessed".into(), "PaymentFailed".into()],
             file: text("plugins/payment.wasm"),
-            note: None,
             calls: 1200,
             failures: 3,
             p50_us: 90,
             p99_us: 210,
+            ..PluginLine::default()
         }],
         refused: vec![sagahost_sandbox::report::Report::of(
             std::path::Path::new("plugins/x.wasm"),
@@ -378,7 +378,7 @@ fn topics_plugins_outbox_and_status() {
         plugins/x.wasm is not admitted: 1 fault
           - it is a text file
             do:    build it with `sagahost build`
-    "#]].assert_eq(&plugins::list_text(&listing, &out()));
+    "#]].assert_eq(&plugin_text::list_text(&listing, &out()));
     let batch = OutboxLine {
         batch: 7,
         records: 3,

@@ -3,6 +3,11 @@
 //!
 //! The switch is one pointer: a chain keeps the plugins, topology and names that it began with.
 
+mod board;
+mod orders;
+mod probation;
+mod watch;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -13,81 +18,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, ensure};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use parking_lot::Mutex;
-use sagahost_saga::{id::Participant, input::Answer};
+use anyhow::Result;
+use sagahost_saga::id::{Kind, Participant};
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
     directory::{Looks, Reading},
+    manifest::From,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+pub use self::board::{Board, What};
+use self::{probation::Probation, watch::Watch};
 use crate::{
-    admin::{PluginAction, view::PluginsView},
     config::WatchSettings,
+    crash,
     intake::{Intake, assignment},
     journal::{BatchNo, Position},
     pipeline::Pipeline,
-    plugins::{Plugins, Serving},
-    stage::Reply,
-    stats::Stats,
+    plugins::{Beginning, Plugins, Serving, short},
     transport::{Assignment, Partition, Transport},
 };
-
-/// Where operators see what serves and what does not, and leave their orders.
-pub struct Board {
-    view: Mutex<PluginsView>,
-    orders: (Sender<Order>, Receiver<Order>),
-}
-
-impl Default for Board {
-    fn default() -> Self {
-        const ORDERS_MAX: usize = 16;
-        Self { view: Mutex::default(), orders: bounded(ORDERS_MAX) }
-    }
-}
-
-impl Board {
-    /// Answered when it is carried out.
-    pub fn order(&self, plugin: &Participant, action: PluginAction) -> Receiver<Result<Answer, String>> {
-        let (reply, answer) = bounded(1);
-        // Where too many wait, the reply goes down with the order, which tells whoever asked.
-        let _ = self.orders.0.try_send(Order { plugin: plugin.clone(), action, reply });
-        answer
-    }
-
-    pub fn view(&self, stats: &Stats) -> PluginsView {
-        let mut view = self.view.lock().clone();
-        for line in &mut view.plugins {
-            let Some(calls) = stats.of_plugin(&line.digest) else { continue };
-            (line.calls, line.failures) = (calls.calls, calls.failures);
-            (line.p50_us, line.p99_us) = (calls.took.value_at_quantile(0.5), calls.took.value_at_quantile(0.99));
-        }
-        view
-    }
-}
-
-/// A version that replaced `before`, and what it had done until then.
-struct Probation {
-    before: Admitted,
-    digest: Arc<str>,
-    calls: u64,
-    failures: u64,
-    began: Instant,
-}
-
-/// From an operator.
-struct Order {
-    plugin: Participant,
-    action: PluginAction,
-    reply: Reply,
-}
-
-/// How often it is looked at while a version is on probation.
-const PROBATION_LOOK: Duration = Duration::from_millis(100);
 
 pub struct Keeper {
     pub plugins: Plugins,
@@ -101,20 +52,23 @@ pub struct Keeper {
     on_probation: BTreeMap<Participant, Probation>,
     /// Files that changed together, and of which one cannot be admitted: none of them is, until that is mended.
     stuck: Vec<BTreeSet<PathBuf>>,
+    /// The listing in the data directory could not be written; said once.
+    listing_failed: bool,
 }
 
 impl Keeper {
     pub fn new(
         plugins: Plugins,
-        refused: Vec<Report>,
+        beginning: Beginning,
         pipeline: Arc<Pipeline>,
         intake: Arc<Intake>,
         transport: Arc<dyn Transport>,
         stop: Arc<AtomicBool>,
         board: Arc<Board>,
     ) -> Self {
-        let told = refused.into_iter().map(|report| (report.file.clone(), report)).collect();
-        let keeper = Self {
+        let told = beginning.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
+        let stuck = if beginning.waiting.is_empty() { Vec::new() } else { vec![beginning.waiting] };
+        let mut keeper = Self {
             plugins,
             pipeline,
             intake,
@@ -123,13 +77,14 @@ impl Keeper {
             board,
             told,
             on_probation: BTreeMap::new(),
-            stuck: Vec::new(),
+            stuck,
+            listing_failed: false,
         };
         keeper.show();
         keeper
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let refused = self.told.values().cloned().collect();
         let waits = |file: &Path| self.stuck.iter().any(|group| group.contains(file));
         let mut view = self.plugins.view(refused, &waits);
@@ -138,7 +93,14 @@ impl Keeper {
                 line.state = "probation".to_owned();
             }
         }
-        *self.board.view.lock() = view;
+        let written = self.plugins.write_down(&view);
+        if let Err(error) = &written
+            && !self.listing_failed
+        {
+            warn!(%error, "failed to write plugins.json into the data directory; `sagahost plugins list` has it");
+        }
+        self.listing_failed = written.is_err();
+        self.board.put(view);
     }
 
     /// Until the host stops. A change is taken up when the directory has stood still for a moment: files are copied in
@@ -155,7 +117,7 @@ impl Keeper {
             } else if self.on_probation.is_empty() {
                 rescan
             } else {
-                rescan.min(PROBATION_LOOK)
+                rescan.min(probation::LOOK)
             };
             watch.wait(pause, &self.board.orders.1, &self.stop);
             while let Ok(order) = self.board.orders.1.try_recv() {
@@ -197,6 +159,7 @@ impl Keeper {
         let before = before.as_ref().unwrap_or(&nothing);
         let paths: BTreeSet<&PathBuf> = before.keys().chain(now.keys()).collect();
         let changed = paths.into_iter().filter(|path| before.get(*path) != now.get(*path)).cloned().collect();
+        self.plugins.refresh(&*self.pipeline.journal)?;
         let reading = self.plugins.read();
         self.tell(&reading);
         self.group(changed, &reading);
@@ -244,7 +207,15 @@ impl Keeper {
         target
     }
 
-    /// From here on events run on `target`. Whatever can fail comes before the switch.
+    /// What stands in the directory, in force as far as it can be, after something else than a file has changed.
+    fn take_up(&mut self) -> Result<()> {
+        let now = self.plugins.look().map_err(anyhow::Error::new)?;
+        let reading = self.plugins.read();
+        self.tell(&reading);
+        self.install(self.target(&now, &reading))
+    }
+
+    /// From here on events run on `target`, if it is another set than the one that serves.
     fn install(&mut self, target: Serving) -> Result<()> {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
@@ -252,13 +223,22 @@ impl Keeper {
             self.plugins.serving = target;
             return Ok(());
         }
+        self.install_anew(target)
+    }
+
+    /// Whatever can fail comes before the switch.
+    fn install_anew(&mut self, target: Serving) -> Result<()> {
+        let was = by_name(&self.plugins.serving);
+        let is = by_name(&target);
         let wanted = self.plugins.wanted(&target);
+        let read = self.topics_read();
         let fresh = self.fresh_positions(&wanted.partitions(&*self.transport)?, &wanted.inputs)?;
         let journal = self.pipeline.journal.clone();
         let epoch = journal.identity().epoch;
         for Assignment { partition, position, .. } in &fresh {
             journal.set_position(epoch, partition, *position)?;
         }
+        crash::point("plugin-positions");
         let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
         let admitted: Vec<Admitted> = target.values().cloned().collect();
         self.plugins.keep(&admitted, since, &*journal, &*self.pipeline.clock)?;
@@ -270,11 +250,23 @@ impl Keeper {
                 return Err(error);
             }
         }
+        crash::point("plugins-switched");
         self.intake.read_also(fresh, self.plugins.idle_topics());
-        say(&was, &is);
+        self.say(&was, &is, &read);
         self.begin_probation(&was, &is);
         self.plugins.warn_of_cycles();
         Ok(self.pipeline.wake_parked()?)
+    }
+
+    /// The same code, with what the journal says of pauses and retirement.
+    fn switch(&mut self) -> Result<()> {
+        self.pipeline.surroundings.store(Arc::new(self.plugins.surroundings()?));
+        self.intake.read_also(Vec::new(), self.plugins.idle_topics());
+        Ok(self.pipeline.wake_parked()?)
+    }
+
+    fn topics_read(&self) -> BTreeSet<Arc<str>> {
+        self.intake.assigned().into_iter().map(|partition| partition.topic).collect()
     }
 
     /// Partitions that this app has not read before: from their beginning, or from what comes now, as the
@@ -302,113 +294,49 @@ impl Keeper {
         Ok(new.into_iter().map(place).collect())
     }
 
-    /// A version that replaces another is compared with it for a while.
-    fn begin_probation(&mut self, was: &BTreeMap<Participant, Admitted>, is: &BTreeMap<Participant, Admitted>) {
-        self.on_probation.retain(|name, _| is.contains_key(name));
-        if self.plugins.config.watch.probation.is_zero() {
-            return;
-        }
-        let stats = &self.pipeline.stats;
+    /// `read`: topics that were read before.
+    fn say(
+        &self,
+        was: &BTreeMap<Participant, Admitted>,
+        is: &BTreeMap<Participant, Admitted>,
+        read: &BTreeSet<Arc<str>>,
+    ) {
         for (name, admitted) in is {
-            let Some(before) = was.get(name).filter(|before| before.plugin.digest() != admitted.plugin.digest()) else {
-                continue;
-            };
-            let digest = admitted.plugin.digest().clone();
-            // The version before it may not have proved itself either: then the one before that is the measure.
-            let before = self.on_probation.remove(name).map_or_else(|| before.clone(), |earlier| earlier.before);
-            if *before.plugin.digest() == digest {
-                continue;
+            let (version, digest) = (&admitted.plugin.manifest().version, short(admitted.plugin.digest()));
+            let before = was.get(name);
+            match before {
+                None => info!(plugin = %name, version, digest, "serves now"),
+                Some(before) if identity(before) != identity(admitted) => {
+                    info!(plugin = %name, version, digest, before = before.plugin.manifest().version, "serves now; running calls end on the version before");
+                }
+                Some(_) => continue,
             }
-            let (calls, failures) = counts(stats, &digest);
-            let began = Instant::now();
-            self.on_probation.insert(name.clone(), Probation { before, digest, calls, failures, began });
+            for note in self.plugins.notes(admitted) {
+                info!(plugin = %name, "{note}");
+            }
+            self.say_what_has_passed(admitted, before, read);
+        }
+        for name in was.keys().filter(|name| !is.contains_key(*name)) {
+            warn!(plugin = %name, "its file is gone: its events park until one is back; what it did is still undone");
         }
     }
 
-    fn look_at_probation(&mut self) {
-        let settings = &self.plugins.config.watch;
-        let (window, min, more) = (settings.probation, settings.failures_min, settings.failures_percent_more);
-        let pipeline = self.pipeline.clone();
-        let mut failed = Vec::new();
-        let before = self.on_probation.len();
-        self.on_probation.retain(|name, probation| {
-            let (calls, failures) = counts(&pipeline.stats, &probation.digest);
-            let (calls, failures) = (calls - probation.calls, failures - probation.failures);
-            let (known, known_failures) = counts(&pipeline.stats, probation.before.plugin.digest());
-            let usual = (100 * known_failures).checked_div(known).unwrap_or(0);
-            if failures >= min && 100 * failures > calls * (usual + more) {
-                let why =
-                    format!("{failures} of {calls} calls failed, against {usual} % of those of the version before");
-                failed.push((name.clone(), probation.digest.clone(), probation.before.clone(), why));
-                return false;
-            }
-            probation.began.elapsed() < window
-        });
-        for (name, digest, before, why) in failed {
-            let why = format!("rolled back by itself: {why}");
-            if let Err(error) = self.roll_back(&name, &digest, before, &why) {
-                error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back");
+    /// Of a topic that was read before, a new subscription does not see what is there already.
+    fn say_what_has_passed(&self, admitted: &Admitted, before: Option<&Admitted>, read: &BTreeSet<Arc<str>>) {
+        let plugin = admitted.plugin.name();
+        let known = |kind: &str| before.is_some_and(|before| before.plugin.manifest().subscription(kind).is_some());
+        for subscription in admitted.plugin.manifest().subscriptions.iter().filter(|sub| !known(&sub.kind)) {
+            let kind = &subscription.kind;
+            let topic = self.plugins.config.topics.topic_of(&Kind::new(kind));
+            match subscription.from {
+                _ if !read.contains(&topic) => {}
+                From::Now => info!(%plugin, kind, "events of this kind that were taken in before are not for it"),
+                From::Earliest => warn!(
+                    %plugin, kind, %topic,
+                    "`from = earliest` has no effect, for this topic was read before: it begins with what comes now"
+                ),
             }
         }
-        if self.on_probation.len() != before {
-            self.show();
-        }
-    }
-
-    /// The version before serves again, and this one is in quarantine: until its file changes, or somebody admits it.
-    fn roll_back(&mut self, name: &Participant, digest: &str, before: Admitted, why: &str) -> Result<()> {
-        let journal = self.pipeline.journal.clone();
-        journal.quarantine_plugin(journal.identity().epoch, name, digest, Some(why))?;
-        let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
-        let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());
-        let mut target = self.plugins.serving.clone();
-        target.insert(file.clone(), Admitted { file, ..before.clone() });
-        self.install(target)?;
-        self.on_probation.remove(name);
-        let reading = self.plugins.read();
-        self.tell(&reading);
-        error!(
-            plugin = %name, version = before.plugin.manifest().version, digest = &before.plugin.digest()[..12], why,
-            "the version before serves again; what the other one completed stays, its store writes too"
-        );
-        Ok(())
-    }
-
-    fn obey(&mut self, Order { plugin, action, reply }: Order) {
-        let done = match action {
-            PluginAction::Admit => self.admit(&plugin),
-            PluginAction::Rollback { by, reason } => self.told_to_roll_back(&plugin, &by, &reason),
-        };
-        self.show();
-        let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(|error| format!("{error:#}")));
-    }
-
-    fn admit(&mut self, name: &Participant) -> Result<String> {
-        let journal = self.pipeline.journal.clone();
-        let epoch = journal.identity().epoch;
-        let rows: Vec<_> =
-            self.plugins.rows.iter().filter(|row| row.participant == *name && row.quarantined.is_some()).collect();
-        ensure!(!rows.is_empty(), "no version of plugin {name} is in quarantine");
-        for row in rows {
-            journal.quarantine_plugin(epoch, name, &row.digest, None)?;
-        }
-        self.plugins.rows = journal.admitted()?;
-        let now = self.plugins.look().map_err(anyhow::Error::new)?;
-        let reading = self.plugins.read();
-        self.tell(&reading);
-        self.install(self.target(&now, &reading))?;
-        Ok(format!("plugin {name} is out of quarantine; its file serves, on probation"))
-    }
-
-    fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String> {
-        let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
-        let serving = serving.ok_or_else(|| anyhow!("plugin {name} does not serve"))?;
-        let digest = serving.plugin.digest().clone();
-        let before = self.plugins.stored(name, Some(&digest), &serving.file);
-        let before = before.ok_or_else(|| anyhow!("no other version of plugin {name} is stored"))?;
-        let version = before.plugin.manifest().version.clone();
-        self.roll_back(name, &digest, before, &format!("rolled back by {by}: {reason}"))?;
-        Ok(format!("plugin {name} {version} serves again"))
     }
 
     /// Each report once.
@@ -424,11 +352,6 @@ impl Keeper {
     }
 }
 
-/// Calls and failures of a version since the start.
-fn counts(stats: &Stats, digest: &str) -> (u64, u64) {
-    stats.of_plugin(digest).map_or((0, 0), |calls| (calls.calls, calls.failures))
-}
-
 fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
     serving.values().map(|admitted| (admitted.plugin.name(), admitted.clone())).collect()
 }
@@ -437,58 +360,4 @@ fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
 fn identity(admitted: &Admitted) -> (Arc<str>, Arc<str>) {
     let behaviour = admitted.plugin.behaviour();
     (behaviour.digest, behaviour.config)
-}
-
-fn say(was: &BTreeMap<Participant, Admitted>, is: &BTreeMap<Participant, Admitted>) {
-    for (name, admitted) in is {
-        let (version, digest) = (&admitted.plugin.manifest().version, &admitted.plugin.digest()[..12]);
-        match was.get(name) {
-            None => info!(plugin = %name, version, digest, "serves now"),
-            Some(before) if identity(before) != identity(admitted) => {
-                info!(plugin = %name, version, digest, before = before.plugin.manifest().version, "serves now; running calls end on the version before");
-            }
-            Some(_) => {}
-        }
-    }
-    for name in was.keys().filter(|name| !is.contains_key(*name)) {
-        warn!(plugin = %name, "its file is gone: its events park until one is back; what it did is still undone");
-    }
-}
-
-/// Wakes up when the directory changes, as far as its file system says so.
-struct Watch {
-    _watcher: Option<RecommendedWatcher>,
-    bell: Receiver<()>,
-}
-
-impl Watch {
-    fn new(dir: &Path) -> Self {
-        let (ring, bell) = bounded(1);
-        let told = move |_: notify::Result<notify::Event>| {
-            let _ = ring.try_send(());
-        };
-        let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
-            watcher.watch(dir, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        if let Err(error) = &watcher {
-            debug!(%error, "the plugin directory is looked at now and then only");
-        }
-        Self { _watcher: watcher.ok(), bell }
-    }
-
-    fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &AtomicBool) {
-        const SLICE: Duration = Duration::from_millis(50);
-        let until = Instant::now() + timeout;
-        while !stop.load(Ordering::Relaxed) && orders.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.bell.recv_timeout(left.min(SLICE)) {
-                Ok(()) => return,
-                Err(_) if left.is_zero() => return,
-                // Without a watcher the channel is closed, and says so at once.
-                Err(error) if error.is_disconnected() => std::thread::sleep(left.min(SLICE)),
-                Err(_) => {}
-            }
-        }
-    }
 }
