@@ -150,7 +150,7 @@ impl Fault {
             Self::Memory if large => {
                 let mut eaten = Vec::new();
                 while black_box(true) {
-                    eaten.push(black_box(vec![1_u8; 1024 * 1024]));
+                    eaten.push(black_box(Vec::<u8>::with_capacity(16 * 1024 * 1024)));
                 }
             }
             Self::Payload if large => reserved.ballast = "x".repeat(2 * 1024 * 1024),
