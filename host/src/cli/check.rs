@@ -29,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub struct Check {
     /// The plugin.
     #[arg(value_name = "PLUGIN.wasm")]
-    file: PathBuf,
+    plugin: PathBuf,
     /// Events to try besides the manifest's examples, in order: JSON objects {"kind": …, "saga": …, "data": …}.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -65,12 +65,12 @@ impl Check {
         let mut report = checked(&request, out.json)?;
         self.add_commands(&mut report, site);
         self.compare(&mut report)?;
-        out.show(&report, |report, out| text(report, &self.file, out))?;
+        out.show(&report, |report, out| text(report, &self.plugin, out))?;
         self.verdict(&report)
     }
 
     fn request(&self, site: &Site) -> Result<Request, Failure> {
-        let bytes = read(&self.file)?;
+        let bytes = read(&self.plugin)?;
         let laws = self.laws.iter().map(|name| law(name)).collect::<Result<Vec<_>, _>>()?;
         let case = self.case.as_deref().map(case).transpose()?;
         if case.is_some() && laws.len() != 1 {
@@ -84,7 +84,7 @@ impl Check {
         }
         Ok(Request {
             bytes: bytes.into(),
-            file: self.file.clone(),
+            file: self.plugin.clone(),
             config,
             events: self.events.as_deref().map(events).transpose()?.unwrap_or_default(),
             laws,
@@ -96,7 +96,7 @@ impl Check {
     }
 
     fn add_commands(&self, report: &mut Report, site: &Site) {
-        let mut command = format!("sagahost check {}", quoted(&self.file.display().to_string()));
+        let mut command = format!("sagahost check {}", quoted(&self.plugin.display().to_string()));
         if let Some(config) = &site.config {
             command += &format!(" --config {}", quoted(&config.display().to_string()));
         }
