@@ -19,6 +19,8 @@ const CHAIN_MAX: usize = 16;
 pub struct Material {
     /// For each kind of event: histories with the event behind them.
     scripts: Vec<Case>,
+    /// The author's first two sagas.
+    pair: Option<Case>,
     /// Kinds of which there is no event at all.
     pub missing: Vec<String>,
 }
@@ -39,7 +41,7 @@ impl Material {
         let mut seen = BTreeSet::new();
         scripts.retain(|script| seen.insert(script.to_string()));
         let missing = kinds.iter().filter(|kind| example(kind).is_none()).map(|kind| (*kind).to_owned());
-        Self { missing: missing.collect(), scripts }
+        Self { missing: missing.collect(), scripts, pair: pair(events) }
     }
 
     /// Scripts as they are, one for each way to reach the kind's event.
@@ -51,6 +53,10 @@ impl Material {
     pub fn cases(&self, law: Law, kind: &str, seed: u64, cases_max: usize) -> Vec<Case> {
         let plain: Vec<&Case> = self.plain(kind).collect();
         let mut cases: Vec<Case> = plain.iter().map(|case| (*case).clone()).collect();
+        if law == Law::Order {
+            let pair = self.pair.iter().filter(|pair| pair.subject().is_some_and(|subject| subject.kind == kind));
+            cases.extend(pair.cloned());
+        }
         // Growth is about many calls of one sort; each case is many.
         if law == Law::Growth || plain.is_empty() {
             return cases;
@@ -85,6 +91,13 @@ pub fn kinds(law: Law, manifest: &Manifest) -> Vec<String> {
 fn prefixes(events: &[Input]) -> Vec<Case> {
     let before = |at: usize| events[..=at].iter().filter(|event| event.saga == events[at].saga).cloned().collect();
     (0..events.len()).map(|at| Case(before(at))).collect()
+}
+
+fn pair(events: &[Input]) -> Option<Case> {
+    let first = &events.first()?.saga;
+    let second = &events.iter().find(|event| event.saga != *first)?.saga;
+    let of_both = events.iter().filter(|event| event.saga == *first || event.saga == *second);
+    Some(Case(of_both.cloned().collect()))
 }
 
 /// An event of this kind: the author's first, else the manifest's.

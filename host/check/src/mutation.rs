@@ -78,10 +78,15 @@ pub fn plausible(example: &Value, random: &mut Random) -> Body {
     Body::Json(replaced(example, path, new))
 }
 
+/// Does it look like an id? They end in a number.
+pub fn is_id(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.ends_with(|c: char| c.is_ascii_digit()))
+}
+
 /// The body of another saga: its ids end in another number.
 pub fn renamed(value: &Value, number: usize) -> Value {
     match value {
-        Value::String(text) if text.ends_with(|c: char| c.is_ascii_digit()) => {
+        Value::String(text) if is_id(value) => {
             json!(format!("{}{number}", text.trim_end_matches(|c: char| c.is_ascii_digit())))
         }
         Value::Array(items) => items.iter().map(|item| renamed(item, number)).collect(),
