@@ -72,10 +72,10 @@ impl Check {
     fn request(&self, site: &Site) -> Result<Request, Failure> {
         let bytes = read(&self.plugin)?;
         let laws = self.laws.iter().map(|name| law(name)).collect::<Result<Vec<_>, _>>()?;
-        let case = self.case.as_deref().map(case).transpose()?;
-        if case.is_some() && laws.len() != 1 {
+        if self.case.is_some() && laws.len() != 1 {
             return Err(Failure::usage("a case is about one law: name it with --law NAME"));
         }
+        let case = self.case.as_deref().map(case).transpose()?;
         let manifest = admission::manifest(&bytes);
         let (mut config, limits) = app(site, manifest.as_ref())?;
         for set in &self.sets {
