@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_manifest::counter::{self, CounterFault};
 use sagahost_saga::id::Participant;
 
 use crate::{
@@ -23,8 +24,8 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
     /// The guest's own fault; it becomes a trap with this text.
-    #[error("{0}")]
-    Guest(String),
+    #[error(transparent)]
+    Guest(#[from] CounterFault),
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
@@ -243,21 +244,14 @@ impl Overlay {
 
     pub fn take(&mut self, participant: &Participant, counter: &str, amount: u64) -> Result<bool, OverlayError> {
         let name = (participant.clone(), counter.to_owned());
-        let there = self.existing(&name, "take")?;
-        let amount = i64::try_from(amount)
-            .map_err(|_| OverlayError::Guest(format!("counters.take: amount {amount} is above 2^63-1")))?;
-        let answer = there >= amount;
+        let (amount, answer) = counter::take(self.counter_now(&name)?, counter, amount)?;
         self.note(name, CounterCall::Take { amount, answer });
         Ok(answer)
     }
 
     pub fn give(&mut self, participant: &Participant, counter: &str, amount: u64) -> Result<(), OverlayError> {
         let name = (participant.clone(), counter.to_owned());
-        let there = self.existing(&name, "give")?;
-        let amount =
-            i64::try_from(amount).ok().filter(|amount| there.checked_add(*amount).is_some()).ok_or_else(|| {
-                OverlayError::Guest(format!("counters.give: counter {counter:?} would overflow by {amount}"))
-            })?;
+        let (amount, _) = counter::give(self.counter_now(&name)?, counter, amount)?;
         self.note(name, CounterCall::Give(amount));
         Ok(())
     }
@@ -267,11 +261,5 @@ impl Overlay {
         let value = self.counter_now(&name)?;
         self.note(name, CounterCall::Read(value));
         Ok(value)
-    }
-
-    fn existing(&mut self, name: &Name, call: &str) -> Result<i64, OverlayError> {
-        self.counter_now(name)?.ok_or_else(|| {
-            OverlayError::Guest(format!("counters.{call}: counter {:?} does not exist; call ensure first", name.1))
-        })
     }
 }

@@ -19,13 +19,13 @@ use arc_swap::ArcSwap;
 use sagahost_saga::{
     Saga,
     history::Entry,
-    id::{Direction, EventKey, Kind, Participant, SagaId},
-    input::{Answer, Broken, CallRef, Disposition, Effect, Input, Publish, Transition},
-    outcome::{Behaviour, Call, Outcome, UndoOutcome},
+    id::{EventKey, Kind, Participant, SagaId},
+    input::{Answer, Broken, Disposition, Effect, Input, Publish, Transition},
+    outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
     topology::Topology,
 };
 use sagahost_sandbox::{
-    End, HostCalls, HostFault, Level,
+    HostCalls, HostFault, Level,
     registry::{Pick, Registry},
 };
 use tracing::{debug, error, info, trace, warn};
@@ -464,11 +464,11 @@ impl<'p> Chain<'p> {
                 let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
                 self.pipeline.stats.called(plugin.digest(), at_fault(&end), ran.took);
                 debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
-                ended(call, plugin.behaviour(), end, ran.took)
+                Input::ended(call, plugin.behaviour(), end, ran.took)
             }
             Pick::Nothing { why } => {
                 warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
-                ended(call, Behaviour::default(), unreadable(call), Duration::ZERO)
+                Input::ended(call, Behaviour::default(), End::unreadable(call), Duration::ZERO)
             }
         };
         let transition = self.decide(input)?;
@@ -570,27 +570,11 @@ fn answer_now(reply: Option<Reply>, answer: Answer) {
     }
 }
 
-fn ended(call: &Call, by: Behaviour, end: End, took: Duration) -> Input {
-    let call = CallRef::from(call);
-    match end {
-        End::Outcome(outcome) => Input::Returned { call, by, outcome, took },
-        End::Undo(outcome) => Input::Undone { call, by, outcome, took },
-    }
-}
-
 /// Did the plugin itself fail, rather than decide?
 fn at_fault(end: &End) -> bool {
     match end {
         End::Outcome(outcome) => matches!(outcome, Outcome::Unknown { .. } | Outcome::Invalid(_)),
         End::Undo(outcome) => matches!(outcome, UndoOutcome::Unknown { .. }),
-    }
-}
-
-fn unreadable(call: &Call) -> End {
-    let formats = call.formats();
-    match call.direction {
-        Direction::Forward => End::Outcome(Outcome::Unreadable { formats }),
-        Direction::Undo => End::Undo(UndoOutcome::Unreadable { formats }),
     }
 }
 
@@ -605,7 +589,7 @@ struct AttemptCalls {
 
 fn fault(error: OverlayError) -> HostFault {
     match error {
-        OverlayError::Guest(text) => HostFault::Guest(text),
+        OverlayError::Guest(fault) => HostFault::Guest(fault.to_string()),
         OverlayError::Journal(error) => HostFault::Host(Box::new(error)),
     }
 }

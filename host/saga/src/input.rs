@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::{Attributes, Event},
     id::{EventKey, Kind, Participant, Time},
-    outcome::{Behaviour, Call, Outcome, Problem, UndoOutcome},
+    outcome::{Behaviour, Call, End, Outcome, Problem, UndoOutcome},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,17 @@ pub enum Input {
     /// Participants were paused, resumed or admitted: what is parked for them may go on.
     TopologyChanged,
     Operator(Command),
+}
+
+impl Input {
+    /// The attempt `call` ended: the code of `by` answered with `end`.
+    pub fn ended(call: &Call, by: Behaviour, end: End, took: Duration) -> Self {
+        let call = CallRef::from(call);
+        match end {
+            End::Outcome(outcome) => Self::Returned { call, by, outcome, took },
+            End::Undo(outcome) => Self::Undone { call, by, outcome, took },
+        }
+    }
 }
 
 /// Names one attempt. An answer for an attempt that is no longer the current one is late.

@@ -185,6 +185,24 @@ pub struct UndoCall {
     pub plugin_version: Arc<str>,
 }
 
+/// How an attempt ended, according to its direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Outcome(Outcome),
+    Undo(UndoOutcome),
+}
+
+impl End {
+    /// No code that could take this call reads its data.
+    pub fn unreadable(call: &Call) -> Self {
+        let formats = call.formats();
+        match call.direction {
+            Direction::Forward => Self::Outcome(Outcome::Unreadable { formats }),
+            Direction::Undo => Self::Undo(UndoOutcome::Unreadable { formats }),
+        }
+    }
+}
+
 impl Call {
     /// Data formats that the code which takes this call must be able to read.
     pub fn formats(&self) -> Vec<u32> {

@@ -7,17 +7,19 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_manifest::{
+    Fault, Limits, Manifest, Report,
+    manifest::{self, CONTRACT},
+    report::hint,
+    settings::{Fit, Settings, config_hash, resolve},
+};
 use sagahost_saga::id;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    anatomy::{Anatomy, FileKind, file_kind},
+    anatomy::{self, Anatomy, FileKind, file_kind},
     call::Plugin,
     engine::Engine,
-    limits::Limits,
-    manifest::{self, CONTRACT, Manifest},
-    report::{Fault, Report, hint},
-    settings::{Settings, config_hash, resolve},
 };
 
 const PACKAGE: &str = "sagahost:plugin/";
@@ -32,15 +34,6 @@ pub struct Admitted {
     pub plugin: Arc<Plugin>,
     pub file: PathBuf,
     pub bytes: Arc<[u8]>,
-}
-
-/// How strictly the operator's settings must fit the manifest.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fit {
-    /// A file of the plugin directory: every key must be known.
-    Exact,
-    /// An older version from the data directory: keys that it does not know are for its successor.
-    Lenient,
 }
 
 /// SHA-256 of a file, as `sha256sum` prints it.
@@ -142,7 +135,7 @@ fn place(offset: u64) -> String {
 
 /// The manifest, if it can be read; its faults go to the report.
 fn read_manifest(anatomy: &Anatomy, report: &mut Report) -> Option<Manifest> {
-    let section = manifest::section(anatomy).map_err(|fault| report.faults.push(fault)).ok()?;
+    let section = anatomy::section(anatomy).map_err(|fault| report.faults.push(fault)).ok()?;
     let manifest = Manifest::parse(section).map_err(|faults| report.faults.extend(faults)).ok()?;
     report.plugin = Some(manifest.name.clone());
     report.faults.extend(manifest.faults());

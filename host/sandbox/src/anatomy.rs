@@ -1,9 +1,8 @@
 //! What a plugin file contains, read without compiling it. Invariant: nothing of the guest runs here, and time and
 //! memory are linear in the file's size.
 
+use sagahost_manifest::{manifest::SECTION, report::Fault};
 use wasmparser::{Parser, Payload};
-
-use crate::manifest::SECTION;
 
 /// What the first bytes say that a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,5 +85,28 @@ impl Anatomy {
             }
         }
         Ok(found)
+    }
+}
+
+/// The one manifest section of a component: appended ones go before those of its core modules.
+pub(crate) fn section(anatomy: &Anatomy) -> Result<&[u8], Fault> {
+    let place = format!("custom section `{}`", SECTION);
+    let (sections, author) = match (&anatomy.manifests_outer[..], &anatomy.manifests_inner[..]) {
+        ([], inner) => (inner, "export one participant per crate"),
+        (outer, _) => (outer, "append it once, to the component as its toolchain made it"),
+    };
+    let documents = |bytes: &[u8]| {
+        serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>().filter(Result::is_ok).count()
+    };
+    match sections {
+        [] => Err(Fault::new(
+            "it has no manifest",
+            place,
+            "build it with the SDK, or append one: `sagahost plugins pack COMPONENT --manifest FILE`",
+        )),
+        // The linker joins sections of one name, so that two manifests are one section with two documents.
+        [one] if documents(one) > 1 => Err(Fault::new("it has more than one manifest", place, author)),
+        [one] => Ok(one),
+        _ => Err(Fault::new("it has more than one manifest", place, author)),
     }
 }

@@ -9,20 +9,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sagahost_manifest::{
+    Manifest,
+    answer::{Measure, uncaught},
+};
 use sagahost_saga::{
     id::{Direction, Participant},
-    outcome::{Behaviour, Call, Crash, Outcome, UndoOutcome},
+    outcome::{Behaviour, Call, Crash, End, Outcome, UndoOutcome},
 };
 use thiserror::Error;
 use wasmtime::Store;
 
 use crate::{
-    answer::Measure,
+    answer,
     bindings::{Passed, WorldPre},
     crash,
     engine::Engine,
-    guest::{BoxError, Entries, Guest, HostCalls, HostFault, Level, cut},
-    manifest::Manifest,
+    guest::{BoxError, Entries, Guest, HostCalls, HostFault, Level},
 };
 
 /// An admitted plugin, ready to be called: code, manifest and configuration.
@@ -33,13 +36,6 @@ pub struct Plugin {
     pub(crate) digest: Arc<str>,
     pub(crate) config: Arc<BTreeMap<String, String>>,
     pub(crate) config_hash: Arc<str>,
-}
-
-/// How an attempt ended, according to its direction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    Outcome(Outcome),
-    Undo(UndoOutcome),
 }
 
 /// The host could not do its job: this is no attempt of the plugin's.
@@ -100,13 +96,8 @@ impl Plugin {
 
     /// Runs one attempt. Blocks: until an instance is free, then for the budget at most (host calls not counted).
     pub fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
-        let formats = call.formats();
-        if !self.reads(&formats) {
-            let end = match call.direction {
-                Direction::Forward => End::Outcome(Outcome::Unreadable { formats }),
-                Direction::Undo => End::Undo(UndoOutcome::Unreadable { formats }),
-            };
-            return Ran { end: Ok(end), host, took: Duration::ZERO, memory_bytes_peak: 0 };
+        if !self.reads(&call.formats()) {
+            return Ran { end: Ok(End::unreadable(call)), host, took: Duration::ZERO, memory_bytes_peak: 0 };
         }
         let _slot = self.engine.slot();
         let began = Instant::now();
@@ -136,12 +127,15 @@ impl Plugin {
         let answer = self.pre.instantiate(&mut *store).and_then(|world| {
             world.sagahost_plugin_participant().call_handle_event(&mut *store, passed.event(), passed.context())
         });
-        let outcome = match answer {
-            Ok(Ok(outcome)) => self.measure(call).outcome(outcome),
-            Ok(Err(text)) => Outcome::Unknown { crash: self.uncaught(&text), uncertain: false },
-            Err(error) => Outcome::Unknown { crash: self.crash(error, store)?, uncertain: false },
+        let crash = match answer {
+            Ok(Ok(outcome)) => {
+                let outcome = answer::outcome(outcome, self.manifest.data_format);
+                return Ok(self.measure(call).end(End::Outcome(outcome)));
+            }
+            Ok(Err(text)) => uncaught(&text, self.engine.limits()),
+            Err(error) => self.crash(error, store)?,
         };
-        Ok(End::Outcome(outcome))
+        Ok(End::Outcome(Outcome::Unknown { crash, uncertain: false }))
     }
 
     fn compensate(&self, store: &mut Store<Guest>, call: &Call) -> Result<End, BoxError> {
@@ -152,27 +146,23 @@ impl Plugin {
         let answer = self.pre.instantiate(&mut *store).and_then(|world| {
             world.sagahost_plugin_participant().call_compensate(&mut *store, passed.step(undo), passed.context())
         });
-        let outcome = match answer {
-            Ok(Ok(outcome)) => self.measure(call).undo_outcome(outcome),
-            Ok(Err(text)) => UndoOutcome::Unknown { crash: self.uncaught(&text) },
-            Err(error) => UndoOutcome::Unknown { crash: self.crash(error, store)? },
+        let crash = match answer {
+            Ok(Ok(outcome)) => {
+                let outcome = answer::undo_outcome(outcome, self.manifest.data_format);
+                return Ok(self.measure(call).end(End::Undo(outcome)));
+            }
+            Ok(Err(text)) => uncaught(&text, self.engine.limits()),
+            Err(error) => self.crash(error, store)?,
         };
-        Ok(End::Undo(outcome))
+        Ok(End::Undo(UndoOutcome::Unknown { crash }))
     }
 
     fn measure<'a>(&'a self, call: &'a Call) -> Measure<'a> {
         Measure { manifest: &self.manifest, limits: self.engine.limits(), call }
     }
 
-    fn uncaught(&self, text: &str) -> Crash {
-        let text = if text.is_empty() { "an uncaught error without a text" } else { text };
-        let detail = cut(text, self.engine.limits().problem_bytes_max).to_owned();
-        Crash { code: "guest-error".to_owned(), detail }
-    }
-
     fn crash(&self, error: wasmtime::Error, store: &Store<Guest>) -> Result<Crash, BoxError> {
-        let limits = self.engine.limits();
-        crash::explain(error, store.data(), limits.budget_ms, limits.problem_bytes_max)
+        crash::explain(error, store.data(), self.engine.limits())
     }
 }
 

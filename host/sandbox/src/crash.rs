@@ -3,10 +3,11 @@
 
 use std::fmt::Write as _;
 
+use sagahost_manifest::{Limits, answer, cut};
 use sagahost_saga::outcome::Crash;
 use wasmtime::{Error, Trap, WasmBacktrace};
 
-use crate::guest::{BoxError, Guest, Stop, cut};
+use crate::guest::{BoxError, Guest, Stop};
 
 /// Of a backtrace, innermost first.
 pub(crate) const FRAMES_MAX: usize = 32;
@@ -31,38 +32,37 @@ const MACHINERY: &[&str] = &[
 ];
 
 /// How a call that did not return ended; `Err`: the host could not do its job.
-pub(crate) fn explain(error: Error, guest: &Guest, budget_ms: u32, detail_max: usize) -> Result<Crash, BoxError> {
+pub(crate) fn explain(error: Error, guest: &Guest, limits: &Limits) -> Result<Crash, BoxError> {
     let backtrace = error.downcast_ref::<WasmBacktrace>();
     let recursing = backtrace.is_some_and(recursing);
     let place = backtrace.map(functions).unwrap_or_default();
     let (code, mut detail) = match error.downcast::<Stop>() {
         Ok(Stop::Host(source)) => return Err(source),
         Ok(stop) => (stop_code(&stop), stop.to_string()),
-        Err(error) => trap(&error, guest, budget_ms, recursing)?,
+        Err(error) => trap(&error, guest, limits, recursing)?,
     };
     if !place.is_empty() {
         let _ = write!(detail, " (in {place})");
     }
-    Ok(Crash { code: code.to_owned(), detail: cut(&detail, detail_max).to_owned() })
+    Ok(Crash { code: code.to_owned(), detail: cut(&detail, limits.problem_bytes_max).to_owned() })
 }
 
 fn stop_code(stop: &Stop) -> &'static str {
     match stop {
         Stop::Memory { .. } | Stop::Table { .. } => "memory",
-        Stop::Log { .. } => "log-limit",
-        Stop::Payload { .. } => "payload-limit",
-        Stop::StoreOps { .. } => "store-limit",
+        Stop::Refused(refused) => refused.code(),
         Stop::Guest(_) | Stop::Host(_) => "trap",
     }
 }
 
-fn trap(error: &Error, guest: &Guest, budget_ms: u32, recursing: bool) -> Result<(&'static str, String), BoxError> {
+fn trap(error: &Error, guest: &Guest, limits: &Limits, recursing: bool) -> Result<(&'static str, String), BoxError> {
     if let Some(panic) = &guest.panic {
-        return Ok(("trap", format!("it panicked: {panic}")));
+        let crash = answer::panicked(panic, limits);
+        return Ok(("trap", crash.detail));
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => {
-            Ok(("deadline", format!("it ran longer than {budget_ms} ms of running time (budget-ms)")))
+            Ok(("deadline", format!("it ran longer than {} ms of running time (budget-ms)", limits.budget_ms)))
         }
         Some(Trap::StackOverflow) => {
             Ok(("stack", "it recursed too deeply: the stack is full (stack-bytes-max)".to_owned()))

@@ -10,12 +10,12 @@ use std::{
     thread,
 };
 
+use sagahost_manifest::Manifest;
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
     engine::write_atomically,
-    manifest::Manifest,
     pack::{self, PackError},
     toolchain::{self, TARGET, Toolchain},
 };

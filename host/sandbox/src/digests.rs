@@ -9,9 +9,10 @@ use std::{
     time::SystemTime,
 };
 
+use sagahost_manifest::Manifest;
 use thiserror::Error;
 
-use crate::{admission::digest, engine::write_atomically, manifest::Manifest, pack};
+use crate::{admission::digest, engine::write_atomically, pack};
 
 const EXTENSION: &str = "wasm";
 

@@ -9,13 +9,12 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_manifest::{Fault, Report, settings::Settings};
 use sagahost_saga::id::Participant;
 
 use crate::{
     admission::{Admitted, admit},
     engine::Engine,
-    report::{Fault, Report},
-    settings::Settings,
 };
 
 const EXTENSION: &str = "wasm";

@@ -13,6 +13,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use sagahost_manifest::Limits;
 use sagahost_saga::id;
 use thiserror::Error;
 use wasmtime::{
@@ -24,7 +25,6 @@ use crate::{
     bindings::{World, WorldPre},
     crash,
     guest::Guest,
-    limits::Limits,
 };
 
 /// How often running calls look at their deadline.

@@ -6,10 +6,9 @@ use std::{
     fmt::Write as _,
 };
 
+use sagahost_manifest::Manifest;
 use sagahost_saga::topology::Role;
 use serde::{Deserialize, Serialize};
-
-use crate::manifest::Manifest;
 
 /// The app's topology, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

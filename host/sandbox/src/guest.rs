@@ -3,13 +3,15 @@
 
 use std::{any::Any, collections::BTreeMap, sync::Arc};
 
+use sagahost_manifest::{
+    Limits,
+    allowance::{Allowance, Refused},
+    cut,
+};
 use thiserror::Error;
 use wasmtime::{Result, format_err};
 
-use crate::{
-    bindings::{config, counters, log, store, wit},
-    limits::Limits,
-};
+use crate::bindings::{config, counters, log, store, wit};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -59,12 +61,8 @@ pub(crate) enum Stop {
     Memory { wanted: usize, max: usize },
     #[error("it asked for a table of {wanted} elements, {max} are allowed (table-elements-max)")]
     Table { wanted: usize, max: usize },
-    #[error("it logged more than {max} {what} (log-{what}-max)")]
-    Log { what: &'static str, max: usize },
-    #[error("{what} has {bytes} bytes, {max} are allowed ({limit})")]
-    Payload { what: &'static str, bytes: usize, max: usize, limit: &'static str },
-    #[error("it made more than {max} calls of store and counters (store-ops-max)")]
-    StoreOps { max: usize },
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("{0}")]
     Guest(String),
     #[error("failed to serve a host call: {0}")]
@@ -87,43 +85,20 @@ const PANIC_FIELD: &str = "sagahost-panic";
 pub(crate) struct Guest {
     pub(crate) host: Box<dyn HostCalls>,
     config: Arc<BTreeMap<String, String>>,
-    limits: Arc<Limits>,
+    allowance: Allowance,
     memory_bytes: usize,
     pub(crate) memory_bytes_peak: usize,
-    log_lines: usize,
-    log_bytes: usize,
-    store_ops: usize,
     /// The guest's own panic text.
     pub(crate) panic: Option<String>,
 }
 
 impl Guest {
     pub(crate) fn new(host: Box<dyn HostCalls>, config: Arc<BTreeMap<String, String>>, limits: Arc<Limits>) -> Self {
-        Self {
-            host,
-            config,
-            limits,
-            memory_bytes: 0,
-            memory_bytes_peak: 0,
-            log_lines: 0,
-            log_bytes: 0,
-            store_ops: 0,
-            panic: None,
-        }
+        Self { host, config, allowance: Allowance::new(limits), memory_bytes: 0, memory_bytes_peak: 0, panic: None }
     }
 
-    /// Counts one call of store or counters on `key`.
     fn operation(&mut self, key: &str) -> Result<()> {
-        let max = self.limits.store_ops_max;
-        self.store_ops += 1;
-        if self.store_ops > max {
-            return stop(Stop::StoreOps { max });
-        }
-        self.within("the key", key.len(), self.limits.store_key_bytes_max, "store-key-bytes-max")
-    }
-
-    fn within(&self, what: &'static str, bytes: usize, max: usize, limit: &'static str) -> Result<()> {
-        if bytes > max { stop(Stop::Payload { what, bytes, max, limit }) } else { Ok(()) }
+        self.allowance.operation(key).or_else(stop)
     }
 }
 
@@ -148,16 +123,10 @@ impl log::Host for Guest {
         };
         // A panic's text is kept even if the log is full: it is the cause that people look for.
         if level == Level::Error && fields.iter().any(|(name, _)| name == PANIC_FIELD) {
-            self.panic = Some(cut(&message, self.limits.problem_bytes_max).to_owned());
+            self.panic = Some(cut(&message, self.allowance.limits().problem_bytes_max).to_owned());
         }
-        self.log_lines += 1;
-        self.log_bytes += message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        if self.log_lines > self.limits.log_lines_max {
-            return stop(Stop::Log { what: "lines", max: self.limits.log_lines_max });
-        }
-        if self.log_bytes > self.limits.log_bytes_max {
-            return stop(Stop::Log { what: "bytes", max: self.limits.log_bytes_max });
-        }
+        let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.allowance.line(bytes).or_else(stop)?;
         self.host.log(level, &message, &fields);
         Ok(())
     }
@@ -181,7 +150,7 @@ impl store::Host for Guest {
 
     fn put(&mut self, key: String, value: Vec<u8>) -> Result<()> {
         self.operation(&key)?;
-        self.within("the value", value.len(), self.limits.store_value_bytes_max, "store-value-bytes-max")?;
+        self.allowance.value(value.len()).or_else(stop)?;
         served(self.host.store_put(&key, value))
     }
 
@@ -192,7 +161,7 @@ impl store::Host for Guest {
 
     fn scan(&mut self, prefix: String, after: Option<String>, limit: u32) -> Result<Vec<store::Entry>> {
         self.operation(&prefix)?;
-        let limit = limit.min(self.limits.store_scan_max);
+        let limit = self.allowance.scan(limit);
         let found = served(self.host.store_scan(&prefix, after.as_deref(), limit))?;
         Ok(found.into_iter().map(|(key, value)| store::Entry { key, value: value.to_vec() }).collect())
     }
@@ -223,7 +192,7 @@ impl counters::Host for Guest {
 impl wasmtime::ResourceLimiter for Guest {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         let wanted = self.memory_bytes.saturating_sub(current).saturating_add(desired);
-        let max = self.limits.memory_bytes_max;
+        let max = self.allowance.limits().memory_bytes_max;
         if wanted > max {
             return stop(Stop::Memory { wanted, max });
         }
@@ -237,12 +206,7 @@ impl wasmtime::ResourceLimiter for Guest {
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
-        let max = self.limits.table_elements_max;
+        let max = self.allowance.limits().table_elements_max;
         if desired > max { stop(Stop::Table { wanted: desired, max }) } else { Ok(true) }
     }
-}
-
-/// The longest start of `text` that has at most `bytes_max` bytes.
-pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }

@@ -1,12 +1,7 @@
-//! Plugins: building them, reading what they say of themselves, admitting them, and running them in wasmtime.
-//! Invariant: a guest reaches nothing but what `guest` offers, and nothing it does is an error of the host's.
+//! Plugins as files: building them, admitting them, and running them in wasmtime. Invariant: a guest reaches nothing
+//! but what `guest` offers, and nothing it does is an error of the host's.
 
 // In reading order: from the file to the call.
-pub mod limits;
-pub mod manifest;
-mod manifest_check;
-pub mod report;
-
 mod anatomy;
 pub mod crate_build;
 pub mod pack;
@@ -16,9 +11,7 @@ pub mod admission;
 pub mod digests;
 pub mod directory;
 pub mod graph;
-pub mod members;
 pub mod registry;
-pub mod settings;
 
 mod answer;
 mod bindings;
@@ -27,9 +20,9 @@ mod crash;
 pub mod engine;
 pub mod guest;
 
-pub use call::{End, HostError, Plugin, Ran};
+pub use call::{HostError, Plugin, Ran};
 pub use engine::{CompileError, Engine, EngineError};
 pub use guest::{BoxError, HostCalls, HostFault, Level};
-pub use limits::Limits;
-pub use manifest::Manifest;
-pub use report::{Fault, Report};
+// In these terms the sandbox is talked to.
+pub use sagahost_manifest::{Fault, Limits, Manifest, Report, limits, manifest, members, report, settings};
+pub use sagahost_saga::outcome::End;

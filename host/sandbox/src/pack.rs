@@ -1,12 +1,9 @@
 //! From a core module to a plugin file. Invariant: what is packed twice is the same bytes.
 
+use sagahost_manifest::{Fault, Manifest, manifest::SECTION};
 use thiserror::Error;
 
-use crate::{
-    anatomy::{Anatomy, FileKind, file_kind},
-    manifest::{self, Manifest, SECTION},
-    report::Fault,
-};
+use crate::anatomy::{self, Anatomy, FileKind, file_kind};
 
 #[derive(Debug, Error)]
 pub enum PackError {
@@ -99,5 +96,5 @@ fn leb128(out: &mut Vec<u8>, mut value: usize) {
 /// The manifest that a component carries, if it carries exactly one that can be read.
 pub fn manifest_of(component: &[u8]) -> Option<Manifest> {
     let anatomy = Anatomy::read(component).ok()?;
-    Manifest::parse(manifest::section(&anatomy).ok()?).ok()
+    Manifest::parse(anatomy::section(&anatomy).ok()?).ok()
 }

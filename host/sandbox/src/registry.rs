@@ -7,15 +7,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use sagahost_manifest::{
+    Manifest,
+    settings::{Fit, Settings},
+};
 use sagahost_saga::id::{Direction, Participant};
 
 use crate::{
-    admission::{Admitted, Fit, admit_as},
+    admission::{Admitted, admit_as},
     call::Plugin,
     digests::{DigestStore, Stored},
     engine::Engine,
-    manifest::Manifest,
-    settings::Settings,
 };
 
 /// A snapshot; cloning it shares everything.

@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
-    anatomy::Anatomy,
     manifest::{CONTRACT, ConfigKey, ConfigType, Manifest, Subscription},
     report::{Fault, hint},
 };
@@ -45,29 +44,6 @@ const RETRY_FIELDS: &[&str] = &["attempts-max", "base-ms", "cap-ms"];
 const CONFIG_FIELDS: &[&str] = &["type", "default", "required", "doc"];
 const NAME_BYTES_MAX: usize = 64;
 const KIND_BYTES_MAX: usize = 128;
-
-/// The one manifest section of a component: appended ones go before those of its core modules.
-pub fn section(anatomy: &Anatomy) -> Result<&[u8], Fault> {
-    let place = format!("custom section `{}`", crate::manifest::SECTION);
-    let (sections, author) = match (&anatomy.manifests_outer[..], &anatomy.manifests_inner[..]) {
-        ([], inner) => (inner, "export one participant per crate"),
-        (outer, _) => (outer, "append it once, to the component as its toolchain made it"),
-    };
-    let documents = |bytes: &[u8]| {
-        serde_json::Deserializer::from_slice(bytes).into_iter::<serde::de::IgnoredAny>().filter(Result::is_ok).count()
-    };
-    match sections {
-        [] => Err(Fault::new(
-            "it has no manifest",
-            place,
-            "build it with the SDK, or append one: `sagahost plugins pack COMPONENT --manifest FILE`",
-        )),
-        // The linker joins sections of one name, so that two manifests are one section with two documents.
-        [one] if documents(one) > 1 => Err(Fault::new("it has more than one manifest", place, author)),
-        [one] => Ok(one),
-        _ => Err(Fault::new("it has more than one manifest", place, author)),
-    }
-}
 
 pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
     let value: Value = serde_json::from_slice(json).map_err(|error| {
@@ -254,9 +230,7 @@ impl Check {
         if retry.attempts_max == Some(0) {
             self.fault("no attempt is allowed", format!("{place}.retry.attempts-max"), "use 1 or more");
         }
-        if let (Some(base), Some(cap)) = (retry.base_ms, retry.cap_ms)
-            && base > cap
-        {
+        if retry.cap_ms.is_some_and(|cap| retry.base_ms.is_some_and(|base| base > cap)) {
             self.fault("`base-ms` is above `cap-ms`", format!("{place}.retry"), "raise the cap or lower the base");
         }
         for (field, value) in [("deadline-ms", subscription.deadline_ms), ("park-ttl-ms", subscription.park_ttl_ms)] {
@@ -275,9 +249,7 @@ impl Check {
         if key.required && key.default.is_some() {
             self.fault("it is required and has a default", place.clone(), "keep one of the two");
         }
-        if let Some(default) = &key.default
-            && !has_type(default, key.of)
-        {
+        if let Some(default) = key.default.as_ref().filter(|default| !has_type(default, key.of)) {
             let what = format!("its default {default} is no {}", type_name(key.of));
             self.fault(what, place, "correct the default or the type");
         }

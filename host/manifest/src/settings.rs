@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    admission::Fit,
+    check::{has_type, type_name},
     manifest::{ConfigType, Manifest},
-    manifest_check::{has_type, type_name},
     report::{Fault, hint},
 };
 
@@ -24,12 +23,17 @@ pub struct Settings {
     pub grants: Vec<String>,
 }
 
+/// How strictly the operator's settings must fit the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// A file of the plugin directory: every key must be known.
+    Exact,
+    /// An older version from the data directory: keys that it does not know are for its successor.
+    Lenient,
+}
+
 /// All keys that have a value, scalars as text.
-pub(crate) fn resolve(
-    manifest: &Manifest,
-    settings: &Settings,
-    fit: Fit,
-) -> Result<BTreeMap<String, String>, Vec<Fault>> {
+pub fn resolve(manifest: &Manifest, settings: &Settings, fit: Fit) -> Result<BTreeMap<String, String>, Vec<Fault>> {
     let place = |key: &str| format!("configuration, [plugin.{}.config] {key}", manifest.name);
     let mut faults = Vec::new();
     if fit == Fit::Exact {
@@ -75,7 +79,7 @@ fn text(value: &Value, of: ConfigType) -> String {
 }
 
 /// Part of a behaviour's identity.
-pub(crate) fn config_hash(config: &BTreeMap<String, String>) -> Arc<str> {
+pub fn config_hash(config: &BTreeMap<String, String>) -> Arc<str> {
     let parts: Vec<&[u8]> = config.iter().flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]).collect();
     id::hex(&id::sha256(&parts)[..16]).into()
 }

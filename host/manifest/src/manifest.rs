@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use sagahost_saga::topology::{OnDeadLetter, Role, When};
 use serde::{Deserialize, Serialize};
 
-pub use crate::manifest_check::{contract_served, is_kind, is_participant_name, section};
-use crate::{manifest_check, report::Fault};
+pub use crate::check::{contract_served, is_kind, is_participant_name};
+use crate::{check, report::Fault};
 
 /// Name of the custom section: at depth 0 (`sagahost plugins pack`) or depth 1 (the SDK's macro).
 pub const SECTION: &str = "sagahost:manifest";
@@ -58,12 +58,12 @@ fn one() -> u32 {
 impl Manifest {
     /// Reads the JSON of a manifest; on failure every fault that was found.
     pub fn parse(json: &[u8]) -> Result<Self, Vec<Fault>> {
-        manifest_check::parse(json)
+        check::parse(json)
     }
 
     /// What is wrong with it; empty: nothing.
     pub fn faults(&self) -> Vec<Fault> {
-        manifest_check::faults(self)
+        check::faults(self)
     }
 
     /// One line of JSON.

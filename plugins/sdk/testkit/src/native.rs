@@ -1,0 +1,254 @@
+//! A participant that is compiled into the test, called as the sandbox calls a component. Invariant: what it asks for
+//! and answers passes the same allowance and the same measure; a panic is the end of its attempt, not of the test.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
+    sync::{Arc, Once},
+    time::{Duration, Instant},
+};
+
+use sagahost_manifest::{
+    Fault, Limits, Manifest,
+    allowance::Allowance,
+    answer::{Measure, panicked, uncaught},
+    cut,
+    settings::{Fit, Settings, config_hash, resolve},
+};
+use sagahost_saga::{
+    id::{self, Direction},
+    outcome::{Behaviour, Call, Crash, End, Outcome, UndoOutcome},
+};
+use sagahost_sdk::{Context, Host, Level, Participant, contract};
+
+use crate::{
+    code::{Code, Ran},
+    convert,
+    values::{Attempt, Line},
+};
+
+type Handle = fn(&Context) -> Result<contract::Outcome, String>;
+type Compensate = fn(contract::Step, &Context) -> Result<contract::UndoOutcome, String>;
+
+/// A participant of the test's own program: it can be stepped through with a debugger.
+pub struct Native {
+    manifest: Arc<Manifest>,
+    config: Arc<BTreeMap<String, String>>,
+    limits: Arc<Limits>,
+    handle: Handle,
+    compensate: Compensate,
+}
+
+impl Native {
+    /// The participant `P` with these settings. `Err`: what is wrong with its manifest or with the settings.
+    pub fn new<P: Participant>(settings: &Settings, limits: Arc<Limits>) -> Result<Self, Vec<Fault>> {
+        let manifest = Manifest::parse(P::MANIFEST.as_bytes())?;
+        let faults = manifest.faults();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let config = resolve(&manifest, settings, Fit::Exact)?;
+        Ok(Self {
+            manifest: Arc::new(manifest),
+            config: Arc::new(config),
+            limits,
+            handle: P::handle_event,
+            compensate: P::compensate,
+        })
+    }
+
+    fn attempt(&self, call: &Call, ctx: &Context) -> End {
+        let format = self.manifest.data_format;
+        match (call.direction, &call.undo) {
+            (Direction::Forward, _) => match caught(|| (self.handle)(ctx)) {
+                Ok(Ok(outcome)) => End::Outcome(convert::outcome(outcome, format)),
+                Ok(Err(text)) => crashed(call, uncaught(&text, &self.limits)),
+                Err(stopped) => crashed(call, stopped.crash(&self.limits)),
+            },
+            (Direction::Undo, Some(undo)) => {
+                let step = convert::step(call, undo);
+                match caught(|| (self.compensate)(step, ctx)) {
+                    Ok(Ok(outcome)) => End::Undo(convert::undo_outcome(outcome, format)),
+                    Ok(Err(text)) => crashed(call, uncaught(&text, &self.limits)),
+                    Err(stopped) => crashed(call, stopped.crash(&self.limits)),
+                }
+            }
+            (Direction::Undo, None) => unreachable!("the core asks for no compensation without evidence"),
+        }
+    }
+}
+
+fn crashed(call: &Call, crash: Crash) -> End {
+    match call.direction {
+        Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: false }),
+        Direction::Undo => End::Undo(UndoOutcome::Unknown { crash }),
+    }
+}
+
+impl Code for Native {
+    fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Native code has no file: its name and version stand for the digest.
+    fn behaviour(&self) -> Behaviour {
+        let Manifest { name, version, .. } = &*self.manifest;
+        Behaviour {
+            digest: id::hex(&id::sha256(&[name.as_bytes(), version.as_bytes()])).into(),
+            config: config_hash(&self.config),
+            version: version.as_str().into(),
+        }
+    }
+
+    fn run(&self, call: &Call, attempt: Attempt) -> Result<Ran, String> {
+        if !self.manifest.reads(&call.formats()) {
+            return Ok(Ran { end: End::unreadable(call), attempt, took: Duration::ZERO });
+        }
+        let began = Instant::now();
+        let allowance = Allowance::new(self.limits.clone());
+        let shared = Rc::new(RefCell::new(Calls { attempt, allowance }));
+        let host = Imports { calls: shared.clone(), config: self.config.clone() };
+        let ctx = Context::new(Box::new(host), convert::event(&call.event), convert::context(call, &self.limits));
+        let end = self.attempt(call, &ctx);
+        let end = Measure { manifest: &self.manifest, limits: &self.limits, call }.end(end);
+        let attempt = std::mem::take(&mut shared.borrow_mut().attempt);
+        Ok(Ran { end, attempt, took: began.elapsed() })
+    }
+}
+
+/// What one attempt reaches, and how much of it is left.
+struct Calls {
+    attempt: Attempt,
+    allowance: Allowance,
+}
+
+struct Imports {
+    calls: Rc<RefCell<Calls>>,
+    config: Arc<BTreeMap<String, String>>,
+}
+
+/// Why an attempt does not return.
+enum Stopped {
+    Refused { code: &'static str, detail: String },
+    Panicked(String),
+}
+
+impl Stopped {
+    fn crash(self, limits: &Limits) -> Crash {
+        match self {
+            Self::Refused { code, detail } => {
+                Crash { code: code.to_owned(), detail: cut(&detail, limits.problem_bytes_max).to_owned() }
+            }
+            Self::Panicked(text) => panicked(&text, limits),
+        }
+    }
+}
+
+/// Ends the attempt from within a host call. No panic hook runs: this is no panic.
+fn stop(code: &'static str, detail: impl ToString) -> ! {
+    resume_unwind(Box::new(Stopped::Refused { code, detail: detail.to_string() }))
+}
+
+thread_local! {
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs plugin code; a panic in it is kept with its place, and printed by nobody.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Stopped> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !CATCHING.get() {
+                return before(panic);
+            }
+            let text = panic_text(panic.payload());
+            let text = match panic.location() {
+                Some(place) => format!("{text} ({}:{})", place.file(), place.line()),
+                None => text,
+            };
+            PANIC.set(Some(text));
+        }));
+    });
+    CATCHING.set(true);
+    let ended = catch_unwind(AssertUnwindSafe(run));
+    CATCHING.set(false);
+    let panic = PANIC.take();
+    ended.map_err(|payload| match payload.downcast::<Stopped>() {
+        Ok(stopped) => *stopped,
+        Err(payload) => Stopped::Panicked(panic.unwrap_or_else(|| panic_text(&*payload))),
+    })
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(|s| &**s));
+    text.unwrap_or("a panic without a text").to_owned()
+}
+
+impl Imports {
+    /// The attempt, after one call of store or counters on `key` was counted.
+    fn operation<T>(&self, key: &str, call: impl FnOnce(&mut Attempt) -> T) -> T {
+        let mut calls = self.calls.borrow_mut();
+        let counted = calls.allowance.operation(key);
+        if let Err(refused) = counted {
+            drop(calls);
+            stop(refused.code(), refused);
+        }
+        call(&mut calls.attempt)
+    }
+}
+
+fn served<T>(answer: Result<T, sagahost_manifest::counter::CounterFault>) -> T {
+    answer.unwrap_or_else(|fault| stop("trap", fault))
+}
+
+impl Host for Imports {
+    fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        let mut calls = self.calls.borrow_mut();
+        let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if let Err(refused) = calls.allowance.line(bytes) {
+            drop(calls);
+            stop(refused.code(), refused);
+        }
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        calls.attempt.log(Line { level, message: message.to_owned(), fields });
+    }
+    fn config(&self, key: &str) -> Option<String> {
+        self.config.get(key).cloned()
+    }
+    fn store_get(&self, key: &str) -> Option<Vec<u8>> {
+        self.operation(key, |attempt| attempt.get(key)).map(|value| value.to_vec())
+    }
+    fn store_put(&self, key: &str, value: &[u8]) {
+        self.operation(key, |_| ());
+        let fits = self.calls.borrow().allowance.value(value.len());
+        if let Err(refused) = fits {
+            stop(refused.code(), refused);
+        }
+        self.calls.borrow_mut().attempt.put(key, value);
+    }
+    fn store_delete(&self, key: &str) {
+        self.operation(key, |attempt| attempt.delete(key));
+    }
+    fn store_scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<(String, Vec<u8>)> {
+        let limit = self.calls.borrow().allowance.scan(limit);
+        let found = self.operation(prefix, |attempt| attempt.scan(prefix, after, limit));
+        found.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
+    }
+    fn counter_ensure(&self, name: &str, initial: i64) {
+        self.operation(name, |attempt| attempt.ensure(name, initial));
+    }
+    fn counter_take(&self, name: &str, amount: u64) -> bool {
+        served(self.operation(name, |attempt| attempt.take(name, amount)))
+    }
+    fn counter_give(&self, name: &str, amount: u64) {
+        served(self.operation(name, |attempt| attempt.give(name, amount)));
+    }
+    fn counter_read(&self, name: &str) -> Option<i64> {
+        self.operation(name, |attempt| attempt.read(name))
+    }
+}
