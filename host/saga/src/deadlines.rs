@@ -27,17 +27,13 @@ impl Saga {
     pub(crate) fn fire_retries(&mut self, now: Time, all: bool) -> bool {
         let mut fired = false;
         for step in &mut self.steps {
-            if let Stage::Retrying { at } = step.stage
-                && (all || at <= now)
-            {
+            if matches!(step.stage, Stage::Retrying { at } if all || at <= now) {
                 step.stage = Stage::Ready;
                 fired = true;
             }
         }
         for undoing in &mut self.plan {
-            if let UndoState::Retrying { at } = undoing.state
-                && (all || at <= now)
-            {
+            if matches!(undoing.state, UndoState::Retrying { at } if all || at <= now) {
                 undoing.state = UndoState::Waiting;
                 fired = true;
             }

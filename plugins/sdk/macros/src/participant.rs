@@ -137,7 +137,7 @@ pub fn participant(arguments: TokenStream, item: TokenStream) -> syn::Result<Tok
 
 /// An inherent `impl` block of one concrete type.
 fn check_block(item: &ItemImpl) -> syn::Result<()> {
-    if let Some((_, of, _)) = &item.trait_ {
+    if let Some((of, _)) = &item.trait_ {
         let text = "`#[participant]` belongs on an `impl` block of the struct itself, not of a trait";
         return Err(syn::Error::new_spanned(of, text));
     }

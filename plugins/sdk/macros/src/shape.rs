@@ -1,7 +1,7 @@
 //! What handlers and undo functions look like. Invariant: what the compiler would say about generated code is said here
 //! about the author's.
 
-use syn::{FnArg, GenericArgument, ImplItemFn, PathArguments, ReturnType, Signature, Type};
+use syn::{FnArg, GenericArgument, ImplItemFn, PathArguments, ReceiverKind, ReturnType, Signature, Type};
 
 pub const HANDLER: &str = "a handler looks like `fn charge(&self, ctx: &Context, order: OrderCreated) -> \
     Handled<UndoData>` (without an `#[undo]`: `-> Handled`)";
@@ -19,11 +19,14 @@ pub fn check(function: &ImplItemFn, shape: &str) -> syn::Result<()> {
         return wrong("the host cannot choose type parameters");
     }
     match inputs.first() {
-        Some(FnArg::Receiver(me)) if me.mutability.is_some() => {
-            return wrong("`self` does not outlive the call; what must be kept goes into the state or the store");
-        }
-        Some(FnArg::Receiver(me)) if me.reference.is_some() => {}
-        Some(FnArg::Receiver(_) | FnArg::Typed(_)) | None => return wrong("the first parameter is `&self`"),
+        Some(FnArg::Receiver(me)) => match me.kind {
+            ReceiverKind::Reference(_, _, None) => {}
+            ReceiverKind::Reference(_, _, Some(_)) => {
+                return wrong("`self` does not outlive the call; what must be kept goes into the state or the store");
+            }
+            _ => return wrong("the first parameter is `&self`"),
+        },
+        Some(FnArg::Typed(_)) | None => return wrong("the first parameter is `&self`"),
     }
     if inputs.len() != 3 {
         return wrong(&format!("it takes {} parameters, not 3", inputs.len()));
