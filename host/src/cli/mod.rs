@@ -17,6 +17,7 @@ mod timeline;
 
 mod build;
 mod config;
+mod new;
 mod plugins;
 mod status;
 mod topics;
@@ -86,6 +87,8 @@ enum Command {
     Config(Noun<config::Config>),
     /// Plugins, and what they keep.
     Plugins(Noun<plugins::Plugins>),
+    /// Make a plugin crate that builds and has tests.
+    New(new::New),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
     /// What the app is doing, and what it waits for.
@@ -121,6 +124,7 @@ impl Cli {
             Command::Topics(topics) => topics.what.carry_out(&at(topics.place), out),
             Command::Config(config) => config.what.carry_out(&at(config.place), out),
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
+            Command::New(new) => new.carry_out(out),
             Command::Build(build) => build.carry_out(out),
             Command::Status(place) => status::carry_out(&at(place), out),
         }
