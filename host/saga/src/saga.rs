@@ -247,7 +247,8 @@ impl Saga {
         let key = key.hash128();
         self.seen.iter().find(|(known, _)| *known == key).map(|(_, data)| *data)
     }
-    pub(crate) fn state_of(&self, participant: &Participant) -> Option<Saved> {
+    /// What a participant keeps in this saga.
+    pub fn state_of(&self, participant: &Participant) -> Option<Saved> {
         self.states.iter().find(|(of, _)| of == participant).map(|(_, saved)| saved.clone())
     }
     pub(crate) fn note(&mut self, at: Time, what: What) {
