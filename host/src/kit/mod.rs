@@ -16,6 +16,7 @@ mod tests;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 pub use names::{NameError, Names};
@@ -68,6 +69,7 @@ pub fn make(names: Names, dir: &Path) -> Result<Made, KitError> {
         let _ = fs::remove_dir_all(&partial);
     }
     made.map_err(fail(&dir))?;
+    format(&dir);
     Ok(Made { names, dir, sdk })
 }
 
@@ -93,6 +95,13 @@ fn write(files: &[(String, String)], dir: &Path) -> io::Result<()> {
         fs::write(path, text)?;
     }
     Ok(())
+}
+
+/// Where lines break depends on the names. Without rustfmt it is only less pretty.
+fn format(dir: &Path) {
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.args(["--edition", "2024"]).arg(dir.join("src/lib.rs"));
+    let _ = rustfmt.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 fn occupied(dir: &Path) -> io::Result<bool> {
