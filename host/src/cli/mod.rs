@@ -17,6 +17,7 @@ mod timeline;
 
 mod build;
 mod config;
+mod dev;
 mod new;
 mod plugins;
 mod status;
@@ -89,6 +90,8 @@ enum Command {
     Plugins(Noun<plugins::Plugins>),
     /// Make a plugin crate that builds and has tests.
     New(new::New),
+    /// Run a host for a plugin that is being written: it is built and reloaded with each change.
+    Dev(dev::Dev),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
     /// What the app is doing, and what it waits for.
@@ -125,6 +128,7 @@ impl Cli {
             Command::Config(config) => config.what.carry_out(&at(config.place), out),
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
             Command::New(new) => new.carry_out(out),
+            Command::Dev(dev) => dev.carry_out(&at(Place::default()), out),
             Command::Build(build) => build.carry_out(out),
             Command::Status(place) => status::carry_out(&at(place), out),
         }
