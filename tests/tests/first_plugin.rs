@@ -33,9 +33,7 @@ fn the_tour_of_the_readme_ends_with_a_plugin_that_serves() {
     let said = author.types(&tour[..emit].join("\n"));
     assert!(said.contains("test result: ok. 4 passed"), "{said}");
     // Who sends at once sends to nobody: the directory must have stood still for a moment.
-    until("the plugin serves", || {
-        author.types("sagahost plugins list --data data").contains("seats").then_some(())
-    });
+    until("the plugin serves", || author.types("sagahost plugins list --data data").contains("seats").then_some(()));
     author.types(&format!("cd seats\n{}", tour[emit..show].join("\n")));
     let timeline = until("the event is handled", || author.tries(&format!("cd seats\n{}", tour[show])).ok());
     assert!(timeline.contains("handle SeatsAsked #1  completed"), "{timeline}");

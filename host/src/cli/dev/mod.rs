@@ -233,9 +233,10 @@ impl Session<'_> {
             }
             Typed::Plugins => Ok(plugins::list_text(&host.live().plugins(), out)),
             Typed::Emit { kind, saga, data } => {
-                self.sent += 1;
-                let saga = saga.unwrap_or_else(|| format!("dev-{}", self.sent));
-                send(desk, &kind, &saga, data)
+                let saga = saga.unwrap_or_else(|| format!("dev-{}", self.sent + 1));
+                let sent = send(desk, &kind, &saga, data);
+                self.sent += u64::from(sent.is_ok());
+                sent
             }
         };
         // What a person typed may be wrong: that ends nothing.
