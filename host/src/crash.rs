@@ -5,7 +5,9 @@
 //! In the order in which a batch reaches them: `before-journal-commit`, `after-journal-commit` (the committer);
 //! `before-offsets`, `after-offsets`, `before-produce`, `after-produce`, `before-end-of-transaction`,
 //! `after-end-of-transaction` (a Kafka transaction; the first one of an app is that of its first start);
-//! `before-confirm`, `after-confirm` (the committer, when it has nothing else to write).
+//! `before-confirm`, `after-confirm` (the committer, when it has nothing else to write). When plugins change:
+//! `plugins-admitted`, `plugin-positions`, `plugin-stored` (each; a start stores, too), `plugins-journaled`,
+//! `plugins-switched`.
 
 use std::sync::{
     OnceLock,

@@ -22,7 +22,7 @@ use sagahost_sandbox::{Report, directory::Looks};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom, view::PluginsView},
+    admin::{Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom, plugin_view::PluginsView},
     clock::{Clock, SystemClock},
     commit::{Committer, Fatal, Outbox, Publisher},
     config::Config,
@@ -31,10 +31,10 @@ use crate::{
         BatchNo, Identity, Journal, OutboxBatch, SagaFilter, StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
-    keeper::{Board, Keeper},
+    keeper::{Board, Keeper, What},
     mailbox::Item,
     pipeline::Pipeline,
-    plugins::Plugins,
+    plugins::{self, Plugins},
     stage::{BatchBounds, Move, Reply, Stage},
     start::{Beginning, Begun, Decisions},
     stats::Stats,
@@ -155,7 +155,7 @@ impl Host {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
         let mut plugins = Plugins::open(config.clone())?;
         let looks = plugins.look();
-        let refused = plugins.start(&*journal, &*clock)?;
+        let beginning = plugins.start(&*journal, &*clock)?;
         let wanted = plugins.wanted(&plugins.serving);
         let begun = Beginning {
             app: &config.app,
@@ -218,7 +218,7 @@ impl Host {
         host.quarantined()?;
         host.shared.pipeline.resume()?;
         host.spawn(begun, &fatal_sender, settings.workers, &stop_requested)?;
-        host.keep(plugins, looks, refused, &fatal_sender)?;
+        host.keep(plugins, looks, beginning, &fatal_sender)?;
         Ok(host)
     }
 
@@ -315,14 +315,14 @@ impl Host {
         &mut self,
         plugins: Plugins,
         looks: Result<Looks, Report>,
-        refused: Vec<Report>,
+        beginning: plugins::Beginning,
         fatal: &Sender<Fatal>,
     ) -> Result<()> {
         let Shared { pipeline, intake, transport, .. } = &*self.shared;
         intake.read_also(Vec::new(), plugins.idle_topics());
         let stop = self.stop.reading.clone();
         let board = self.shared.board.clone();
-        let keeper = Keeper::new(plugins, refused, pipeline.clone(), intake.clone(), transport.clone(), stop, board);
+        let keeper = Keeper::new(plugins, beginning, pipeline.clone(), intake.clone(), transport.clone(), stop, board);
         self.readers.push(named("plugins", fatal, move || keeper.run(looks))?);
         Ok(())
     }
@@ -534,7 +534,11 @@ impl Live for Shared {
     }
 
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
-        self.patiently(&self.board.order(plugin, action))
+        self.patiently(&self.board.order(What::Plugin(plugin.clone(), action)))
+    }
+
+    fn reload_config(&self) -> Result<Answer, String> {
+        self.patiently(&self.board.order(What::ReloadConfig))
     }
 
     fn plugins(&self) -> PluginsView {

@@ -31,6 +31,7 @@ pub mod start;
 pub mod admin;
 pub mod cli;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod crash;
 pub mod kit;

@@ -61,10 +61,31 @@ impl Site {
     }
 
     pub fn start_as(&self, words: &[&str]) -> Process {
+        self.serve(self.command(words))
+    }
+
+    pub fn start_with_env(&self, words: &[&str], variables: &[(&str, &str)]) -> Process {
+        let mut command = self.command(words);
+        command.envs(variables.iter().copied());
+        self.serve(command)
+    }
+
+    /// As another user, who may enter the directory of the binary.
+    pub fn start_as_user(&self, user: Option<&str>) -> Process {
+        let Some(user) = user else { return self.start() };
+        let binary = self.file("sagahost");
+        fs::copy(built::sagahost(), &binary).expect("the binary can be copied");
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", user, "--clear-groups", "--"]).arg(binary).arg("run");
+        command.current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        self.serve(command)
+    }
+
+    fn serve(&self, mut command: Command) -> Process {
         let log = self.file("host.log");
         let file = File::create(&log).expect("a file can be made");
         let twice = file.try_clone().expect("a file can be opened twice");
-        let child = self.command(words).stdout(twice).stderr(file).spawn().expect("the binary starts");
+        let child = command.stdout(twice).stderr(file).spawn().expect("the binary starts");
         let mut process = Process { child, log };
         until("the host serves", || {
             let ended = process.child.try_wait().expect("the host can be asked");
@@ -87,6 +108,12 @@ impl Process {
 
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Until it ends by itself; what it logged.
+    pub fn await_end(mut self) -> String {
+        self.ended();
+        self.log()
     }
 
     /// SIGTERM, and its exit code.

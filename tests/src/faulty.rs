@@ -2,7 +2,7 @@
 //! From then on everything fails, as for a process that is dead.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -104,13 +104,14 @@ impl Journal for FaultyJournal {
         outbox(above: BatchNo, limit: usize) -> Vec<OutboxBatch>;
         batch_incarnation(number: BatchNo) -> Option<Arc<str>>;
         admitted() -> Vec<AdmittedRow>;
+        paused() -> BTreeMap<Participant, String>;
+        plugin_deeds(participant: &Participant, limit: usize) -> Vec<PluginDeed>;
         queued_commands() -> Vec<QueuedCommand>;
-        referenced_digests() -> BTreeSet<Arc<str>>;
+        referenced_digests() -> BTreeMap<Arc<str>, u64>;
         set_anchor(epoch: Epoch, anchor: &Partition) -> ();
         set_position(epoch: Epoch, partition: &Partition, next: i64) -> ();
         new_lineage(epoch: Epoch) -> Identity;
-        admit(epoch: Epoch, row: &AdmittedRow) -> ();
-        quarantine_plugin(epoch: Epoch, participant: &Participant, digest: &str, why: Option<&str>) -> ();
+        change_plugins(epoch: Epoch, write: &PluginWrite) -> ();
         skip_outbox_row(epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> ();
         queue_command(saga: &SagaId, command: &Command) -> i64;
         quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();

@@ -9,6 +9,7 @@ pub mod faulty;
 pub mod kafka_shop;
 pub mod operator;
 pub mod payment_service;
+pub mod plugin_files;
 pub mod shop;
 pub mod small_disk;
 pub mod wait;

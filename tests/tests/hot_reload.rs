@@ -3,24 +3,21 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    path::{Path, PathBuf},
+    ops::Range,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use sagahost::{
-    admin::{
-        PluginAction,
-        view::{PluginLine, PluginsView},
-    },
-    host::Host,
-};
+use sagahost::{admin::PluginAction, host::Host, transport::Outgoing};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_saga::{Saga, history::What, id::Direction, input::Command};
-use sagahost_sandbox::{Manifest, admission::digest, pack};
+use sagahost_sandbox::admission::digest;
 use sagahost_tests::{
     built,
     faulty::Death,
+    plugin_files::{await_version, await_view, changed, drop_in, line, version},
     shop::{PATIENCE, Shop, THREE},
+    wait::until,
 };
 
 fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
@@ -29,72 +26,6 @@ fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
 
 fn plugins(shop: &Shop) -> PathBuf {
     shop.dir.path().join("plugins")
-}
-
-/// Written under another name and renamed.
-fn drop_in(dir: &Path, file: &str, bytes: &[u8]) {
-    let partial = dir.join(format!(".{file}.partial"));
-    fs::write(&partial, bytes).expect("a file can be written");
-    fs::rename(partial, dir.join(file)).expect("a file can be renamed");
-}
-
-/// The same plugin under another version.
-fn version(name: &str, version: &str) -> Vec<u8> {
-    changed(name, |manifest| manifest.version = version.to_owned())
-}
-
-/// The same code under another manifest: of two the outer one counts.
-fn changed(name: &str, change: impl FnOnce(&mut Manifest)) -> Vec<u8> {
-    let mut bytes = fs::read(built::all().join(format!("{name}.wasm"))).expect("it is built");
-    let mut manifest = pack::manifest_of(&bytes).expect("it has a manifest");
-    change(&mut manifest);
-    let manifest = serde_json::to_vec(&manifest).expect("a manifest is JSON");
-    const SECTION: &[u8] = b"sagahost:manifest";
-    // A custom section: id 0, its length, the length of its name, the name, the content.
-    bytes.push(0);
-    bytes.extend(leb128(1 + SECTION.len() + manifest.len()));
-    bytes.extend(leb128(SECTION.len()));
-    bytes.extend_from_slice(SECTION);
-    bytes.extend(manifest);
-    bytes
-}
-
-fn leb128(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
-fn line(host: &Host, name: &str) -> Option<PluginLine> {
-    host.live()
-        .plugins()
-        .plugins
-        .into_iter()
-        .find(|line| line.name == name && !matches!(&*line.state, "stored" | "quarantined"))
-}
-
-fn await_view(host: &Host, what: &str, so: impl Fn(&PluginsView) -> bool) -> PluginsView {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let view = host.live().plugins();
-        if so(&view) {
-            return view;
-        }
-        assert!(Instant::now() < end, "waited for {what}: {view:#?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn await_version(host: &Host, name: &str, version: &str) {
-    await_view(host, &format!("{name} {version}"), |view| {
-        view.plugins
-            .iter()
-            .any(|line| line.name == name && line.version == version && matches!(&*line.state, "serving" | "probation"))
-    });
 }
 
 #[test]
@@ -259,53 +190,58 @@ fn files_that_change_together_are_switched_together_or_not_at_all() {
     host.stop(Duration::from_secs(10));
 }
 
-/// A version that traps on every event, dropped in under load.
+/// A version that panics on every tenth event, dropped in under load: what it could not do the version before does.
 #[test]
 fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
     let config = "[watch]\nsettle = \"10ms\"\nprobation = \"30s\"\n[plugin.hostile.on.HostileTried]\nretry = { attempts-max = 4, base = \"100ms\", cap = \"400ms\" }\n";
     let shop = Shop::new(&["hostile"], config);
     let dir = plugins(&shop);
     let host = shop.start();
-    let try_it = |number: usize, fault: &str| {
-        let data = format!(r#"{{"id": "h-{number}", "fault": "{fault}"}}"#);
-        let record = sagahost::transport::Outgoing {
-            topic: "hostile-tried".into(),
-            key: Some(format!("h-{number}").into_bytes()),
-            value: Some(data.into_bytes()),
-            headers: Vec::new(),
-        };
-        sagahost::transport::Transport::offer(&shop.topics(), &record).expect("a record can be appended");
+    let tried = |number: usize| Outgoing {
+        topic: "hostile-tried".into(),
+        key: Some(format!("h-{number}").into_bytes()),
+        value: Some(format!(r#"{{"id": "h-{number}"}}"#).into_bytes()),
+        headers: Vec::new(),
     };
-    (0..20).for_each(|number| try_it(number, "none"));
+    let send = |numbers: Range<usize>| {
+        let records: Vec<Outgoing> = numbers.map(tried).collect();
+        shop.topics().offer_all(&records).expect("records can be appended");
+    };
     let done = || shop.read(&["hostile-done"]).len();
-    let end = Instant::now() + PATIENCE;
-    while done() < 20 {
-        assert!(Instant::now() < end, "waited for the first ones");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    send(0..20);
+    until("the first ones are done", || (done() >= 20).then_some(()));
     let good = line(&host, "hostile").expect("it serves");
-    let bad = version("hostile", "9.0.0");
-    drop_in(&dir, "hostile.wasm", &bad);
-    await_view(&host, "the new version", |view| {
-        view.plugins.iter().any(|line| line.version == "9.0.0" && line.state == "probation")
+    let bad = changed("hostile", |manifest| {
+        manifest.version = "9.0.0".to_owned();
+        manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
     });
-    // The events make it fail, as a bug would: nine of ten go well.
-    (100..200).for_each(|number| try_it(number, if number % 10 == 0 { "trap" } else { "none" }));
-    let view = await_view(&host, "the roll-back", |view| {
-        view.plugins.iter().any(|line| line.version == "9.0.0" && line.state == "quarantined")
+    drop_in(&dir, "hostile.wasm", &bad);
+    let mut sent = 20;
+    let view = until("it is rolled back", || {
+        send(sent..sent + 20);
+        sent += 20;
+        let view = host.live().plugins();
+        view.plugins.iter().any(|line| line.version == "9.0.0" && line.state == "quarantined").then_some(view)
     });
     let back = view.plugins.iter().find(|line| line.state == "serving").expect("a version serves");
     assert_eq!(back.digest, good.digest);
     let report = view.refused.first().expect("the file is refused").to_string();
     assert!(report.contains("this version is in quarantine: rolled back by itself"), "{report}");
     assert!(report.contains("sagahost plugins admit hostile"), "{report}");
+    send(sent..sent + 100);
+    sent += 100;
+    until("everything is done, by one version or the other", || (done() >= sent).then_some(()));
+    assert_eq!(done(), sent);
+    assert_eq!(host.journal().letter_groups().expect("letters can be counted"), []);
+    let failed = host.live().plugins().plugins.iter().find(|line| line.version == "9.0.0").map(|line| line.failures);
+    assert!(failed >= Some(3), "it served, and failed: {failed:?}");
     host.stop(Duration::from_secs(10));
 
     let host = shop.start();
     assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.digest.clone()), "the file stays out");
     let hostile = "hostile".into();
     let change = |action| host.live().change_plugin(&hostile, action);
-    change(PluginAction::Admit).expect("a person may admit it");
+    change(PluginAction::Admit { by: "ann".to_owned() }).expect("a person may admit it");
     assert_eq!(
         line(&host, "hostile").map(|line| (line.version, line.state)),
         Some(("9.0.0".into(), "probation".into()))

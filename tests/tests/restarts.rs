@@ -4,7 +4,7 @@
 use std::{fs, thread, time::Duration};
 
 use sagahost::{
-    admin::{protocol::Request, view::PluginsView},
+    admin::{plugin_view::PluginsView, protocol::Request},
     transport::Transport as _,
 };
 use sagahost_demo::workload::{Order, Shape, orders};

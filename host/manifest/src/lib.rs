@@ -13,6 +13,8 @@ pub mod answer;
 pub mod counter;
 pub mod limits;
 
+pub mod smoke;
+
 pub use limits::Limits;
 pub use manifest::Manifest;
 pub use report::{Fault, Report};

@@ -13,7 +13,7 @@ use sagahost_manifest::{Fault, Report, settings::Settings};
 use sagahost_saga::id::Participant;
 
 use crate::{
-    admission::{Admitted, admit},
+    admission::{Admitted, admit, digest},
     engine::Engine,
 };
 
@@ -23,8 +23,16 @@ const EXTENSION: &str = "wasm";
 /// that one which is turned to another file looks different.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
-    File { device: u64, inode: u64, bytes: u64, modified_ns: i128, changed_ns: i128 },
+    File {
+        device: u64,
+        inode: u64,
+        bytes: u64,
+        modified_ns: i128,
+        changed_ns: i128,
+    },
     Directory,
+    /// A socket, a pipe, a device: reading it might never end.
+    Special,
     Unreadable(String),
 }
 
@@ -60,6 +68,13 @@ impl Directory {
     pub fn look(&self) -> Result<Looks, Report> {
         let files = files(&self.dir).map_err(|fault| Report::of(&self.dir, fault))?;
         Ok(files.into_iter().map(|file| (file.clone(), look(&file))).collect())
+    }
+
+    /// Are these the bytes of that version? Then what is wrong with it is not in the file.
+    pub fn is_of(&self, file: &Path, wanted: &str, bytes_max: usize) -> bool {
+        let small = |bytes: u64| usize::try_from(bytes).is_ok_and(|bytes| bytes <= bytes_max);
+        matches!(look(file), Look::File { bytes, .. } if small(bytes))
+            && fs::read(file).is_ok_and(|bytes| *digest(&bytes) == *wanted)
     }
 
     /// The operator's settings have changed: everything is to be admitted anew.
@@ -107,6 +122,7 @@ fn look(file: &Path) -> Look {
     let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
     match fs::metadata(file) {
         Ok(metadata) if metadata.is_dir() => Look::Directory,
+        Ok(metadata) if !metadata.is_file() => Look::Special,
         Ok(metadata) => Look::File {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -151,6 +167,7 @@ fn admit_file(
     let bytes = match before {
         Look::Unreadable(error) => return Err(unreadable(error)),
         Look::Directory => return Err(refuse("it is a directory".to_owned(), "put the plugin file itself there")),
+        Look::Special => return Err(refuse("it is no regular file".to_owned(), "put the plugin file itself there")),
         Look::File { bytes, .. } => *bytes,
     };
     let max = engine.limits().component_bytes_max as u64;

@@ -21,6 +21,8 @@ pub struct Graph {
     pub from_outside: BTreeSet<String>,
     /// Kinds that no participant here reads: they are for others, or for nobody.
     pub unread: BTreeSet<String>,
+    /// `stock on PaymentProcessed`: steps that others here go on from, and that nothing takes back when those fail.
+    pub never_undone: BTreeSet<String>,
     /// Participants that do something that has to be undone and emit nothing when they undo it: nobody hears of it.
     pub silent_undo: BTreeSet<String>,
 }
@@ -35,6 +37,8 @@ pub struct Node {
     pub compensate_on: Vec<String>,
     pub finish_on: Vec<String>,
     pub compensable: bool,
+    /// Kinds whose handling leaves nothing to undo, by its own word.
+    pub not_undone: Vec<String>,
 }
 
 impl Graph {
@@ -50,17 +54,31 @@ impl Graph {
             cycles: cycles(&participants),
             from_outside: read.difference(&emitted).cloned().collect(),
             unread: emitted.difference(&read).cloned().collect(),
+            never_undone: participants.iter().flat_map(|node| node.never_undone(&read)).collect(),
             silent_undo: participants.iter().filter(silent).map(|node| node.name.clone()).collect(),
             participants,
         }
     }
 
-    /// A flow chart in Mermaid's language.
+    /// A flow chart in Mermaid's language. Kinds that nobody here reads, steps that nothing undoes and cycles are marked.
     pub fn mermaid(&self) -> String {
         let mut text = "flowchart LR\n".to_owned();
         let mut line = |line: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "  {line}");
         };
+        let mut marked = BTreeSet::new();
+        for kind in &self.unread {
+            marked.insert((id(kind), "unread"));
+        }
+        for name in self.cycles.iter().flatten() {
+            marked.insert((id(name), "cycle"));
+        }
+        for step in &self.never_undone {
+            marked.insert((id(step.split(' ').next().unwrap_or_default()), "neverUndone"));
+        }
+        for name in &self.silent_undo {
+            marked.insert((id(name), "silentUndo"));
+        }
         for node in &self.participants {
             let name = &node.name;
             line(format_args!("{}[[{name}]]", id(name)));
@@ -80,9 +98,23 @@ impl Graph {
                 line(format_args!("{} -- another saga --> {}([{kind}])", id(name), id(kind)));
             }
         }
+        for (name, class) in &marked {
+            line(format_args!("class {name} {class}"));
+        }
+        for (class, style) in CLASSES.iter().filter(|(class, _)| marked.iter().any(|(_, used)| used == class)) {
+            line(format_args!("classDef {class} {style}"));
+        }
         text
     }
 }
+
+/// How marks look: dashed where an event ends, red where something may go wrong.
+const CLASSES: &[(&str, &str)] = &[
+    ("unread", "stroke-dasharray: 4"),
+    ("cycle", "stroke: #c00, stroke-width: 3px"),
+    ("neverUndone", "stroke: #c60, stroke-width: 3px"),
+    ("silentUndo", "stroke: #c60, stroke-dasharray: 2"),
+];
 
 /// Mermaid's ids know no hyphens and dots.
 fn id(name: &str) -> String {
@@ -99,7 +131,20 @@ impl Node {
             compensate_on: manifest.compensate_on.clone(),
             finish_on: manifest.finish_on.clone(),
             compensable: manifest.subscriptions.iter().any(|s| matches!(s.role, Role::Compensable)),
+            not_undone: manifest
+                .subscriptions
+                .iter()
+                .filter(|s| matches!(s.role, Role::NothingToUndo))
+                .map(|s| s.kind.clone())
+                .collect(),
         }
+    }
+
+    /// It says that there is nothing to undo, and yet others act on what it emits.
+    fn never_undone(&self, read: &BTreeSet<String>) -> Vec<String> {
+        let followed = self.emits.iter().chain(&self.starts).any(|kind| read.contains(kind));
+        let steps = self.not_undone.iter().filter(|_| followed);
+        steps.map(|kind| format!("{} on {kind}", self.name)).collect()
     }
 }
 
@@ -186,6 +231,15 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_others_go_on_from_and_nothing_takes_back_is_named() {
+        let mut first = manifest("first", &["A"], &["B"]);
+        first.subscriptions[0].role = Role::NothingToUndo;
+        let second = manifest("second", &["B"], &["C"]);
+        assert_eq!(Graph::of([&first, &second]).never_undone, BTreeSet::from(["first on A".to_owned()]));
+        assert_eq!(Graph::of([&first]).never_undone, BTreeSet::new(), "nobody goes on from it");
+    }
+
+    #[test]
     fn it_is_drawn_for_mermaid() {
         let mut payment = manifest("payment-v2", &["OrderCreated"], &["Paid"]);
         payment.compensate_on = vec!["Failed".to_owned()];
@@ -197,7 +251,23 @@ mod tests {
               Failed([Failed]) -. compensates .-> payment_v2
               Done([Done]) -. finishes .-> payment_v2
               payment_v2 --> Paid([Paid])
+              class Paid unread
+              classDef unread stroke-dasharray: 4
         "#]]
         .assert_eq(&Graph::of([&payment]).mermaid());
+        let mut alone = manifest("alone", &["A"], &["A"]);
+        alone.subscriptions[0].role = Role::NothingToUndo;
+        expect![[r#"
+            flowchart LR
+              alone[[alone]]
+              A([A]) --> alone
+              alone --> A([A])
+              class A cycle
+              class alone cycle
+              class alone neverUndone
+              classDef cycle stroke: #c00, stroke-width: 3px
+              classDef neverUndone stroke: #c60, stroke-width: 3px
+        "#]]
+        .assert_eq(&Graph::of([&alone]).mermaid());
     }
 }

@@ -12,6 +12,7 @@ pub mod digests;
 pub mod directory;
 pub mod graph;
 pub mod registry;
+mod smoke;
 
 mod answer;
 mod bindings;

@@ -7,14 +7,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sagahost_manifest::{
-    Manifest,
-    settings::{Fit, Settings},
-};
+use sagahost_manifest::{Manifest, settings::Settings};
 use sagahost_saga::id::{Direction, Participant};
 
 use crate::{
-    admission::{Admitted, admit_as},
+    admission::{Admitted, admit_stored},
     call::Plugin,
     digests::{DigestStore, Stored},
     engine::Engine,
@@ -126,7 +123,7 @@ impl Shelf {
                 return None;
             }
         };
-        admit_as(bytes, &path, &self.engine, &self.settings, Fit::Lenient)
+        admit_stored(bytes, &path, &self.engine, &self.settings)
             .map(|admitted| admitted.plugin)
             .map_err(
                 |report| tracing::error!(%report, "an older version of plugin {} is of no use", stored.manifest.name),

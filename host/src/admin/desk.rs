@@ -13,17 +13,17 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Live, OutboxAction, PluginAction, ResumeFrom, examples,
+    Live, OutboxAction, PluginAction, ResumeFrom, examples, plugins,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
     topics,
     view::{
-        CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, PluginLine, PluginsView, SagaLine,
-        SagaPage, SagaView, StatusView, StoreLine, readable, status_name,
+        CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, SagaLine, SagaPage, SagaView,
+        StatusView, StoreLine, readable, status_name,
     },
 };
 use crate::{
     config::Config,
-    journal::{AdmittedRow, Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
+    journal::{Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
     transport::{Outgoing, Partition, Transport},
 };
 
@@ -75,7 +75,9 @@ impl Desk {
                 value(topics::create(&self.config, journal, &*self.transport, &names, partitions)?)
             }
             Request::Resume { partition, from } => value(self.resume(&partition, from)?),
-            Request::Plugins => value(self.plugins()?),
+            Request::Plugins => value(plugins::list(self)?),
+            Request::Plugin { plugin } => value(plugins::one(self, &plugin)?),
+            Request::ReloadConfig => value(self.reload_config()?),
             Request::ChangePlugin { plugin, action } => value(self.change_plugin(&plugin, action)?),
             Request::Counters { participant } => value(self.counters(participant.as_ref())?),
             Request::Store { participant, prefix, after, limit } => {
@@ -289,30 +291,17 @@ impl Desk {
     }
 
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Done, Refusal> {
-        let Some(live) = &self.live else {
-            return Err(Refusal::new(Why::NeedsHost, "no host runs: start it, then it can switch plugins"));
-        };
+        let Some(live) = &self.live else { return plugins::change_without_host(self, plugin, action) };
         let answer = live.change_plugin(plugin, action).map_err(|why| Refusal::new(Why::Invalid, why))?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 
-    /// Without a host: what the journal knows.
-    fn plugins(&self) -> Result<PluginsView, Refusal> {
-        if let Some(live) = &self.live {
-            return Ok(live.plugins());
-        }
-        let rows = self.journal.admitted().map_err(Refusal::failed)?;
-        let files = topics::plugin_files(&self.config.plugins_dir);
-        let there = |row: &AdmittedRow| {
-            files.iter().any(|(_, manifest)| manifest.as_ref().is_some_and(|m| m.name == row.participant.as_str()))
+    fn reload_config(&self) -> Result<Done, Refusal> {
+        let Some(live) = &self.live else {
+            return Err(Refusal::new(Why::NeedsHost, "no host runs: its start reads the configuration"));
         };
-        let state = |row: &AdmittedRow| match (row.serving, there(row)) {
-            (false, _) => "stored",
-            (true, false) => "paused",
-            (true, true) => "admitted",
-        };
-        let plugins = rows.iter().map(|row| PluginLine::of_row(row, state(row))).collect();
-        Ok(PluginsView::sorted(plugins, Vec::new()))
+        let answer = live.reload_config().map_err(|why| Refusal::new(Why::Invalid, why))?;
+        Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 
     fn counters(&self, participant: Option<&Participant>) -> Result<Vec<CounterLine>, Refusal> {

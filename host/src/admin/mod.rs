@@ -9,6 +9,8 @@ pub mod protocol;
 mod dead_letters;
 pub mod desk;
 pub mod examples;
+pub mod plugin_view;
+mod plugins;
 pub mod topics;
 pub mod view;
 
@@ -44,8 +46,10 @@ pub trait Live: Send + Sync {
     /// A partition that is held goes on: from where it stood, or from elsewhere.
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String>;
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String>;
+    /// The configuration file is read again: other values for plugins.
+    fn reload_config(&self) -> Result<Answer, String>;
     /// What serves, and what does not.
-    fn plugins(&self) -> view::PluginsView;
+    fn plugins(&self) -> plugin_view::PluginsView;
     fn status(&self) -> LiveStatus;
 }
 
@@ -66,9 +70,28 @@ pub enum OutboxAction {
 #[serde(rename_all = "kebab-case")]
 pub enum PluginAction {
     /// Out of quarantine.
-    Admit,
+    Admit {
+        by: String,
+    },
     /// The version before serves again, this one goes into quarantine.
-    Rollback { by: String, reason: String },
+    Rollback {
+        by: String,
+        reason: String,
+    },
+    /// Its events park until it is resumed.
+    Pause {
+        by: String,
+        reason: String,
+    },
+    Resume {
+        by: String,
+    },
+    /// Nobody subscribes in its name any more.
+    Retire {
+        by: String,
+        reason: String,
+        force: bool,
+    },
 }
 
 /// Where a partition that was held is read from.

@@ -67,6 +67,10 @@ pub enum Request {
         from: Option<ResumeFrom>,
     },
     Plugins,
+    Plugin {
+        plugin: Participant,
+    },
+    ReloadConfig,
     ChangePlugin {
         plugin: Participant,
         action: PluginAction,

@@ -21,10 +21,11 @@ use super::{
     Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
     client::{Client, ClientError},
     desk::Desk,
+    plugin_view::PluginsView,
     protocol::{LetterSelection, Reply, Request},
     server::Server,
     socket,
-    view::{Done, Placed, PluginsView, SagaPage, StatusView},
+    view::{Done, Placed, SagaPage, StatusView},
 };
 use crate::{
     config::Config,
@@ -59,6 +60,9 @@ impl Live for Told {
     }
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
         self.0.lock().push(format!("{plugin}: {action:?}"));
+        Err("not in this test".to_owned())
+    }
+    fn reload_config(&self) -> Result<Answer, String> {
         Err("not in this test".to_owned())
     }
     fn plugins(&self) -> PluginsView {

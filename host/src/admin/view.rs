@@ -12,11 +12,10 @@ use sagahost_saga::{
     topology::Role,
     view::StepState,
 };
-use sagahost_sandbox::{Manifest, Report};
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
-use crate::journal::{AdmittedRow, OutboxBatch, SagaListRow, StoredLetter};
+use crate::journal::{OutboxBatch, SagaListRow, StoredLetter};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -409,62 +408,6 @@ pub struct TopicLine {
     pub lag: Option<i64>,
     /// What makes it, where it is missing.
     pub create: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct PluginLine {
-    pub name: String,
-    pub version: String,
-    pub digest: String,
-    /// serving, paused (its file is gone: its events park), stored (an older version), admitted or new (no host runs)
-    pub state: String,
-    pub admitted: Stamp,
-    pub handles: Vec<String>,
-    pub emits: Vec<String>,
-    pub file: Option<String>,
-    pub note: Option<String>,
-    /// Of this host since its start.
-    pub calls: u64,
-    /// Of these: traps, deadlines, memory stops, invalid outcomes.
-    pub failures: u64,
-    /// Running time of a call, microseconds.
-    pub p50_us: u64,
-    pub p99_us: u64,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct PluginsView {
-    pub plugins: Vec<PluginLine>,
-    /// Files that are not admitted, each with all that is wrong.
-    pub refused: Vec<Report>,
-}
-
-impl PluginLine {
-    pub fn of_row(row: &AdmittedRow, state: &str) -> Self {
-        let manifest: Option<Manifest> = serde_json::from_str(&row.manifest).ok();
-        Self {
-            name: row.participant.to_string(),
-            version: manifest.as_ref().map(|manifest| manifest.version.clone()).unwrap_or_default(),
-            digest: row.digest.to_string(),
-            state: state.to_owned(),
-            admitted: Stamp(row.admitted),
-            handles: manifest.iter().flat_map(|m| &m.subscriptions).map(|s| s.kind.clone()).collect(),
-            emits: manifest.iter().flat_map(|manifest| manifest.emits.clone()).collect(),
-            ..Self::default()
-        }
-    }
-}
-
-impl PluginsView {
-    /// By name; what is merely stored last, the newest of it first.
-    pub fn sorted(mut plugins: Vec<PluginLine>, refused: Vec<Report>) -> Self {
-        plugins.sort_by(|a, b| {
-            (&a.name, a.state == "stored", b.admitted).cmp(&(&b.name, b.state == "stored", a.admitted))
-        });
-        Self { plugins, refused }
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,14 +1,16 @@
-//! `sagahost config`. Invariant: it starts nothing, opens nothing, and shows no secret.
+//! `sagahost config`. Invariant: it starts nothing, and shows no secret.
 
 use clap::Subcommand;
 
-use super::{Site, exit::Failure, output::Output};
-use crate::config::FILE_NAME;
+use super::{Site, exit::Failure, output::Output, reach, sagas::told};
+use crate::{admin::protocol::Request, config::FILE_NAME};
 
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Report everything that is wrong with the file, with line numbers.
     Check,
+    /// Have a running host read the file again: other values in `[plugin.*]` take effect at once.
+    Reload,
     /// The configuration in force: every field with its value, without secrets.
     Show,
 }
@@ -17,6 +19,7 @@ impl Config {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         match self {
             Self::Check => check(site, out),
+            Self::Reload => told(&reach::ask(&site.config()?, Request::ReloadConfig)?, out),
             Self::Show => out.show(&site.config()?.shown(), |table, _| table.to_string()),
         }
     }

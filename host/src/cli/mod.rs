@@ -12,12 +12,14 @@ mod run;
 mod dead_letters;
 mod emit;
 mod outbox;
+mod plugin_text;
 mod sagas;
 mod timeline;
 
 mod build;
 mod config;
 mod dev;
+mod mock;
 mod new;
 mod plugins;
 mod status;
@@ -94,6 +96,8 @@ enum Command {
     Dev(dev::Dev),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
+    /// Try compiled plugins out in a simulated app, from any language.
+    Mock(mock::Mock),
     /// What the app is doing, and what it waits for.
     Status(Place),
 }
@@ -130,6 +134,7 @@ impl Cli {
             Command::New(new) => new.carry_out(out),
             Command::Dev(dev) => dev.carry_out(&at(Place::default()), out),
             Command::Build(build) => build.carry_out(out),
+            Command::Mock(mock) => mock.carry_out(&at(Place::default())),
             Command::Status(place) => status::carry_out(&at(place), out),
         }
     }

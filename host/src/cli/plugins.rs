@@ -1,10 +1,6 @@
 //! `sagahost plugins`. Invariant: listing checks the files as a host would, and changes nothing.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use clap::Subcommand;
 use sagahost_saga::id::Participant;
@@ -14,18 +10,19 @@ use super::{
     Operator, Site,
     exit::{Exit, Failure},
     output::Output,
+    plugin_text::{graph_text, list_text, show_text},
     reach,
     sagas::told,
-    table::{Cell, Table, Tone},
-    time_text::when,
+    table::{Cell, Table},
 };
 use crate::{
     admin::{
         PluginAction,
         desk::Desk,
+        plugin_view::{PluginLine, PluginView, PluginsView},
         protocol::{Reply, Request},
         topics,
-        view::{CounterLine, PluginLine, PluginsView, StoreLine},
+        view::{CounterLine, StoreLine},
     },
     config::Config,
     plugins::Plugins as PluginSet,
@@ -35,10 +32,47 @@ use crate::{
 pub enum Plugins {
     /// Which plugins serve, which files are refused and why.
     List,
+    /// All about one plugin: its versions, what it subscribes to, who needs it, what was done to it.
+    Show {
+        /// The plugin.
+        plugin: String,
+    },
     /// Let a version serve that was taken out of service.
     Admit {
         /// The plugin.
         plugin: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Let a plugin handle nothing for now: its events park, what it did is still undone.
+    Pause {
+        /// The plugin.
+        plugin: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Let a paused plugin go on, with what parked first.
+    Resume {
+        /// The plugin.
+        plugin: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// End a participant for good, when its file is gone: it subscribes to nothing any more.
+    Retire {
+        /// The plugin.
+        plugin: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Although unfinished sagas have a step of it.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        operator: Operator,
     },
     /// Bring the version before back, and put the one that serves into quarantine.
     Rollback {
@@ -92,9 +126,21 @@ impl Plugins {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         match self {
             Self::List => list(&site.config()?, out),
-            Self::Admit { plugin } => change(&site.config()?, plugin, PluginAction::Admit, out),
+            Self::Show { plugin } => {
+                let request = Request::Plugin { plugin: Participant::new(plugin) };
+                let view: PluginView = reach::ask(&site.config()?, request)?;
+                out.show(&view, show_text)
+            }
+            Self::Admit { plugin, operator } => change(site, plugin, PluginAction::Admit { by: operator.by }, out),
             Self::Rollback { plugin, reason, operator } => {
-                change(&site.config()?, plugin, PluginAction::Rollback { by: operator.by, reason }, out)
+                change(site, plugin, PluginAction::Rollback { by: operator.by, reason }, out)
+            }
+            Self::Pause { plugin, reason, operator } => {
+                change(site, plugin, PluginAction::Pause { by: operator.by, reason }, out)
+            }
+            Self::Resume { plugin, operator } => change(site, plugin, PluginAction::Resume { by: operator.by }, out),
+            Self::Retire { plugin, reason, force, operator } => {
+                change(site, plugin, PluginAction::Retire { by: operator.by, reason, force }, out)
             }
             Self::Graph { mermaid } => graph(&site.config()?, mermaid, out),
             Self::Pack { file, manifest, out: to } => {
@@ -166,9 +212,9 @@ fn without_host(config: &Config) -> Result<PluginsView, Failure> {
     Ok(PluginsView { plugins, refused: reading.refused })
 }
 
-fn change(config: &Config, plugin: String, action: PluginAction, out: &mut Output) -> Result<(), Failure> {
+fn change(site: &Site, plugin: String, action: PluginAction, out: &mut Output) -> Result<(), Failure> {
     let request = Request::ChangePlugin { plugin: Participant::new(plugin), action };
-    told(&reach::ask(config, request)?, out)
+    told(&reach::ask(&site.config()?, request)?, out)
 }
 
 /// Of the participants that the journal knows, and of the files in the plugin directory.
@@ -177,34 +223,6 @@ fn graph(config: &Config, mermaid: bool, out: &mut Output) -> Result<(), Failure
     let manifests = topics::manifests(config, journal.as_deref());
     let graph = Graph::of(&manifests);
     out.show(&graph, |graph, out| if mermaid { graph.mermaid() } else { graph_text(graph, out) })
-}
-
-pub fn graph_text(graph: &Graph, out: &Output) -> String {
-    let mut table = Table::new(["plugin", "handles", "emits", "compensates on", "finishes on"]);
-    for node in &graph.participants {
-        let emits: Vec<&str> = node.emits.iter().chain(&node.starts).map(String::as_str).collect();
-        table.row([
-            (&node.name).into(),
-            node.handles.join(" ").into(),
-            emits.join(" ").into(),
-            node.compensate_on.join(" ").into(),
-            node.finish_on.join(" ").into(),
-        ]);
-    }
-    let mut text = table.render(out.colour) + "\n";
-    let list = |kinds: &BTreeSet<String>| kinds.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-    let mut line = |what: &str, kinds: &BTreeSet<String>| {
-        if !kinds.is_empty() {
-            text += &format!("{what}: {}\n", list(kinds));
-        }
-    };
-    line("from outside", &graph.from_outside);
-    line("read by nobody here", &graph.unread);
-    line("undo without a word to others", &graph.silent_undo);
-    for cycle in &graph.cycles {
-        text += &format!("cycle: {}\n", cycle.join(" → "));
-    }
-    text
 }
 
 fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Failure> {
@@ -219,44 +237,6 @@ fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Fail
         .and_then(|()| fs::rename(&partial, to))
         .map_err(|error| Failure::new(Exit::Failed, format!("failed to write {}: {error}", to.display())))?;
     Ok(pack::manifest_of(&packed).map_or_else(String::new, |manifest| manifest.name))
-}
-
-pub fn list_text(listing: &PluginsView, out: &Output) -> String {
-    let mut table = Table::new([
-        "plugin", "version", "digest", "state", "since", "calls", "failed", "p50", "p99", "handles", "emits", "file",
-        "",
-    ]);
-    for plugin in &listing.plugins {
-        let admitted = if plugin.admitted.0.0 > 0 { when(plugin.admitted, out.now) } else { String::new() };
-        table.row([
-            (&plugin.name).into(),
-            (&plugin.version).into(),
-            plugin.digest.chars().take(12).collect::<String>().into(),
-            Cell::state(&plugin.state),
-            admitted.into(),
-            count(plugin.calls),
-            count(plugin.failures),
-            micros(plugin.p50_us),
-            micros(plugin.p99_us),
-            plugin.handles.join(" ").into(),
-            plugin.emits.join(" ").into(),
-            plugin.file.clone().unwrap_or_default().into(),
-            Cell::toned(plugin.note.clone().unwrap_or_default(), Tone::Busy),
-        ]);
-    }
-    let mut text = if listing.plugins.is_empty() { "no plugin\n".to_owned() } else { table.render(out.colour) };
-    for report in &listing.refused {
-        text += &format!("\n{report}\n");
-    }
-    text
-}
-
-fn count(number: u64) -> Cell {
-    if number == 0 { "".into() } else { Cell::number(number) }
-}
-
-fn micros(number: u64) -> Cell {
-    if number == 0 { "".into() } else { format!("{number}µs").into() }
 }
 
 fn counters_text(counters: &[CounterLine], out: &Output) -> String {

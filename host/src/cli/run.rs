@@ -25,7 +25,7 @@ use super::{
     reach,
 };
 use crate::{
-    admin::{desk::Desk, server::Server},
+    admin::{Live, desk::Desk, server::Server},
     commit::Fatal,
     config::{Config, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
@@ -57,10 +57,10 @@ impl Run {
         let mut config = self.config(site)?;
         config.strict |= self.strict;
         start_log(&config.log)?;
-        let stop_requested = Arc::new(AtomicBool::new(false));
-        heed_signals(stop_requested.clone())?;
+        let asked = Asked::default();
+        heed_signals(asked.clone())?;
         let decisions = Decisions { new_lineage: self.new_lineage, published: self.published.map(BatchNo) };
-        run_host(config, decisions, stop_requested, out)
+        run_host(config, decisions, &asked, out)
     }
 
     fn config(&self, site: &Site) -> Result<Config, Failure> {
@@ -72,20 +72,24 @@ impl Run {
     }
 }
 
+/// What signals asked for.
+#[derive(Clone, Default)]
+pub(super) struct Asked {
+    pub(super) stop: Arc<AtomicBool>,
+    /// SIGHUP: read the configuration again.
+    reload: Arc<AtomicBool>,
+}
+
 /// The one place where the command line meets the host.
-fn run_host(
-    config: Config,
-    decisions: Decisions,
-    stop_requested: Arc<AtomicBool>,
-    out: &mut Output,
-) -> Result<(), Failure> {
+fn run_host(config: Config, decisions: Decisions, asked: &Asked, out: &mut Output) -> Result<(), Failure> {
+    let stop_requested = &asked.stop;
     let deadline = config.pipeline.shutdown_deadline;
     let mut parts = Parts::open(config)?;
     reach::remember_plugins(&parts.config).context("failed to note the plugin directory in the data directory")?;
     parts.decisions = decisions;
     parts.stop_requested = stop_requested.clone();
     let journal = parts.journal.clone();
-    let Some(host) = start(parts, &stop_requested, deadline)? else {
+    let Some(host) = start(parts, stop_requested, deadline)? else {
         return ended_before_it_began(&*journal, out);
     };
     let desk = Desk {
@@ -103,11 +107,22 @@ fn run_host(
         if stop_requested.load(Ordering::SeqCst) {
             break None;
         }
+        if asked.reload.swap(false, Ordering::SeqCst) {
+            reload(host.live());
+        }
     };
     drop(server);
     // A host that cannot publish or journal any more has nothing to wait for.
     let report = host.stop(if fatal.is_some() { Duration::ZERO } else { deadline });
     ended(fatal, &report, deadline, out)
+}
+
+/// In a thread of its own: the answer comes when the journal has it, and the host must still heed other signals.
+fn reload(live: Arc<dyn Live>) {
+    thread::spawn(move || match live.reload_config() {
+        Ok(answer) => info!("SIGHUP: {}", answer.text),
+        Err(why) => error!("SIGHUP: {why}"),
+    });
 }
 
 /// None: told to stop while it waited for the broker. A call that does not come back within the deadline is left to
@@ -176,28 +191,31 @@ fn unpublished_text(report: &StopReport) -> String {
 }
 
 /// A second signal does not wait for anything: what is journaled is safe, the rest is read again.
-pub(super) fn heed_signals(stop_requested: Arc<AtomicBool>) -> anyhow::Result<()> {
+pub(super) fn heed_signals(asked: Asked) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the signals' runtime")?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
-            for again in [false, true] {
+            loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {
+                        asked.reload.store(true, Ordering::SeqCst);
+                        continue;
+                    }
                 }
-                if again {
+                if asked.stop.swap(true, Ordering::SeqCst) {
                     eprintln!("ended at once, as told twice; the next start goes on from the journal");
                     std::process::exit(Exit::Killed as i32);
                 }
                 info!("stopping: finishing what was read; a second signal ends at once");
-                stop_requested.store(true, Ordering::SeqCst);
             }
         });
     })?;

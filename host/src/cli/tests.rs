@@ -9,15 +9,16 @@ use sagahost_saga::id::Time;
 use super::{
     Cli, dead_letters, outbox,
     output::Output,
-    plugins, sagas, status,
+    plugin_text, sagas, status,
     table::{Cell, Table},
     time_text, timeline, topics,
 };
 use crate::admin::{
+    plugin_view::{DeedLine, PluginLine, PluginView, PluginsView},
     stamp::Stamp,
     view::{
-        LetterGroup, LetterLine, OutboxLine, ParkedLine, PluginLine, PluginsView, SagaLine, SagaPage, SagaView,
-        StatusView, StepLine, TimelineLine, TopicLine,
+        LetterGroup, LetterLine, OutboxLine, ParkedLine, SagaLine, SagaPage, SagaView, StatusView, StepLine,
+        TimelineLine, TopicLine,
     },
 };
 
@@ -360,11 +361,11 @@ fn topics_plugins_outbox_and_status() {
             handles: vec!["OrderCreated".into()],
             emits: vec!["PaymentProcessed".into(), "PaymentFailed".into()],
             file: text("plugins/payment.wasm"),
-            note: None,
             calls: 1200,
             failures: 3,
             p50_us: 90,
             p99_us: 210,
+            ..PluginLine::default()
         }],
         refused: vec![sagahost_sandbox::report::Report::of(
             std::path::Path::new("plugins/x.wasm"),
@@ -378,7 +379,7 @@ fn topics_plugins_outbox_and_status() {
         plugins/x.wasm is not admitted: 1 fault
           - it is a text file
             do:    build it with `sagahost build`
-    "#]].assert_eq(&plugins::list_text(&listing, &out()));
+    "#]].assert_eq(&plugin_text::list_text(&listing, &out()));
     let batch = OutboxLine {
         batch: 7,
         records: 3,
@@ -515,4 +516,67 @@ fn the_reference_s_examples_are_right() {
             panic!("{faults}\n{text}");
         }
     }
+}
+
+#[test]
+fn all_about_one_plugin() {
+    let version = |number: &str, state: &str| PluginLine {
+        name: "payment".into(),
+        version: number.into(),
+        digest: format!("{number}0123456789abcdef"),
+        state: state.into(),
+        config: "c0ffee0123456789".into(),
+        admitted: stamp(86_400_000),
+        ..PluginLine::default()
+    };
+    let view = PluginView {
+        name: "payment".into(),
+        versions: vec![
+            PluginLine {
+                calls: 1200,
+                notes: vec!["nobody here reads PaymentRefunded".into()],
+                ..version("1.3.0", "serving")
+            },
+            PluginLine { note: Some("it fails".into()), ..version("1.2.0", "quarantined") },
+        ],
+        manifest: serde_json::json!({
+            "name": "payment", "version": "1.3.0", "contract": "0.1.0", "data-format": 2, "reads": [1, 2],
+            "subscriptions": [{"kind": "OrderCreated", "deadline-ms": 500}, {"kind": "Late", "role": "nothing-to-undo"}],
+            "emits": ["PaymentProcessed"], "finish-on": ["OrderCompleted"],
+            "config": {
+                "limit": {"type": "integer", "default": 7}, "key": {"type": "string", "required": true},
+                "label": {"type": "string"},
+            },
+        }),
+        configured: vec!["key".into()],
+        unfinished: [("1.2.00123456789abcdef".to_owned(), 3)].into(),
+        history: vec![DeedLine {
+            at: stamp(3_600_000),
+            digest: "1.3.00123456789abcdef".into(),
+            config: "c0ffee0123456789".into(),
+            what: "serves in place of 1.2.0".into(),
+        }],
+        ..PluginView::default()
+    };
+    expect![[r#"
+        plugin payment
+
+          version  digest        configuration  state        since                         calls  unfinished
+          1.3.0    1.3.00123456  c0ffee012345   serving      2026-07-28 10:03:12 (1d ago)   1200
+          1.2.0    1.2.00123456  c0ffee012345   quarantined  2026-07-28 10:03:12 (1d ago)                  3  it fails
+
+          handles       role             when     from  deadline
+          OrderCreated  compensable      running  now   500ms
+          Late          nothing-to-undo  running  now
+
+          emits           PaymentProcessed
+          finishes on     OrderCompleted
+          data format     2, reads 1 2
+          configuration   key (set) label (not set) limit=7
+          note            nobody here reads PaymentRefunded
+
+          history                                                 version  configuration
+          2026-07-29 09:03:12 (1h ago)  serves in place of 1.2.0  1.3.0    c0ffee012345
+    "#]]
+    .assert_eq(&plugin_text::show_text(&view, &out()));
 }

@@ -23,8 +23,8 @@ use sagahost_saga::{
 };
 
 use super::{
-    BatchNo, BatchWrite, Identity, Journal, LetterFilter, OutboxBatch, Position, SagaFilter, SagaKey, SagaListRow,
-    SagaWrite, StoredLetter,
+    BatchNo, BatchWrite, Identity, Journal, LetterFilter, OutboxBatch, PluginWrite, Position, SagaFilter, SagaKey,
+    SagaListRow, SagaWrite, StoredLetter,
 };
 use crate::transport::{Outgoing, Partition};
 
@@ -64,7 +64,7 @@ macro_rules! journal_contract {
             letters: round_trip, reopened_under_its_key, filtered_and_grouped, open_letter_keeps_its_saga,
                      closed_letters_go;
             values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, counters_come_back,
-                    admission;
+                    admission, pauses_and_deeds;
         }
     };
 }
@@ -92,6 +92,9 @@ impl Owner {
     }
     fn sagas(&self, sagas: Vec<SagaWrite>) -> Vec<(SagaId, SagaKey)> {
         self.commit(|batch| batch.sagas = sagas)
+    }
+    fn change_plugins(&self, write: PluginWrite) {
+        self.journal.change_plugins(self.identity.epoch, &write).unwrap();
     }
     fn list(&self, filter: SagaFilter) -> Vec<String> {
         let rows: Vec<SagaListRow> = self.journal.sagas(&filter).unwrap();

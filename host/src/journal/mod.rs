@@ -151,10 +151,36 @@ pub struct AdmittedRow {
     pub admitted: Time,
     /// Batch after which its subscriptions take events.
     pub since: BatchNo,
-    /// Newest digest of this participant.
+    /// It serves, or would if its file were there; false for all versions of a participant that is retired.
     pub serving: bool,
     /// Why this version was taken out of service.
     pub quarantined: Option<String>,
+    /// Where its file stood; empty: not known.
+    pub file: String,
+    /// Hash of the configuration that it served with last.
+    pub config: Arc<str>,
+}
+
+/// What changes about plugins at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginWrite {
+    pub admitted: Vec<AdmittedRow>,
+    /// A version (participant, digest) is taken out of service, or (None) may serve again.
+    pub quarantined: Vec<(Participant, Arc<str>, Option<String>)>,
+    /// A participant is paused, or (None) goes on.
+    pub paused: Vec<(Participant, Option<String>)>,
+    pub deeds: Vec<PluginDeed>,
+}
+
+/// What was done to a plugin: `serves in place of 1.2.0`, `paused by ann: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginDeed {
+    pub participant: Participant,
+    pub at: Time,
+    pub digest: Arc<str>,
+    /// Hash of the configuration.
+    pub config: Arc<str>,
+    pub what: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,9 +281,13 @@ pub trait Journal: Send + Sync {
     /// Who journaled a batch; None where the journal holds no such batch any more.
     fn batch_incarnation(&self, number: BatchNo) -> Result<Option<Arc<str>>, JournalError>;
     fn admitted(&self) -> Result<Vec<AdmittedRow>, JournalError>;
+    /// Participants that an operator paused, with the reason.
+    fn paused(&self) -> Result<BTreeMap<Participant, String>, JournalError>;
+    /// The newest first; older ones than a few hundred are gone.
+    fn plugin_deeds(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginDeed>, JournalError>;
     fn queued_commands(&self) -> Result<Vec<QueuedCommand>, JournalError>;
-    /// Digests that an unfinished saga may still need.
-    fn referenced_digests(&self) -> Result<BTreeSet<Arc<str>>, JournalError>;
+    /// Digests that unfinished sagas may still need, and how many of them.
+    fn referenced_digests(&self) -> Result<BTreeMap<Arc<str>, u64>, JournalError>;
 
     /// One transaction. Returns the keys of sagas that had none.
     fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError>;
@@ -269,15 +299,8 @@ pub trait Journal: Send + Sync {
     /// The deliberate way on after a refused start: a new journal id, as if the journal were new; outbox rows above
     /// `confirmed` stay.
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError>;
-    fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError>;
-    /// Takes a version of a plugin out of service, or (`why` is None) lets it serve again.
-    fn quarantine_plugin(
-        &self,
-        epoch: Epoch,
-        participant: &Participant,
-        digest: &str,
-        why: Option<&str>,
-    ) -> Result<(), JournalError>;
+    /// All of it, or nothing: a set of plugins that belong together is never journaled in part.
+    fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError>;
     fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError>;
     fn queue_command(&self, saga: &SagaId, command: &Command) -> Result<i64, JournalError>;
     /// Quarantines one saga whose record cannot be used; its record stays as it is for analysis.

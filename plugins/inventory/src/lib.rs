@@ -104,50 +104,80 @@ fn refuse(paid: &PaymentProcessed, rejection: Rejection) -> Rejection {
 
 #[cfg(test)]
 mod tests {
-    use sagahost_sdk::testing::TestHost;
+    use sagahost_testkit::{MockHost, Sent, Status};
 
     use super::*;
 
-    fn paid(quantity: i64) -> PaymentProcessed {
-        PaymentProcessed { order_id: "o-1".into(), sku: "apple".into(), quantity }
+    fn paid(order_id: &str, quantity: i64) -> PaymentProcessed {
+        PaymentProcessed { order_id: order_id.into(), sku: "apple".into(), quantity }
+    }
+
+    fn host() -> MockHost {
+        let mut host = MockHost::native::<Inventory>();
+        host.saga_id_at("/orderId").config("opening-stock", 5);
+        host
     }
 
     #[test]
     fn articles_are_reserved_once_and_released_in_full() {
-        let mut host = TestHost::<Inventory>::new();
-        host.send(paid(3)).completed().emitted_kinds(&["InventoryUpdated"]);
-        host.send(paid(3)).completed().emitted_nothing();
-        assert_eq!(host.counter("stock/apple"), Some(997));
-        host.undo().nothing_to_undo();
-        host.undo().undone().emitted_kinds(&["InventoryReleased"]);
-        assert_eq!(host.counter("stock/apple"), Some(1_000));
+        let mut host = host();
+        host.send(paid("o-1", 3))
+            .completed()
+            .emitted("InventoryUpdated", json!({"orderId": "o-1", "sku": "apple", "quantity": 3}));
+        host.send_again().no_effect();
+        assert_eq!(host.counter_value("stock/apple"), 2);
+        host.compensate("o-1").undone().emitted("InventoryReleased", json!({"orderId": "o-1", "quantity": 3}));
+        assert_eq!(host.counter_value("stock/apple"), 5);
+        assert_eq!(host.saga("o-1").is(Status::Compensated).state::<Reservation>(), None);
+    }
+
+    #[test]
+    fn a_second_payment_of_one_saga_reserves_nothing() {
+        let mut host = host();
+        host.send(paid("o-1", 3)).completed();
+        host.send(paid("o-1", 1)).completed().emitted_nothing();
+        assert_eq!(host.counter_value("stock/apple"), 2);
+        host.compensate("o-1").undone().emitted_kinds(&["InventoryReleased"]);
+        assert_eq!(host.counter_value("stock/apple"), 5);
     }
 
     #[test]
     fn exactly_the_stock_is_sold() {
-        let mut host = TestHost::<Inventory>::new().config("opening-stock", 5);
-        host.send(paid(3)).completed();
-        host.saga("saga-2").send(paid(3)).rejected("OUT_OF_STOCK").emitted(InventoryRejected {
-            order_id: "o-1".into(),
+        let mut host = host();
+        host.send(paid("o-1", 3)).completed();
+        host.send(paid("o-2", 3)).rejected("OUT_OF_STOCK").emitted_event(InventoryRejected {
+            order_id: "o-2".into(),
             sku: "apple".into(),
             code: "OUT_OF_STOCK".into(),
             detail: "fewer than 3 of apple are left".into(),
         });
-        assert_eq!(host.counter("stock/apple"), Some(2));
-        host.send(paid(2)).completed();
-        assert_eq!(host.counter("stock/apple"), Some(0));
+        assert_eq!(host.counter_value("stock/apple"), 2);
+        host.send(paid("o-3", 2)).completed();
+        assert_eq!(host.counter_value("stock/apple"), 0);
     }
 
     #[test]
     fn a_reservation_that_never_was_releases_nothing() {
-        TestHost::<Inventory>::new().undo_never_ran(paid(3)).nothing_to_undo();
+        let mut host = host();
+        host.counter("stock/apple", 5).compensate("o-1");
+        host.send(paid("o-1", 3)).nothing_to_undo().emitted_nothing();
+        assert_eq!(host.counter_value("stock/apple"), 5);
+    }
+
+    #[test]
+    fn a_reservation_is_kept_once_its_order_is_completed() {
+        let mut host = host();
+        host.send(paid("o-1", 3)).completed();
+        host.send(Sent::json("OrderCompleted", json!({"orderId": "o-1"}))).nothing_ran();
+        host.compensate("o-1").nothing_ran();
+        assert_eq!(host.counter_value("stock/apple"), 2);
     }
 
     #[test]
     fn what_can_never_be_reserved_is_invalid() {
-        let mut host = TestHost::<Inventory>::new();
-        host.send(paid(0)).invalid("QUANTITY");
-        host.send(PaymentProcessed { sku: String::new(), ..paid(1) }).invalid("SKU");
-        host.send_json("PaymentProcessed", "[]").invalid("MALFORMED");
+        let mut host = host();
+        host.send(paid("o-1", 0)).invalid("QUANTITY");
+        host.send(PaymentProcessed { sku: String::new(), ..paid("o-2", 1) }).invalid("SKU");
+        host.saga("o-3").send(Sent::text("PaymentProcessed", "[]")).invalid("MALFORMED");
     }
 }

@@ -126,7 +126,9 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use sagahost_sdk::testing::TestHost;
+    use std::time::Duration;
+
+    use sagahost_testkit::{self as testkit, MockHost};
 
     use super::*;
 
@@ -145,55 +147,78 @@ mod tests {
         InventoryUpdated { order_id: "o-1".into(), reservation_id: Some("r-1".into()) }
     }
 
-    fn cancelled() -> OrderCancelled {
-        OrderCancelled { order_id: "o-1".into(), reason: "rejected".into(), detail: "a test".into() }
+    fn host() -> MockHost {
+        let mut host = MockHost::native::<Orders>();
+        host.saga_id_at("/orderId");
+        host
     }
 
     #[test]
     fn an_order_is_opened_and_completed_once() {
-        let mut host = TestHost::<Orders>::new();
+        let mut host = host();
         host.send(created()).completed().emitted_nothing().noted("customer", "c-1");
-        host.send(updated())
-            .completed()
-            .finished(&json!({"orderId": "o-1", "status": "completed", "reservationId": "r-1"}))
-            .emitted(OrderCompleted {
-                order_id: "o-1".into(),
-                customer_id: "c-1".into(),
-                amount_cents: 1998,
-                currency: "EUR".into(),
-                reservation_id: Some("r-1".into()),
-            })
-            .emitted_nothing();
-        host.send(updated()).completed().emitted_nothing();
+        host.send(updated()).completed().emitted_kinds(&["OrderCompleted"]).emitted_event(OrderCompleted {
+            order_id: "o-1".into(),
+            customer_id: "c-1".into(),
+            amount_cents: 1998,
+            currency: "EUR".into(),
+            reservation_id: Some("r-1".into()),
+        });
+        let result = json!({"orderId": "o-1", "status": "completed", "reservationId": "r-1"});
+        host.saga("o-1").is(testkit::Status::Completed).finished(result);
+        host.send_again().no_effect();
+        host.send(updated()).nothing_ran();
+        host.compensate("o-1").refused("too late");
     }
 
     #[test]
     fn an_order_is_cancelled_once() {
-        let mut host = TestHost::<Orders>::new();
+        let mut host = host();
         host.send(created()).completed();
-        host.undo().undone().emitted(cancelled()).emitted_nothing();
-        host.undo_never_ran(created()).nothing_to_undo();
-        host.send(updated()).invalid("CANCELLED");
+        let cancelled = OrderCancelled {
+            order_id: "o-1".into(),
+            reason: "cancelled".into(),
+            detail: "by test: the test says so".into(),
+        };
+        host.compensate("o-1").undone().emitted_kinds(&["OrderCancelled"]).emitted_event(cancelled);
+        host.compensate("o-1").nothing_ran();
+        host.send(updated()).nothing_ran();
     }
 
     #[test]
     fn an_order_that_was_never_opened_is_cancelled_all_the_same() {
-        let mut host = TestHost::<Orders>::new();
-        host.undo_never_ran(created()).undone().emitted(cancelled());
-        host.undo_never_ran(created()).nothing_to_undo();
+        let mut host = host();
+        host.compensate("o-1");
+        host.send(created()).undone().emitted("OrderCancelled", json!({"orderId": "o-1", "reason": "cancelled"}));
+        host.send(OrderCreated { amount_cents: 1, ..created() }).nothing_ran().emitted_nothing();
     }
 
     #[test]
     fn a_reservation_waits_for_its_order() {
-        TestHost::<Orders>::new().send(updated()).not_yet("NOT_OPEN");
+        let mut host = host();
+        host.send(updated()).nothing_ran().saga_is(testkit::Status::Waiting);
+        host.send(created()).completed().emitted_kinds(&["OrderCompleted"]).saga_is(testkit::Status::Completed);
     }
 
     #[test]
     fn a_second_order_of_one_saga_changes_nothing() {
-        let mut host = TestHost::<Orders>::new();
+        let mut host = host();
         host.send(created()).completed();
         host.send(OrderCreated { amount_cents: 1, ..created() }).completed().emitted_nothing();
-        assert_eq!(host.state::<Order>().map(|order| order.amount_cents), Some(1998));
-        host.undo().nothing_to_undo();
+        assert_eq!(host.saga("o-1").state::<Order>().map(|order| order.amount_cents), Some(1998));
+        host.compensate("o-1").undone().emitted_kinds(&["OrderCancelled"]);
+    }
+
+    #[test]
+    fn an_order_without_an_id_is_invalid() {
+        host().saga("o-1").send(OrderCreated { order_id: String::new(), ..created() }).invalid("ORDER_ID");
+    }
+
+    #[test]
+    fn an_order_that_nobody_answers_is_cancelled_at_its_deadline() {
+        let mut host = host();
+        host.saga_deadline(Duration::from_secs(60)).send(created()).completed();
+        host.advance(Duration::from_secs(59)).no_effect();
+        host.advance(Duration::from_secs(1)).emitted("OrderCancelled", json!({"reason": "saga-deadline"}));
     }
 }

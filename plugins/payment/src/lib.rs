@@ -134,13 +134,15 @@ fn decline(order: &OrderCreated, rejection: Rejection) -> Rejection {
 
 #[cfg(test)]
 mod tests {
-    use sagahost_sdk::testing::TestHost;
+    use std::time::Duration;
+
+    use sagahost_testkit::{MockHost, Sent, Status};
 
     use super::*;
 
-    fn order(amount_cents: i64) -> OrderCreated {
+    fn order(order_id: &str, amount_cents: i64) -> OrderCreated {
         OrderCreated {
-            order_id: "o-1".into(),
+            order_id: order_id.into(),
             customer_id: "c-1".into(),
             sku: "apple".into(),
             quantity: 2,
@@ -149,65 +151,111 @@ mod tests {
         }
     }
 
+    fn host() -> MockHost {
+        let mut host = MockHost::native::<Payment>();
+        host.saga_id_at("/orderId").config("opening-balance-cents", 5_000);
+        host
+    }
+
     #[test]
     fn an_order_is_charged_once_and_refunded_in_full() {
-        let mut host = TestHost::<Payment>::new();
-        host.send(order(3_000)).completed().emitted_kinds(&["PaymentProcessed"]).noted("customer", "c-1");
-        assert_eq!(host.counter("balance/c-1"), Some(997_000));
-        host.send(order(3_000)).completed().emitted_nothing();
-        assert_eq!(host.counter("balance/c-1"), Some(997_000));
-        host.undo().nothing_to_undo();
-        host.undo().undone().emitted_kinds(&["PaymentRefunded"]);
-        assert_eq!(host.counter("balance/c-1"), Some(1_000_000));
-        assert_eq!(host.state::<Charge>(), None);
+        let mut host = host();
+        host.send(order("o-1", 3_000))
+            .completed()
+            .emitted("PaymentProcessed", json!({"orderId": "o-1", "sku": "apple", "quantity": 2, "amountCents": 3_000}))
+            .noted("customer", "c-1");
+        host.send_again().no_effect();
+        assert_eq!(host.counter_value("balance/c-1"), 2_000);
+        host.compensate("o-1").undone().emitted("PaymentRefunded", json!({"orderId": "o-1", "amountCents": 3_000}));
+        assert_eq!(host.counter_value("balance/c-1"), 5_000);
+        assert_eq!(host.saga("o-1").is(Status::Compensated).state::<Charge>(), None);
+    }
+
+    #[test]
+    fn a_second_order_of_one_saga_is_not_charged() {
+        let mut host = host();
+        host.send(order("o-1", 3_000)).completed();
+        host.send(order("o-1", 1_000)).completed().emitted_nothing();
+        assert_eq!(host.counter_value("balance/c-1"), 2_000);
+        assert!(host.log()[0].message.starts_with("order o-1 is charged already"));
+        host.compensate("o-1").undone().emitted_kinds(&["PaymentRefunded"]);
+        assert_eq!(host.counter_value("balance/c-1"), 5_000);
     }
 
     #[test]
     fn the_payment_id_is_the_same_on_every_attempt() {
-        let id = |attempt| {
-            let mut host = TestHost::<Payment>::new();
-            let done = host.attempt(attempt).send(order(1)).completed();
-            done.emissions()[0].clone()
+        let id = |deaths| {
+            let mut host = host();
+            host.plugin("payment").dies_handling(1..=deaths);
+            host.send(order("o-1", 1));
+            host.advance(Duration::from_secs(60));
+            host.saga("o-1").state::<Charge>().map(|charge| charge.payment_id)
         };
-        assert_eq!(id(1), id(2));
+        assert!(id(0).is_some());
+        assert_eq!(id(0), id(2));
     }
 
     #[test]
     fn an_amount_above_the_limit_is_declined() {
-        let mut host = TestHost::<Payment>::new().config("limit-cents", 2_999);
-        host.send(order(3_000)).rejected("LIMIT_EXCEEDED").emitted(PaymentFailed {
+        let mut host = host();
+        host.config("limit-cents", 2_999);
+        host.send(order("o-1", 3_000)).rejected("LIMIT_EXCEEDED").emitted_event(PaymentFailed {
             order_id: "o-1".into(),
             code: "LIMIT_EXCEEDED".into(),
             detail: "3000 cents are above the limit of 2999".into(),
         });
-        host.send(order(2_999)).completed();
+        host.send(order("o-2", 2_999)).completed();
     }
 
     #[test]
     fn an_empty_balance_is_declined_and_stays_as_it_was() {
-        let mut host = TestHost::<Payment>::new().config("opening-balance-cents", 5_000);
-        host.send(order(3_000)).completed();
-        host.saga("saga-2").send(order(3_000)).rejected("INSUFFICIENT").emitted_kinds(&["PaymentFailed"]);
-        assert_eq!(host.counter("balance/c-1"), Some(2_000));
-        host.send(order(2_000)).completed();
+        let mut host = host();
+        host.send(order("o-1", 3_000)).completed();
+        host.send(order("o-2", 3_000))
+            .rejected("INSUFFICIENT")
+            .emitted_kinds(&["PaymentFailed"])
+            .noted("customer", "c-1");
+        assert_eq!(host.counter_value("balance/c-1"), 2_000);
+        host.send(order("o-3", 2_000)).completed();
     }
 
     #[test]
     fn a_charge_that_never_ran_moves_no_money() {
-        TestHost::<Payment>::new().undo_never_ran(order(3_000)).nothing_to_undo();
+        let mut host = host();
+        host.counter("balance/c-1", 100);
+        host.compensate("o-1");
+        host.send(order("o-1", 50)).nothing_to_undo().emitted_nothing();
+        assert_eq!(host.counter_value("balance/c-1"), 100);
+    }
+
+    #[test]
+    fn a_charge_is_kept_once_its_order_is_completed() {
+        let mut host = host();
+        host.send(order("o-1", 3_000)).completed();
+        host.send(Sent::json("OrderCompleted", json!({"orderId": "o-1"}))).nothing_ran();
+        host.compensate("o-1").nothing_ran();
+        assert_eq!(host.counter_value("balance/c-1"), 2_000);
+    }
+
+    #[test]
+    fn a_rejection_by_inventory_refunds() {
+        let mut host = host();
+        host.send(order("o-1", 3_000)).completed();
+        host.send(Sent::json("InventoryRejected", json!({"orderId": "o-1"}))).undone();
+        assert_eq!(host.counter_value("balance/c-1"), 5_000);
     }
 
     #[test]
     fn what_can_never_be_charged_is_invalid() {
-        let mut host = TestHost::<Payment>::new();
-        host.send(order(0)).invalid("AMOUNT");
-        host.send(order(-1)).invalid("AMOUNT");
-        host.send(OrderCreated { quantity: 0, ..order(1) }).invalid("QUANTITY");
-        host.send(OrderCreated { currency: "euros".into(), ..order(1) }).invalid("CURRENCY");
-        host.send_json("OrderCancelled", "{}").invalid("UNKNOWN_KIND");
-        let detail = host.send_json("OrderCreated", r#"{"orderId": "o-1", "customerId": 7}"#).invalid("MALFORMED");
+        let mut host = host();
+        host.send(order("o-1", 0)).invalid("AMOUNT").dead_letter("AMOUNT");
+        host.send(order("o-2", -1)).invalid("AMOUNT");
+        host.send(OrderCreated { quantity: 0, ..order("o-3", 1) }).invalid("QUANTITY");
+        host.send(OrderCreated { currency: "euros".into(), ..order("o-4", 1) }).invalid("CURRENCY");
+        host.send(OrderCreated { customer_id: String::new(), ..order("o-5", 1) }).invalid("CUSTOMER");
+        let malformed = Sent::text("OrderCreated", r#"{"orderId": "o-6", "customerId": 7}"#);
         assert_eq!(
-            detail,
+            host.saga("o-6").send(malformed).invalid("MALFORMED").detail(),
             "failed to read OrderCreated: at customerId: invalid type: integer `7`, expected a string at line 1 column 34"
         );
     }

@@ -15,8 +15,8 @@ pub enum Level {
     Error,
 }
 
-/// The host calls of `wit/plugin.wit`. In WebAssembly they are imports; in a native test [`TestHost`](crate::testing)
-/// answers them. Handlers use [`Context`](crate::Context) instead.
+/// The host calls of `wit/plugin.wit`. In WebAssembly they are imports; in a native test the host of
+/// `sagahost-testkit` answers them. Handlers use [`Context`](crate::Context) instead.
 pub trait Host {
     /// Writes a log line.
     fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]);

@@ -71,17 +71,18 @@
 //!     }
 //! }
 //!
-//! // Its test, native and without a host:
-//! use sagahost_sdk::testing::TestHost;
+//! // Its test, native and in simulated time; `sagahost-testkit` is a dev-dependency:
+//! use sagahost_testkit::MockHost;
 //!
-//! let mut host = TestHost::<Payment>::new().config("limit-cents", 2_000);
-//! let order = |amount_cents| OrderCreated { order_id: "o-1".into(), customer_id: "c-1".into(), amount_cents };
+//! let mut host = MockHost::native::<Payment>();
+//! let order = |id: &str, amount_cents| OrderCreated { order_id: id.into(), customer_id: "c-1".into(), amount_cents };
 //!
-//! host.send(order(1_200)).completed().emitted_kinds(&["PaymentProcessed"]);
-//! assert_eq!(host.counter("balance/c-1"), Some(3_800));
-//! host.undo().undone().emitted_kinds(&["PaymentRefunded"]);
-//! assert_eq!(host.counter("balance/c-1"), Some(5_000));
-//! host.send(order(2_001)).rejected("LIMIT_EXCEEDED");
+//! host.saga_id_at("/orderId").config("limit-cents", 2_000);
+//! host.send(order("o-1", 1_200)).completed().emitted("PaymentProcessed", json!({"orderId": "o-1"}));
+//! host.send_again().no_effect();
+//! host.compensate("o-1").undone().emitted("PaymentRefunded", json!({"orderId": "o-1"}));
+//! assert_eq!(host.counter_value("balance/c-1"), 5_000);
+//! host.send(order("o-2", 2_001)).rejected("LIMIT_EXCEEDED");
 //! ```
 //!
 //! # What it becomes
@@ -121,8 +122,6 @@ mod host;
 mod log;
 mod outcome;
 mod participant;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod testing;
 
 pub use config::{Config, ConfigValue, Json};
 pub use context::{Context, Counter, Store};

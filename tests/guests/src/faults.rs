@@ -29,6 +29,10 @@ pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Ha
             assert!(ctx.attempt() >= number, "hostile: a panic on purpose, in attempt {}", ctx.attempt());
             Ok(ordinary)
         }
+        "panic-tenth" => {
+            assert!(!tried.id.ends_with('0'), "hostile: a panic on purpose, for every tenth event");
+            Ok(ordinary)
+        }
         "unreachable" => unreachable(),
         "loop" => spin(),
         "recurse" => Ok(ordinary.note("depth", recurse(0))),

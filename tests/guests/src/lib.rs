@@ -130,7 +130,9 @@ impl Hostile {
 
 #[cfg(test)]
 mod tests {
-    use sagahost_sdk::testing::TestHost;
+    use std::time::Duration;
+
+    use sagahost_testkit::MockHost;
 
     use super::*;
 
@@ -140,39 +142,67 @@ mod tests {
 
     #[test]
     fn without_a_fault_it_is_ordinary() {
-        let mut host = TestHost::<Hostile>::new().config("opening-tokens", 1);
-        host.send(HostileTried::default()).completed().emitted_kinds(&["HostileDone"]);
-        host.saga("saga-2").send(HostileTried::default()).rejected("NO_TOKENS");
-        host.undo().undone().emitted_kinds(&["HostileUndone"]);
-        assert_eq!(host.counter("tokens"), Some(1));
+        let mut host = MockHost::native::<Hostile>();
+        host.config("opening-tokens", 1);
+        host.saga("h-1").send(HostileTried::default()).completed().emitted_kinds(&["HostileDone"]);
+        host.saga("h-2").send(HostileTried::default()).rejected("NO_TOKENS");
+        host.compensate("h-1").undone().emitted_kinds(&["HostileUndone"]);
+        assert_eq!(host.counter_value("tokens"), 1);
     }
 
     #[test]
     fn a_fault_of_the_configuration_gives_way_to_that_of_the_event() {
-        let mut host = TestHost::<Hostile>::new().config("fault", "invalid");
-        host.send(HostileTried::default()).invalid("HOSTILE");
-        host.send(tried("none", "none")).completed();
+        let mut host = MockHost::native::<Hostile>();
+        host.config("fault", "retry");
+        host.saga("h-1").send(HostileTried::default()).retried("HOSTILE");
+        host.saga("h-2").send(tried("none", "none")).completed();
     }
 
     #[test]
     fn faults_that_answer() {
-        let mut host = TestHost::<Hostile>::new();
-        host.send(tried("retry", "")).retries("HOSTILE");
-        host.send(tried("not-yet", "")).not_yet("HOSTILE");
-        host.send(tried("reject", "")).rejected("HOSTILE").emitted_kinds(&["HostileRefused"]);
-        host.send(tried("no such fault", "")).invalid("UNKNOWN_FAULT");
-        assert_eq!(host.counter("tokens"), None);
-        host.send(tried("retry-until:3", "")).retries("HOSTILE");
-        host.attempt(3).send(tried("retry-until:3", "")).completed();
+        let mut host = MockHost::native::<Hostile>();
+        host.saga("h-1").send(tried("retry", "")).retried("HOSTILE");
+        host.saga("h-2").send(tried("not-yet", "")).not_yet("HOSTILE");
+        host.saga("h-3").send(tried("reject", "")).rejected("HOSTILE").emitted_kinds(&["HostileRefused"]);
+        host.saga("h-4").send(tried("no such fault", "")).invalid("UNKNOWN_FAULT");
+        host.counter("tokens", 7).saga("h-5").send(tried("retry-until:3", "")).retried("HOSTILE");
+        assert_eq!(host.counter_value("tokens"), 7);
+        host.advance(Duration::from_secs(60)).retried("HOSTILE");
+        assert_eq!(host.counter_value("tokens"), 6);
     }
 
     #[test]
     fn faults_of_the_compensation() {
-        let mut host = TestHost::<Hostile>::new();
-        host.send(tried("none", "stuck")).completed();
-        host.undo().stuck("HOSTILE");
-        host.send(tried("none", "retry-until:2")).completed();
-        host.undo().retries("HOSTILE");
-        host.undo_never_ran(tried("none", "nothing-to-undo")).nothing_to_undo();
+        let mut host = MockHost::native::<Hostile>();
+        host.saga("h-1").send(tried("none", "stuck")).completed();
+        host.compensate("h-1").stuck("HOSTILE");
+        host.saga("h-1").needs_operator();
+        host.saga("h-2").send(tried("none", "retry-until:2")).completed();
+        host.compensate("h-2").retried("HOSTILE");
+        host.advance(Duration::from_secs(1)).undone();
+        host.compensate("h-3");
+        host.saga("h-3").send(tried("none", "nothing-to-undo")).nothing_to_undo();
+    }
+
+    #[test]
+    fn promises_that_are_broken_are_refused_in_the_words_of_the_host() {
+        let mut host = MockHost::native::<Hostile>();
+        let mut refused = |fault: &str, words: &str| {
+            host.saga(fault).send(tried(fault, "none")).trapped(words).emitted_nothing();
+        };
+        refused("unknown-kind", "its manifest does not name HostileUnheardOf in `emits`");
+        refused("invalid-json", "emitted event 0 (HostileDone) claims to be JSON and is not");
+        refused("panic", "it panicked: hostile: a panic on purpose, in attempt 1 (");
+        refused("guest-error", "guest-error: hostile: an error that nobody caught");
+        refused("finishes", "it finished the saga, but its manifest does not say `finishes`");
+        refused("missing-counter", "counters.take: counter \"no-such-counter\" does not exist; call ensure first");
+        refused("counter-overflow", "would overflow by");
+        refused("large-payload", "are allowed (payload-bytes-max)");
+        refused("large-undo", "the undo data: ");
+        refused("large-store", "the value has ");
+        refused("long-key", "the key has ");
+        refused("many-keys", "store-limit: it made more than 1000 calls of store and counters (store-ops-max)");
+        refused("log-flood", "log-limit: it logged more than 200 lines (log-lines-max)");
+        refused("reserved-attribute", "the host writes the CloudEvents headers itself");
     }
 }

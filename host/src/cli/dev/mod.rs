@@ -31,7 +31,14 @@ use self::{
     shown::{SAGAS_MAX, Shown},
     sources::{Builder, News},
 };
-use super::{Site, emit, exit::Failure, output::Output, plugins, reach, run, sagas, timeline};
+use super::{
+    Site, emit,
+    exit::Failure,
+    output::Output,
+    plugin_text, reach,
+    run::{self, Asked},
+    sagas, timeline,
+};
 use crate::{
     admin::{
         desk::Desk,
@@ -64,7 +71,7 @@ impl Dev {
         // The author's own log lines are news, those of the host only where something is wrong.
         run::start_log(&LogSettings { format: LogFormat::Text, filter: "warn,plugin=info".to_owned() })?;
         let stop = Arc::new(AtomicBool::new(false));
-        run::heed_signals(stop.clone())?;
+        run::heed_signals(Asked { stop: stop.clone(), ..Asked::default() })?;
         let builder = Builder::start(self.dir.clone(), ground.plugins.clone(), stop.clone())
             .context("failed to start the builder")?;
         let lines = prompt::lines().context("failed to read standard input")?;
@@ -231,7 +238,7 @@ impl Session<'_> {
                 let saga: Result<SagaView, Failure> = ask(desk, Request::Saga { id: SagaId::new(saga) });
                 saga.map(|saga| timeline::text(&saga, out.now, out.colour))
             }
-            Typed::Plugins => Ok(plugins::list_text(&host.live().plugins(), out)),
+            Typed::Plugins => Ok(plugin_text::list_text(&host.live().plugins(), out)),
             Typed::Emit { kind, saga, data } => {
                 let saga = saga.unwrap_or_else(|| format!("dev-{}", self.sent + 1));
                 let sent = send(desk, &kind, &saga, data);

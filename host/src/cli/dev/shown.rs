@@ -6,8 +6,9 @@ use sagahost_sandbox::Report;
 
 use crate::{
     admin::{
+        plugin_view::PluginsView,
         stamp::Stamp,
-        view::{PluginsView, SagaPage, SagaView},
+        view::{SagaPage, SagaView},
     },
     cli::timeline,
 };

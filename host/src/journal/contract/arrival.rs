@@ -49,7 +49,7 @@ fn assert_full(owner: &Owner, key: SagaKey) {
     assert_eq!(listed, [expected]);
     assert_eq!(journal.spilled_event(key, [1; 16]).unwrap(), Some([2; 16]));
     assert_eq!(journal.spilled_history(key).unwrap().len(), 1);
-    assert_eq!(journal.referenced_digests().unwrap(), BTreeSet::from([Arc::from("d1"), Arc::from("d2")]));
+    assert_eq!(journal.referenced_digests().unwrap(), BTreeMap::from([(Arc::from("d1"), 1), (Arc::from("d2"), 1)]));
     let value = journal.store_get(&Participant::from("payment"), "k").unwrap();
     assert_eq!(value.as_deref(), Some(&[0, 1, 255][..]));
     assert_eq!(journal.counter(&Participant::from("inventory"), "sku").unwrap(), Some(-5));
@@ -60,7 +60,7 @@ fn assert_full(owner: &Owner, key: SagaKey) {
 fn assert_empty(journal: &dyn Journal) {
     assert_eq!(journal.saga(&SagaId::from("order-1")).unwrap(), None);
     assert_eq!(journal.sagas(&SagaFilter { limit: 5, ..SagaFilter::default() }).unwrap(), []);
-    assert_eq!(journal.referenced_digests().unwrap(), BTreeSet::new());
+    assert_eq!(journal.referenced_digests().unwrap(), BTreeMap::new());
     assert_eq!(journal.store_get(&Participant::from("payment"), "k").unwrap(), None);
     assert_eq!(journal.counters(None).unwrap(), []);
     assert_eq!(journal.letters(&LetterFilter { limit: 5, ..LetterFilter::default() }).unwrap(), []);

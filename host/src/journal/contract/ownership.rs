@@ -4,7 +4,7 @@
 use sagahost_saga::input::Command;
 
 use super::*;
-use crate::journal::{AdmittedRow, Epoch, JournalError};
+use crate::journal::{Epoch, JournalError, PluginWrite};
 
 pub(crate) fn stale_epoch(place: &dyn Place) {
     let old = Owner::of(place);
@@ -20,22 +20,12 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
     let epoch = old.identity.epoch;
     let id = SagaId::from("order-1");
     let partition = Partition::new("order-created", 0);
-    let admitted = AdmittedRow {
-        participant: Participant::from("payment"),
-        digest: Arc::from("d1"),
-        manifest: "{}".to_owned(),
-        admitted: Time(1),
-        since: BatchNo(0),
-        serving: true,
-        quarantined: None,
-    };
     refused(old.journal.commit(epoch, &old.next()).map(drop));
     refused(old.journal.confirm(epoch, BatchNo(1)));
     refused(old.journal.set_anchor(epoch, &partition));
     refused(old.journal.set_position(epoch, &partition, 5));
     refused(old.journal.new_lineage(epoch).map(drop));
-    refused(old.journal.admit(epoch, &admitted));
-    refused(old.journal.quarantine_plugin(epoch, &Participant::from("payment"), "d1", Some("why")));
+    refused(old.journal.change_plugins(epoch, &PluginWrite::default()));
     refused(old.journal.skip_outbox_row(epoch, BatchNo(1), 0, "why"));
     refused(old.journal.quarantine(epoch, &id, "why"));
     refused(old.journal.release(epoch, &id));

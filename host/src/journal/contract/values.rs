@@ -1,7 +1,7 @@
 //! What participants keep, and who they are. Invariant: keys of one participant are invisible to every other.
 
 use super::*;
-use crate::journal::AdmittedRow;
+use crate::journal::{AdmittedRow, PluginDeed, PluginWrite};
 
 fn keep(owner: &Owner, participant: &str, keys: &[&str]) {
     owner.commit(|batch| {
@@ -98,20 +98,54 @@ pub(crate) fn admission(place: &dyn Place) {
         since: BatchNo(since),
         serving,
         quarantined: None,
+        file: format!("plugins/{digest}.wasm"),
+        config: Arc::from("c1"),
     };
-    let admit = |row: &AdmittedRow| owner.journal.admit(owner.identity.epoch, row).unwrap();
-    admit(&row("d1", 0, true));
+    let admit = |owner: &Owner, row: &AdmittedRow| {
+        owner.change_plugins(PluginWrite { admitted: vec![row.clone()], ..PluginWrite::default() });
+    };
+    admit(&owner, &row("d1", 0, true));
     assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, true)]);
-    admit(&row("d2", 5, true));
+    admit(&owner, &row("d2", 5, true));
     assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), row("d2", 5, true)], "one serves at a time");
     let owner = Owner::of(place);
-    owner.journal.admit(owner.identity.epoch, &row("d2", 5, false)).unwrap();
-    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), row("d2", 5, false)]);
-    let participant = Participant::from("payment");
-    owner.journal.quarantine_plugin(owner.identity.epoch, &participant, "d2", Some("it fails")).unwrap();
-    let quarantined = AdmittedRow { quarantined: Some("it fails".to_owned()), ..row("d2", 5, false) };
+    let retired = AdmittedRow { config: Arc::from("c2"), ..row("d2", 5, false) };
+    admit(&owner, &retired);
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), retired.clone()]);
+    let quarantine = |owner: &Owner, why: Option<&str>| {
+        let quarantined = vec![(Participant::from("payment"), Arc::from("d2"), why.map(str::to_owned))];
+        owner.change_plugins(PluginWrite { quarantined, ..PluginWrite::default() });
+    };
+    quarantine(&owner, Some("it fails"));
+    let quarantined = AdmittedRow { quarantined: Some("it fails".to_owned()), ..retired.clone() };
     assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), quarantined]);
     let owner = Owner::of(place);
-    owner.journal.quarantine_plugin(owner.identity.epoch, &participant, "d2", None).unwrap();
-    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), row("d2", 5, false)]);
+    quarantine(&owner, None);
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), retired]);
+}
+
+pub(crate) fn pauses_and_deeds(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let (a, b) = (Participant::from("a"), Participant::from("b"));
+    let deed = |participant: &Participant, number: u64| PluginDeed {
+        participant: participant.clone(),
+        at: Time(number),
+        digest: Arc::from("d1"),
+        config: Arc::from("c1"),
+        what: format!("deed {number}"),
+    };
+    let why = |why: &str| Some(why.to_owned());
+    owner.change_plugins(PluginWrite {
+        paused: vec![(a.clone(), why("first")), (b.clone(), why("for a while"))],
+        deeds: (1..=300).map(|number| deed(&a, number)).chain([deed(&b, 1)]).collect(),
+        ..PluginWrite::default()
+    });
+    let paused = vec![(a.clone(), why("second")), (b.clone(), None)];
+    owner.change_plugins(PluginWrite { paused, ..PluginWrite::default() });
+    let journal = place.open();
+    assert_eq!(journal.paused().unwrap(), BTreeMap::from([(a.clone(), "second".to_owned())]));
+    assert_eq!(journal.plugin_deeds(&a, 2).unwrap(), [deed(&a, 300), deed(&a, 299)]);
+    let all = journal.plugin_deeds(&a, usize::MAX).unwrap();
+    assert!((200..300).contains(&all.len()), "they are bounded: {}", all.len());
+    assert_eq!(journal.plugin_deeds(&b, 9).unwrap(), [deed(&b, 1)]);
 }

@@ -1,4 +1,4 @@
-//! What participants keep (store, counters), who they are, how far topics are read, and the durable mailbox.
+//! What participants keep (store, counters), how far topics are read, and the durable mailbox.
 //! Invariant: a participant's keys are told apart from every other's.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,10 +11,10 @@ use sagahost_saga::{
 
 use super::{
     fault::Outcome,
-    format::{from_json, int, json, number, saga_id, time},
+    format::{from_json, int, json, number, saga_id},
 };
 use crate::{
-    journal::{AdmittedRow, BatchNo, Position, QueuedCommand, StoreEntry},
+    journal::{Position, QueuedCommand, StoreEntry},
     transport::Partition,
 };
 
@@ -83,56 +83,6 @@ pub(super) fn positions(conn: &Connection) -> Outcome<BTreeMap<Partition, Positi
         positions.insert(partition, Position { next: row.get(2)?, last });
     }
     Ok(positions)
-}
-
-pub(super) fn admitted(conn: &Connection) -> Outcome<Vec<AdmittedRow>> {
-    let mut statement = conn.prepare_cached(
-        "SELECT participant, digest, manifest, admitted, since, serving, quarantined FROM admitted
-         ORDER BY participant, rowid",
-    )?;
-    let mut rows = statement.query([])?;
-    let mut admitted = Vec::new();
-    while let Some(row) = rows.next()? {
-        admitted.push(AdmittedRow {
-            participant: Participant::from(row.get::<_, String>(0)?),
-            digest: row.get(1)?,
-            manifest: row.get(2)?,
-            admitted: time(row, 3)?,
-            since: BatchNo(number(row, 4)?),
-            serving: row.get(5)?,
-            quarantined: row.get(6)?,
-        });
-    }
-    Ok(admitted)
-}
-
-/// One digest of a participant serves at a time.
-pub(super) fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
-    let participant = row.participant.as_str();
-    if row.serving {
-        conn.execute("UPDATE admitted SET serving = 0 WHERE participant = ?1", [participant])?;
-    }
-    conn.execute(
-        "INSERT INTO admitted (participant, digest, manifest, admitted, since, serving)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO UPDATE SET manifest = excluded.manifest, admitted = excluded.admitted, since = excluded.since,
-                                   serving = excluded.serving",
-        params![participant, row.digest, row.manifest, int(row.admitted.0), int(row.since.0), row.serving],
-    )?;
-    Ok(())
-}
-
-pub(super) fn quarantine_plugin(
-    conn: &Connection,
-    participant: &Participant,
-    digest: &str,
-    why: Option<&str>,
-) -> Outcome<()> {
-    conn.execute(
-        "UPDATE admitted SET quarantined = ?3 WHERE participant = ?1 AND digest = ?2",
-        params![participant.as_str(), digest, why],
-    )?;
-    Ok(())
 }
 
 pub(super) fn queue(conn: &Connection, saga: &SagaId, command: &Command) -> Outcome<i64> {

@@ -13,6 +13,7 @@ mod head;
 mod letter;
 mod outbox;
 mod owner;
+mod plugins;
 mod removal;
 mod saga;
 mod saga_row;
@@ -21,7 +22,7 @@ mod schema;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
@@ -43,8 +44,8 @@ use self::{
     owner::OwnerLock,
 };
 use super::{
-    AdmittedRow, BatchNo, BatchWrite, Epoch, Identity, Journal, JournalError, LetterFilter, OutboxBatch, Position,
-    QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry, StoredLetter,
+    AdmittedRow, BatchNo, BatchWrite, Epoch, Identity, Journal, JournalError, LetterFilter, OutboxBatch, PluginDeed,
+    PluginWrite, Position, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry, StoredLetter,
 };
 use crate::transport::Partition;
 
@@ -259,13 +260,19 @@ impl Journal for SqliteJournal {
         self.read(|conn| head::incarnation_of(conn, number))
     }
     fn admitted(&self) -> Result<Vec<AdmittedRow>, JournalError> {
-        self.read(data::admitted)
+        self.read(plugins::admitted)
+    }
+    fn paused(&self) -> Result<BTreeMap<Participant, String>, JournalError> {
+        self.read(plugins::paused)
+    }
+    fn plugin_deeds(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginDeed>, JournalError> {
+        self.read(|conn| plugins::deeds(conn, participant, limit))
     }
     fn queued_commands(&self) -> Result<Vec<QueuedCommand>, JournalError> {
         self.read(data::queued)
     }
-    fn referenced_digests(&self) -> Result<BTreeSet<Arc<str>>, JournalError> {
-        self.read(saga::referenced_digests)
+    fn referenced_digests(&self) -> Result<BTreeMap<Arc<str>, u64>, JournalError> {
+        self.read(plugins::referenced)
     }
 
     fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
@@ -288,17 +295,8 @@ impl Journal for SqliteJournal {
         identity.journal = journal;
         Ok(identity.clone())
     }
-    fn admit(&self, epoch: Epoch, row: &AdmittedRow) -> Result<(), JournalError> {
-        self.own(epoch, |conn, _| data::admit(conn, row))
-    }
-    fn quarantine_plugin(
-        &self,
-        epoch: Epoch,
-        participant: &Participant,
-        digest: &str,
-        why: Option<&str>,
-    ) -> Result<(), JournalError> {
-        self.own(epoch, |conn, _| data::quarantine_plugin(conn, participant, digest, why))
+    fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| plugins::write(conn, write))
     }
     fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| outbox::skip(conn, batch, index, reason))

@@ -1,7 +1,6 @@
 //! The rows of sagas, as they are found and listed. Invariant: a hash only leads to a row, the id or the note in it
 //! decides.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -26,18 +25,6 @@ pub(super) fn find(conn: &Connection, id: &SagaId, hash: i64) -> Outcome<Option<
         Ok(SagaRow { key: SagaKey(row.get(0)?), bytes: Arc::from(row.get_ref(1)?.as_blob()?) })
     });
     Ok(row.optional()?)
-}
-
-pub(super) fn referenced_digests(conn: &Connection) -> Outcome<BTreeSet<Arc<str>>> {
-    let mut statement = conn.prepare_cached("SELECT digests FROM digest_set WHERE sagas > 0")?;
-    let mut rows = statement.query([])?;
-    let mut all = BTreeSet::new();
-    while let Some(row) = rows.next()? {
-        let set: BTreeSet<Arc<str>> =
-            from_json(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?, "a set of digests")?;
-        all.extend(set);
-    }
-    Ok(all)
 }
 
 pub(super) fn spilled_event(conn: &Connection, saga: SagaKey, event: [u8; 16]) -> Outcome<Option<[u8; 16]>> {

@@ -6,6 +6,8 @@ mod faults;
 mod layout;
 mod opening;
 
+use std::collections::BTreeSet;
+
 use tempfile::TempDir;
 
 use super::*;

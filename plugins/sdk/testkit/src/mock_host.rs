@@ -2,6 +2,7 @@
 //! at the test's own line, with the timeline of the sagas that took part.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,7 +17,7 @@ use crate::{
     code::Code,
     engine::Engine,
     native::Native,
-    pipe::Pipe,
+    pipe::{self, Pipe},
     plugin::PluginOf,
     protocol::{DeadLetter, Done, Happened, LogLine, Reply, Request, SagaReport, Sent},
     saga::SagaOf,
@@ -75,8 +76,15 @@ impl MockHost {
     #[track_caller]
     #[must_use]
     pub fn components(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
+        Self::components_in(pipe::installed(), files)
+    }
+
+    /// The same in this host: a path, or a name in `PATH`.
+    #[track_caller]
+    #[must_use]
+    pub fn components_in(host: impl AsRef<OsStr>, files: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         let files: Vec<PathBuf> = files.into_iter().map(|file| file.as_ref().to_owned()).collect();
-        match Pipe::start(&files) {
+        match Pipe::start(host.as_ref(), &files) {
             Ok(pipe) => Self { behind: Behind::Binary(pipe) },
             Err(why) => panic!("{why}"),
         }

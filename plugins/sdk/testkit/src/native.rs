@@ -17,6 +17,7 @@ use sagahost_manifest::{
     answer::{Measure, panicked, uncaught},
     cut,
     settings::{Fit, Settings, config_hash, resolve},
+    smoke,
 };
 use sagahost_saga::{
     id::{self, Direction},
@@ -43,7 +44,8 @@ pub struct Native {
 }
 
 impl Native {
-    /// The participant `P` with these settings. `Err`: what is wrong with its manifest or with the settings.
+    /// The participant `P` with these settings, after it has handled its own examples. `Err`: what is wrong with its
+    /// manifest, with the settings, or with the examples.
     pub fn new<P: Participant>(settings: &Settings, limits: Arc<Limits>) -> Result<Self, Vec<Fault>> {
         let manifest = Manifest::parse(P::MANIFEST.as_bytes())?;
         let faults = manifest.faults();
@@ -51,13 +53,15 @@ impl Native {
             return Err(faults);
         }
         let config = resolve(&manifest, settings, Fit::Exact)?;
-        Ok(Self {
+        let native = Self {
             manifest: Arc::new(manifest),
             config: Arc::new(config),
             limits,
             handle: P::handle_event,
             compensate: P::compensate,
-        })
+        };
+        let faults = smoke::faults(&native.manifest, |call| native.run(call, Attempt::scratch()).map(|ran| ran.end));
+        if faults.is_empty() { Ok(native) } else { Err(faults) }
     }
 
     fn attempt(&self, call: &Call, ctx: &Context) -> End {

@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -19,10 +19,14 @@ pub(crate) struct Pipe {
     replies: BufReader<ChildStdout>,
 }
 
+/// What is to be started where a test names nothing.
+pub(crate) fn installed() -> OsString {
+    env::var_os(BINARY).unwrap_or_else(|| OsString::from("sagahost"))
+}
+
 impl Pipe {
-    pub(crate) fn start(files: &[PathBuf]) -> Result<Self, String> {
-        let binary = env::var_os(BINARY).unwrap_or_else(|| OsString::from("sagahost"));
-        let spawned = Command::new(&binary)
+    pub(crate) fn start(binary: &OsStr, files: &[PathBuf]) -> Result<Self, String> {
+        let spawned = Command::new(binary)
             .args(["mock", "--stdio"])
             .args(files)
             .stdin(Stdio::piped())

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_manifest::counter::{self, CounterFault};
-use sagahost_sdk::Level;
+/// How serious a line is.
+pub use sagahost_sdk::Level as LogLevel;
 
 /// What is kept: the store and the counters of one participant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Values {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// How serious it is.
-    pub level: Level,
+    pub level: LogLevel,
     /// The text.
     pub message: String,
     /// Names and values.
@@ -36,6 +37,8 @@ pub struct Attempt {
     store: BTreeMap<String, Option<Arc<[u8]>>>,
     counters: BTreeMap<String, i64>,
     log: Vec<Line>,
+    /// A counter that does not exist is empty.
+    lenient: bool,
 }
 
 impl Attempt {
@@ -44,10 +47,15 @@ impl Attempt {
         Self { below, ..Self::default() }
     }
 
+    /// For a call that is only tried out: a counter that another event's handler would have made is simply empty.
+    pub fn scratch() -> Self {
+        Self { lenient: true, ..Self::default() }
+    }
+
     /// The values with everything that was written; what the attempt began over is dropped.
     #[must_use]
     pub fn keep(self) -> Arc<Values> {
-        let Self { mut below, store, counters, log: _ } = self;
+        let Self { mut below, store, counters, log: _, lenient: _ } = self;
         if store.is_empty() && counters.is_empty() {
             return below;
         }
@@ -114,7 +122,7 @@ impl Attempt {
 
     /// `counters.take`
     pub fn take(&mut self, name: &str, amount: u64) -> Result<bool, CounterFault> {
-        let there = self.read(name);
+        let there = self.existing(name);
         let (amount, enough) = counter::take(there, name, amount)?;
         if let Some(there) = there.filter(|_| enough) {
             self.counters.insert(name.to_owned(), there - amount);
@@ -124,9 +132,13 @@ impl Attempt {
 
     /// `counters.give`
     pub fn give(&mut self, name: &str, amount: u64) -> Result<(), CounterFault> {
-        let (_, value) = counter::give(self.read(name), name, amount)?;
+        let (_, value) = counter::give(self.existing(name), name, amount)?;
         self.counters.insert(name.to_owned(), value);
         Ok(())
+    }
+
+    fn existing(&self, name: &str) -> Option<i64> {
+        self.read(name).or(if self.lenient { Some(0) } else { None })
     }
 
     /// `counters.read`

@@ -1,19 +1,18 @@
 //! An input and all that it causes in its saga, as the host's own pipeline drives it. Invariant: after an error the
 //! caller throws everything away; a broken invariant of the core is said, never hidden.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use sagahost_saga::{
     Saga,
-    event::Event,
-    id::{Direction, EventKey, Participant, SagaId, Time, idempotency_key, step_id},
+    id::{Direction, SagaId},
     input::{Disposition, Effect, Input, Publish, Transition},
     outcome::{Call, Crash, End, Outcome, UndoOutcome},
 };
 
 use super::{APP, CHAIN_STEPS_MAX, Engine, Record, report};
 use crate::{
-    code::{Code, Ran},
+    code::Ran,
     protocol::{Answered, Happened},
     values::Attempt,
 };
@@ -161,49 +160,5 @@ fn killed(call: &Call) -> End {
     match call.direction {
         Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: false }),
         Direction::Undo => End::Undo(UndoOutcome::Unknown { crash }),
-    }
-}
-
-/// An example that its own handler calls invalid is no example.
-pub(super) fn try_examples(code: &dyn Code) -> Result<(), String> {
-    let manifest = code.manifest();
-    for subscription in &manifest.subscriptions {
-        let Some(example) = &subscription.example else { continue };
-        let call = example_call(&manifest.name, &subscription.kind, example);
-        if let End::Outcome(Outcome::Invalid(problem)) = code.run(&call, Attempt::default())?.end {
-            let (name, kind) = (&manifest.name, &subscription.kind);
-            let (code, detail) = (problem.code, problem.detail);
-            return Err(format!("plugin {name} calls its own example of {kind} invalid: {detail} ({code})"));
-        }
-    }
-    Ok(())
-}
-
-fn example_call(name: &str, kind: &str, example: &serde_json::Value) -> Call {
-    let (saga, participant) = (SagaId::new("example"), Participant::new(name));
-    let event = Event {
-        key: EventKey::new("example", kind),
-        saga: saga.clone(),
-        kind: kind.into(),
-        time: Time::default(),
-        content_type: "application/json".into(),
-        data: Arc::from(example.to_string().into_bytes()),
-        attributes: Vec::new(),
-        hops: 0,
-        origin: None,
-    };
-    let step_id = step_id(&participant, &event.key);
-    Call {
-        participant,
-        direction: Direction::Forward,
-        ordinal: 0,
-        attempt: 1,
-        idempotency_key: idempotency_key(&saga, &step_id, Direction::Forward, 0),
-        step_id,
-        event,
-        state: None,
-        undo: None,
-        now: Time::default(),
-        journal_first: false,
     }
 }

@@ -102,13 +102,11 @@ impl Engine {
         Ok(self.happened(&saga, happened))
     }
 
-    /// Code of every plugin, loaded with its settings and tried with its own examples.
+    /// Code of every plugin, loaded with its settings.
     pub(super) fn ready(&mut self) -> Result<(), String> {
         for (name, plugin) in self.plugins.iter_mut().filter(|(_, plugin)| plugin.code.is_none()) {
             let refused = |faults: Vec<Fault>| format!("plugin {name} is not admitted:{}", crate::faults(&faults));
-            let code = (plugin.load)(&plugin.settings).map_err(refused)?;
-            super::chain::try_examples(&*code)?;
-            plugin.code = Some(code);
+            plugin.code = Some((plugin.load)(&plugin.settings).map_err(refused)?);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use sagahost_manifest::{
 };
 use sagahost_saga::{
     Saga,
-    event::Event,
+    event::{Event, Origin},
     history::Entry,
     id::{Direction, EventKey, Kind, Participant, SagaId, Time},
     input::{Input, Letter},
@@ -334,10 +334,18 @@ impl Engine {
     }
 
     fn take_in(&mut self, event: Event, happened: &mut Happened) -> Result<(), String> {
-        self.stands_in_a_topic(&event);
+        let event = self.through_its_topic(event);
         let saga = event.saga.clone();
         let spilled = self.spilled(&event);
         self.chain(&saga, Input::Received { event, spilled }, happened)
+    }
+
+    fn through_its_topic(&mut self, event: Event) -> Event {
+        self.stands_in_a_topic(&event);
+        let delivered = self.world.delivered.values().map(Vec::len).sum::<usize>();
+        let offset = i64::try_from(delivered).unwrap_or(i64::MAX);
+        let origin = Origin { topic: event.kind.as_str().into(), partition: 0, offset, record: None };
+        Event { origin: Some(origin), ..event }
     }
 
     fn stands_in_a_topic(&mut self, event: &Event) {

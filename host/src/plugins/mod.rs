@@ -1,6 +1,10 @@
 //! The plugins of this app: those in the directory, those that were admitted before and are away now, and what
-//! follows from their manifests. Invariant: a participant that was admitted once is never forgotten: while its file
-//! is away its events park.
+//! follows from their manifests. Invariant: a participant that was admitted once is not forgotten until an operator
+//! retires it: while its file is away its events park.
+
+mod beginning;
+mod listing;
+mod operator;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,30 +13,34 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use sagahost_saga::{
-    id::{Kind, Participant},
+    Saga,
+    id::{Kind, Participant, SagaId},
+    input::Status,
     topology::Topology,
 };
 use sagahost_sandbox::{
     Engine, Fault, Manifest, Report,
-    admission::{Admitted, admit},
-    digests::DigestStore,
+    admission::{Admitted, admit_stored},
+    digests::{DigestStore, Stored},
     directory::{Directory, Looks, Reading},
     graph::Graph,
     manifest::From,
-    members::{Override, Overrides, override_faults, topology_members},
+    members::{override_faults, topology_members},
     registry::Registry,
     settings::Settings,
 };
 use tracing::{error, info, warn};
 
+pub use self::beginning::Beginning;
+use self::operator::{overrides, settings};
 use crate::{
-    admin::view::{PluginLine, PluginsView},
     clock::Clock,
     codec::Codec,
-    config::{Config, SAGA_FAILED, Start, SubscriptionSettings},
-    journal::{AdmittedRow, BatchNo, Journal},
+    config::{Config, SAGA_FAILED, Start},
+    crash,
+    journal::{AdmittedRow, BatchNo, Journal, PluginDeed, PluginWrite, SagaFilter},
     pipeline::Surroundings,
     start::Wanted,
 };
@@ -53,7 +61,11 @@ pub struct Plugins {
     settings: BTreeMap<String, Settings>,
     directory: Directory,
     pub serving: Serving,
+    /// What the journal knows, as of the last `refresh`.
     pub rows: Vec<AdmittedRow>,
+    pub paused: BTreeMap<Participant, String>,
+    /// Data formats that unfinished sagas hold.
+    formats: BTreeMap<Participant, BTreeSet<u32>>,
 }
 
 impl Plugins {
@@ -64,12 +76,44 @@ impl Plugins {
         let digests = DigestStore::open(&config.data_dir.join("plugins"))?;
         let settings = settings(&config);
         let directory = Directory::new(&config.plugins_dir);
-        Ok(Self { config, engine, digests, settings, directory, serving: Serving::new(), rows: Vec::new() })
+        Ok(Self {
+            config,
+            engine,
+            digests,
+            settings,
+            directory,
+            serving: Serving::new(),
+            rows: Vec::new(),
+            paused: BTreeMap::new(),
+            formats: BTreeMap::new(),
+        })
     }
 
     /// What stands in the directory; no file is opened.
     pub fn look(&self) -> Result<Looks, Report> {
         self.directory.look()
+    }
+
+    /// What the journal knows of plugins, and what sagas under way need of them.
+    pub fn refresh(&mut self, journal: &dyn Journal) -> Result<()> {
+        self.rows = journal.admitted()?;
+        self.paused = journal.paused()?;
+        let referenced = journal.referenced_digests()?;
+        self.formats.clear();
+        for row in self.rows.iter().filter(|row| referenced.contains_key(&row.digest)) {
+            if let Ok(manifest) = serde_json::from_str::<Manifest>(&row.manifest) {
+                self.formats.entry(row.participant.clone()).or_default().insert(manifest.data_format);
+            }
+        }
+        Ok(())
+    }
+
+    /// Other values for plugins: everything is to be admitted anew. Returns those before.
+    pub fn configure(&mut self, mut config: Config) -> Config {
+        std::mem::swap(&mut self.config, &mut config);
+        self.settings = settings(&self.config);
+        self.directory.forget();
+        config
     }
 
     /// Admits what has changed since the last reading. Changes nothing of what serves.
@@ -79,8 +123,36 @@ impl Plugins {
         let mut reading = self.directory.read(&self.engine, &self.settings, &known);
         let overrides = overrides(&self.config);
         reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], &overrides));
+        reading.refuse(|admitted| self.format_faults(admitted));
         reading.refuse(|admitted| self.quarantine_fault(admitted).into_iter().collect());
         reading
+    }
+
+    /// Sagas under way must find code that reads what they hold: this version, or a stored one.
+    fn format_faults(&self, admitted: &Admitted) -> Vec<Fault> {
+        let fault = |(format, by): (u32, Option<Stored>)| {
+            let what = format!("unfinished sagas hold data of format {format}, and no version that is here reads it");
+            let fix = "add it to `reads`, or let these sagas end first, or bring a version back that reads it";
+            by.is_none().then(|| Fault::new(what, "manifest, reads", fix))
+        };
+        self.foreign_formats(admitted).into_iter().filter_map(fault).collect()
+    }
+
+    /// Formats that sagas under way hold and this version does not read, each with the stored version that does.
+    fn foreign_formats(&self, Admitted { plugin, .. }: &Admitted) -> Vec<(u32, Option<Stored>)> {
+        let name = plugin.name();
+        let held = self.formats.get(&name).into_iter().flatten();
+        let foreign: Vec<u32> = held.filter(|format| !plugin.reads(&[**format])).copied().collect();
+        if foreign.is_empty() {
+            return Vec::new();
+        }
+        let stored = self.digests.list().inspect_err(|error| error!(%error, "stored versions are lost"));
+        let stored = stored.unwrap_or_default();
+        let reader = |format: u32| {
+            let reads = |stored: &&Stored| stored.manifest.name == name.as_str() && stored.manifest.reads(&[format]);
+            (format, stored.iter().find(reads).cloned())
+        };
+        foreign.into_iter().map(reader).collect()
     }
 
     /// A version that was taken out of service does not come back by itself.
@@ -93,67 +165,25 @@ impl Plugins {
     }
 
     /// The newest stored version of a participant that is not in quarantine, other than `not`; to serve in place of
-    /// the file that is refused.
+    /// the file that is refused. The one that served last comes first.
     pub fn stored(&self, participant: &Participant, not: Option<&str>, file: &Path) -> Option<Admitted> {
         let usable = |row: &&AdmittedRow| {
             row.participant == *participant && row.quarantined.is_none() && Some(&*row.digest) != not
         };
-        let row = self.rows.iter().filter(usable).max_by_key(|row| (row.serving, row.admitted))?;
+        let mut rows: Vec<&AdmittedRow> = self.rows.iter().filter(usable).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse((row.serving, row.admitted)));
+        rows.into_iter().find_map(|row| self.stored_as(row, file))
+    }
+
+    fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Option<Admitted> {
         let bytes =
             self.digests.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
-        admit(bytes, file, &self.engine, &self.settings)
+        admit_stored(bytes, file, &self.engine, &self.settings)
             .inspect_err(|report| error!(%report, "a stored version is of no use"))
             .ok()
     }
 
-    /// Reads the directory for the first time, and keeps and journals what is admitted.
-    pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Vec<Report>> {
-        self.rows = journal.admitted()?;
-        let reading = self.read();
-        if self.config.strict && !reading.refused.is_empty() {
-            let reports = lines(&reading.refused);
-            bail!("not started, as `strict` asks: not every file of the plugin directory is admitted{reports}");
-        }
-        let since = BatchNo(journal.identity().last_batch.0 + 1);
-        self.keep(&reading.admitted, since, journal, clock)?;
-        self.serving = reading.admitted.into_iter().map(|admitted| (admitted.file.clone(), admitted)).collect();
-        // Where a file is in quarantine, the version before it serves on.
-        let quarantined = |row: &AdmittedRow| row.quarantined.is_some();
-        let names: BTreeSet<Participant> =
-            self.rows.iter().filter(|row| quarantined(row)).map(|row| row.participant.clone()).collect();
-        for name in names {
-            let serves = self.serving.values().any(|admitted| admitted.plugin.name() == name);
-            let file = reading.refused.iter().find(|report| report.plugin.as_deref() == Some(name.as_str()));
-            if let (false, Some(report)) = (serves, file)
-                && let Some(stored) = self.stored(&name, None, &report.file)
-            {
-                self.serving.insert(report.file.clone(), stored);
-            }
-        }
-        self.remove_unneeded(journal)?;
-        let participants = self.participants(&self.serving);
-        if participants.is_empty() {
-            let dir = self.config.plugins_dir.display();
-            bail!("nothing to run: no plugin in {dir} is admitted{}", lines(&reading.refused));
-        }
-        for admitted in self.serving.values() {
-            let plugin = &admitted.plugin;
-            info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = &plugin.digest()[..12], "admitted");
-        }
-        for away in participants.iter().filter(|participating| !participating.serving) {
-            warn!(
-                participant = away.manifest.name,
-                "no plugin in the directory serves it; its events park until one does"
-            );
-        }
-        self.warn_of_cycles();
-        for report in &reading.refused {
-            error!("not admitted, and the others serve without it:\n{report}");
-        }
-        Ok(reading.refused)
-    }
-
-    /// Keeps the bytes of each version, and journals the new ones.
+    /// Keeps the bytes of each version, and journals what is new about them: all of it, or nothing.
     pub fn keep(
         &mut self,
         admitted: &[Admitted],
@@ -161,33 +191,90 @@ impl Plugins {
         journal: &dyn Journal,
         clock: &dyn Clock,
     ) -> Result<()> {
-        let epoch = journal.identity().epoch;
+        let mut write = PluginWrite::default();
         for admitted in admitted {
-            let plugin = &admitted.plugin;
             self.digests.put(&admitted.bytes)?;
-            let row = AdmittedRow {
-                participant: plugin.name(),
-                digest: plugin.digest().clone(),
-                manifest: serde_json::to_string(&**plugin.manifest())?,
-                admitted: clock.now(),
-                since,
-                serving: true,
-                quarantined: None,
-            };
-            let serves = |other: &AdmittedRow| {
-                other.participant == row.participant && other.digest == row.digest && other.serving
-            };
-            if !self.rows.iter().any(serves) {
-                journal.admit(epoch, &row)?;
+            crash::point("plugin-stored");
+            let row = self.row(admitted, since, clock)?;
+            if let Some(deed) = self.deed(&row) {
+                write.deeds.push(deed);
+                write.admitted.push(row);
             }
         }
-        self.rows = journal.admitted()?;
-        Ok(())
+        if !write.admitted.is_empty() {
+            journal.change_plugins(journal.identity().epoch, &write)?;
+        }
+        crash::point("plugins-journaled");
+        self.refresh(journal)
+    }
+
+    fn row(&self, admitted: &Admitted, since: BatchNo, clock: &dyn Clock) -> Result<AdmittedRow> {
+        let (participant, behaviour) = (admitted.plugin.name(), admitted.plugin.behaviour());
+        let known = self.rows.iter().find(|row| row.participant == participant && row.digest == behaviour.digest);
+        Ok(AdmittedRow {
+            manifest: serde_json::to_string(&**admitted.plugin.manifest())?,
+            admitted: clock.now(),
+            // What a version took in once it took in: the header of its own records still says so.
+            since: known.map_or(since, |row| row.since.min(since)),
+            serving: true,
+            quarantined: None,
+            file: admitted.file.display().to_string(),
+            digest: behaviour.digest,
+            config: behaviour.config,
+            participant,
+        })
+    }
+
+    /// None: it serves like this already.
+    fn deed(&self, row: &AdmittedRow) -> Option<PluginDeed> {
+        let serves = self.rows.iter().find(|before| before.participant == row.participant && before.serving);
+        let what = match serves {
+            None => "serves".to_owned(),
+            Some(before) if before.digest != row.digest => {
+                format!("serves in place of {}", version_of(before).unwrap_or_else(|| short(&before.digest)))
+            }
+            Some(before) if before.config != row.config => "serves with another configuration".to_owned(),
+            Some(before) if before.file != row.file => format!("serves from {}", row.file),
+            Some(_) => return None,
+        };
+        Some(PluginDeed {
+            participant: row.participant.clone(),
+            at: row.admitted,
+            digest: row.digest.clone(),
+            config: row.config.clone(),
+            what,
+        })
+    }
+
+    /// Unfinished sagas in which this participant has a step, at most `limit`. Reads them all.
+    pub fn needed_by(&self, name: &Participant, journal: &dyn Journal, limit: usize) -> Result<Vec<SagaId>> {
+        const PAGE: usize = 500;
+        let unfinished =
+            [Status::Waiting, Status::Running, Status::Finishing, Status::Compensating, Status::NeedsOperator];
+        let mut found = Vec::new();
+        for status in unfinished {
+            let mut filter = SagaFilter { status: Some(status), limit: PAGE, ..SagaFilter::default() };
+            loop {
+                let page = journal.sagas(&filter)?;
+                for row in &page {
+                    let saga = journal.saga(&row.id)?.and_then(|row| Saga::decode(&row.bytes).ok());
+                    if saga.is_some_and(|saga| saga.steps().any(|step| step.participant == name)) {
+                        found.push(row.id.clone());
+                    }
+                }
+                filter.before = page.last().map(|row| row.key);
+                if page.len() < PAGE || found.len() >= limit {
+                    break;
+                }
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// Versions that no saga needs any more, past the retention.
     fn remove_unneeded(&self, journal: &dyn Journal) -> Result<()> {
-        let mut needed = journal.referenced_digests()?;
+        let mut needed: BTreeSet<Arc<str>> = journal.referenced_digests()?.into_keys().collect();
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
         let since = SystemTime::now().checked_sub(self.config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
         let removed = self.digests.retain(&needed, since)?;
@@ -197,11 +284,12 @@ impl Plugins {
         Ok(())
     }
 
-    /// Those whose plugins serve, and those that are away.
+    /// Those whose plugins serve, and those that are away or paused.
     fn participants(&self, serving: &Serving) -> Vec<Participating> {
         let manifest = |admitted: &Admitted| (**admitted.plugin.manifest()).clone();
-        let mut participants: Vec<Participating> =
-            serving.values().map(|admitted| Participating { manifest: manifest(admitted), serving: true }).collect();
+        let works = |admitted: &Admitted| !self.paused.contains_key(&admitted.plugin.name());
+        let of = |admitted| Participating { manifest: manifest(admitted), serving: works(admitted) };
+        let mut participants: Vec<Participating> = serving.values().map(of).collect();
         for row in self.rows.iter().filter(|row| row.serving) {
             if participants.iter().any(|there| there.manifest.name == row.participant.as_str()) {
                 continue;
@@ -253,36 +341,6 @@ impl Plugins {
             read.extend(manifest.compensate_on.iter().chain(&manifest.finish_on).map(topic));
         }
         &idle - &read
-    }
-
-    /// `waits`: files whose new version waits for another file.
-    pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
-        let of = |row: &AdmittedRow| {
-            if let Some(why) = &row.quarantined {
-                return PluginLine { note: Some(why.clone()), ..PluginLine::of_row(row, "quarantined") };
-            }
-            let serving = self.serving.values().find(|admitted| {
-                row.serving && admitted.plugin.name() == row.participant && *admitted.plugin.digest() == row.digest
-            });
-            let state = match (row.serving, serving) {
-                (true, Some(_)) => "serving",
-                (true, None) => "paused",
-                (false, _) => "stored",
-            };
-            let mut line = PluginLine::of_row(row, state);
-            if let Some(admitted) = serving {
-                line.file = Some(admitted.file.display().to_string());
-                line.note = if refused.iter().any(|report| report.file == admitted.file) {
-                    Some("the file is another one now, and refused: see below".to_owned())
-                } else if waits(&admitted.file) {
-                    Some("the file is another one now, and waits for one that changed with it".to_owned())
-                } else {
-                    None
-                };
-            }
-            line
-        };
-        PluginsView::sorted(self.rows.iter().map(of).collect(), refused)
     }
 
     /// Kinds that lead back to themselves: said, not refused, for what is declared need not happen.
@@ -337,10 +395,6 @@ impl Plugins {
     }
 }
 
-fn lines(reports: &[Report]) -> String {
-    reports.iter().map(|report| format!("\n{report}")).collect()
-}
-
 /// Kinds that a participant acts on: handles, ends with, or compensates on.
 fn kinds_read(manifest: &Manifest) -> impl Iterator<Item = Kind> {
     manifest
@@ -352,32 +406,11 @@ fn kinds_read(manifest: &Manifest) -> impl Iterator<Item = Kind> {
         .map(Kind::new)
 }
 
-fn settings(config: &Config) -> BTreeMap<String, Settings> {
-    let of = |config: &serde_json::Map<String, serde_json::Value>| Settings {
-        config: config.clone().into_iter().collect(),
-        grants: Vec::new(),
-    };
-    config.plugins.iter().map(|(name, plugin)| (name.clone(), of(&plugin.config))).collect()
+fn version_of(row: &AdmittedRow) -> Option<String> {
+    Some(serde_json::from_str::<Manifest>(&row.manifest).ok()?.version)
 }
 
-fn overrides(config: &Config) -> Overrides {
-    let kinds = |plugin: &crate::config::PluginSettings| {
-        plugin.on.iter().map(|(kind, settings)| (kind.to_string(), over(settings))).collect()
-    };
-    config.plugins.iter().map(|(name, plugin)| (name.clone(), kinds(plugin))).collect()
-}
-
-fn over(settings: &SubscriptionSettings) -> Override {
-    let ms = |duration: Option<std::time::Duration>| duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    Override {
-        attempts_max: settings.retry.attempts_max,
-        base_ms: ms(settings.retry.base),
-        cap_ms: ms(settings.retry.cap),
-        undo_attempts_max: settings.undo_retry.attempts_max,
-        undo_base_ms: ms(settings.undo_retry.base),
-        undo_cap_ms: ms(settings.undo_retry.cap),
-        deadline_ms: ms(settings.deadline),
-        park_ttl_ms: ms(settings.park_ttl),
-        on_dead_letter: settings.on_dead_letter,
-    }
+/// Of a digest or hash, for people.
+pub fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
 }

@@ -1,0 +1,66 @@
+//! The smoke call: a plugin handles the example events of its own manifest before it serves. Invariant: nothing of it is
+//! kept, and nothing that it asks of the host may fail for lack of other sagas' data.
+
+use sagahost_saga::{
+    event::Event,
+    id::{Direction, EventKey, Kind, Participant, SagaId, Time, idempotency_key, step_id},
+    outcome::{Call, End, Outcome},
+};
+
+use crate::{Fault, Manifest, manifest::Subscription};
+
+/// What each example event led to, where that is a fault. A subscription with `after` is left out: it may count on what
+/// an earlier step has kept. Rejecting, asking for another attempt or for another event first is an answer like any
+/// other.
+pub fn faults(manifest: &Manifest, run: impl Fn(&Call) -> Result<End, String>) -> Vec<Fault> {
+    let name = Participant::new(&manifest.name);
+    let tried = manifest.subscriptions.iter().enumerate().filter_map(|(index, subscription)| {
+        let call = call(&name, subscription)?;
+        let what = fault(&subscription.kind, run(&call))?;
+        let place = format!("manifest, subscriptions[{index}].example");
+        Some(Fault::new(what, place, "mend the handler, or the example, or the configuration that makes it fail"))
+    });
+    tried.collect()
+}
+
+fn fault(kind: &str, end: Result<End, String>) -> Option<String> {
+    match end {
+        Ok(End::Outcome(Outcome::Unknown { crash, .. })) => {
+            Some(format!("it fails on its own example of {kind}: {}: {}", crash.code, crash.detail))
+        }
+        Ok(End::Outcome(Outcome::Invalid(problem))) => {
+            Some(format!("its own example of {kind} is invalid to it: {}: {}", problem.code, problem.detail))
+        }
+        Ok(End::Outcome(_) | End::Undo(_)) => None,
+        Err(error) => Some(format!("its example of {kind} could not be tried: {error}")),
+    }
+}
+
+fn call(name: &Participant, subscription: &Subscription) -> Option<Call> {
+    let example = subscription.example.as_ref().filter(|_| subscription.after.is_empty())?;
+    let event = Event {
+        key: EventKey::new("sagahost/smoke", "1"),
+        saga: SagaId::new("smoke"),
+        kind: Kind::new(&subscription.kind),
+        time: Time(1_700_000_000_000),
+        content_type: "application/json".into(),
+        data: example.to_string().into_bytes().into(),
+        attributes: Vec::new(),
+        hops: 0,
+        origin: None,
+    };
+    let step = step_id(name, &event.key);
+    Some(Call {
+        participant: name.clone(),
+        idempotency_key: idempotency_key(&event.saga, &step, Direction::Forward, 0),
+        step_id: step,
+        direction: Direction::Forward,
+        ordinal: 0,
+        attempt: 1,
+        now: event.time,
+        event,
+        state: None,
+        undo: None,
+        journal_first: false,
+    })
+}

@@ -1,0 +1,66 @@
+//! A plugin's smoke call in the sandbox. Invariant: nothing of it is kept, and nothing that it asks of the host can fail
+//! for lack of other sagas' data.
+
+use std::{any::Any, collections::BTreeMap, sync::Arc};
+
+use sagahost_manifest::{Fault, smoke};
+
+use crate::{
+    call::Plugin,
+    guest::{Entries, HostCalls, HostFault, Level},
+};
+
+pub(crate) fn faults(plugin: &Plugin) -> Vec<Fault> {
+    smoke::faults(plugin.manifest(), |call| {
+        plugin.run(call, Box::<Scratch>::default()).end.map_err(|error| error.to_string())
+    })
+}
+
+/// Store and counters of nobody's. A counter that another event's handler would have made is simply empty.
+#[derive(Default)]
+struct Scratch {
+    store: BTreeMap<String, Arc<[u8]>>,
+    counters: BTreeMap<String, i64>,
+}
+
+impl HostCalls for Scratch {
+    fn log(&mut self, _: Level, _: &str, _: &[(String, String)]) {}
+    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
+        Ok(self.store.get(key).cloned())
+    }
+    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+        self.store.insert(key.to_owned(), value.into());
+        Ok(())
+    }
+    fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+        self.store.remove(key);
+        Ok(())
+    }
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
+        let behind = |key: &str| after.is_none_or(|after| key > after);
+        let found = self.store.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let page = found.filter(|(key, _)| behind(key)).take(limit as usize);
+        Ok(page.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
+        self.counters.entry(name.to_owned()).or_insert(initial);
+        Ok(())
+    }
+    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
+        let value = self.counters.entry(name.to_owned()).or_default();
+        let left = i64::try_from(amount).ok().and_then(|amount| value.checked_sub(amount)).filter(|left| *left >= 0);
+        *value = left.unwrap_or(*value);
+        Ok(left.is_some())
+    }
+    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
+        let value = self.counters.entry(name.to_owned()).or_default();
+        *value = value.saturating_add_unsigned(amount);
+        Ok(())
+    }
+    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
+        Ok(self.counters.get(name).copied())
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,105 @@
+//! Operators' questions about plugins. Invariant: with a host its keeper answers what serves; without one the journal
+//! says what would.
+
+use std::collections::BTreeMap;
+
+use sagahost_saga::id::Participant;
+use sagahost_sandbox::Report;
+
+use super::{
+    PluginAction,
+    desk::Desk,
+    plugin_view::{DeedLine, PluginLine, PluginView, PluginsView},
+    protocol::{Refusal, Why},
+    topics,
+    view::Done,
+};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    journal::{AdmittedRow, PluginDeed, PluginWrite},
+};
+
+/// Without a host: what the journal knows.
+pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
+    if let Some(live) = &desk.live {
+        return Ok(live.plugins());
+    }
+    let rows = desk.journal.admitted().map_err(Refusal::failed)?;
+    let paused = desk.journal.paused().map_err(Refusal::failed)?;
+    let files = topics::plugin_files(&desk.config.plugins_dir);
+    let there = |row: &AdmittedRow| {
+        files.iter().any(|(_, manifest)| manifest.as_ref().is_some_and(|m| m.name == row.participant.as_str()))
+    };
+    let line = |row: &AdmittedRow| {
+        let retired = !rows.iter().any(|other| other.participant == row.participant && other.serving);
+        let why = paused.get(&row.participant).filter(|_| row.serving);
+        let (state, note) = match (&row.quarantined, row.serving, why, there(row)) {
+            (Some(why), ..) => ("quarantined", Some(why.clone())),
+            (None, false, ..) if retired => ("retired", None),
+            (None, false, ..) => ("stored", None),
+            (None, true, Some(why), _) => ("paused", Some(why.clone())),
+            (None, true, None, false) => ("paused", Some("its file is gone".to_owned())),
+            (None, true, None, true) => ("admitted", None),
+        };
+        PluginLine { note, ..PluginLine::of_row(row, state) }
+    };
+    Ok(PluginsView::sorted(rows.iter().map(line).collect(), Vec::new()))
+}
+
+pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
+    const HISTORY_MAX: usize = 50;
+    let view = list(desk)?;
+    let versions: Vec<PluginLine> = view.plugins.into_iter().filter(|line| line.name == name.as_str()).collect();
+    let files: Vec<&String> = versions.iter().filter_map(|line| line.file.as_ref()).collect();
+    let concerns = |report: &Report| {
+        report.plugin.as_deref() == Some(name.as_str()) || files.iter().any(|file| report.file.as_os_str() == &***file)
+    };
+    let refused: Vec<Report> = view.refused.into_iter().filter(concerns).collect();
+    if versions.is_empty() && refused.is_empty() {
+        return Err(Refusal::not_found(format!("no plugin {name} was ever admitted in app {}", desk.config.app)));
+    }
+    let rows = desk.journal.admitted().map_err(Refusal::failed)?;
+    let newest = rows.iter().filter(|row| row.participant == *name).max_by_key(|row| (row.serving, row.admitted));
+    let referenced = desk.journal.referenced_digests().map_err(Refusal::failed)?;
+    let deeds = desk.journal.plugin_deeds(name, HISTORY_MAX).map_err(Refusal::failed)?;
+    let unfinished: BTreeMap<String, u64> = versions
+        .iter()
+        .filter_map(|line| Some((line.digest.clone(), *referenced.get(line.digest.as_str())?)))
+        .collect();
+    Ok(PluginView {
+        name: name.to_string(),
+        versions,
+        refused,
+        manifest: newest.and_then(|row| serde_json::from_str(&row.manifest).ok()).unwrap_or_default(),
+        configured: desk.config.plugin(name.as_str()).config.keys().cloned().collect(),
+        unfinished,
+        history: deeds.iter().map(DeedLine::from).collect(),
+    })
+}
+
+/// A pause is journaled for the next start; everything else needs code to be switched.
+pub fn change_without_host(desk: &Desk, name: &Participant, action: PluginAction) -> Result<Done, Refusal> {
+    let (why, what) = match action {
+        PluginAction::Pause { by, reason } => {
+            let why = format!("paused by {by}: {reason}");
+            (Some(why.clone()), why)
+        }
+        PluginAction::Resume { by } => (None, format!("resumed by {by}")),
+        PluginAction::Admit { .. } | PluginAction::Rollback { .. } | PluginAction::Retire { .. } => {
+            return Err(Refusal::new(Why::NeedsHost, "no host runs: start it, then it can switch plugins"));
+        }
+    };
+    let rows = desk.journal.admitted().map_err(Refusal::failed)?;
+    let row = rows.iter().find(|row| row.participant == *name && row.serving);
+    let row = row.ok_or_else(|| Refusal::not_found(format!("no plugin {name} serves in app {}", desk.config.app)))?;
+    let deed = PluginDeed {
+        participant: name.clone(),
+        at: SystemClock.now(),
+        digest: row.digest.clone(),
+        config: row.config.clone(),
+        what: what.clone(),
+    };
+    let write = PluginWrite { paused: vec![(name.clone(), why)], deeds: vec![deed], ..PluginWrite::default() };
+    desk.journal.change_plugins(desk.journal.identity().epoch, &write).map_err(Refusal::failed)?;
+    Ok(Done { done: true, queued: true, text: format!("plugin {name} is {what}; the next start finds it so") })
+}

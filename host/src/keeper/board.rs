@@ -1,0 +1,59 @@
+//! Where operators see what serves and what does not, and leave their orders. Invariant: an order is answered when it is
+//! carried out, and never by being forgotten.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use sagahost_saga::{id::Participant, input::Answer};
+
+use crate::{
+    admin::{PluginAction, plugin_view::PluginsView},
+    stage::Reply,
+    stats::Stats,
+};
+
+pub struct Board {
+    view: Mutex<PluginsView>,
+    pub(super) orders: (Sender<Order>, Receiver<Order>),
+}
+
+/// From an operator.
+pub(super) struct Order {
+    pub(super) what: What,
+    pub(super) reply: Reply,
+}
+
+pub enum What {
+    Plugin(Participant, PluginAction),
+    /// The configuration file is read again: other values for plugins.
+    ReloadConfig,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        const ORDERS_MAX: usize = 16;
+        Self { view: Mutex::default(), orders: bounded(ORDERS_MAX) }
+    }
+}
+
+impl Board {
+    pub fn order(&self, what: What) -> Receiver<Result<Answer, String>> {
+        let (reply, answer) = bounded(1);
+        // Where too many wait, the reply goes down with the order, which tells whoever asked.
+        let _ = self.orders.0.try_send(Order { what, reply });
+        answer
+    }
+
+    pub fn view(&self, stats: &Stats) -> PluginsView {
+        let mut view = self.view.lock().clone();
+        for line in &mut view.plugins {
+            let Some(calls) = stats.of_plugin(&line.digest) else { continue };
+            (line.calls, line.failures) = (calls.calls, calls.failures);
+            (line.p50_us, line.p99_us) = (calls.took.value_at_quantile(0.5), calls.took.value_at_quantile(0.99));
+        }
+        view
+    }
+
+    pub(super) fn put(&self, view: PluginsView) {
+        *self.view.lock() = view;
+    }
+}

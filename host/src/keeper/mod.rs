@@ -1,0 +1,364 @@
+//! Keeps what serves in step with the plugin directory while the host runs. Invariant: a change is admitted as a whole
+//! before anything is replaced; what cannot be admitted changes nothing, and says why.
+//!
+//! The switch is one pointer: a chain keeps the plugins, topology and names that it began with.
+
+mod board;
+mod orders;
+mod probation;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use sagahost_saga::id::{Kind, Participant};
+use sagahost_sandbox::{
+    Report,
+    admission::Admitted,
+    directory::{Looks, Reading},
+    manifest::From,
+};
+use tracing::{error, info, warn};
+
+pub use self::board::{Board, What};
+use self::{probation::Probation, watch::Watch};
+use crate::{
+    config::WatchSettings,
+    crash,
+    intake::{Intake, assignment},
+    journal::{BatchNo, Position},
+    pipeline::Pipeline,
+    plugins::{Beginning, Plugins, Serving, short},
+    transport::{Assignment, Partition, Transport},
+};
+
+pub struct Keeper {
+    pub plugins: Plugins,
+    pub pipeline: Arc<Pipeline>,
+    pub intake: Arc<Intake>,
+    pub transport: Arc<dyn Transport>,
+    pub stop: Arc<AtomicBool>,
+    pub board: Arc<Board>,
+    /// What the operator was told last of each file.
+    told: BTreeMap<PathBuf, Report>,
+    on_probation: BTreeMap<Participant, Probation>,
+    /// Files that changed together, and of which one cannot be admitted: none of them is, until that is mended.
+    stuck: Vec<BTreeSet<PathBuf>>,
+    /// The listing in the data directory could not be written; said once.
+    listing_failed: bool,
+}
+
+impl Keeper {
+    pub fn new(
+        plugins: Plugins,
+        beginning: Beginning,
+        pipeline: Arc<Pipeline>,
+        intake: Arc<Intake>,
+        transport: Arc<dyn Transport>,
+        stop: Arc<AtomicBool>,
+        board: Arc<Board>,
+    ) -> Self {
+        let told = beginning.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
+        let stuck = if beginning.waiting.is_empty() { Vec::new() } else { vec![beginning.waiting] };
+        let mut keeper = Self {
+            plugins,
+            pipeline,
+            intake,
+            transport,
+            stop,
+            board,
+            told,
+            on_probation: BTreeMap::new(),
+            stuck,
+            listing_failed: false,
+        };
+        keeper.show();
+        keeper
+    }
+
+    fn show(&mut self) {
+        let refused = self.told.values().cloned().collect();
+        let waits = |file: &Path| self.stuck.iter().any(|group| group.contains(file));
+        let mut view = self.plugins.view(refused, &waits);
+        for line in view.plugins.iter_mut().filter(|line| line.state == "serving") {
+            if self.on_probation.contains_key(line.name.as_str()) {
+                line.state = "probation".to_owned();
+            }
+        }
+        let written = self.plugins.write_down(&view);
+        if let Err(error) = &written
+            && !self.listing_failed
+        {
+            warn!(%error, "failed to write plugins.json into the data directory; `sagahost plugins list` has it");
+        }
+        self.listing_failed = written.is_err();
+        self.board.put(view);
+    }
+
+    /// Until the host stops. A change is taken up when the directory has stood still for a moment: files are copied in
+    /// place, and several of them belong together.
+    pub fn run(mut self, handled: Result<Looks, Report>) {
+        let WatchSettings { settle, rescan, .. } = self.plugins.config.watch;
+        let mut watch = Watch::new(&self.plugins.config.plugins_dir);
+        let mut handled = handled;
+        let mut seen = handled.clone();
+        let mut since = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let pause = if seen != handled {
+                settle / 4
+            } else if self.on_probation.is_empty() {
+                rescan
+            } else {
+                rescan.min(probation::LOOK)
+            };
+            watch.wait(pause, &self.board.orders.1, &self.stop);
+            while let Ok(order) = self.board.orders.1.try_recv() {
+                self.obey(order);
+            }
+            self.look_at_probation();
+            let now = self.plugins.look();
+            if now != seen {
+                if seen.is_err() {
+                    watch = Watch::new(&self.plugins.config.plugins_dir);
+                }
+                (seen, since) = (now, Instant::now());
+                continue;
+            }
+            if seen == handled || since.elapsed() < settle {
+                continue;
+            }
+            let done = self.changed(&handled, &seen);
+            self.show();
+            match done {
+                Ok(()) => handled = seen.clone(),
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), "the plugins that changed are not served yet; trying again");
+                    since = Instant::now() + Duration::from_secs(1);
+                }
+            }
+        }
+    }
+
+    /// What the directory holds now, in force as far as it can be.
+    fn changed(&mut self, before: &Result<Looks, Report>, now: &Result<Looks, Report>) -> Result<()> {
+        let Ok(now) = now else {
+            // A directory that is gone is an accident of a deployment, not the wish to stop everything.
+            let report = now.as_ref().expect_err("it is no directory");
+            error!("the plugins serve on as they are:\n{report}");
+            return Ok(());
+        };
+        let nothing = Looks::new();
+        let before = before.as_ref().unwrap_or(&nothing);
+        let paths: BTreeSet<&PathBuf> = before.keys().chain(now.keys()).collect();
+        let changed = paths.into_iter().filter(|path| before.get(*path) != now.get(*path)).cloned().collect();
+        self.plugins.refresh(&*self.pipeline.journal)?;
+        let reading = self.plugins.read();
+        self.tell(&reading);
+        self.group(changed, &reading);
+        self.install(self.target(now, &reading))
+    }
+
+    /// Files that belong together: those that changed at once, and those that wait for one of them.
+    fn group(&mut self, mut changed: BTreeSet<PathBuf>, reading: &Reading) {
+        self.stuck.retain(|group| {
+            let apart = group.is_disjoint(&changed);
+            if !apart {
+                changed.extend(group.iter().cloned());
+            }
+            apart
+        });
+        let bad = reading.refused.iter().filter(|report| changed.contains(&report.file)).count();
+        if bad > 0 && changed.len() > bad {
+            let files: Vec<String> = changed.iter().map(|file| file.display().to_string()).collect();
+            warn!(
+                files = files.join(", "),
+                "these files changed together and not all of them are admitted: none is switched until that is mended"
+            );
+            self.stuck.push(changed);
+        }
+    }
+
+    /// What is to serve: the files as they are, but the version that served before where the new one is refused or
+    /// waits for another file.
+    fn target(&self, now: &Looks, reading: &Reading) -> Serving {
+        let waits = |file: &PathBuf| self.stuck.iter().any(|group| group.contains(file));
+        let serving = &self.plugins.serving;
+        let mut target: Serving = reading
+            .admitted
+            .iter()
+            .filter(|admitted| !waits(&admitted.file))
+            .map(|admitted| (admitted.file.clone(), admitted.clone()))
+            .collect();
+        let names: BTreeSet<Participant> = target.values().map(|admitted| admitted.plugin.name()).collect();
+        let kept = serving.iter().filter(|(file, admitted)| {
+            let stays = now.contains_key(*file) || waits(file);
+            stays && !target.contains_key(*file) && !names.contains(&admitted.plugin.name())
+        });
+        let kept: Vec<(PathBuf, Admitted)> = kept.map(|(file, admitted)| (file.clone(), admitted.clone())).collect();
+        target.extend(kept);
+        target
+    }
+
+    /// What stands in the directory, in force as far as it can be, after something else than a file has changed.
+    fn take_up(&mut self) -> Result<()> {
+        let now = self.plugins.look().map_err(anyhow::Error::new)?;
+        let reading = self.plugins.read();
+        self.tell(&reading);
+        self.install(self.target(&now, &reading))
+    }
+
+    /// From here on events run on `target`, if it is another set than the one that serves.
+    fn install(&mut self, target: Serving) -> Result<()> {
+        let was = by_name(&self.plugins.serving);
+        let is = by_name(&target);
+        if was.iter().map(|(name, admitted)| (name, identity(admitted))).eq(is.iter().map(|(n, a)| (n, identity(a)))) {
+            self.plugins.serving = target;
+            return Ok(());
+        }
+        self.install_anew(target)
+    }
+
+    /// Whatever can fail comes before the switch.
+    fn install_anew(&mut self, target: Serving) -> Result<()> {
+        let was = by_name(&self.plugins.serving);
+        let is = by_name(&target);
+        crash::point("plugins-admitted");
+        let wanted = self.plugins.wanted(&target);
+        let read = self.topics_read();
+        let fresh = self.fresh_positions(&wanted.partitions(&*self.transport)?, &wanted.inputs)?;
+        let journal = self.pipeline.journal.clone();
+        let epoch = journal.identity().epoch;
+        for Assignment { partition, position, .. } in &fresh {
+            journal.set_position(epoch, partition, *position)?;
+        }
+        crash::point("plugin-positions");
+        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
+        let admitted: Vec<Admitted> = target.values().cloned().collect();
+        self.plugins.keep(&admitted, since, &*journal, &*self.pipeline.clock)?;
+        let previous = std::mem::replace(&mut self.plugins.serving, target);
+        match self.plugins.surroundings() {
+            Ok(surroundings) => self.pipeline.surroundings.store(Arc::new(surroundings)),
+            Err(error) => {
+                self.plugins.serving = previous;
+                return Err(error);
+            }
+        }
+        crash::point("plugins-switched");
+        self.intake.read_also(fresh, self.plugins.idle_topics());
+        self.say(&was, &is, &read);
+        self.begin_probation(&was, &is);
+        self.plugins.warn_of_cycles();
+        Ok(self.pipeline.wake_parked()?)
+    }
+
+    /// The same code, with what the journal says of pauses and retirement.
+    fn switch(&mut self) -> Result<()> {
+        self.pipeline.surroundings.store(Arc::new(self.plugins.surroundings()?));
+        self.intake.read_also(Vec::new(), self.plugins.idle_topics());
+        Ok(self.pipeline.wake_parked()?)
+    }
+
+    fn topics_read(&self) -> BTreeSet<Arc<str>> {
+        self.intake.assigned().into_iter().map(|partition| partition.topic).collect()
+    }
+
+    /// Partitions that this app has not read before: from their beginning, or from what comes now, as the
+    /// subscription says.
+    fn fresh_positions(&self, partitions: &[Partition], inputs: &BTreeMap<Arc<str>, bool>) -> Result<Vec<Assignment>> {
+        let assigned = self.intake.assigned();
+        let new: Vec<Partition> =
+            partitions.iter().filter(|partition| !assigned.contains(*partition)).cloned().collect();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let journaled = self.pipeline.journal.positions()?;
+        let bounds = self.transport.bounds(&new)?;
+        let place = |partition: Partition| {
+            if let Some(position) = journaled.get(&partition) {
+                return assignment(partition, position);
+            }
+            let (first, end) = bounds.get(&partition).copied().unwrap_or((0, 0));
+            let whole = inputs.get(&partition.topic).copied().unwrap_or(true);
+            if !whole && end > first {
+                info!(%partition, records = end - first, "what is in this topic has passed: the new subscription begins with what comes now");
+            }
+            assignment(partition, &Position { next: if whole { first } else { end }, last: None })
+        };
+        Ok(new.into_iter().map(place).collect())
+    }
+
+    /// `read`: topics that were read before.
+    fn say(
+        &self,
+        was: &BTreeMap<Participant, Admitted>,
+        is: &BTreeMap<Participant, Admitted>,
+        read: &BTreeSet<Arc<str>>,
+    ) {
+        for (name, admitted) in is {
+            let (version, digest) = (&admitted.plugin.manifest().version, short(admitted.plugin.digest()));
+            let before = was.get(name);
+            match before {
+                None => info!(plugin = %name, version, digest, "serves now"),
+                Some(before) if identity(before) != identity(admitted) => {
+                    info!(plugin = %name, version, digest, before = before.plugin.manifest().version, "serves now; running calls end on the version before");
+                }
+                Some(_) => continue,
+            }
+            for note in self.plugins.notes(admitted) {
+                info!(plugin = %name, "{note}");
+            }
+            self.say_what_has_passed(admitted, before, read);
+        }
+        for name in was.keys().filter(|name| !is.contains_key(*name)) {
+            warn!(plugin = %name, "its file is gone: its events park until one is back; what it did is still undone");
+        }
+    }
+
+    /// Of a topic that was read before, a new subscription does not see what is there already.
+    fn say_what_has_passed(&self, admitted: &Admitted, before: Option<&Admitted>, read: &BTreeSet<Arc<str>>) {
+        let plugin = admitted.plugin.name();
+        let known = |kind: &str| before.is_some_and(|before| before.plugin.manifest().subscription(kind).is_some());
+        for subscription in admitted.plugin.manifest().subscriptions.iter().filter(|sub| !known(&sub.kind)) {
+            let kind = &subscription.kind;
+            let topic = self.plugins.config.topics.topic_of(&Kind::new(kind));
+            match subscription.from {
+                _ if !read.contains(&topic) => {}
+                From::Now => info!(%plugin, kind, "events of this kind that were taken in before are not for it"),
+                From::Earliest => warn!(
+                    %plugin, kind, %topic,
+                    "`from = earliest` has no effect, for this topic was read before: it begins with what comes now"
+                ),
+            }
+        }
+    }
+
+    /// Each report once.
+    fn tell(&mut self, reading: &Reading) {
+        for report in &reading.refused {
+            if self.told.get(&report.file) != Some(report) {
+                let serves = self.plugins.serving.contains_key(&report.file);
+                let then = if serves { "the version before it serves on" } else { "nothing else changes" };
+                error!("not admitted; {then}:\n{report}");
+            }
+        }
+        self.told = reading.refused.iter().map(|report| (report.file.clone(), report.clone())).collect();
+    }
+}
+
+fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
+    serving.values().map(|admitted| (admitted.plugin.name(), admitted.clone())).collect()
+}
+
+/// Code and configuration.
+fn identity(admitted: &Admitted) -> (Arc<str>, Arc<str>) {
+    let behaviour = admitted.plugin.behaviour();
+    (behaviour.digest, behaviour.config)
+}

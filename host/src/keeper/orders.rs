@@ -1,0 +1,192 @@
+//! What operators ask for: out of quarantine, back to the version before, pause, resume, retire, other configuration.
+//! Invariant: each is journaled before it takes effect, so that a restart finds it so.
+
+use anyhow::{Result, anyhow, bail, ensure};
+use sagahost_saga::{id::Participant, input::Answer};
+use sagahost_sandbox::{Report, directory::Reading};
+use tracing::{info, warn};
+
+use super::{
+    Keeper,
+    board::{Order, What},
+    probation::TakenBack,
+};
+use crate::{
+    admin::PluginAction,
+    config::Config,
+    journal::{AdmittedRow, PluginDeed, PluginWrite},
+};
+
+impl Keeper {
+    pub(super) fn obey(&mut self, Order { what, reply }: Order) {
+        let done = match what {
+            What::Plugin(name, action) => self.change_plugin(&name, action),
+            What::ReloadConfig => self.reload(),
+        };
+        self.show();
+        let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(|error| format!("{error:#}")));
+    }
+
+    fn change_plugin(&mut self, name: &Participant, action: PluginAction) -> Result<String> {
+        let known = self.plugins.rows.iter().any(|row| row.participant == *name);
+        ensure!(known, "no plugin {name} was ever admitted here; `sagahost plugins list` names those that were");
+        match action {
+            PluginAction::Admit { by } => self.admit(name, &by),
+            PluginAction::Rollback { by, reason } => self.told_to_roll_back(name, &by, &reason),
+            PluginAction::Pause { by, reason } => {
+                let why = format!("paused by {by}: {reason}");
+                let text = format!("plugin {name} is paused: its events park; what it did is still undone");
+                self.pause(name, Some(why.clone()), &why, text)
+            }
+            PluginAction::Resume { by } => {
+                ensure!(self.plugins.paused.contains_key(name), "plugin {name} is not paused by an operator");
+                self.pause(name, None, &format!("resumed by {by}"), format!("plugin {name} goes on with what parked"))
+            }
+            PluginAction::Retire { by, reason, force } => self.retire(name, &by, &reason, force),
+        }
+    }
+
+    fn admit(&mut self, name: &Participant, by: &str) -> Result<String> {
+        let quarantined = |row: &&AdmittedRow| row.participant == *name && row.quarantined.is_some();
+        let rows: Vec<AdmittedRow> = self.plugins.rows.iter().filter(quarantined).cloned().collect();
+        ensure!(!rows.is_empty(), "no version of plugin {name} is in quarantine");
+        let what = format!("let out of quarantine by {by}");
+        self.write(PluginWrite {
+            deeds: rows.iter().map(|row| self.deed(row, &what)).collect(),
+            quarantined: rows.into_iter().map(|row| (row.participant, row.digest, None)).collect(),
+            ..PluginWrite::default()
+        })?;
+        self.take_up()?;
+        Ok(format!("plugin {name} is out of quarantine; its file serves, on probation"))
+    }
+
+    fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String> {
+        let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
+        let serving = serving.ok_or_else(|| anyhow!("plugin {name} does not serve"))?;
+        let digest = serving.plugin.digest().clone();
+        let before = self.plugins.stored(name, Some(&digest), &serving.file);
+        let before = before.ok_or_else(|| anyhow!("no other version of plugin {name} is stored"))?;
+        let version = before.plugin.manifest().version.clone();
+        let why = format!("rolled back by {by}: {reason}");
+        self.roll_back(vec![TakenBack { name: name.clone(), digest, before, why }])?;
+        Ok(format!("plugin {name} {version} serves again"))
+    }
+
+    fn pause(&mut self, name: &Participant, paused: Option<String>, deed: &str, text: String) -> Result<String> {
+        let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
+        let row = row.ok_or_else(|| anyhow!("plugin {name} is retired"))?;
+        self.write(PluginWrite {
+            paused: vec![(name.clone(), paused)],
+            deeds: vec![self.deed(row, deed)],
+            ..PluginWrite::default()
+        })?;
+        self.switch()?;
+        info!(plugin = %name, "{deed}");
+        Ok(text)
+    }
+
+    /// The deliberate end of a participant: nobody subscribes in its name any more. Its counters and its store stay.
+    fn retire(&mut self, name: &Participant, by: &str, reason: &str, force: bool) -> Result<String> {
+        const NAMED_MAX: usize = 1_000;
+        if let Some((file, _)) = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name) {
+            bail!("{} is in the plugin directory: remove it first, then plugin {name} can be retired", file.display());
+        }
+        let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
+        let row = row.cloned().ok_or_else(|| anyhow!("plugin {name} is retired already"))?;
+        let needing = self.plugins.needed_by(name, &*self.pipeline.journal, NAMED_MAX)?;
+        let many = if needing.len() == NAMED_MAX { "at least " } else { "" };
+        let some: Vec<&str> = needing.iter().take(5).map(|id| id.as_str()).collect();
+        let some = some.join(", ");
+        ensure!(
+            needing.is_empty() || force,
+            "{many}{} unfinished sagas have a step of it ({some}): let them end or cancel them, or --force",
+            needing.len()
+        );
+        let deed = self.deed(&row, &format!("retired by {by}: {reason}"));
+        self.write(PluginWrite {
+            admitted: vec![AdmittedRow { serving: false, ..row }],
+            paused: vec![(name.clone(), None)],
+            deeds: vec![deed],
+            ..PluginWrite::default()
+        })?;
+        self.switch()?;
+        warn!(plugin = %name, by, reason, "retired");
+        let left = match needing.len() {
+            0 => String::new(),
+            count => {
+                format!("; {many}{count} unfinished sagas wait for it in vain ({some}): cancel them, or bring it back")
+            }
+        };
+        Ok(format!("plugin {name} is retired: it subscribes to nothing any more; its counters and store stay{left}"))
+    }
+
+    /// Other values for plugins take effect as a switch of their own; everything else waits for the next start.
+    fn reload(&mut self) -> Result<String> {
+        let Some(file) = self.plugins.config.file.clone() else {
+            bail!("this host runs without a configuration file: there is nothing to read again");
+        };
+        let fresh = Config::load(&file).map_err(|faults| anyhow!("nothing is changed: {faults}"))?;
+        let names = changed_plugins(&self.plugins.config, &fresh);
+        let later = match changed_elsewhere(&self.plugins.config, &fresh) {
+            fields if fields.is_empty() => String::new(),
+            fields => format!("; {} changed too: that takes effect at the next start", fields.join(", ")),
+        };
+        if names.is_empty() {
+            return Ok(format!("no values for plugins changed in {}{later}", file.display()));
+        }
+        let config = Config { plugins: fresh.plugins, ..self.plugins.config.clone() };
+        let before = self.plugins.configure(config);
+        let reading = self.plugins.read();
+        let faults = self.newly_refused(&reading);
+        if !faults.is_empty() {
+            self.plugins.configure(before);
+            self.plugins.read();
+            bail!("nothing is changed:{faults}");
+        }
+        self.tell(&reading);
+        let now = self.plugins.look().map_err(anyhow::Error::new)?;
+        self.install_anew(self.target(&now, &reading))?;
+        let names = names.join(", ");
+        info!(plugins = names, "other configuration is in force; running calls end on the one before");
+        Ok(format!("{names}: other configuration is in force{later}"))
+    }
+
+    /// Files that serve and would no longer be admitted.
+    fn newly_refused(&self, reading: &Reading) -> String {
+        let known = |report: &&Report| self.told.get(&report.file) != Some(report);
+        let fresh = reading.refused.iter().filter(known);
+        fresh.map(|report| format!("\n{report}")).collect()
+    }
+
+    fn deed(&self, row: &AdmittedRow, what: &str) -> PluginDeed {
+        PluginDeed {
+            participant: row.participant.clone(),
+            at: self.pipeline.clock.now(),
+            digest: row.digest.clone(),
+            config: row.config.clone(),
+            what: what.to_owned(),
+        }
+    }
+
+    fn write(&mut self, write: PluginWrite) -> Result<()> {
+        let journal = self.pipeline.journal.clone();
+        journal.change_plugins(journal.identity().epoch, &write)?;
+        self.plugins.refresh(&*journal)
+    }
+}
+
+fn changed_plugins(before: &Config, now: &Config) -> Vec<String> {
+    let mut names: Vec<String> = before.plugins.keys().chain(now.plugins.keys()).cloned().collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| before.plugins.get(name) != now.plugins.get(name));
+    names
+}
+
+fn changed_elsewhere(before: &Config, now: &Config) -> Vec<String> {
+    // What the command line said at the start is no change of the file.
+    let now = Config { strict: before.strict, ..now.clone() };
+    let (before, now) = (before.shown(), now.shown());
+    let fields = before.iter().filter(|(name, value)| *name != "plugin" && now.get(*name) != Some(value));
+    fields.map(|(name, _)| format!("`{name}`")).collect()
+}

@@ -1,0 +1,159 @@
+//! A version that replaced another is compared with it for a while, and taken back where it fails more often. Invariant:
+//! what changed together is taken back together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use sagahost_saga::id::Participant;
+use sagahost_sandbox::admission::Admitted;
+use tracing::error;
+
+use super::Keeper;
+use crate::{
+    journal::{PluginDeed, PluginWrite},
+    plugins::short,
+    stats::Stats,
+};
+
+/// A version that replaced `before`, and what it had done until then.
+pub(super) struct Probation {
+    before: Admitted,
+    digest: Arc<str>,
+    calls: u64,
+    failures: u64,
+    began: Instant,
+}
+
+/// How often it is looked at while a version is on probation.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+impl Keeper {
+    pub(super) fn begin_probation(
+        &mut self,
+        was: &BTreeMap<Participant, Admitted>,
+        is: &BTreeMap<Participant, Admitted>,
+    ) {
+        self.on_probation.retain(|name, _| is.contains_key(name));
+        if self.plugins.config.watch.probation.is_zero() {
+            return;
+        }
+        let stats = &self.pipeline.stats;
+        let began = Instant::now();
+        for (name, admitted) in is {
+            let Some(before) = was.get(name).filter(|before| before.plugin.digest() != admitted.plugin.digest()) else {
+                continue;
+            };
+            let digest = admitted.plugin.digest().clone();
+            // The version before it may not have proved itself either: then the one before that is the measure.
+            let before = self.on_probation.remove(name).map_or_else(|| before.clone(), |earlier| earlier.before);
+            if *before.plugin.digest() == digest {
+                continue;
+            }
+            let (calls, failures) = counts(stats, &digest);
+            self.on_probation.insert(name.clone(), Probation { before, digest, calls, failures, began });
+        }
+    }
+
+    pub(super) fn look_at_probation(&mut self) {
+        let window = self.plugins.config.watch.probation;
+        let on_probation = self.on_probation.len();
+        while let Some((name, why)) = self.failing() {
+            let why = format!("rolled back by itself: {why}");
+            if let Err(error) = self.take_back(&name, &why) {
+                error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back");
+                self.on_probation.remove(&name);
+            }
+        }
+        self.on_probation.retain(|_, probation| probation.began.elapsed() < window);
+        if self.on_probation.len() != on_probation {
+            self.show();
+        }
+    }
+
+    /// The first that fails more often than the version before it.
+    fn failing(&self) -> Option<(Participant, String)> {
+        let settings = &self.plugins.config.watch;
+        let (min, more) = (settings.failures_min, settings.failures_percent_more);
+        let stats = &self.pipeline.stats;
+        self.on_probation.iter().find_map(|(name, probation)| {
+            let (calls, failures) = counts(stats, &probation.digest);
+            let (calls, failures) = (calls - probation.calls, failures - probation.failures);
+            let (known, known_failures) = counts(stats, probation.before.plugin.digest());
+            let usual = (100 * known_failures).checked_div(known).unwrap_or(0);
+            let too_often = failures >= min && 100 * failures > calls * (usual + more);
+            let why =
+                || format!("{failures} of {calls} calls failed, against {usual} % of those of the version before");
+            too_often.then(|| (name.clone(), why()))
+        })
+    }
+
+    /// With it goes what changed together with it.
+    fn take_back(&mut self, name: &Participant, why: &str) -> Result<()> {
+        let Some(failing) = self.on_probation.get(name) else { return Ok(()) };
+        let began = failing.began;
+        let with = format!("rolled back with {name}, which changed together with it");
+        let together = self.on_probation.iter().filter(|(_, probation)| probation.began == began);
+        let back: Vec<TakenBack> = together
+            .map(|(other, probation)| TakenBack {
+                name: other.clone(),
+                digest: probation.digest.clone(),
+                before: probation.before.clone(),
+                why: if other == name { why.to_owned() } else { with.clone() },
+            })
+            .collect();
+        self.roll_back(back)
+    }
+
+    /// The versions before serve again, and these are in quarantine: until their files change, or somebody admits them.
+    pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<()> {
+        let journal = self.pipeline.journal.clone();
+        let at = self.pipeline.clock.now();
+        let mut write = PluginWrite::default();
+        let mut target = self.plugins.serving.clone();
+        for TakenBack { name, digest, before, why } in &back {
+            write.quarantined.push((name.clone(), digest.clone(), Some(why.clone())));
+            write.deeds.push(PluginDeed {
+                participant: name.clone(),
+                at,
+                digest: digest.clone(),
+                config: before.plugin.behaviour().config,
+                what: why.clone(),
+            });
+            let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
+            let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());
+            target.insert(file.clone(), Admitted { file, ..before.clone() });
+        }
+        journal.change_plugins(journal.identity().epoch, &write)?;
+        self.plugins.refresh(&*journal)?;
+        self.install(target)?;
+        let names: BTreeSet<&Participant> = back.iter().map(|taken| &taken.name).collect();
+        self.on_probation.retain(|name, _| !names.contains(name));
+        let reading = self.plugins.read();
+        self.tell(&reading);
+        for TakenBack { name, before, why, .. } in &back {
+            let (version, digest) = (&before.plugin.manifest().version, short(before.plugin.digest()));
+            error!(
+                plugin = %name, version, digest, why,
+                "the version before serves again; what the other one completed stays, its store writes too"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A version that goes out of service, and the one that serves in its place.
+pub(super) struct TakenBack {
+    pub(super) name: Participant,
+    pub(super) digest: Arc<str>,
+    pub(super) before: Admitted,
+    pub(super) why: String,
+}
+
+/// Calls and failures of a version since the start.
+fn counts(stats: &Stats, digest: &str) -> (u64, u64) {
+    stats.of_plugin(digest).map_or((0, 0), |calls| (calls.calls, calls.failures))
+}

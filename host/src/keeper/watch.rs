@@ -1,0 +1,60 @@
+//! Wakes up when the plugin directory changes, as far as its file system says so. Invariant: without such word the
+//! keeper looks all the same, only later.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, bounded};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tracing::debug;
+
+use super::board::Order;
+
+pub(super) struct Watch {
+    _watcher: Option<RecommendedWatcher>,
+    bell: Receiver<()>,
+}
+
+impl Watch {
+    pub(super) fn new(dir: &Path) -> Self {
+        let (ring, bell) = bounded(1);
+        // To look at the directory is an event, too: who heeds that one never rests.
+        let changes = |event: &notify::Event| {
+            !event.kind.is_access() || event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+        };
+        let told = move |event: notify::Result<notify::Event>| {
+            if event.as_ref().is_ok_and(changes) || event.is_err() {
+                let _ = ring.try_send(());
+            }
+        };
+        let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+            watcher.watch(dir, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        if let Err(error) = &watcher {
+            debug!(%error, "the plugin directory is looked at now and then only");
+        }
+        Self { _watcher: watcher.ok(), bell }
+    }
+
+    pub(super) fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &AtomicBool) {
+        const SLICE: Duration = Duration::from_millis(50);
+        let until = Instant::now() + timeout;
+        while !stop.load(Ordering::Relaxed) && orders.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.bell.recv_timeout(left.min(SLICE)) {
+                Ok(()) => return,
+                Err(_) if left.is_zero() => return,
+                // Without a watcher the channel is closed, and says so at once.
+                Err(error) if error.is_disconnected() => std::thread::sleep(left.min(SLICE)),
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A host that starts, or is killed, in the middle of a change of plugins comes up with a set that belongs together, and
+//! says which. Embedded topics; the killed ones are the real binary.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_tests::{
+    binary::Site,
+    faulty::Death,
+    plugin_files::{as_built, await_version, await_view, drop_in, line, version},
+    shop::{PATIENCE, Shop, THREE},
+    wait::until,
+};
+use serde_json::Value;
+
+fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
+    orders(&Shape { customers: 20, articles: 10, prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
+}
+
+fn plugins(shop: &Shop) -> PathBuf {
+    shop.dir.path().join("plugins")
+}
+
+#[test]
+fn a_file_that_went_bad_while_no_host_ran_takes_nobody_out_of_service() {
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"20ms\"\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    let before = ["order", "payment"].map(|name| line(&host, name).map(|line| line.digest));
+    host.stop(Duration::from_secs(10));
+    drop_in(&dir, "payment.wasm", b"half of it");
+    drop_in(&dir, "order.wasm", &version("order", "9.0.0"));
+    let host = shop.start();
+    let now = ["order", "payment"].map(|name| line(&host, name).map(|line| line.digest));
+    assert_eq!(now, before, "what changed with the bad one waits for it");
+    assert_eq!(host.live().plugins().refused.len(), 1);
+    let orders = some_orders("o", 30);
+    shop.produce(&orders);
+    let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
+    assert_eq!(ends.faults(&orders), Vec::<String>::new());
+    drop_in(&dir, "payment.wasm", &version("payment", "9.0.0"));
+    await_version(&host, "payment", "9.0.0");
+    await_version(&host, "order", "9.0.0");
+    assert_eq!(host.live().plugins().refused, []);
+    shop.assert_right(&orders, &*host.journal());
+    host.stop(Duration::from_secs(10));
+}
+
+/// Nothing stands in for a plugin whose own configuration is wrong: it would run on something else than what it says.
+#[test]
+fn a_configuration_that_went_wrong_while_no_host_ran_is_no_reason_to_ignore_it() {
+    let mut shop = Shop::new(&THREE, "");
+    shop.start().stop(Duration::from_secs(10));
+    let file = shop.dir.path().join("sagahost.toml");
+    let text = fs::read_to_string(&file).expect("it is there");
+    fs::write(&file, text.replace("opening-stock", "opening-stok")).expect("it can be written");
+    shop.config = sagahost::config::Config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+    let host = shop.start();
+    assert_eq!(line(&host, "inventory").map(|line| line.state), Some("paused".to_owned()));
+    assert!(host.live().plugins().refused[0].to_string().contains("did you mean `opening-stock`?"));
+    host.stop(Duration::from_secs(10));
+}
+
+const CONFIG: &str = "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n[watch]\nsettle = \"100ms\"\n";
+
+/// Name → version of what serves, by the command line; the log of the start must say the same.
+fn serves(site: &Site) -> Vec<(String, String)> {
+    let listed = site.run(&["plugins", "list", "--json"]);
+    let view: Value = serde_json::from_str(&listed.out).unwrap_or_else(|error| panic!("{error}: {listed:?}"));
+    let lines = view["plugins"].as_array().expect("it is a list").iter();
+    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
+    let serving = lines.filter(|line| line["state"] == "serving" || line["state"] == "probation");
+    serving.map(|line| (text(line, "name"), text(line, "version"))).collect()
+}
+
+/// Two versions are changed together, and the host ends itself at a point on the way.
+fn killed_at(point: &str, new_release_survives: bool) {
+    let site = Site::new(&THREE, CONFIG);
+    let host = site.start();
+    assert_eq!(host.stop(), 0);
+    let host = site.start_with_env(&["run"], &[("SAGAHOST_CRASH_AT", point)]);
+    for name in ["order", "payment"] {
+        drop_in(&site.file("plugins"), &format!("{name}.wasm"), &version(name, "9.0.0"));
+    }
+    let log = host.await_end();
+    assert!(log.contains("crash point"), "{log}");
+    // The release is taken back while no host runs: what stands in the directory is what serves, whatever was journaled.
+    if !new_release_survives {
+        for name in ["order", "payment"] {
+            drop_in(&site.file("plugins"), &format!("{name}.wasm"), &as_built(name));
+        }
+    }
+    let host = site.start();
+    let expected = if new_release_survives { "9.0.0" } else { "0.1.0" };
+    for (name, version) in serves(&site) {
+        let expected = if name == "inventory" { "0.1.0" } else { expected };
+        assert_eq!(version, expected, "{name} after {point}");
+        let said = format!("admitted plugin={name} version=\"{version}\"");
+        assert!(host.log().contains(&said), "{said}:\n{}", host.log());
+    }
+    let emitted = site.run(&[
+        "emit", "OrderCreated", "--saga", "o-1", "--data",
+        r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 1, "amountCents": 100, "currency": "EUR"}"#,
+    ]);
+    assert_eq!(emitted.code, 0, "{emitted:?}");
+    until("the order is completed", || {
+        let shown = site.run(&["sagas", "show", "o-1", "--json"]);
+        let saga: Value = serde_json::from_str(&shown.out).unwrap_or_default();
+        (saga["status"] == "completed").then_some(())
+    });
+    assert_eq!(host.stop(), 0);
+}
+
+#[test]
+fn killed_before_positions_are_taken() {
+    killed_at("plugins-admitted", true);
+}
+
+#[test]
+fn killed_when_the_first_of_two_is_stored() {
+    // The start stores three, the switch stores them again: the fifth is in the middle of it.
+    killed_at("plugin-stored:5", true);
+    killed_at("plugin-stored:5", false);
+}
+
+#[test]
+fn killed_when_positions_are_journaled() {
+    killed_at("plugin-positions", true);
+}
+
+#[test]
+fn killed_when_the_set_is_journaled_and_does_not_serve_yet() {
+    killed_at("plugins-journaled:2", true);
+    killed_at("plugins-journaled:2", false);
+}
+
+#[test]
+fn killed_when_it_serves_and_nobody_was_told() {
+    killed_at("plugins-switched", true);
+}
+
+/// Rights on files bind everybody but root: such a host runs as nobody.
+#[test]
+fn unreadable_files_and_a_read_only_directory() {
+    let site = Site::new(&THREE, CONFIG);
+    let dir = site.file("plugins");
+    let run = |command: &str| {
+        let status = Command::new("sh").args(["-c", command]).current_dir(site.dir.path()).status().expect("sh runs");
+        assert!(status.success(), "{command}");
+    };
+    fs::write(dir.join("secret.wasm"), as_built("loyalty")).expect("it can be written");
+    run("chmod 755 . && chmod 000 plugins/secret.wasm && chmod 555 plugins");
+    let root = run_as_root();
+    if root {
+        run("mkdir data && chown nobody data && chmod 644 sagahost.toml");
+    }
+    let host = site.start_as_user(root.then_some("nobody"));
+    let log = host.log();
+    assert!(
+        log.contains("secret.wasm is not admitted") && log.contains("it cannot be read: Permission denied"),
+        "{log}"
+    );
+    assert_eq!(log.matches(" admitted plugin=").count(), 3, "{log}");
+    assert_eq!(host.stop(), 0);
+    run("chmod 755 plugins");
+}
+
+fn run_as_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    id.stdout.starts_with(b"0\n")
+}
+
+/// A pipe is never read, for that might never end; a file that is written all the while is taken when it stands still.
+#[test]
+fn odd_files() {
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"30ms\"\nrescan = \"100ms\"\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    let made = Command::new("mkfifo").arg(dir.join("pipe.wasm")).status().expect("mkfifo runs");
+    assert!(made.success());
+    let view = await_view(&host, "the pipe", |view| !view.refused.is_empty());
+    assert!(view.refused[0].to_string().contains("it is no regular file"), "{}", view.refused[0]);
+    fs::remove_file(dir.join("pipe.wasm")).expect("it is there");
+    // Reading it fails, whoever reads.
+    std::os::unix::fs::symlink("/proc/self/mem", dir.join("broken.wasm")).expect("a link can be made");
+    await_view(&host, "a file that cannot be read", |view| {
+        view.refused.iter().any(|report| report.to_string().contains("it cannot be read"))
+    });
+    fs::remove_file(dir.join("broken.wasm")).expect("it is there");
+
+    // In place, again and again, other bytes each time: only the last ones may serve.
+    for round in 0..200 {
+        let bytes = if round == 199 { version("payment", "9.0.0") } else { vec![round; 200_000] };
+        fs::write(dir.join("payment.wasm"), bytes).expect("it can be written");
+    }
+    await_version(&host, "payment", "9.0.0");
+    assert_eq!(host.live().plugins().refused, []);
+    host.stop(Duration::from_secs(10));
+}
