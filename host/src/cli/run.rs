@@ -77,7 +77,7 @@ impl Run {
 pub(super) struct Asked {
     pub(super) stop: Arc<AtomicBool>,
     /// SIGHUP: read the configuration again.
-    reload: Arc<AtomicBool>,
+    pub(super) reload: Arc<AtomicBool>,
 }
 
 /// The one place where the command line meets the host.
