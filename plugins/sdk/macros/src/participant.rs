@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{ImplItem, ImplItemFn, ItemImpl, LitInt, Path, Type, spanned::Spanned};
+use syn::{Ident, ImplItem, ImplItemFn, ItemImpl, LitInt, LitStr, Path, Type, spanned::Spanned};
 
 use crate::{
     arguments::{self, Arguments, On, Undo},
