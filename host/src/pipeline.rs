@@ -210,8 +210,14 @@ impl Pipeline {
                 Err(ChainError::Quarantine(why)) => return self.quarantine(id, item, &why),
                 Err(ChainError::Host(why)) => return self.stage.fail(life, why),
             };
+            let surroundings = chain.surroundings.clone();
             let Some(staging) = chain.into_staging(&item, life, number) else { return self.nothing(id, item) };
+            let waits = staging.change.as_ref().is_some_and(|change| change.wake.waits_for_plugin);
             match self.stage.stage(staging, &self.surroundings.load().codec) {
+                // It parked for a plugin that has come back meanwhile: whoever woke the parked did not see it.
+                Ok(()) if waits && !Arc::ptr_eq(&surroundings, &self.surroundings.load()) => {
+                    return self.post(id, Item::TopologyChanged);
+                }
                 Ok(()) => return,
                 Err(NotStaged::Stale(conflicts)) => {
                     Stats::add(&self.stats.chains_rerun, 1);

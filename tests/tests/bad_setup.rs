@@ -173,9 +173,12 @@ fn strict_starts_with_nothing_refused_only() {
     assert_eq!(site.start_as(&["run", "--strict"]).stop(), 0);
 }
 
-/// A participant that was there before is not forgotten because its file is damaged now.
+const ORDER: &str =
+    r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 2, "amountCents": 5, "currency": "EUR"}"#;
+
+/// A participant that was there before is not out of service because its file is damaged now.
 #[test]
-fn a_plugin_file_damaged_at_a_restart_is_told_and_its_events_wait() {
+fn a_plugin_file_damaged_at_a_restart_is_told_and_the_version_before_serves() {
     let site = Site::new(&THREE, PLAIN);
     assert_eq!(site.start().stop(), 0);
     let file = site.file("plugins/inventory.wasm");
@@ -185,9 +188,25 @@ fn a_plugin_file_damaged_at_a_restart_is_told_and_its_events_wait() {
     let host = site.start();
     let log = host.log();
     assert!(log.contains("inventory.wasm") && log.contains("it is no valid component"), "{log}");
+    assert!(log.contains("not admitted, and the version before it serves on"), "{log}");
+    assert_eq!(site.run(&["emit", "OrderCreated", "--saga", "o-1", "--data", ORDER]).code, 0);
+    await_status(&site, "o-1", "completed");
+    assert_eq!(host.stop(), 0);
+}
+
+/// Nor is it forgotten because its file is gone.
+#[test]
+fn a_plugin_file_that_is_gone_at_a_restart_is_told_and_its_events_wait() {
+    let site = Site::new(&THREE, PLAIN);
+    assert_eq!(site.start().stop(), 0);
+    let file = site.file("plugins/inventory.wasm");
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+
+    let host = site.start();
+    let log = host.log();
     assert!(log.contains("no plugin in the directory serves it; its events park until one does"), "{log}");
-    let order = r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 2, "amountCents": 5, "currency": "EUR"}"#;
-    assert_eq!(site.run(&["emit", "OrderCreated", "--saga", "o-1", "--data", order]).code, 0);
+    assert_eq!(site.run(&["emit", "OrderCreated", "--saga", "o-1", "--data", ORDER]).code, 0);
     let saga = await_status(&site, "o-1", "running");
     until("its event is parked", || {
         let shown = site.run(&["sagas", "show", "o-1"]).out;

@@ -77,8 +77,35 @@ pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
     })
 }
 
-/// A pause is journaled for the next start; everything else needs code to be switched.
+fn admit_without_host(desk: &Desk, name: &Participant, by: &str) -> Result<Done, Refusal> {
+    let rows = desk.journal.admitted().map_err(Refusal::failed)?;
+    let quarantined: Vec<&AdmittedRow> =
+        rows.iter().filter(|row| row.participant == *name && row.quarantined.is_some()).collect();
+    if quarantined.is_empty() {
+        return Err(Refusal::not_found(format!("no version of plugin {name} is in quarantine")));
+    }
+    let deed = |row: &&AdmittedRow| PluginDeed {
+        participant: name.clone(),
+        at: SystemClock.now(),
+        digest: row.digest.clone(),
+        config: row.config.clone(),
+        what: format!("let out of quarantine by {by}"),
+    };
+    let write = PluginWrite {
+        deeds: quarantined.iter().map(deed).collect(),
+        quarantined: quarantined.iter().map(|row| (name.clone(), row.digest.clone(), None)).collect(),
+        ..PluginWrite::default()
+    };
+    desk.journal.change_plugins(desk.journal.identity().epoch, &write).map_err(Refusal::failed)?;
+    let text = format!("plugin {name} is out of quarantine; the next start serves its file");
+    Ok(Done { done: true, queued: true, text })
+}
+
+/// Pauses and quarantine are journaled for the next start; everything else needs code to be switched.
 pub fn change_without_host(desk: &Desk, name: &Participant, action: PluginAction) -> Result<Done, Refusal> {
+    if let PluginAction::Admit { by } = action {
+        return admit_without_host(desk, name, &by);
+    }
     let (why, what) = match action {
         PluginAction::Pause { by, reason } => {
             let why = format!("paused by {by}: {reason}");

@@ -176,9 +176,11 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 
 /// What the journal knows, and what the next start would make of the files.
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
+    let mut set = PluginSet::open(config.clone())?;
     let mut plugins = match reach::journal_if_any(config)? {
         None => Vec::new(),
         Some(journal) => {
+            set.refresh(&*journal)?;
             let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
             match desk.reply(Request::Plugins) {
                 Reply::Ok(value) => serde_json::from_value::<PluginsView>(value).map_err(anyhow::Error::from)?.plugins,
@@ -186,7 +188,7 @@ fn without_host(config: &Config) -> Result<PluginsView, Failure> {
             }
         }
     };
-    let reading = PluginSet::open(config.clone())?.read();
+    let reading = set.read();
     for admitted in &reading.admitted {
         let manifest = admitted.plugin.manifest();
         let digest = &**admitted.plugin.digest();

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use sagahost_saga::id::{Kind, Participant};
 use sagahost_sandbox::{
     Report,
@@ -54,6 +54,12 @@ pub struct Keeper {
     stuck: Vec<BTreeSet<PathBuf>>,
     /// The listing in the data directory could not be written; said once.
     listing_failed: bool,
+    /// The directory as it was taken up last.
+    taken_up: Looks,
+    /// Something else than a file has changed: all is to be looked at again.
+    again: bool,
+    /// When this batch is journaled, what parked while plugins were switched is woken, too.
+    wake_at: Option<BatchNo>,
 }
 
 impl Keeper {
@@ -79,6 +85,9 @@ impl Keeper {
             on_probation: BTreeMap::new(),
             stuck,
             listing_failed: false,
+            taken_up: Looks::new(),
+            again: false,
+            wake_at: None,
         };
         keeper.show();
         keeper
@@ -111,10 +120,12 @@ impl Keeper {
         let mut handled = handled;
         let mut seen = handled.clone();
         let mut since = Instant::now();
+        let mut reconsidered = Instant::now();
+        self.taken_up = handled.clone().unwrap_or_default();
         while !self.stop.load(Ordering::Relaxed) {
             let pause = if seen != handled {
                 settle / 4
-            } else if self.on_probation.is_empty() {
+            } else if self.on_probation.is_empty() && self.wake_at.is_none() && !self.again {
                 rescan
             } else {
                 rescan.min(probation::LOOK)
@@ -124,6 +135,7 @@ impl Keeper {
                 self.obey(order);
             }
             self.look_at_probation();
+            self.wake_late();
             let now = self.plugins.look();
             if now != seen {
                 if seen.is_err() {
@@ -132,13 +144,17 @@ impl Keeper {
                 (seen, since) = (now, Instant::now());
                 continue;
             }
-            if seen == handled || since.elapsed() < settle {
+            if seen == handled && !self.again && reconsidered.elapsed() >= rescan {
+                reconsidered = Instant::now();
+                self.again = self.refusals_changed();
+            }
+            if (seen == handled && !self.again) || since.elapsed() < settle {
                 continue;
             }
-            let done = self.changed(&handled, &seen);
+            let done = self.changed(&seen);
             self.show();
             match done {
-                Ok(()) => handled = seen.clone(),
+                Ok(()) => (handled, self.again) = (seen.clone(), false),
                 Err(error) => {
                     warn!(error = format!("{error:#}"), "the plugins that changed are not served yet; trying again");
                     since = Instant::now() + Duration::from_secs(1);
@@ -148,22 +164,39 @@ impl Keeper {
     }
 
     /// What the directory holds now, in force as far as it can be.
-    fn changed(&mut self, before: &Result<Looks, Report>, now: &Result<Looks, Report>) -> Result<()> {
-        let Ok(now) = now else {
+    fn changed(&mut self, now: &Result<Looks, Report>) -> Result<()> {
+        let now = match now {
+            Ok(now) => now,
             // A directory that is gone is an accident of a deployment, not the wish to stop everything.
-            let report = now.as_ref().expect_err("it is no directory");
-            error!("the plugins serve on as they are:\n{report}");
-            return Ok(());
+            Err(report) => {
+                error!("the plugins serve on as they are:\n{report}");
+                self.told.insert(report.file.clone(), report.clone());
+                return Ok(());
+            }
         };
-        let nothing = Looks::new();
-        let before = before.as_ref().unwrap_or(&nothing);
+        let before = std::mem::take(&mut self.taken_up);
         let paths: BTreeSet<&PathBuf> = before.keys().chain(now.keys()).collect();
         let changed = paths.into_iter().filter(|path| before.get(*path) != now.get(*path)).cloned().collect();
+        let done = self.take_up_changed(changed, now);
+        self.taken_up = if done.is_ok() { now.clone() } else { before };
+        done
+    }
+
+    fn take_up_changed(&mut self, changed: BTreeSet<PathBuf>, now: &Looks) -> Result<()> {
         self.plugins.refresh(&*self.pipeline.journal)?;
         let reading = self.plugins.read();
-        self.tell(&reading);
         self.group(changed, &reading);
+        self.tell(&reading);
         self.install(self.target(now, &reading))
+    }
+
+    /// What was refused for something else than the file may be all right by now: sagas have ended, a disk is back.
+    fn refusals_changed(&mut self) -> bool {
+        if self.told.is_empty() || self.plugins.refresh(&*self.pipeline.journal).is_err() {
+            return false;
+        }
+        let refused = self.plugins.read().refused;
+        refused.len() != self.told.len() || refused.iter().any(|report| self.told.get(&report.file) != Some(report))
     }
 
     /// Files that belong together: those that changed at once, and those that wait for one of them.
@@ -175,7 +208,9 @@ impl Keeper {
             }
             apart
         });
-        let bad = reading.refused.iter().filter(|report| changed.contains(&report.file)).count();
+        // What was refused before, for the same reasons, is no news that others would have to wait for.
+        let news = |report: &&Report| changed.contains(&report.file) && self.told.get(&report.file) != Some(*report);
+        let bad = reading.refused.iter().filter(news).count();
         if bad > 0 && changed.len() > bad {
             let files: Vec<String> = changed.iter().map(|file| file.display().to_string()).collect();
             warn!(
@@ -184,6 +219,12 @@ impl Keeper {
             );
             self.stuck.push(changed);
         }
+        self.dissolve(reading);
+    }
+
+    /// Groups in which nothing is refused any more.
+    fn dissolve(&mut self, reading: &Reading) {
+        self.stuck.retain(|group| reading.refused.iter().any(|report| group.contains(&report.file)));
     }
 
     /// What is to serve: the files as they are, but the version that served before where the new one is refused or
@@ -202,17 +243,32 @@ impl Keeper {
             let stays = now.contains_key(*file) || waits(file);
             stays && !target.contains_key(*file) && !names.contains(&admitted.plugin.name())
         });
-        let kept: Vec<(PathBuf, Admitted)> = kept.map(|(file, admitted)| (file.clone(), admitted.clone())).collect();
+        // What was taken out of service does not stay for lack of another file.
+        let in_service = |(file, admitted): (&PathBuf, &Admitted)| {
+            let name = admitted.plugin.name();
+            let quarantined = self.plugins.quarantined(&name, admitted.plugin.digest());
+            let stored = if quarantined { self.plugins.stored(&name, None, file) } else { None };
+            (file.clone(), stored.unwrap_or_else(|| admitted.clone()))
+        };
+        let kept: Vec<(PathBuf, Admitted)> = kept.map(in_service).collect();
         target.extend(kept);
         target
     }
 
     /// What stands in the directory, in force as far as it can be, after something else than a file has changed.
     fn take_up(&mut self) -> Result<()> {
-        let now = self.plugins.look().map_err(anyhow::Error::new)?;
+        let now = self.settled()?;
         let reading = self.plugins.read();
+        self.dissolve(&reading);
         self.tell(&reading);
         self.install(self.target(&now, &reading))
+    }
+
+    /// The directory, unless files are on their way in: those are taken up when they stand still, all together.
+    fn settled(&self) -> Result<Looks> {
+        let now = self.plugins.look().map_err(anyhow::Error::new)?;
+        ensure!(now == self.taken_up, "the plugin directory is changing just now; it is taken up when it stands still");
+        Ok(now)
     }
 
     /// From here on events run on `target`, if it is another set than the one that serves.
@@ -220,6 +276,12 @@ impl Keeper {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
         if was.iter().map(|(name, admitted)| (name, identity(admitted))).eq(is.iter().map(|(n, a)| (n, identity(a)))) {
+            let files = |named: &BTreeMap<Participant, Admitted>| -> Vec<PathBuf> {
+                named.values().map(|admitted| admitted.file.clone()).collect()
+            };
+            if files(&was) != files(&is) {
+                self.keep(&target)?;
+            }
             self.plugins.serving = target;
             return Ok(());
         }
@@ -233,16 +295,18 @@ impl Keeper {
         crash::point("plugins-admitted");
         let wanted = self.plugins.wanted(&target);
         let read = self.topics_read();
-        let fresh = self.fresh_positions(&wanted.partitions(&*self.transport)?, &wanted.inputs)?;
+        let before = self.plugins.wanted(&self.plugins.serving);
+        let same = before.outputs == wanted.outputs && wanted.inputs.keys().all(|topic| read.contains(topic));
+        // Most switches need nothing of the broker, and so do not depend on it.
+        let partitions = if same { Vec::new() } else { wanted.partitions(&*self.transport)? };
+        let fresh = self.fresh_positions(&partitions, &wanted.inputs)?;
         let journal = self.pipeline.journal.clone();
         let epoch = journal.identity().epoch;
         for Assignment { partition, position, .. } in &fresh {
             journal.set_position(epoch, partition, *position)?;
         }
         crash::point("plugin-positions");
-        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
-        let admitted: Vec<Admitted> = target.values().cloned().collect();
-        self.plugins.keep(&admitted, since, &*journal, &*self.pipeline.clock)?;
+        self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
         match self.plugins.surroundings() {
             Ok(surroundings) => self.pipeline.surroundings.store(Arc::new(surroundings)),
@@ -256,14 +320,41 @@ impl Keeper {
         self.say(&was, &is, &read);
         self.begin_probation(&was, &is);
         self.plugins.warn_of_cycles();
+        if let Err(error) = self.plugins.remove_unneeded(&*journal) {
+            warn!(error = format!("{error:#}"), "failed to remove old versions of plugins");
+        }
+        self.wake()
+    }
+
+    fn keep(&mut self, target: &Serving) -> Result<()> {
+        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
+        let admitted: Vec<Admitted> = target.values().cloned().collect();
+        let journal = self.pipeline.journal.clone();
+        self.plugins.keep(&admitted, since, &*journal, &*self.pipeline.clock)
+    }
+
+    /// What is parked may go on. What parks in these moments, by chains that began before the switch, is not in the
+    /// journal yet: it is woken when it is.
+    fn wake(&mut self) -> Result<()> {
+        self.wake_at = Some(BatchNo(self.pipeline.stage.last_sealed().0 + 1));
         Ok(self.pipeline.wake_parked()?)
+    }
+
+    fn wake_late(&mut self) {
+        let Some(batch) = self.wake_at else { return };
+        if self.pipeline.journal.identity().last_batch >= batch || self.pipeline.stage.drained() {
+            match self.pipeline.wake_parked() {
+                Ok(()) => self.wake_at = None,
+                Err(error) => warn!(%error, "failed to wake what is parked; trying again"),
+            }
+        }
     }
 
     /// The same code, with what the journal says of pauses and retirement.
     fn switch(&mut self) -> Result<()> {
         self.pipeline.surroundings.store(Arc::new(self.plugins.surroundings()?));
         self.intake.read_also(Vec::new(), self.plugins.idle_topics());
-        Ok(self.pipeline.wake_parked()?)
+        self.wake()
     }
 
     fn topics_read(&self) -> BTreeSet<Arc<str>> {

@@ -1,9 +1,15 @@
 //! What operators ask for: out of quarantine, back to the version before, pause, resume, retire, other configuration.
 //! Invariant: each is journaled before it takes effect, so that a restart finds it so.
 
+use std::sync::Arc;
+
 use anyhow::{Result, anyhow, bail, ensure};
 use sagahost_saga::{id::Participant, input::Answer};
-use sagahost_sandbox::{Report, directory::Reading};
+use sagahost_sandbox::{
+    Report,
+    admission::Admitted,
+    directory::{Looks, Reading},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -23,6 +29,8 @@ impl Keeper {
             What::Plugin(name, action) => self.change_plugin(&name, action),
             What::ReloadConfig => self.reload(),
         };
+        // What is journaled and could not be put in force is tried again.
+        self.again |= done.is_err();
         self.show();
         let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(|error| format!("{error:#}")));
     }
@@ -51,13 +59,22 @@ impl Keeper {
         let rows: Vec<AdmittedRow> = self.plugins.rows.iter().filter(quarantined).cloned().collect();
         ensure!(!rows.is_empty(), "no version of plugin {name} is in quarantine");
         let what = format!("let out of quarantine by {by}");
+        let digests: Vec<Arc<str>> = rows.iter().map(|row| row.digest.clone()).collect();
         self.write(PluginWrite {
             deeds: rows.iter().map(|row| self.deed(row, &what)).collect(),
             quarantined: rows.into_iter().map(|row| (row.participant, row.digest, None)).collect(),
             ..PluginWrite::default()
         })?;
         self.take_up()?;
-        Ok(format!("plugin {name} is out of quarantine; its file serves, on probation"))
+        let serves = |admitted: &Admitted| {
+            admitted.plugin.name() == *name && digests.iter().any(|digest| digest == admitted.plugin.digest())
+        };
+        let then = if self.plugins.serving.values().any(serves) {
+            "its file serves, on probation"
+        } else {
+            "another version serves: `sagahost plugins list` says why"
+        };
+        Ok(format!("plugin {name} is out of quarantine; {then}"))
     }
 
     fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String> {
@@ -134,21 +151,33 @@ impl Keeper {
         if names.is_empty() {
             return Ok(format!("no values for plugins changed in {}{later}", file.display()));
         }
+        let now = self.settled()?;
         let config = Config { plugins: fresh.plugins, ..self.plugins.config.clone() };
-        let before = self.plugins.configure(config);
-        let reading = self.plugins.read();
-        let faults = self.newly_refused(&reading);
-        if !faults.is_empty() {
+        let (before, serving) = (self.plugins.configure(config), self.plugins.serving.clone());
+        if let Err(error) = self.take_up_configuration(&now) {
             self.plugins.configure(before);
+            self.plugins.serving = serving;
             self.plugins.read();
-            bail!("nothing is changed:{faults}");
+            return Err(error.context("nothing is changed"));
         }
-        self.tell(&reading);
-        let now = self.plugins.look().map_err(anyhow::Error::new)?;
-        self.install_anew(self.target(&now, &reading))?;
         let names = names.join(", ");
         info!(plugins = names, "other configuration is in force; running calls end on the one before");
         Ok(format!("{names}: other configuration is in force{later}"))
+    }
+
+    fn take_up_configuration(&mut self, now: &Looks) -> Result<()> {
+        let reading = self.plugins.read();
+        let faults = self.newly_refused(&reading);
+        ensure!(faults.is_empty(), "{faults}");
+        // Versions that serve from the store follow, too.
+        for (file, admitted) in self.plugins.serving.clone() {
+            if let Some(again) = self.plugins.readmit(&admitted) {
+                self.plugins.serving.insert(file, again);
+            }
+        }
+        self.dissolve(&reading);
+        self.tell(&reading);
+        self.install_anew(self.target(now, &reading))
     }
 
     /// Files that serve and would no longer be admitted.

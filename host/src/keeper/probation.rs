@@ -64,8 +64,9 @@ impl Keeper {
         while let Some((name, why)) = self.failing() {
             let why = format!("rolled back by itself: {why}");
             if let Err(error) = self.take_back(&name, &why) {
-                error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back");
+                error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back; trying again");
                 self.on_probation.remove(&name);
+                self.again = true;
             }
         }
         self.on_probation.retain(|_, probation| probation.began.elapsed() < window);
@@ -125,7 +126,9 @@ impl Keeper {
             });
             let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
             let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());
-            target.insert(file.clone(), Admitted { file, ..before.clone() });
+            // With the configuration of today.
+            let before = self.plugins.readmit(before).unwrap_or_else(|| before.clone());
+            target.insert(file.clone(), Admitted { file, ..before });
         }
         journal.change_plugins(journal.identity().epoch, &write)?;
         self.plugins.refresh(&*journal)?;

@@ -51,18 +51,29 @@ impl Plugins {
     fn stand_in(&self, serving: &mut Serving, reading: &Reading) -> BTreeSet<PathBuf> {
         let names: BTreeSet<Participant> = serving.values().map(|admitted| admitted.plugin.name()).collect();
         let mut bad = BTreeSet::new();
+        // A directory that is gone is an accident of a deployment, not the wish to stop everything.
+        if self.look().is_err() {
+            for row in self.rows.iter().filter(|row| row.serving) {
+                let file = PathBuf::from(&row.file);
+                serving.extend(self.stored(&row.participant, None, &file).map(|stored| (file, stored)));
+            }
+            return bad;
+        }
         for row in self.rows.iter().filter(|row| row.serving && !names.contains(&row.participant)) {
             let name = row.participant.as_str();
             let of = |report: &&Report| report.plugin.as_deref() == Some(name) || report.file.as_os_str() == &*row.file;
             let Some(report) = reading.refused.iter().find(of) else { continue };
             // The same code, refused for what the configuration says: it would run on something else than that.
-            if self.directory.is_of(&report.file, &row.digest, self.config.limits.component_bytes_max) {
+            let is_of =
+                |digest: &str| self.directory.is_of(&report.file, digest, self.config.limits.component_bytes_max);
+            if row.quarantined.is_none() && is_of(&row.digest) {
                 continue;
             }
             let Some(stored) = self.stored(&row.participant, None, &report.file) else { continue };
             serving.insert(report.file.clone(), stored);
             // A file in quarantine is an old story: what came later did not come with it.
-            let quarantined = |row: &AdmittedRow| row.participant.as_str() == name && row.quarantined.is_some();
+            let quarantined =
+                |row: &AdmittedRow| row.participant.as_str() == name && row.quarantined.is_some() && is_of(&row.digest);
             if !self.rows.iter().any(quarantined) {
                 bad.insert(report.file.clone());
             }

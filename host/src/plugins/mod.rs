@@ -183,6 +183,15 @@ impl Plugins {
             .ok()
     }
 
+    /// The same version with the configuration of today; None: it does not fit.
+    pub fn readmit(&self, admitted: &Admitted) -> Option<Admitted> {
+        admit_stored(admitted.bytes.clone(), &admitted.file, &self.engine, &self.settings).ok()
+    }
+
+    pub fn quarantined(&self, name: &Participant, digest: &str) -> bool {
+        self.rows.iter().any(|row| row.participant == *name && *row.digest == *digest && row.quarantined.is_some())
+    }
+
     /// Keeps the bytes of each version, and journals what is new about them: all of it, or nothing.
     pub fn keep(
         &mut self,
@@ -200,6 +209,10 @@ impl Plugins {
                 write.deeds.push(deed);
                 write.admitted.push(row);
             }
+        }
+        // The retention of a version begins when it ends to serve.
+        for outgoing in self.serving.values() {
+            self.digests.put(&outgoing.bytes)?;
         }
         if !write.admitted.is_empty() {
             journal.change_plugins(journal.identity().epoch, &write)?;
@@ -273,7 +286,7 @@ impl Plugins {
     }
 
     /// Versions that no saga needs any more, past the retention.
-    fn remove_unneeded(&self, journal: &dyn Journal) -> Result<()> {
+    pub fn remove_unneeded(&self, journal: &dyn Journal) -> Result<()> {
         let mut needed: BTreeSet<Arc<str>> = journal.referenced_digests()?.into_keys().collect();
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
         let since = SystemTime::now().checked_sub(self.config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
