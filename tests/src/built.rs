@@ -18,8 +18,15 @@ pub fn all() -> &'static Path {
     DIR.get_or_init(|| {
         let root = root();
         let out = root.join("target/plugins/built");
-        let crates =
-            ["plugins/order", "plugins/payment", "plugins/inventory", "demo/shipping", "demo/loyalty", "tests/guests"];
+        let crates = [
+            "plugins/order",
+            "plugins/payment",
+            "plugins/inventory",
+            "demo/shipping",
+            "demo/loyalty",
+            "tests/guests",
+            "tests/lawless",
+        ];
         let request = Request {
             crates: crates.iter().map(|dir| root.join(dir)).collect(),
             out: out.clone(),

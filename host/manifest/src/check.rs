@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
+    law::Law,
     manifest::{CONTRACT, ConfigKey, ConfigType, Manifest, Subscription},
     report::{Fault, hint},
 };
@@ -26,6 +27,7 @@ const FIELDS: &[&str] = &[
     "reads",
     "config",
     "grants",
+    "waivers",
 ];
 const SUBSCRIPTION_FIELDS: &[&str] = &[
     "kind",
@@ -44,6 +46,7 @@ const RETRY_FIELDS: &[&str] = &["attempts-max", "base-ms", "cap-ms"];
 const CONFIG_FIELDS: &[&str] = &["type", "default", "required", "doc"];
 const NAME_BYTES_MAX: usize = 64;
 const KIND_BYTES_MAX: usize = 128;
+const REASON_BYTES_MAX: usize = 500;
 
 pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
     let value: Value = serde_json::from_slice(json).map_err(|error| {
@@ -137,6 +140,9 @@ pub(crate) fn faults(manifest: &Manifest) -> Vec<Fault> {
     if !manifest.reads.is_empty() && !manifest.reads.contains(&manifest.data_format) {
         let what = format!("`reads` does not name data format {}, which it writes", manifest.data_format);
         check.fault(what, "manifest, reads", "add the format that `data-format` names");
+    }
+    for (law, reason) in &manifest.waivers {
+        check.waiver(law, reason);
     }
     for grant in &manifest.grants {
         let fix = "remove it: plugins of this contract version cannot be granted anything beyond the world `plugin`";
@@ -237,6 +243,23 @@ impl Check {
             if value == Some(0) {
                 self.fault("a duration of 0 never lets it run", format!("{place}.{field}"), "use 1 or more, or none");
             }
+        }
+    }
+
+    fn waiver(&mut self, law: &str, reason: &str) {
+        let place = format!("manifest, waivers.{law}");
+        let waivable = Law::ALL.iter().filter(|law| law.waivable()).map(|law| law.name());
+        match Law::parse(law) {
+            None => self.fault(format!("no law is called `{law}`"), place.clone(), hint(law, waivable)),
+            Some(law) if !law.waivable() => {
+                let fix = "remove it, and mend the plugin: `sagahost check` says how it is broken";
+                self.fault(format!("`{law}` cannot be waived"), place.clone(), fix);
+            }
+            Some(_) => {}
+        }
+        if !(1..=REASON_BYTES_MAX).contains(&reason.trim().len()) {
+            let fix = format!("say in a sentence what remains and why it may, {REASON_BYTES_MAX} bytes at most");
+            self.fault("a waiver needs a reason", place, fix);
         }
     }
 

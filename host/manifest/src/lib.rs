@@ -3,6 +3,7 @@
 
 // In reading order: what it declares, what the operator adds, what it may do while it runs, what it may answer.
 mod check;
+pub mod law;
 pub mod manifest;
 pub mod members;
 pub mod report;
@@ -15,6 +16,7 @@ pub mod limits;
 
 pub mod smoke;
 
+pub use law::Law;
 pub use limits::Limits;
 pub use manifest::Manifest;
 pub use report::{Fault, Report};

@@ -49,6 +49,10 @@ pub struct Manifest {
     /// Grants asked for; none exist in world `plugin`.
     #[serde(default)]
     pub grants: Vec<String>,
+    /// Laws that it breaks on purpose, each with the reason: what legitimately remains. The host ignores them, the law
+    /// checker prints them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waivers: BTreeMap<String, String>,
 }
 
 fn one() -> u32 {

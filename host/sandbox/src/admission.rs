@@ -42,6 +42,15 @@ pub fn digest(bytes: &[u8]) -> Arc<str> {
     id::hex(&Sha256::digest(bytes)).into()
 }
 
+/// The manifest of a file, where it can be read; whatever else is wrong.
+pub fn manifest(bytes: &[u8]) -> Option<Manifest> {
+    if file_kind(bytes) != FileKind::Component {
+        return None;
+    }
+    let anatomy = Anatomy::read(bytes).ok()?;
+    Manifest::parse(anatomy::section(&anatomy).ok()?).ok()
+}
+
 /// Checks and compiles a file, and lets it handle its own example events. `settings`: the operator's, by plugin name. Compiling takes 50 ms for a small plugin and
 /// seconds for a scripting language, the first time.
 pub fn admit(

@@ -2,7 +2,7 @@
 //! calls back, and a trap or a deadline is an outcome, not an error.
 
 use std::{
-    any::Any,
+    borrow::Borrow,
     collections::BTreeMap,
     fmt,
     sync::Arc,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use sagahost_manifest::{
-    Manifest,
+    Limits, Manifest,
     answer::{Measure, uncaught},
 };
 use sagahost_saga::{
@@ -22,10 +22,11 @@ use wasmtime::Store;
 
 use crate::{
     answer,
-    bindings::{Passed, WorldPre},
+    bindings::{Passed, World, WorldPre},
     crash,
     engine::Engine,
-    guest::{BoxError, Entries, Guest, HostCalls, HostFault, Level},
+    guest::{BoxError, Guest, HostCalls},
+    instance::Instance,
 };
 
 /// An admitted plugin, ready to be called: code, manifest and configuration.
@@ -53,6 +54,8 @@ pub struct Ran {
     /// From the moment at which an instance was free.
     pub took: Duration,
     pub memory_bytes_peak: usize,
+    /// Of an engine that counts it (`Engine::metered`): instructions and instantiation, the same on every machine.
+    pub fuel: Option<u64>,
 }
 
 impl fmt::Debug for Plugin {
@@ -80,6 +83,11 @@ impl Plugin {
         &self.config
     }
 
+    /// What a call of it may use.
+    pub fn limits(&self) -> &Limits {
+        self.engine.limits()
+    }
+
     /// Which code with which configuration.
     pub fn behaviour(&self) -> Behaviour {
         Behaviour {
@@ -97,35 +105,58 @@ impl Plugin {
     /// Runs one attempt. Blocks: until an instance is free, then for the budget at most (host calls not counted).
     pub fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
         if !self.reads(&call.formats()) {
-            return Ran { end: Ok(End::unreadable(call)), host, took: Duration::ZERO, memory_bytes_peak: 0 };
+            return Ran {
+                end: Ok(End::unreadable(call)),
+                host,
+                took: Duration::ZERO,
+                memory_bytes_peak: 0,
+                fuel: None,
+            };
         }
         let _slot = self.engine.slot();
         let began = Instant::now();
         let mut store = self.engine.store(Guest::new(host, self.config.clone(), self.engine.limits_shared()));
-        let end = match call.direction {
-            Direction::Forward => self.handle_event(&mut store, call),
-            Direction::Undo => self.compensate(&mut store, call),
-        };
+        let world = self.pre.instantiate(&mut store);
+        let end = self.called(&mut store, world, call);
+        let fuel = self.engine.fuel_used(&store);
         let guest = store.into_data();
-        let end = end.map_err(|source| HostError { plugin: self.manifest.name.clone(), source });
-        Ran { end, host: guest.host, took: began.elapsed(), memory_bytes_peak: guest.memory_bytes_peak }
+        Ran { end, host: guest.host, took: began.elapsed(), memory_bytes_peak: guest.memory_bytes_peak, fuel }
+    }
+
+    /// Calls an instance, or says why there is none.
+    pub(crate) fn called(
+        &self,
+        store: &mut Store<Guest>,
+        world: wasmtime::Result<impl Borrow<World>>,
+        call: &Call,
+    ) -> Result<End, HostError> {
+        let end = match call.direction {
+            Direction::Forward => self.handle_event(store, world, call),
+            Direction::Undo => self.compensate(store, world, call),
+        };
+        end.map_err(|source| HostError { plugin: self.manifest.name.clone(), source })
     }
 
     /// Makes an instance and throws it away: do the exports have the right types, does it fit into the limits?
     pub(crate) fn try_out(&self) -> Result<(), String> {
-        let _slot = self.engine.slot();
-        let guest = Guest::new(Box::new(Nothing), self.config.clone(), self.engine.limits_shared());
-        let mut store = self.engine.store(guest);
-        match self.pre.instantiate(&mut store) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.crash(error, &store).map_or_else(|e| e.to_string(), |crash| crash.detail)),
-        }
+        self.instance().map(|_| ())
     }
 
-    fn handle_event(&self, store: &mut Store<Guest>, call: &Call) -> Result<End, BoxError> {
+    /// An instance that takes several calls; see there. The error is the cause for people.
+    pub fn instance(&self) -> Result<Instance<'_>, String> {
+        Instance::new(self)
+    }
+
+    fn handle_event(
+        &self,
+        store: &mut Store<Guest>,
+        world: wasmtime::Result<impl Borrow<World>>,
+        call: &Call,
+    ) -> Result<End, BoxError> {
         let passed = Passed::new(call, self.engine.limits().budget_ms);
-        let answer = self.pre.instantiate(&mut *store).and_then(|world| {
-            world.sagahost_plugin_participant().call_handle_event(&mut *store, passed.event(), passed.context())
+        let answer = world.and_then(|world| {
+            let participant = world.borrow().sagahost_plugin_participant();
+            participant.call_handle_event(&mut *store, passed.event(), passed.context())
         });
         let crash = match answer {
             Ok(Ok(outcome)) => {
@@ -138,13 +169,19 @@ impl Plugin {
         Ok(End::Outcome(Outcome::Unknown { crash, uncertain: false }))
     }
 
-    fn compensate(&self, store: &mut Store<Guest>, call: &Call) -> Result<End, BoxError> {
+    fn compensate(
+        &self,
+        store: &mut Store<Guest>,
+        world: wasmtime::Result<impl Borrow<World>>,
+        call: &Call,
+    ) -> Result<End, BoxError> {
         let Some(undo) = &call.undo else {
             return Err("a compensation without evidence was asked for".into());
         };
         let passed = Passed::new(call, self.engine.limits().budget_ms);
-        let answer = self.pre.instantiate(&mut *store).and_then(|world| {
-            world.sagahost_plugin_participant().call_compensate(&mut *store, passed.step(undo), passed.context())
+        let answer = world.and_then(|world| {
+            let participant = world.borrow().sagahost_plugin_participant();
+            participant.call_compensate(&mut *store, passed.step(undo), passed.context())
         });
         let crash = match answer {
             Ok(Ok(outcome)) => {
@@ -161,47 +198,7 @@ impl Plugin {
         Measure { manifest: &self.manifest, limits: self.engine.limits(), call }
     }
 
-    fn crash(&self, error: wasmtime::Error, store: &Store<Guest>) -> Result<Crash, BoxError> {
+    pub(crate) fn crash(&self, error: wasmtime::Error, store: &Store<Guest>) -> Result<Crash, BoxError> {
         crash::explain(error, store.data(), self.engine.limits())
-    }
-}
-
-/// What an instance gets that is only tried out.
-struct Nothing;
-
-impl Nothing {
-    fn refused<T>() -> Result<T, HostFault> {
-        Err(HostFault::Guest("it calls the host before it is called itself".to_owned()))
-    }
-}
-
-impl HostCalls for Nothing {
-    fn log(&mut self, _: Level, _: &str, _: &[(String, String)]) {}
-    fn store_get(&mut self, _: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
-        Self::refused()
-    }
-    fn store_put(&mut self, _: &str, _: Vec<u8>) -> Result<(), HostFault> {
-        Self::refused()
-    }
-    fn store_delete(&mut self, _: &str) -> Result<(), HostFault> {
-        Self::refused()
-    }
-    fn store_scan(&mut self, _: &str, _: Option<&str>, _: u32) -> Result<Entries, HostFault> {
-        Self::refused()
-    }
-    fn counter_ensure(&mut self, _: &str, _: i64) -> Result<(), HostFault> {
-        Self::refused()
-    }
-    fn counter_take(&mut self, _: &str, _: u64) -> Result<bool, HostFault> {
-        Self::refused()
-    }
-    fn counter_give(&mut self, _: &str, _: u64) -> Result<(), HostFault> {
-        Self::refused()
-    }
-    fn counter_read(&mut self, _: &str) -> Result<Option<i64>, HostFault> {
-        Self::refused()
-    }
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

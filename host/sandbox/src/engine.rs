@@ -50,6 +50,7 @@ pub struct Engine {
     wasmtime: wasmtime::Engine,
     linker: Linker<Guest>,
     limits: Arc<Limits>,
+    meter: Meter,
     cache_dir: Option<PathBuf>,
     /// Part of a cache file's name: code compiled by another version or for another processor is not looked at.
     compatibility: String,
@@ -57,9 +58,26 @@ pub struct Engine {
     freed: Condvar,
 }
 
+/// Does compiled code count what it executes? That costs time, so it is for the law checker alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meter {
+    Off,
+    Fuel,
+}
+
 impl Engine {
     /// `cache_dir`: where compiled code is kept between starts; none: nowhere.
     pub fn new(limits: Limits, cache_dir: Option<&Path>) -> Result<Arc<Self>, EngineError> {
+        Self::with_meter(limits, cache_dir, Meter::Off)
+    }
+
+    /// One whose calls say how much fuel they took: the same number on every machine, which a time never is. Its code is
+    /// slower, and never serves.
+    pub fn metered(limits: Limits) -> Result<Arc<Self>, EngineError> {
+        Self::with_meter(limits, None, Meter::Fuel)
+    }
+
+    fn with_meter(limits: Limits, cache_dir: Option<&Path>, meter: Meter) -> Result<Arc<Self>, EngineError> {
         let faults: Vec<String> =
             limits.faults().into_iter().map(|(field, reason)| format!("{field} {reason}")).collect();
         if !faults.is_empty() {
@@ -68,8 +86,8 @@ impl Engine {
         if let Some(dir) = cache_dir {
             private_dir(dir).map_err(|source| EngineError::Cache { dir: dir.to_owned(), source })?;
         }
-        let wasmtime =
-            wasmtime::Engine::new(&config(&limits)).map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
+        let wasmtime = wasmtime::Engine::new(&config(&limits, meter))
+            .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         let mut linker = Linker::new(&wasmtime);
         World::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
@@ -83,6 +101,7 @@ impl Engine {
             free: Mutex::new(limits.instances_max),
             freed: Condvar::new(),
             limits: Arc::new(limits),
+            meter,
             wasmtime,
         }))
     }
@@ -107,9 +126,22 @@ impl Engine {
     pub(crate) fn store(&self, guest: Guest) -> Store<Guest> {
         let mut store = Store::new(&self.wasmtime, guest);
         store.limiter(|guest| guest);
+        self.refill(&mut store);
+        store
+    }
+
+    /// What one call may use, from now on.
+    pub(crate) fn refill(&self, store: &mut Store<Guest>) {
         store.set_epoch_deadline(ticks(self.limits.budget()));
         store.set_hostcall_fuel(self.limits.outcome_bytes_max + 64 * 1024);
-        store
+        if self.meter == Meter::Fuel {
+            store.set_fuel(u64::MAX).expect("this engine counts fuel");
+        }
+    }
+
+    /// Fuel taken since the last refill; none where nobody counts.
+    pub(crate) fn fuel_used(&self, store: &Store<Guest>) -> Option<u64> {
+        store.get_fuel().ok().map(|left| u64::MAX - left)
     }
 
     /// Compiles a component, or takes it from the cache.
@@ -166,7 +198,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-fn config(limits: &Limits) -> Config {
+fn config(limits: &Limits, meter: Meter) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     let instances = limits.instances_max;
     pool.total_component_instances(instances)
@@ -195,6 +227,7 @@ fn config(limits: &Limits) -> Config {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .concurrency_support(false)
         .epoch_interruption(true)
+        .consume_fuel(meter == Meter::Fuel)
         .max_wasm_stack(limits.stack_bytes_max)
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)

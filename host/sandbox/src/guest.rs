@@ -97,6 +97,12 @@ impl Guest {
         Self { host, config, allowance: Allowance::new(limits), memory_bytes: 0, memory_bytes_peak: 0, panic: None }
     }
 
+    /// For the next call in the same instance: its own host calls, and nothing counted yet. Its memory stays.
+    pub(crate) fn next(&mut self, host: Box<dyn HostCalls>, limits: Arc<Limits>) -> Box<dyn HostCalls> {
+        (self.allowance, self.panic) = (Allowance::new(limits), None);
+        std::mem::replace(&mut self.host, host)
+    }
+
     fn operation(&mut self, key: &str) -> Result<()> {
         self.allowance.operation(key).or_else(stop)
     }

@@ -21,6 +21,7 @@ pub enum Exit {
     Declined = 5,
     Unpublished = 6,
     EndedItself = 7,
+    LawBroken = 8,
     Killed = 130,
 }
 
@@ -34,6 +35,7 @@ Exit codes:
     5  declined: the saga is past it, or nothing was there to do
     6  run: ended at its deadline with batches that are journaled and not yet published
     7  run: the host ended by itself (another owner, journal not usable)
+    8  check: a law is broken, or a figure is above its budget
   130  run: ended at once, by a second signal";
 
 /// Why a command did not do what it was told.

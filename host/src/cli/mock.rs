@@ -154,8 +154,8 @@ mod tests {
         text.extend(b"\nnext\nlast");
         let mut input = io::BufReader::new(&text[..]);
         assert!(matches!(line(&mut input), Ok(Some(Err(_)))));
-        assert_eq!(line(&mut input).unwrap(), Some(Ok(b"next\n".to_vec())));
-        assert_eq!(line(&mut input).unwrap(), Some(Ok(b"last".to_vec())));
-        assert_eq!(line(&mut input).unwrap(), None);
+        assert_eq!(line(&mut input).expect("a slice can be read"), Some(Ok(b"next\n".to_vec())));
+        assert_eq!(line(&mut input).expect("a slice can be read"), Some(Ok(b"last".to_vec())));
+        assert_eq!(line(&mut input).expect("a slice can be read"), None);
     }
 }

@@ -17,6 +17,7 @@ mod sagas;
 mod timeline;
 
 mod build;
+mod check;
 mod config;
 mod mock;
 mod plugins;
@@ -90,6 +91,8 @@ enum Command {
     Plugins(Noun<plugins::Plugins>),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
+    /// Show that a plugin keeps the laws of plugins, or the shortest case in which it does not.
+    Check(check::Check),
     /// Try compiled plugins out in a simulated app, from any language.
     Mock(mock::Mock),
     /// What the app is doing, and what it waits for.
@@ -126,6 +129,7 @@ impl Cli {
             Command::Config(config) => config.what.carry_out(&at(config.place), out),
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
             Command::Build(build) => build.carry_out(out),
+            Command::Check(check) => check.carry_out(&at(Place::default()), out),
             Command::Mock(mock) => mock.carry_out(&at(Place::default())),
             Command::Status(place) => status::carry_out(&at(place), out),
         }

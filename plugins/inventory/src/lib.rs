@@ -60,10 +60,10 @@ impl Inventory {
     #[on(PaymentProcessed, undo_bytes_max = 4096)]
     fn reserve(&self, ctx: &Context, paid: PaymentProcessed) -> Handled<Reservation> {
         if let Some(Reservation { reservation_id, .. }) = ctx.state() {
-            warn!(ctx, "order {} has a reservation already: {reservation_id}", paid.order_id);
+            warn!(ctx, "there is a reservation already: {reservation_id}");
             return Ok(Done::nothing_to_undo());
         }
-        (!paid.sku.is_empty()).or_invalid("SKU", "sku is empty")?;
+        is_id(&paid.sku).or_invalid("SKU", "sku is empty or no id")?;
         let quantity = u64::try_from(paid.quantity).ok().filter(|quantity| *quantity > 0);
         let quantity = quantity.or_invalid("QUANTITY", format!("{} articles cannot be reserved", paid.quantity))?;
 
@@ -82,6 +82,11 @@ impl Inventory {
     #[undo(PaymentProcessed)]
     fn release(&self, ctx: &Context, step: Step<PaymentProcessed, Reservation>) -> Compensated {
         let Reservation { reservation_id, sku, quantity } = step.done()?.clone();
+        // It stands as long as this saga's state says so: a second release finds nothing.
+        let stands = ctx.state::<Reservation>().is_some_and(|standing| standing.reservation_id == reservation_id);
+        if !stands {
+            return Err(NotUndone::NothingToUndo);
+        }
         stock(ctx, &sku).give(quantity);
         let order_id = step.event.order_id;
         Ok(Undone::new().delete_state().emit(InventoryReleased { order_id, sku, quantity, reservation_id }))
@@ -90,6 +95,11 @@ impl Inventory {
 
 fn stock<'a>(ctx: &'a Context, sku: &str) -> sagahost_sdk::Counter<'a> {
     ctx.counter(format!("stock/{sku}"))
+}
+
+/// What can be a counter's name: some text on one line.
+fn is_id(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.contains(char::is_control)
 }
 
 fn refuse(paid: &PaymentProcessed, rejection: Rejection) -> Rejection {

@@ -70,16 +70,18 @@ pub struct Orders {}
 #[participant(
     emits = [OrderCompleted, OrderCancelled],
     compensate_on = ["PaymentFailed", "InventoryRejected"],
-    finishes
+    finishes,
+    waive(restores_state = "a cancelled order stays on record, so that it is neither completed nor cancelled again")
 )]
 impl Orders {
     #[on(OrderCreated, undo_bytes_max = 64)]
     fn open(&self, ctx: &Context, created: OrderCreated) -> Handled<Opened> {
         if let Some(Order { status, .. }) = ctx.state() {
-            warn!(ctx, "order {} exists already and is {status:?}", created.order_id);
+            warn!(ctx, "the order exists already and is {status:?}");
             return Ok(Done::nothing_to_undo());
         }
-        (!created.order_id.is_empty()).or_invalid("ORDER_ID", "orderId is empty")?;
+        is_id(&created.order_id).or_invalid("ORDER_ID", "orderId is empty or no id")?;
+        is_id(&created.customer_id).or_invalid("CUSTOMER", "customerId is empty or no id")?;
         let customer = created.customer_id.clone();
         Ok(Done::undo_with(Opened {}).state(&Order::of(created, Status::Open)).note("customer", customer))
     }
@@ -115,6 +117,11 @@ impl Orders {
         let order = Order { status: Status::Completed, ..order };
         Ok(Done::nothing_to_undo().state(&order).emit(completed).finish(&result))
     }
+}
+
+/// What can be a note: some text on one line.
+fn is_id(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.contains(char::is_control)
 }
 
 impl Order {

@@ -69,7 +69,7 @@ impl Payment {
     #[on(OrderCreated, undo_bytes_max = 4096)]
     fn charge(&self, ctx: &Context, order: OrderCreated) -> Handled<Charge> {
         if let Some(charge) = ctx.state::<Charge>() {
-            warn!(ctx, "order {} is charged already, with {}", order.order_id, charge.payment_id);
+            warn!(ctx, "it is charged already, with {}", charge.payment_id);
             return Ok(Done::nothing_to_undo());
         }
         let amount_cents = check(&order)?;
@@ -100,6 +100,11 @@ impl Payment {
     #[undo(OrderCreated)]
     fn refund(&self, ctx: &Context, step: Step<OrderCreated, Charge>) -> Compensated {
         let charge = step.done()?;
+        // The charge stands as long as this saga's state says so: a second refund finds nothing.
+        let stands = ctx.state::<Charge>().is_some_and(|standing| standing.payment_id == charge.payment_id);
+        if !stands {
+            return Err(NotUndone::NothingToUndo);
+        }
         balance(ctx, &charge.customer_id).give(charge.amount_cents);
         Ok(Undone::new().delete_state().emit(PaymentRefunded {
             order_id: step.event.order_id.clone(),
@@ -113,12 +118,17 @@ fn balance<'a>(ctx: &'a Context, customer_id: &str) -> sagahost_sdk::Counter<'a>
     ctx.counter(format!("balance/{customer_id}"))
 }
 
+/// What can be a counter's name and a note: some text on one line.
+fn is_id(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && !text.contains(char::is_control)
+}
+
 /// What no attempt could ever charge. Returns the amount.
 fn check(order: &OrderCreated) -> Result<u64, Fail> {
     let iso = order.currency.len() == 3 && order.currency.bytes().all(|letter| letter.is_ascii_uppercase());
     iso.or_invalid("CURRENCY", format!("`{}` is no currency code such as EUR", order.currency))?;
     (order.quantity > 0).or_invalid("QUANTITY", format!("{} articles cannot be paid for", order.quantity))?;
-    (!order.customer_id.is_empty()).or_invalid("CUSTOMER", "customerId is empty")?;
+    is_id(&order.customer_id).or_invalid("CUSTOMER", "customerId is empty or no id")?;
     let amount = u64::try_from(order.amount_cents).ok().filter(|amount| *amount > 0);
     amount.or_invalid("AMOUNT", format!("{} cents cannot be taken", order.amount_cents))
 }

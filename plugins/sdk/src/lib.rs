@@ -55,7 +55,9 @@
 //!         paid.or_reject("INSUFFICIENT", "the balance does not cover it")?;
 //!
 //!         let payment_id = ctx.make_id("payment");
-//!         Ok(Done::undo_with(Charge { payment_id: payment_id.clone(), balance, amount_cents: order.amount_cents })
+//!         let charge = Charge { payment_id: payment_id.clone(), balance, amount_cents: order.amount_cents };
+//!         Ok(Done::undo_with(charge.clone())
+//!             .state(&charge)
 //!             .emit(PaymentProcessed { order_id: order.order_id, payment_id })
 //!             .note("customer", order.customer_id))
 //!     }
@@ -63,8 +65,11 @@
 //!     #[undo(OrderCreated)]
 //!     fn refund(&self, ctx: &Context, step: Step<OrderCreated, Charge>) -> Compensated {
 //!         let charge = step.done()?;
+//!         if ctx.state::<Charge>().is_none() {
+//!             return Err(NotUndone::NothingToUndo); // it was refunded before
+//!         }
 //!         ctx.counter(&charge.balance).give(charge.amount_cents);
-//!         Ok(Undone::new().emit(PaymentRefunded {
+//!         Ok(Undone::new().delete_state().emit(PaymentRefunded {
 //!             order_id: step.event.order_id.clone(),
 //!             payment_id: charge.payment_id.clone(),
 //!         }))

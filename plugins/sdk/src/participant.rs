@@ -62,8 +62,11 @@ pub fn compensate<P: Config, E: Event, U: DeserializeOwned>(
     undoer: Undoer<P, E, U>,
 ) -> Result<UndoOutcome, String> {
     let participant = P::read(ctx.host())?;
+    let never_ran = step.evidence == Evidence::NeverRan;
     let step = match typed(step) {
         Ok(step) => step,
+        // An event that nobody can read was answered `invalid`: nothing came of it, and nobody need be called for it.
+        Err(_) if never_ran => return Ok(UndoOutcome::NothingToUndo),
         Err(problem) => return Ok(UndoOutcome::Stuck(problem)),
     };
     match undoer(&participant, ctx, step) {

@@ -55,7 +55,8 @@ struct Seats {
     finish_on = [SeatTaken],
     finishes,
     data_format = 2,
-    reads = [1, 2]
+    reads = [1, 2],
+    waive(growth = "a show has few seats", restores_state = "\"quoted\"")
 )]
 impl Seats {
     #[on(
@@ -121,6 +122,7 @@ fn the_manifest_says_what_the_code_says() {
         "finishes": true,
         "data-format": 2,
         "reads": [1, 2],
+        "waivers": {"growth": "a show has few seats", "restores-state": "\"quoted\""},
         "config": {
             "seats": {"type": "integer", "default": 10, "doc": "How many there are. Of each show."},
             "discount": {"type": "float", "default": -0.5, "doc": ""},

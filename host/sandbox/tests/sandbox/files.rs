@@ -295,3 +295,18 @@ fn a_directory_is_read_whole() {
             do:    put the plugin file itself there"#]]
     .assert_eq(&read(dir.path()));
 }
+
+#[test]
+fn waivers_name_laws_that_can_be_waived_and_reasons() {
+    let manifest = json!({
+        "name": "payment", "version": "1", "contract": "0.1.0", "subscriptions": [{ "kind": "A" }],
+        "waivers": { "restore-state": "it stays", "determinism": "it is random", "growth": " ", "order": "by customer" },
+    });
+    let error = append_manifest(&wat::parse_str("(component)").unwrap(), manifest.to_string().as_bytes()).unwrap_err();
+    expect![[r#"
+        the manifest is wrong:
+          - `determinism` cannot be waived (manifest, waivers.determinism): remove it, and mend the plugin: `sagahost check` says how it is broken
+          - a waiver needs a reason (manifest, waivers.growth): say in a sentence what remains and why it may, 500 bytes at most
+          - no law is called `restore-state` (manifest, waivers.restore-state): did you mean `restores-state`?"#]]
+    .assert_eq(&error.to_string());
+}

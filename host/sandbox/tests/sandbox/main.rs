@@ -9,4 +9,5 @@ mod building;
 mod files;
 mod hostile;
 mod outcomes;
+mod reuse;
 mod versions;

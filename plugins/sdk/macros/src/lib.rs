@@ -47,6 +47,7 @@ pub fn config(item: TokenStream) -> TokenStream {
 /// | `finishes` | it ends sagas with `Done::finish` |
 /// | `name = "…"` | the participant's name; else the package's |
 /// | `data_format = 2`, `reads = [1, 2]` | format of the state and undo data that it writes, and those that it reads |
+/// | `waive(restores_state = "…")` | laws of `sagahost check` that it breaks on purpose, each with the reason |
 ///
 /// `#[on(Kind, …)]` takes:
 ///

@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{
-    FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitInt, LitStr, Path, Token, Type,
+    FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitInt, LitStr, Path, Token, Type, parenthesized,
     parse::{Parse, ParseStream},
     spanned::Spanned,
 };
@@ -22,6 +22,8 @@ struct Arguments {
     finishes: bool,
     data_format: Option<LitInt>,
     reads: Vec<LitInt>,
+    /// Names of laws with the reasons.
+    waivers: Vec<(Ident, LitStr)>,
 }
 
 impl Parse for Arguments {
@@ -31,6 +33,8 @@ impl Parse for Arguments {
             let name: Ident = input.parse()?;
             if name == "finishes" {
                 arguments.finishes = true;
+            } else if name == "waive" {
+                arguments.waivers.extend(waivers(input)?);
             } else {
                 input.parse::<Token![=]>()?;
                 match name.to_string().as_str() {
@@ -51,7 +55,23 @@ impl Parse for Arguments {
 }
 
 const ARGUMENTS: &str =
-    "`name`, `emits`, `starts`, `compensate_on`, `finish_on`, `finishes`, `data_format` and `reads`";
+    "`name`, `emits`, `starts`, `compensate_on`, `finish_on`, `finishes`, `data_format`, `reads` and `waive`";
+
+/// `(restores_state = "the reason", …)`
+fn waivers(input: ParseStream) -> syn::Result<Vec<(Ident, LitStr)>> {
+    let content;
+    parenthesized!(content in input);
+    let mut waivers = Vec::new();
+    while !content.is_empty() {
+        let law: Ident = content.parse()?;
+        content.parse::<Token![=]>().map_err(|error| {
+            syn::Error::new(error.span(), format!("why may it? `waive({law} = \"what remains, and why\")`"))
+        })?;
+        waivers.push((law, content.parse()?));
+        comma(&content)?;
+    }
+    Ok(waivers)
+}
 
 struct On {
     kind: Path,
@@ -327,6 +347,14 @@ fn manifest(arguments: &Arguments, this: &Type, subscriptions: &[Subscription]) 
     if !arguments.reads.is_empty() {
         let reads = arguments.reads.iter().map(LitInt::base10_digits).collect::<Vec<_>>().join(",");
         text.push(&format!("\"reads\":[{reads}],"));
+    }
+    if !arguments.waivers.is_empty() {
+        let waiver = |(law, reason): &(Ident, LitStr)| {
+            let (law, reason) = (law.to_string().replace('_', "-"), reason.value());
+            format!("{}:{}", serde_json::Value::from(law), serde_json::Value::from(reason))
+        };
+        let waivers = arguments.waivers.iter().map(waiver).collect::<Vec<_>>().join(",");
+        text.push(&format!("\"waivers\":{{{waivers}}},"));
     }
     text.push("\"config\":");
     text.push_const(quote!(<#this as ::sagahost_sdk::Config>::KEYS));

@@ -1,0 +1,67 @@
+//! What the law checker needs and no host uses: several calls in one instance, and fuel.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use sagahost_saga::outcome::{Completion, Outcome};
+use sagahost_sandbox::{End, Engine, Limits, Plugin, Ran, admission};
+
+use crate::kit::{Memory, call, guest, plugin};
+
+fn emitted(ran: Ran) -> String {
+    match ran.end.unwrap() {
+        End::Outcome(Outcome::Completed(Completion { emit, .. })) => {
+            String::from_utf8_lossy(&emit[0].data).into_owned()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn metered() -> Arc<Plugin> {
+    let engine = Engine::metered(Limits { budget_ms: 60_000, instances_max: 2, ..Limits::default() }).unwrap();
+    admission::admit(guest(), Path::new("misbehaving.wasm"), &engine, &BTreeMap::new()).unwrap().plugin
+}
+
+#[test]
+fn a_static_outlives_a_call_in_a_used_instance_only() {
+    let plugin = plugin();
+    let leak = call("leak");
+    let fresh = || emitted(plugin.run(&leak, Box::new(Memory::default())));
+    assert_eq!([fresh(), fresh()], ["0", "0"]);
+    let mut instance = plugin.instance().unwrap();
+    let mut used = || emitted(instance.run(&leak, Box::new(Memory::default())).unwrap());
+    assert_eq!([used(), used(), used()], ["0", "1", "2"]);
+}
+
+#[test]
+fn each_call_of_a_used_instance_has_limits_of_its_own() {
+    let plugin = plugin();
+    let mut instance = plugin.instance().unwrap();
+    // Together they make more calls of the store than one may.
+    for _ in 0..=plugin.limits().store_ops_max {
+        let ran = instance.run(&call("sees"), Box::new(Memory::default())).unwrap();
+        assert!(matches!(ran.end.unwrap(), End::Outcome(Outcome::Completed(_))));
+    }
+}
+
+#[test]
+fn an_instance_that_trapped_is_not_called_again() {
+    let plugin = plugin();
+    let mut instance = plugin.instance().unwrap();
+    assert!(instance.run(&call("panic 3"), Box::new(Memory::default())).is_some());
+    assert!(!instance.lives());
+    assert!(instance.run(&call("fine"), Box::new(Memory::default())).is_none());
+}
+
+#[test]
+fn fuel_is_counted_by_an_engine_of_its_own_and_the_same_each_time() {
+    let fuel = |plugin: &Plugin, what: &str| plugin.run(&call(what), Box::new(Memory::default())).fuel;
+    let metered = metered();
+    let once = fuel(&metered, "fine");
+    assert!(once.is_some_and(|fuel| fuel > 0));
+    assert_eq!(once, fuel(&metered, "fine"));
+    assert!(fuel(&metered, "operations") > once);
+    let mut instance = metered.instance().unwrap();
+    let mut used = || instance.run(&call("fine"), Box::new(Memory::default())).unwrap().fuel;
+    assert!(used() < once, "the instance is made already");
+    assert_eq!(fuel(&plugin(), "fine"), None);
+}
