@@ -55,17 +55,3 @@ void warn(text message) {
   plugin_list_tuple2_string_string_t none = {0};
   sagahost_plugin_log_write(SAGAHOST_PLUGIN_LOG_LEVEL_WARN, &message, &none);
 }
-
-// In place of the generated ones, which free an answer piece by piece: they are weak, so that these are taken.
-
-__attribute__((__export_name__("cabi_post_sagahost:plugin/participant@0.1.0#handle-event")))
-void __wasm_export_exports_sagahost_plugin_participant_handle_event_post_return(uint8_t *answer) {
-  (void)answer;
-  free_all();
-}
-
-__attribute__((__export_name__("cabi_post_sagahost:plugin/participant@0.1.0#compensate")))
-void __wasm_export_exports_sagahost_plugin_participant_compensate_post_return(uint8_t *answer) {
-  (void)answer;
-  free_all();
-}

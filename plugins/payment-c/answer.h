@@ -1,5 +1,5 @@
-// The contract's types under short names, and how answers are put together. Invariant: an answer lies in memory of its
-// call, all of which is given back when the host has read it.
+// The contract's types under short names, and how answers are put together. Invariant: an answer owns nothing that
+// would have to be freed.
 #pragma once
 
 #include "bindings/plugin.h"

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use payment::Payment;
 use sagahost::host::Host;
 use sagahost_demo::workload::{Order, Shape, orders};
@@ -88,6 +89,63 @@ fn bodies() -> Vec<String> {
     bodies
 }
 
+/// JSON that no serialiser writes, right or wrong.
+fn oddities() -> Vec<String> {
+    let right = r#""orderId":"o-1","customerId":"c-1","quantity":2,"amountCents":1998,"currency":"EUR""#;
+    let deep = |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(900), close.repeat(900));
+    let skus = [r#""\u0000""#, r#""\uD7FF\uE000\uFFFF""#, r#""\uDBFF\uDFFF""#, r#""\uD834""#, r#""\uD834\u0041""#]
+        .into_iter()
+        .chain([
+            r#""\uDD1E\uD834""#,
+            r#""\uD834\uD834""#,
+            r#""\u00g0""#,
+            r#""\u00"#,
+            r#""\"#,
+            r#""\/\b\f\r\a""#,
+            "\"\t\"",
+        ])
+        .chain(["\"\u{d7ff}\u{e000}\u{ffff}\u{10ffff}\u{800}\u{7ff}\""]);
+    let numbers =
+        ["-0", "01", "-", "+1", "1.", ".5", "1e", "1e+", "1E-2", "9223372036854775807", "9223372036854775808"]
+            .into_iter()
+            .chain(["-9223372036854775808", "-9223372036854775809", "100000000000000000000", "0x1", "1_0", "NaN"]);
+    let ignored = [
+        deep("[", "", "]"),
+        deep(r#"{"a":"#, "7", "}"),
+        deep("[", "", "}"),
+        deep("[{\"a\":[", "1,2", "]}]"),
+        "1".repeat(400),
+        "[1,]".to_owned(),
+        "{\"a\":1,}".to_owned(),
+        "{\"a\"}".to_owned(),
+        "{1:2}".to_owned(),
+        "[1 2]".to_owned(),
+        "tru".to_owned(),
+        "nulll".to_owned(),
+        "\"\\x\"".to_owned(),
+    ];
+    let with = |more: &str| format!("{{{right},{more}}}");
+    let mut oddities: Vec<String> = skus.map(|sku| with(&format!(r#""sku":{sku}"#))).collect();
+    oddities.extend(numbers.clone().map(|number| with(&format!(r#""sku":"a","more":{number}"#))));
+    oddities.extend(numbers.map(|number| {
+        let quantity = format!(r#""quantity":{number}"#);
+        with(r#""sku":"a""#).replace(r#""quantity":2"#, &quantity)
+    }));
+    oddities.extend(ignored.map(|more| with(&format!(r#""sku":"a","more":{more}"#))));
+    oddities.extend(
+        [r#""sku":"a","sku":"a""#, r#""sku":"a","\u0073ku":"b""#, r#""\u0073ku":"a""#, r#""sku":"a","x":1,"x":2"#]
+            .map(with),
+    );
+    let whole = with(r#""sku":"a""#);
+    oddities.extend([
+        format!("{whole}{whole}"),
+        format!("{whole}\0"),
+        format!("\u{feff}{whole}"),
+        format!("[{whole}]"),
+    ]);
+    oddities
+}
+
 /// What rules and numbers turn on, in an order that is right otherwise.
 fn edges() -> Vec<Value> {
     let right = json!({
@@ -145,7 +203,7 @@ fn the_same_events_have_the_same_outcomes() {
     }
     let edges = edges().into_iter().map(|order| order.to_string());
     let mut completed = 0;
-    for (number, body) in bodies().into_iter().chain(edges).enumerate() {
+    for (number, body) in bodies().into_iter().chain(oddities()).chain(edges).enumerate() {
         let saga = format!("s-{number}");
         let send = |id: &str| {
             let sent = Sent::text("OrderCreated", &*body).in_saga(&saga).with_id(format!("{id}-{number}"));
@@ -160,6 +218,35 @@ fn the_same_events_have_the_same_outcomes() {
     assert!(completed > 500, "{completed} were charged");
     let sent = Sent { content_type: Some("text/plain".to_owned()), ..Sent::text("OrderCreated", BODY) };
     same(&mut hosts, "no JSON", |host| host.send(sent.clone().in_saga("other").with_id("other")).happened().clone());
+}
+
+/// Where a string is read, and where it is skipped. (Records of JSON that are no UTF-8 never reach a plugin.)
+#[test]
+fn bytes_that_are_no_text_do_not_trap_the_one_in_c() {
+    let wrong: [&[u8]; 9] = [
+        b"\x80",
+        b"\xc1\xbf",
+        b"\xc3",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xe2\x82",
+    ];
+    let site = Site::new(&[], "");
+    let plugin = built::payment_c().to_str().unwrap();
+    for bytes in wrong {
+        let head: &[u8] =
+            br#"{"orderId":"o-1","customerId":"c-1","quantity":1,"amountCents":1,"currency":"EUR","sku":""#;
+        let read = [head, bytes, br#""}"#].concat();
+        let skipped = [head, &br#"","more":""#[..], bytes, br#""}"#].concat();
+        for data in [read, skipped] {
+            let case = json!([{"kind": "OrderCreated", "base64": STANDARD.encode(&data)}]).to_string();
+            let checked = site.run(&["check", plugin, "--law", "malformed", "--case", &case]);
+            assert_eq!(checked.code, 0, "{}: {checked:?}", data.escape_ascii());
+        }
+    }
 }
 
 fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
