@@ -47,7 +47,6 @@ static bool number(reader *in, text *literal, bool *whole) {
   if (*in->at == '-') in->at++;
   if (in->at < in->end && *in->at == '0') {
     in->at++;
-    if (is_digit(in)) return fail(in, "a number begins with 0");
   } else if (!digits(in)) {
     return false;
   }
