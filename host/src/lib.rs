@@ -1,7 +1,7 @@
 //! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `stage`,
 //! `overlay`, `values`, `commit`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`, `plugins`,
 //! `keeper`; then `config`,
-//! `admin`, `cli`.
+//! `admin`, `cli`, and `kit` (what `sagahost new` writes).
 
 pub mod pipeline;
 
@@ -34,4 +34,5 @@ pub mod clock;
 pub mod component;
 pub mod config;
 pub mod crash;
+pub mod kit;
 pub mod stats;

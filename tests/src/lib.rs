@@ -1,6 +1,7 @@
 //! What the scenarios share: built plugins, a host in this process with faults around its journal and transport, and
 //! the real binary. Invariant: nothing here replaces a part of the host; it only breaks real ones.
 
+pub mod author;
 pub mod binary;
 pub mod built;
 pub mod events;

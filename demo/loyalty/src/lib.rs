@@ -53,3 +53,21 @@ fn grant(ctx: &Context, customer_id: String, points: u64) -> Done {
     ctx.counter(format!("points/{customer_id}")).ensure(0).give(points);
     Done::nothing_to_undo().emit(PointsGranted { customer_id, points })
 }
+
+#[cfg(test)]
+mod tests {
+    use sagahost_testkit::MockHost;
+
+    use super::*;
+
+    #[test]
+    fn an_order_and_a_registration_give_points_once() {
+        let mut host = MockHost::native::<Loyalty>();
+        host.saga_id_at("/orderId").config("cents-per-point", 50);
+        let order = OrderCompleted { order_id: "o-1".into(), customer_id: "c-1".into(), amount_cents: 199 };
+        host.send(order).completed().emitted("PointsGranted", json!({"customerId": "c-1", "points": 3}));
+        host.send_again().no_effect();
+        host.saga_id_at("/customerId").send(CustomerRegistered { customer_id: "c-1".into() }).completed();
+        assert_eq!(host.counter_value("points/c-1"), 103);
+    }
+}

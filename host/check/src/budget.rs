@@ -92,7 +92,7 @@ mod tests {
         let mut budget = Budget::default();
         assert_eq!(budget.excesses("payment", &cost(1_000)), None);
         budget.plugin.insert("payment".to_owned(), cost(1_000));
-        assert_eq!(Budget::parse(&budget.to_toml()).unwrap(), budget);
+        assert_eq!(Budget::parse(&budget.to_toml()).expect("what was written can be read"), budget);
         assert_eq!(budget.excesses("payment", &cost(1_050)), Some(Vec::new()));
         let excess = Excess { what: "fuel of handle OrderCreated".to_owned(), is: 1_051, allowed: Some(1_050) };
         assert_eq!(budget.excesses("payment", &cost(1_051)), Some(vec![excess]));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Live, OutboxAction, PluginAction, ResumeFrom, plugins,
+    Live, OutboxAction, PluginAction, ResumeFrom, examples, plugins,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
     topics,
     view::{
@@ -83,6 +83,7 @@ impl Desk {
             Request::Store { participant, prefix, after, limit } => {
                 value(self.store(&participant, &prefix, after.as_deref(), limit)?)
             }
+            Request::Example { kind } => value(examples::of_kind(&self.config, journal, &kind)?),
             Request::Emit { record } => value(emit(&self.config, journal, &*self.transport, &record)?),
         }
     }

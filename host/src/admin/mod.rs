@@ -8,6 +8,7 @@ pub mod protocol;
 
 mod dead_letters;
 pub mod desk;
+pub mod examples;
 pub mod plugin_view;
 mod plugins;
 pub mod topics;

@@ -87,6 +87,10 @@ pub enum Request {
     Emit {
         record: Outgoing,
     },
+    /// The example event of a kind.
+    Example {
+        kind: String,
+    },
 }
 
 /// Open dead letters: one by its key, or all that fit.

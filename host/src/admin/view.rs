@@ -266,6 +266,16 @@ impl From<&Entry> for TimelineLine {
     }
 }
 
+/// An example event, of a plugin's manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ExampleView {
+    pub kind: String,
+    /// Whose manifest it is from.
+    pub plugin: String,
+    pub data: serde_json::Value,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct LetterGroup {

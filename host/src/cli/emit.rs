@@ -12,10 +12,15 @@ use sagahost_saga::{
     event::Event,
     id::{EventKey, Kind, SagaId, hex},
 };
+use serde::Serialize;
 
 use super::{Site, exit::Failure, output::Output, reach};
 use crate::{
-    admin::{desk, protocol::Request, view::Placed},
+    admin::{
+        desk,
+        protocol::Request,
+        view::{ExampleView, Placed},
+    },
     clock::{Clock as _, SystemClock},
     codec::Codec,
     config::Config,
@@ -27,12 +32,15 @@ use crate::{
 pub struct Emit {
     /// The event's kind, as OrderCreated.
     kind: String,
-    /// The saga that it belongs to.
-    #[arg(long, value_name = "ID")]
-    saga: String,
+    /// The saga that it belongs to; of an example a new one unless given.
+    #[arg(long, value_name = "ID", required_unless_present = "example")]
+    saga: Option<String>,
     /// The event's data: JSON, or @FILE, or - for standard input.
-    #[arg(long, value_name = "JSON|@FILE|-")]
-    data: String,
+    #[arg(long, value_name = "JSON|@FILE|-", required_unless_present = "example")]
+    data: Option<String>,
+    /// The data is the example in the manifest of the plugin that takes this kind.
+    #[arg(long, conflicts_with = "data")]
+    example: bool,
     /// The data directory of an app that runs without a configuration file.
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
@@ -56,6 +64,13 @@ pub struct Emit {
     unchecked: bool,
 }
 
+#[derive(Debug, Serialize)]
+struct Sent {
+    saga: String,
+    #[serde(flatten)]
+    placed: Placed,
+}
+
 pub fn name_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -66,7 +81,11 @@ pub fn name_value(text: &str) -> Result<(String, String), String> {
 impl Emit {
     pub fn carry_out(&self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         let config = site.config()?;
-        let record = self.record(&config)?;
+        let saga = match &self.saga {
+            Some(saga) => saga.clone(),
+            None => new_saga()?,
+        };
+        let record = self.record(&config, &saga)?;
         let placed: Placed = match reach::host(&config)? {
             Some(mut client) => {
                 let value = client.ask(&Request::Emit { record })?;
@@ -74,19 +93,21 @@ impl Emit {
             }
             None => desk::emit(&config, None, &*reach::transport(&config)?, &record)?,
         };
-        out.show(&placed, |placed, _| {
-            format!("{} is in {}[{}] at {}", self.kind, placed.topic, placed.partition, placed.offset)
+        out.show(&Sent { saga, placed }, |Sent { saga, placed }, _| {
+            let of = if self.saga.is_none() { format!(" of saga {saga}") } else { String::new() };
+            format!("{}{of} is in {}[{}] at {}", self.kind, placed.topic, placed.partition, placed.offset)
         })
     }
 
-    fn record(&self, config: &Config) -> Result<Outgoing, Failure> {
-        let data = self.bytes()?;
+    fn record(&self, config: &Config, saga: &str) -> Result<Outgoing, Failure> {
+        let data = self.bytes(config)?;
         if !self.unchecked
             && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&data)
         {
             return Err(Failure::usage(format!("--data is no JSON: {error} (--unchecked sends it all the same)")));
         }
-        let mut record = if self.plain { self.plain_record(config, data) } else { self.cloud_event(config, data)? };
+        let mut record =
+            if self.plain { self.plain_record(config, saga, data) } else { self.cloud_event(config, saga, data)? };
         if let Some(topic) = &self.topic {
             topic_name::check(topic).map_err(Failure::usage)?;
             record.topic = topic.as_str().into();
@@ -94,49 +115,68 @@ impl Emit {
         Ok(record)
     }
 
-    fn bytes(&self) -> Result<Vec<u8>, Failure> {
-        if self.data == "-" {
+    fn bytes(&self, config: &Config) -> Result<Vec<u8>, Failure> {
+        let Some(data) = &self.data else {
+            let example: ExampleView = reach::ask(config, Request::Example { kind: self.kind.clone() })?;
+            return Ok(example.data.to_string().into_bytes());
+        };
+        if data == "-" {
             let mut bytes = Vec::new();
             io::stdin().read_to_end(&mut bytes)?;
             return Ok(bytes);
         }
-        match self.data.strip_prefix('@') {
+        match data.strip_prefix('@') {
             Some(file) => fs::read(file).map_err(|error| Failure::usage(format!("failed to read {file}: {error}"))),
-            None => Ok(self.data.clone().into_bytes()),
+            None => Ok(data.clone().into_bytes()),
         }
     }
 
-    fn plain_record(&self, config: &Config, data: Vec<u8>) -> Outgoing {
+    fn plain_record(&self, config: &Config, saga: &str, data: Vec<u8>) -> Outgoing {
         Outgoing {
             topic: config.topics.topic_of(&Kind::new(&self.kind)),
-            key: Some(self.saga.clone().into_bytes()),
+            key: Some(saga.as_bytes().to_vec()),
             value: Some(data),
             headers: self.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
         }
     }
 
-    fn cloud_event(&self, config: &Config, data: Vec<u8>) -> Result<Outgoing, Failure> {
+    fn cloud_event(&self, config: &Config, saga: &str, data: Vec<u8>) -> Result<Outgoing, Failure> {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => random_id()?,
         };
-        let event = Event {
-            key: EventKey::new(&self.source, id),
-            saga: SagaId::new(&self.saga),
-            kind: Kind::new(&self.kind),
-            time: SystemClock.now(),
-            content_type: "application/json".into(),
-            data: data.into(),
-            attributes: self.attributes.clone(),
-            hops: 0,
-            origin: None,
-        };
-        Ok(Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).encode(&event))
+        let mut event = event(&self.kind, saga, EventKey::new(&self.source, id), data);
+        event.attributes = self.attributes.clone();
+        Ok(encoded(config, &event))
     }
 }
 
-fn random_id() -> Result<String, Failure> {
+/// As a good producer makes it.
+pub fn event(kind: &str, saga: &str, key: EventKey, data: Vec<u8>) -> Event {
+    Event {
+        key,
+        saga: SagaId::new(saga),
+        kind: Kind::new(kind),
+        time: SystemClock.now(),
+        content_type: "application/json".into(),
+        data: data.into(),
+        attributes: Vec::new(),
+        hops: 0,
+        origin: None,
+    }
+}
+
+pub fn encoded(config: &Config, event: &Event) -> Outgoing {
+    Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).encode(event)
+}
+
+pub fn random_id() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to make a random id: {error}"))?;
     Ok(hex(&bytes))
+}
+
+/// Short enough to be typed.
+fn new_saga() -> Result<String, Failure> {
+    Ok(format!("example-{}", &random_id()?[..8]))
 }

@@ -19,7 +19,9 @@ mod timeline;
 mod build;
 mod check;
 mod config;
+mod dev;
 mod mock;
+mod new;
 mod plugins;
 mod status;
 mod topics;
@@ -89,6 +91,10 @@ enum Command {
     Config(Noun<config::Config>),
     /// Plugins, and what they keep.
     Plugins(Noun<plugins::Plugins>),
+    /// Make a plugin crate that builds and has tests.
+    New(new::New),
+    /// Run a host for a plugin that is being written: it is built and reloaded with each change.
+    Dev(dev::Dev),
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
     /// Show that a plugin keeps the laws of plugins, or the shortest case in which it does not.
@@ -128,6 +134,8 @@ impl Cli {
             Command::Topics(topics) => topics.what.carry_out(&at(topics.place), out),
             Command::Config(config) => config.what.carry_out(&at(config.place), out),
             Command::Plugins(plugins) => plugins.what.carry_out(&at(plugins.place), out),
+            Command::New(new) => new.carry_out(out),
+            Command::Dev(dev) => dev.carry_out(&at(Place::default()), out),
             Command::Build(build) => build.carry_out(out),
             Command::Check(check) => check.carry_out(&at(Place::default()), out),
             Command::Mock(mock) => mock.carry_out(&at(Place::default())),

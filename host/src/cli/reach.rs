@@ -13,7 +13,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    Site,
+    Site, dev,
     exit::{Exit, Failure},
 };
 use crate::{
@@ -48,6 +48,9 @@ impl Site {
             Some(file) => file.as_path(),
             None => Path::new(FILE_NAME),
         };
+        if self.config.is_none() && !file.exists() && Path::new(dev::DATA).is_dir() {
+            return Ok(Ok(Config::embedded(remembered_plugins(Path::new(dev::DATA)), dev::DATA)));
+        }
         if self.config.is_none() && !file.exists() {
             return Err(Failure::usage(format!(
                 "there is no {FILE_NAME} here: name it with --config FILE, or a data directory with --data DIR"

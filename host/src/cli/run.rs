@@ -74,10 +74,10 @@ impl Run {
 
 /// What signals asked for.
 #[derive(Clone, Default)]
-struct Asked {
-    stop: Arc<AtomicBool>,
+pub(super) struct Asked {
+    pub(super) stop: Arc<AtomicBool>,
     /// SIGHUP: read the configuration again.
-    reload: Arc<AtomicBool>,
+    pub(super) reload: Arc<AtomicBool>,
 }
 
 /// The one place where the command line meets the host.
@@ -152,7 +152,12 @@ fn ended_before_it_began(journal: &dyn Journal, out: &mut Output) -> Result<(), 
     out.show(&view, |_, _| StartError::Stopped.to_string())
 }
 
-fn ended(fatal: Option<Fatal>, report: &StopReport, deadline: Duration, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn ended(
+    fatal: Option<Fatal>,
+    report: &StopReport,
+    deadline: Duration,
+    out: &mut Output,
+) -> Result<(), Failure> {
     if let Some(fatal) = fatal {
         error!(%fatal, "the host ends");
         return Err(Failure::new(Exit::EndedItself, fatal.to_string()));
@@ -186,7 +191,7 @@ fn unpublished_text(report: &StopReport) -> String {
 }
 
 /// A second signal does not wait for anything: what is journaled is safe, the rest is read again.
-fn heed_signals(asked: Asked) -> anyhow::Result<()> {
+pub(super) fn heed_signals(asked: Asked) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -217,7 +222,7 @@ fn heed_signals(asked: Asked) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_log(settings: &LogSettings) -> Result<(), Failure> {
+pub(super) fn start_log(settings: &LogSettings) -> Result<(), Failure> {
     let text = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.filter.clone());
     let filter = EnvFilter::try_new(&text)
         .map_err(|error| Failure::usage(format!("log.filter (or RUST_LOG): `{text}` is no filter: {error}")))?;

@@ -69,7 +69,7 @@ fn commands_are_parsed() {
     parse(
         "emit OrderCreated --saga o-1 --data {} --attribute a=b",
         expect![[
-            r#"Emit(Emit { kind: "OrderCreated", saga: "o-1", data: "{}", data_dir: None, id: None, source: "sagahost-emit", topic: None, attributes: [("a", "b")], plain: false, unchecked: false })"#
+            r#"Emit(Emit { kind: "OrderCreated", saga: Some("o-1"), data: Some("{}"), example: false, data_dir: None, id: None, source: "sagahost-emit", topic: None, attributes: [("a", "b")], plain: false, unchecked: false })"#
         ]],
     );
     parse(

@@ -91,10 +91,20 @@ fn steps(steps: &[StepLine], now: Time, colour: bool) -> String {
 }
 
 fn timeline(lines: &[TimelineLine], colour: bool) -> String {
+    rows(lines, 0, colour)
+}
+
+/// What came behind the first `known` lines.
+pub fn news(saga: &SagaView, known: usize, colour: bool) -> String {
+    let status = tone_of(&saga.status).paint(&saga.status, colour);
+    format!("saga {} is {status}\n{}", saga.id, rows(&saga.timeline, known, colour))
+}
+
+fn rows(lines: &[TimelineLine], known: usize, colour: bool) -> String {
     let mut table = Table::new(["time", "after", "who", "what", "outcome", "took", "version", "why"]).indented(2);
     let first = lines.first().map(|line| line.at).unwrap_or_default();
     let mut day = String::new();
-    for line in lines {
+    for line in lines.iter().skip(known) {
         let stamp = line.at.to_second();
         let (date, _) = stamp.split_once(' ').unwrap_or((&stamp, ""));
         // The date stands where it changes, so that the column stays narrow.

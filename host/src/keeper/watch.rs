@@ -8,7 +8,10 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, bounded};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use tracing::debug;
 
 use super::board::Order;
@@ -21,8 +24,14 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(dir: &Path) -> Self {
         let (ring, bell) = bounded(1);
-        let told = move |_: notify::Result<notify::Event>| {
-            let _ = ring.try_send(());
+        // To look at the directory is an event, too: who heeds that one never rests.
+        let changes = |event: &notify::Event| {
+            !event.kind.is_access() || event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+        };
+        let told = move |event: notify::Result<notify::Event>| {
+            if event.as_ref().is_ok_and(changes) || event.is_err() {
+                let _ = ring.try_send(());
+            }
         };
         let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
             watcher.watch(dir, RecursiveMode::NonRecursive)?;

@@ -187,7 +187,7 @@ mod tests {
         host.send(order("o-1", 3_000)).completed();
         host.send(order("o-1", 1_000)).completed().emitted_nothing();
         assert_eq!(host.counter_value("balance/c-1"), 2_000);
-        assert!(host.log()[0].message.starts_with("order o-1 is charged already"));
+        assert!(host.log()[0].message.starts_with("it is charged already"));
         host.compensate("o-1").undone().emitted_kinds(&["PaymentRefunded"]);
         assert_eq!(host.counter_value("balance/c-1"), 5_000);
     }

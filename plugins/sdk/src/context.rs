@@ -211,7 +211,8 @@ impl Counter<'_> {
     /// Takes `amount` if at least that much is there, and says whether. Traps where the counter does not exist.
     #[must_use = "false means that nothing was taken"]
     pub fn take(&self, amount: u64) -> bool {
-        self.host.counter_take(&self.name, amount)
+        // More than a counter can hold is never there.
+        i64::try_from(amount).is_ok() && self.host.counter_take(&self.name, amount)
     }
 
     /// Adds `amount`. Traps where the counter does not exist, and on overflow.

@@ -107,6 +107,8 @@
 //! `arena` (default): in WebAssembly memory comes from a static arena of 48 KiB first, which halves the cost of a
 //! call; it never frees, since the instance is thrown away after it.
 
+#![deny(missing_docs)]
+
 #[cfg(all(target_arch = "wasm32", feature = "arena"))]
 mod arena;
 #[cfg(target_arch = "wasm32")]
@@ -155,7 +157,8 @@ pub mod __private {
     pub use crate::{
         config::read,
         participant::{
-            bytes, compensate, example, handle, handle_without_undo, join, length, no_undo, text, unknown_kind,
+            Answer, Takes, UndoAnswer, Undoes, answers, answers_undo, bytes, compensate, default_fits, example, handle,
+            handle_without_undo, is_name, join, length, no_undo, takes, text, undoes, unknown_kind,
         },
     };
     pub use serde;

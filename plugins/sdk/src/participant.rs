@@ -56,6 +56,7 @@ fn run<P: Config, E: Event, U: Serialize>(ctx: &Context, handler: Handler<P, E, 
     }
 }
 
+/// A step whose handler has an `#[undo]` function.
 pub fn compensate<P: Config, E: Event, U: DeserializeOwned>(
     step: contract::Step,
     ctx: &Context,
@@ -95,13 +96,86 @@ fn decode<E: Event>(event: &contract::Event) -> Result<E, Problem> {
         .map_err(|error| Problem::new("MALFORMED", format!("failed to read {}: {error}", E::KIND)))
 }
 
+/// An event of a kind that no handler is marked with: its host has another manifest.
 pub fn unknown_kind(ctx: &Context, known: &[&str]) -> Result<Outcome, String> {
     let detail = format!("no handler for {}; there are handlers for {}", ctx.event().kind, known.join(", "));
     Fail::invalid("UNKNOWN_KIND", detail).into()
 }
 
+/// A step whose handler has no `#[undo]` function.
 pub fn no_undo() -> Result<UndoOutcome, String> {
     NotUndone::NothingToUndo.into()
+}
+
+/// The event that a handler takes is the one that it is marked with.
+#[diagnostic::on_unimplemented(
+    message = "this function is marked with `{Marked}`, but takes `{Self}`",
+    label = "this must be `{Marked}`",
+    note = "the type in `#[on(…)]` and `#[undo(…)]` is the one that the function gets"
+)]
+pub trait Takes<Marked> {}
+impl<E> Takes<E> for E {}
+
+/// See [`Takes`].
+pub fn takes<Taken: Takes<Marked>, Marked>() {}
+
+/// The undo data that a handler hands over is what its `#[undo]` function gets.
+#[diagnostic::on_unimplemented(
+    message = "the handler hands over `{Written}`, but this `#[undo]` function expects `{Self}`",
+    label = "the handler says `{Written}`",
+    note = "the type in `Handled<…>` of `#[on]` is the second one in `Step<…, …>` of `#[undo]`"
+)]
+pub trait Undoes<Written> {}
+impl<U> Undoes<U> for U {}
+
+/// See [`Undoes`].
+pub fn undoes<Read: Undoes<Written>, Written>() {}
+
+/// What a handler answers.
+#[diagnostic::on_unimplemented(
+    message = "a handler answers `Handled<UndoData>`, not `{Self}`",
+    label = "this must be `Handled<UndoData>`, or `Handled` where there is nothing to undo",
+    note = "errors of your own become an answer where you say how: `impl From<MyError> for Fail`"
+)]
+pub trait Answer {}
+impl<U> Answer for Handled<U> {}
+
+/// See [`Answer`].
+pub fn answers<A: Answer>() {}
+
+/// What an undo function answers.
+#[diagnostic::on_unimplemented(
+    message = "an `#[undo]` function answers `Compensated`, not `{Self}`",
+    label = "this must be `Compensated`",
+    note = "`Ok(Undone::new())` says that it is undone; `NotUndone` says why it is not"
+)]
+pub trait UndoAnswer {}
+impl UndoAnswer for Compensated {}
+
+/// See [`UndoAnswer`].
+pub fn answers_undo<A: UndoAnswer>() {}
+
+/// Can it be a participant's name?
+pub const fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.len() > 64 || !bytes[0].is_ascii_lowercase() || bytes[bytes.len() - 1] == b'-' {
+        return false;
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        if !(bytes[at].is_ascii_lowercase() || bytes[at].is_ascii_digit() || bytes[at] == b'-') {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// May a literal of type `is` be the default of a configuration key of type `of`?
+pub const fn default_fits(of: &str, is: &str) -> bool {
+    let (of, is) = (of.as_bytes(), is.as_bytes());
+    // The first letters differ: string, integer, float, boolean, json.
+    of[0] == b'j' || of[0] == is[0] || (of[0] == b'f' && is[0] == b'i')
 }
 
 /// Joins strings at compile time: the manifest is put together from constants of several types.

@@ -18,7 +18,7 @@ use sagahost_sandbox::HostError;
 use crate::{
     bench::{Bench, World},
     case::{Case, Input},
-    difference::shown,
+    difference::{self, shown},
 };
 
 /// What a case says about a law.
@@ -42,7 +42,9 @@ pub fn judge(law: Law, bench: &Bench<'_>, case: &Case) -> Judged {
         Law::Bounds => bounds::bounds(bench, case),
         Law::Growth => growth::judge(bench, case),
         Law::Undoes => undoing::undoes(bench, case),
-        Law::RestoresState | Law::RestoresStore | Law::RestoresCounters => undoing::restores(law, bench, case),
+        Law::RestoresState => undoing::restores(difference::states, bench, case),
+        Law::RestoresStore => undoing::restores(difference::store, bench, case),
+        Law::RestoresCounters => undoing::restores(difference::counters, bench, case),
         Law::UndoTwice => undoing::twice(bench, case),
         Law::NeverRan => undoing::never_ran(bench, case),
         Law::Uncertain => undoing::uncertain(bench, case),

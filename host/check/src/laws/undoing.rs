@@ -1,9 +1,8 @@
 //! The laws of undoing: a step leaves nothing behind that its compensation does not take back. Invariant: what they try
 //! is what the host may do: a step is undone when it is done, when it never ran, and when nobody knows.
 
-use sagahost_manifest::Law;
 use sagahost_saga::{
-    outcome::{Evidence, Progress, UndoOutcome},
+    outcome::{Evidence, Outcome, Progress, UndoOutcome},
     topology::Role,
 };
 use sagahost_sandbox::HostError;
@@ -34,8 +33,11 @@ pub(super) fn undoes(bench: &Bench<'_>, case: &Case) -> Judged {
     })
 }
 
+/// Where the world behind differs from the one before, in one respect.
+type Left = fn(&World, &World) -> Option<String>;
+
 /// Handling and undoing give back what was there.
-pub(super) fn restores(law: Law, bench: &Bench<'_>, case: &Case) -> Judged {
+pub(super) fn restores(left: Left, bench: &Bench<'_>, case: &Case) -> Judged {
     let step = match step(bench, case)? {
         Ok(step) => step,
         Err(why) => return Ok(Verdict::Void(why)),
@@ -50,11 +52,7 @@ pub(super) fn restores(law: Law, bench: &Bench<'_>, case: &Case) -> Judged {
         },
     };
     let (world, preface) = undone;
-    let left = match law {
-        Law::RestoresState => difference::states(&step.before, &world),
-        Law::RestoresStore => difference::store(&step.before, &world),
-        _ => difference::counters(&step.before, &world),
-    };
+    let left = left(&step.before, &world);
     Ok(left.map_or(Verdict::Holds, |left| Verdict::Broken(format!("{preface} {left}"))))
 }
 
@@ -113,7 +111,7 @@ fn behind_never_ran(bench: &Bench<'_>, step: &Step) -> Judged {
     let mut world = step.before.clone();
     bench.undo(&mut world, &step.event, &Evidence::NeverRan, 0)?;
     let tombstone = world.clone();
-    let sagahost_saga::outcome::Outcome::Completed(late) = bench.handle(&mut world, &step.event)? else {
+    let Outcome::Completed(late) = bench.handle(&mut world, &step.event)? else {
         return Ok(Verdict::Holds);
     };
     let Some(evidence) = evidence(&late) else { return Ok(Verdict::Holds) };
@@ -130,7 +128,7 @@ pub(super) fn never_ran(bench: &Bench<'_>, case: &Case) -> Judged {
     let Scene { world: before, event } = scene(bench, case)?;
     let mut trial = before.clone();
     let forward = bench.handle(&mut trial, &event)?;
-    if let sagahost_saga::outcome::Outcome::Invalid(_) = forward {
+    if let Outcome::Invalid(_) = forward {
         return Ok(Verdict::Void(format!("{} {}", event.kind, answered(&forward))));
     }
     let mut world = before.clone();

@@ -1,16 +1,21 @@
 //! `#[derive(Config)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, ExprUnary, Field, Fields, Lit, Meta, UnOp};
+use quote::{quote, quote_spanned};
+use syn::{
+    Attribute, Data, DeriveInput, Expr, ExprLit, ExprUnary, Field, Fields, Lit, Meta, UnOp, spanned::Spanned as _,
+};
 
-use crate::manifest::Text;
+use crate::{manifest::Text, words::choices};
 
 pub fn derive(item: TokenStream) -> syn::Result<TokenStream> {
     let item: DeriveInput = syn::parse2(item)?;
     let Data::Struct(data) = &item.data else {
         return Err(syn::Error::new_spanned(&item.ident, "a configuration is a struct; its fields are the keys"));
     };
+    if !item.generics.params.is_empty() {
+        return Err(syn::Error::new_spanned(&item.generics, "a configuration has no type parameters"));
+    }
     if matches!(data.fields, Fields::Unnamed(_)) {
         return Err(syn::Error::new_spanned(&data.fields, "the fields need names: they are the keys"));
     }
@@ -21,7 +26,12 @@ pub fn derive(item: TokenStream) -> syn::Result<TokenStream> {
         let (name, default) = (&field.ident, option(default.as_ref().map(plain)));
         quote!(#name: ::sagahost_sdk::__private::read(host, #key, #default)?)
     });
+    let defaults = keys.iter().filter_map(Key::check_default);
     Ok(quote! {
+        const _: () = {
+            #(#defaults)*
+        };
+
         impl ::sagahost_sdk::Config for #name {
             const KEYS: &'static str = #manifest;
             fn read(
@@ -48,13 +58,30 @@ impl<'a> Key<'a> {
         for attribute in field.attrs.iter().filter(|a| a.path().is_ident("config")) {
             attribute.parse_nested_meta(|meta| {
                 if !meta.path.is_ident("default") {
-                    return Err(meta.error("unknown argument; there is `default`"));
+                    let typed = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+                    let known = choices(&typed, &["default"]);
+                    return Err(meta.error(format!("unknown argument `{typed}`; {known}")));
                 }
                 default = Some(json(&meta.value()?.parse()?)?);
                 Ok(())
             })?;
         }
         Ok(Self { field, key: key.unwrap_or_default(), default, doc: doc(&field.attrs) })
+    }
+
+    /// A default of another type than the field would fail each call.
+    fn check_default(&self) -> Option<TokenStream> {
+        let (of, default) = (&self.field.ty, self.default.as_ref()?);
+        let (is, text) = match default {
+            serde_json::Value::String(_) => ("string", "a string"),
+            serde_json::Value::Bool(_) => ("boolean", "`true` or `false`"),
+            serde_json::Value::Number(number) if number.is_f64() => ("float", "a number with a fraction"),
+            _ => ("integer", "an integer"),
+        };
+        let text = format!("the default of `{}` is {text}, which its type cannot hold", self.key);
+        Some(quote_spanned! {of.span()=>
+            assert!(::sagahost_sdk::__private::default_fits(<#of as ::sagahost_sdk::ConfigValue>::TYPE, #is), #text);
+        })
     }
 }
 

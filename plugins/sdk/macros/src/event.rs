@@ -3,9 +3,11 @@
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{
-    Attribute, DeriveInput, Ident, LitStr, Token,
+    Attribute, DeriveInput, Ident, LitStr,
     parse::{Parse, ParseStream},
 };
+
+use crate::words::{Words, comma, equals, is_kind};
 
 #[derive(Default)]
 struct Arguments {
@@ -13,22 +15,22 @@ struct Arguments {
     example: Option<String>,
 }
 
+const ARGUMENTS: &[&str] = &["kind", "example"];
+
 impl Parse for Arguments {
     fn parse(input: ParseStream) -> syn::Result<Self> {
         let mut arguments = Self::default();
+        let mut words = Words::default();
         while !input.is_empty() {
-            let name: Ident = input.parse()?;
-            input.parse::<Token![=]>()?;
+            let name = words.next(input, ARGUMENTS)?;
             if name == "kind" {
+                equals(input, &name, "\"OrderCreated\"")?;
                 arguments.kind = Some(input.parse()?);
-            } else if name == "example" {
-                arguments.example = Some(json(input)?);
             } else {
-                return Err(syn::Error::new(name.span(), "unknown argument; there are `kind` and `example`"));
+                equals(input, &name, "{\"orderId\": \"o-1\"}")?;
+                arguments.example = Some(json(input)?);
             }
-            if !input.is_empty() {
-                input.parse::<Token![,]>()?;
-            }
+            comma(input)?;
         }
         Ok(arguments)
     }
@@ -36,11 +38,12 @@ impl Parse for Arguments {
 
 pub fn event(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let arguments: Arguments = syn::parse2(arguments)?;
-    let item: DeriveInput = syn::parse2(item)?;
+    let item = type_of(item, "event")?;
     let name = &item.ident;
     let kind = arguments.kind.unwrap_or_else(|| LitStr::new(&name.to_string(), name.span()));
-    if kind.value().is_empty() || kind.value().chars().any(|c| c.is_control() || c == '"' || c == '\\') {
-        return Err(syn::Error::new(kind.span(), "a kind is a name such as `OrderCreated`"));
+    if !is_kind(&kind.value()) {
+        let text = "a kind is a name such as `OrderCreated` or `shop.order-created`: letters, digits and `._-/:`";
+        return Err(syn::Error::new(kind.span(), text));
     }
     let example = match arguments.example {
         Some(json) => quote!(::core::option::Option::Some(#json)),
@@ -61,7 +64,12 @@ pub fn data(arguments: TokenStream, item: TokenStream) -> syn::Result<TokenStrea
     if !arguments.is_empty() {
         return Err(syn::Error::new_spanned(arguments, "`#[data]` takes no arguments"));
     }
-    Ok(with_derives(&syn::parse2(item)?))
+    Ok(with_derives(&type_of(item, "data")?))
+}
+
+fn type_of(item: TokenStream, attribute: &str) -> syn::Result<DeriveInput> {
+    syn::parse2(item)
+        .map_err(|error| syn::Error::new(error.span(), format!("`#[{attribute}]` belongs on a struct or an enum")))
 }
 
 fn with_derives(item: &DeriveInput) -> TokenStream {

@@ -1,10 +1,15 @@
 //! The macros of `sagahost-sdk`; read about them there. Invariant: they only arrange what the author wrote; every
 //! decision is made by ordinary functions of the SDK.
 
+#![deny(missing_docs)]
+
+mod arguments;
 mod config;
 mod event;
 mod manifest;
 mod participant;
+mod shape;
+mod words;
 
 use proc_macro::TokenStream;
 

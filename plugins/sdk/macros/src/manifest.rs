@@ -6,7 +6,10 @@ use syn::{
     LitStr, Path, Token, bracketed,
     parse::{Parse, ParseStream},
     punctuated::Punctuated,
+    token,
 };
+
+use crate::words::is_kind;
 
 /// Pieces of text and constant expressions, in order.
 #[derive(Default)]
@@ -78,12 +81,23 @@ pub enum Kind {
 
 impl Parse for Kind {
     fn parse(input: ParseStream) -> syn::Result<Self> {
-        if input.peek(LitStr) { input.parse().map(Kind::Name) } else { input.parse().map(Kind::Type) }
+        if !input.peek(LitStr) {
+            return input.parse().map(Kind::Type);
+        }
+        let name: LitStr = input.parse()?;
+        if is_kind(&name.value()) {
+            return Ok(Self::Name(name));
+        }
+        let text = "a kind is a name such as `OrderCreated` or `shop.order-created`: letters, digits and `._-/:`";
+        Err(syn::Error::new(name.span(), text))
     }
 }
 
 /// `[A, "B", …]`
 pub fn list<T: Parse>(input: ParseStream) -> syn::Result<Vec<T>> {
+    if !input.peek(token::Bracket) {
+        return Err(input.error("this is a list, in brackets: `[OrderPaid, \"OrderCancelled\"]`"));
+    }
     let content;
     bracketed!(content in input);
     Ok(Punctuated::<T, Token![,]>::parse_terminated_with(&content, T::parse)?.into_iter().collect())

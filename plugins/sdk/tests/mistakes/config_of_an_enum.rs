@@ -1,0 +1,9 @@
+use sagahost_sdk::prelude::*;
+
+#[derive(Config)]
+enum Payment {
+    Strict,
+    Lenient,
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use sagahost_sdk::prelude::*;
+
+#[event]
+fn order_created() {}
+
+fn main() {}

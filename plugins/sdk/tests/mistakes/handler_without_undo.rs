@@ -1,0 +1,24 @@
+use sagahost_sdk::prelude::*;
+
+#[event]
+struct OrderCreated {
+    order_id: String,
+}
+
+#[data]
+struct Charge {
+    amount_cents: u64,
+}
+
+#[derive(Config)]
+struct Payment {}
+
+#[participant]
+impl Payment {
+    #[on(OrderCreated)]
+    fn charge(&self, _: &Context, _: OrderCreated) -> Handled<Charge> {
+        Ok(Done::undo_with(Charge { amount_cents: 5 }))
+    }
+}
+
+fn main() {}

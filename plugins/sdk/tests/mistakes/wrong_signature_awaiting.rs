@@ -1,0 +1,29 @@
+use sagahost_sdk::prelude::*;
+
+#[event]
+struct OrderCreated {
+    order_id: String,
+}
+
+#[data]
+struct Charge {
+    amount_cents: u64,
+}
+
+#[derive(Config)]
+struct Payment {}
+
+#[participant]
+impl Payment {
+    #[on(OrderCreated)]
+    async fn charge(&self, _: &Context, _: OrderCreated) -> Handled<Charge> {
+        Ok(Done::undo_with(Charge { amount_cents: 5 }))
+    }
+
+    #[undo(OrderCreated)]
+    fn refund(&self, _: &Context, _: Step<OrderCreated, Charge>) -> Compensated {
+        Ok(Undone::new())
+    }
+}
+
+fn main() {}
