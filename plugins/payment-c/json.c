@@ -254,7 +254,8 @@ static bool integer(reader *in, const json_field *field) {
   if (!number(in, &literal, &whole)) return false;
   // JSON has a negative zero, integers have none.
   if (!whole || text_is(literal, text_of("-0"))) return fail(in, "expected a whole number");
-  const bool fits = field->type == JSON_INTEGER ? text_integer(literal, field->value) : text_natural(literal, field->value);
+  const bool fits =
+      field->type == JSON_INTEGER ? text_integer(literal, field->value) : text_natural(literal, field->value);
   return fits || fail(in, "the number is out of range");
 }
 
