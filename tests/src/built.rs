@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::OnceLock,
 };
 
@@ -44,6 +45,20 @@ pub fn copy(names: &[&str], into: &Path) {
         let file = format!("{name}.wasm");
         std::fs::copy(all().join(&file), into.join(&file)).expect("the plugin is built");
     }
+}
+
+/// The payment plugin in C, by the command that its page names. Any compiler's warning is a fault.
+pub fn payment_c() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let dir = root().join("target/plugins/c");
+        let mut build = Command::new(root().join("plugins/payment-c/build"));
+        let built = build.arg(&dir).env("SAGAHOST", sagahost()).output().expect("the script starts");
+        let said = String::from_utf8_lossy(&built.stderr);
+        assert!(built.status.success(), "plugins/payment-c/build failed: {said}");
+        assert_eq!(said, "", "plugins/payment-c/build warns");
+        dir.join("payment-c.wasm")
+    })
 }
 
 /// The real binary, built beside the tests.
