@@ -215,7 +215,7 @@ fn offsets_moved_ahead_while_the_host_is_down_are_a_skip_that_is_logged() {
 
 /// One order whose completion will not fit into its topic; the others' do, though not all in one request.
 fn with_a_large_one(orders: &mut [Order]) -> String {
-    orders[2].order_id += &format!("-{}", "x".repeat(150));
+    orders[2].order_id += &format!("-{}", "x".repeat(110));
     orders[2].order_id.clone()
 }
 
