@@ -103,6 +103,17 @@ fn whatever_is_dropped_in_the_version_before_serves_on_and_says_why() {
     refused("a core module", "it is a core module");
     drop_in(&dir, "payment.wasm", b"");
     refused("an empty file", "it is empty");
+    let component = |text: &str| wat::parse_str(text).expect("it is a component");
+    let run = component(r#"(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#);
+    drop_in(&dir, "payment.wasm", &run);
+    refused("a component of another world", "it is a component of another world: it exports wasi:cli/run@0.2.0");
+    let with_wasi = component(
+        r#"(component
+            (import "wasi:clocks/wall-clock@0.2.0" (instance))
+            (instance $i) (export "sagahost:plugin/participant@0.1.0" (instance $i)))"#,
+    );
+    drop_in(&dir, "payment.wasm", &with_wasi);
+    refused("a component that imports WASI", "it imports WASI, which plugins are not given");
     fs::remove_file(dir.join("payment.wasm")).expect("it is there");
     fs::create_dir(dir.join("payment.wasm")).expect("a directory can be made");
     refused("a directory of that name", "it is a directory");

@@ -7,7 +7,7 @@ use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     binary::Site,
     faulty::Death,
-    plugin_files::{as_built, await_version, await_view, drop_in, line, version},
+    plugin_files::{as_built, await_version, await_view, changed, drop_in, line, version},
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
@@ -137,6 +137,67 @@ fn killed_when_the_set_is_journaled_and_does_not_serve_yet() {
 #[test]
 fn killed_when_it_serves_and_nobody_was_told() {
     killed_at("plugins-switched", true);
+}
+
+/// The version is in quarantine, and the one before does not serve again yet.
+#[test]
+fn killed_while_a_version_is_rolled_back() {
+    let config = format!(
+        "{CONFIG}[plugin.hostile.on.HostileTried]\nretry = {{ attempts-max = 9, base = \"10ms\", cap = \"20ms\" }}\n"
+    );
+    let site = Site::new(&["hostile"], &config);
+    // The first switch is that to the bad version.
+    let host = site.start_with_env(&["run"], &[("SAGAHOST_CRASH_AT", "plugins-admitted:2")]);
+    let bad = changed("hostile", |manifest| {
+        manifest.version = "9.0.0".to_owned();
+        manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
+    });
+    drop_in(&site.file("plugins"), "hostile.wasm", &bad);
+    until("the bad version serves", || serves(&site).contains(&("hostile".into(), "9.0.0".into())).then_some(()));
+    let emit = |saga: &str| {
+        let data = format!(r#"{{"id": "{saga}"}}"#);
+        assert_eq!(site.run(&["emit", "HostileTried", "--saga", saga, "--data", &data]).code, 0);
+    };
+    emit("h-10");
+    let log = host.await_end();
+    assert!(log.contains("crash point plugins-admitted"), "{log}");
+    let host = site.start();
+    assert_eq!(serves(&site), [("hostile".to_owned(), "0.1.0".to_owned())]);
+    emit("h-20");
+    until("what the bad version could not do is done, and what comes too", || {
+        let done = |saga: &str| site.run(&["sagas", "show", saga]).out.contains("HostileDone");
+        (done("h-10") && done("h-20")).then_some(())
+    });
+    assert_eq!(host.stop(), 0);
+}
+
+/// The old way to say `config reload`.
+#[test]
+fn a_host_reads_its_configuration_again_at_sighup() {
+    let site = Site::new(&THREE, CONFIG);
+    let host = site.start();
+    let hang_up = |expected: &str| {
+        let sent = Command::new("kill").args(["-HUP", &host.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        until(&format!("the log says {expected}"), || host.log().contains(expected).then_some(()));
+    };
+    hang_up("SIGHUP: no values for plugins changed");
+    let file = site.file("sagahost.toml");
+    fs::write(&file, format!("{CONFIG}[plugin.payment.config]\nlimit-cents = \"many\"\n")).expect("it can be written");
+    hang_up("SIGHUP: nothing is changed");
+    fs::write(&file, format!("{CONFIG}[plugin.payment.config]\nlimit-cents = 50\n")).expect("it can be written");
+    hang_up("SIGHUP: payment: other configuration is in force");
+    let emitted = site.run(&[
+        "emit", "OrderCreated", "--saga", "o-1", "--data",
+        r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 1, "amountCents": 100, "currency": "EUR"}"#,
+    ]);
+    assert_eq!(emitted.code, 0, "{emitted:?}");
+    until("the order is declined", || {
+        let shown = site.run(&["sagas", "show", "o-1", "--json"]);
+        let saga: Value = serde_json::from_str(&shown.out).unwrap_or_default();
+        (saga["status"] == "compensated").then_some(())
+    });
+    assert_eq!(host.stop(), 0);
 }
 
 /// Rights on files bind everybody but root: such a host runs as nobody.
