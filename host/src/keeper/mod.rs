@@ -6,6 +6,7 @@
 mod board;
 mod orders;
 mod probation;
+mod switch;
 mod watch;
 
 use std::{
@@ -19,25 +20,23 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use sagahost_saga::id::{Kind, Participant};
+use sagahost_saga::id::Participant;
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
     directory::{Looks, Reading},
-    manifest::From,
 };
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 pub use self::board::{Board, What};
 use self::{probation::Probation, watch::Watch};
 use crate::{
     config::WatchSettings,
-    crash,
-    intake::{Intake, assignment},
-    journal::{BatchNo, Position},
+    intake::Intake,
+    journal::BatchNo,
     pipeline::Pipeline,
-    plugins::{Beginning, Plugins, Serving, short},
-    transport::{Assignment, Partition, Transport},
+    plugins::{Beginning, Plugins, Serving},
+    transport::Transport,
 };
 
 pub struct Keeper {
@@ -271,166 +270,6 @@ impl Keeper {
         Ok(now)
     }
 
-    /// From here on events run on `target`, if it is another set than the one that serves.
-    fn install(&mut self, target: Serving) -> Result<()> {
-        let was = by_name(&self.plugins.serving);
-        let is = by_name(&target);
-        if was.iter().map(|(name, admitted)| (name, identity(admitted))).eq(is.iter().map(|(n, a)| (n, identity(a)))) {
-            let files = |named: &BTreeMap<Participant, Admitted>| -> Vec<PathBuf> {
-                named.values().map(|admitted| admitted.file.clone()).collect()
-            };
-            if files(&was) != files(&is) {
-                self.keep(&target)?;
-            }
-            self.plugins.serving = target;
-            return Ok(());
-        }
-        self.install_anew(target)
-    }
-
-    /// Whatever can fail comes before the switch.
-    fn install_anew(&mut self, target: Serving) -> Result<()> {
-        let was = by_name(&self.plugins.serving);
-        let is = by_name(&target);
-        crash::point("plugins-admitted");
-        let wanted = self.plugins.wanted(&target);
-        let read = self.topics_read();
-        let before = self.plugins.wanted(&self.plugins.serving);
-        let same = before.outputs == wanted.outputs && wanted.inputs.keys().all(|topic| read.contains(topic));
-        // Most switches need nothing of the broker, and so do not depend on it.
-        let partitions = if same { Vec::new() } else { wanted.partitions(&*self.transport)? };
-        let fresh = self.fresh_positions(&partitions, &wanted.inputs)?;
-        let journal = self.pipeline.journal.clone();
-        let epoch = journal.identity().epoch;
-        for Assignment { partition, position, .. } in &fresh {
-            journal.set_position(epoch, partition, *position)?;
-        }
-        crash::point("plugin-positions");
-        self.keep(&target)?;
-        let previous = std::mem::replace(&mut self.plugins.serving, target);
-        match self.plugins.surroundings() {
-            Ok(surroundings) => self.pipeline.surroundings.store(Arc::new(surroundings)),
-            Err(error) => {
-                self.plugins.serving = previous;
-                return Err(error);
-            }
-        }
-        crash::point("plugins-switched");
-        self.intake.read_also(fresh, self.plugins.idle_topics());
-        self.say(&was, &is, &read);
-        self.begin_probation(&was, &is);
-        self.plugins.warn_of_cycles();
-        if let Err(error) = self.plugins.remove_unneeded(&*journal) {
-            warn!(error = format!("{error:#}"), "failed to remove old versions of plugins");
-        }
-        self.wake()
-    }
-
-    fn keep(&mut self, target: &Serving) -> Result<()> {
-        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
-        let admitted: Vec<Admitted> = target.values().cloned().collect();
-        let journal = self.pipeline.journal.clone();
-        self.plugins.keep(&admitted, since, &*journal, &*self.pipeline.clock)
-    }
-
-    /// What is parked may go on. What parks in these moments, by chains that began before the switch, is not in the
-    /// journal yet: it is woken when it is.
-    fn wake(&mut self) -> Result<()> {
-        self.wake_at = Some(BatchNo(self.pipeline.stage.last_sealed().0 + 1));
-        Ok(self.pipeline.wake_parked()?)
-    }
-
-    fn wake_late(&mut self) {
-        let Some(batch) = self.wake_at else { return };
-        if self.pipeline.journal.identity().last_batch >= batch || self.pipeline.stage.drained() {
-            match self.pipeline.wake_parked() {
-                Ok(()) => self.wake_at = None,
-                Err(error) => warn!(%error, "failed to wake what is parked; trying again"),
-            }
-        }
-    }
-
-    /// The same code, with what the journal says of pauses and retirement.
-    fn switch(&mut self) -> Result<()> {
-        self.pipeline.surroundings.store(Arc::new(self.plugins.surroundings()?));
-        self.intake.read_also(Vec::new(), self.plugins.idle_topics());
-        self.wake()
-    }
-
-    fn topics_read(&self) -> BTreeSet<Arc<str>> {
-        self.intake.assigned().into_iter().map(|partition| partition.topic).collect()
-    }
-
-    /// Partitions that this app has not read before: from their beginning, or from what comes now, as the
-    /// subscription says.
-    fn fresh_positions(&self, partitions: &[Partition], inputs: &BTreeMap<Arc<str>, bool>) -> Result<Vec<Assignment>> {
-        let assigned = self.intake.assigned();
-        let new: Vec<Partition> =
-            partitions.iter().filter(|partition| !assigned.contains(*partition)).cloned().collect();
-        if new.is_empty() {
-            return Ok(Vec::new());
-        }
-        let journaled = self.pipeline.journal.positions()?;
-        let bounds = self.transport.bounds(&new)?;
-        let place = |partition: Partition| {
-            if let Some(position) = journaled.get(&partition) {
-                return assignment(partition, position);
-            }
-            let (first, end) = bounds.get(&partition).copied().unwrap_or((0, 0));
-            let whole = inputs.get(&partition.topic).copied().unwrap_or(true);
-            if !whole && end > first {
-                info!(%partition, records = end - first, "what is in this topic has passed: the new subscription begins with what comes now");
-            }
-            assignment(partition, &Position { next: if whole { first } else { end }, last: None })
-        };
-        Ok(new.into_iter().map(place).collect())
-    }
-
-    /// `read`: topics that were read before.
-    fn say(
-        &self,
-        was: &BTreeMap<Participant, Admitted>,
-        is: &BTreeMap<Participant, Admitted>,
-        read: &BTreeSet<Arc<str>>,
-    ) {
-        for (name, admitted) in is {
-            let (version, digest) = (&admitted.plugin.manifest().version, short(admitted.plugin.digest()));
-            let before = was.get(name);
-            match before {
-                None => info!(plugin = %name, version, digest, "serves now"),
-                Some(before) if identity(before) != identity(admitted) => {
-                    info!(plugin = %name, version, digest, before = before.plugin.manifest().version, "serves now; running calls end on the version before");
-                }
-                Some(_) => continue,
-            }
-            for note in self.plugins.notes(admitted) {
-                info!(plugin = %name, "{note}");
-            }
-            self.say_what_has_passed(admitted, before, read);
-        }
-        for name in was.keys().filter(|name| !is.contains_key(*name)) {
-            warn!(plugin = %name, "its file is gone: its events park until one is back; what it did is still undone");
-        }
-    }
-
-    /// Of a topic that was read before, a new subscription does not see what is there already.
-    fn say_what_has_passed(&self, admitted: &Admitted, before: Option<&Admitted>, read: &BTreeSet<Arc<str>>) {
-        let plugin = admitted.plugin.name();
-        let known = |kind: &str| before.is_some_and(|before| before.plugin.manifest().subscription(kind).is_some());
-        for subscription in admitted.plugin.manifest().subscriptions.iter().filter(|sub| !known(&sub.kind)) {
-            let kind = &subscription.kind;
-            let topic = self.plugins.config.topics.topic_of(&Kind::new(kind));
-            match subscription.from {
-                _ if !read.contains(&topic) => {}
-                From::Now => info!(%plugin, kind, "events of this kind that were taken in before are not for it"),
-                From::Earliest => warn!(
-                    %plugin, kind, %topic,
-                    "`from = earliest` has no effect, for this topic was read before: it begins with what comes now"
-                ),
-            }
-        }
-    }
-
     /// Each report once.
     fn tell(&mut self, reading: &Reading) {
         for report in &reading.refused {
@@ -442,14 +281,4 @@ impl Keeper {
         }
         self.told = reading.refused.iter().map(|report| (report.file.clone(), report.clone())).collect();
     }
-}
-
-fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
-    serving.values().map(|admitted| (admitted.plugin.name(), admitted.clone())).collect()
-}
-
-/// Code and configuration.
-fn identity(admitted: &Admitted) -> (Arc<str>, Arc<str>) {
-    let behaviour = admitted.plugin.behaviour();
-    (behaviour.digest, behaviour.config)
 }

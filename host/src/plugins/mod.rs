@@ -5,6 +5,7 @@
 mod beginning;
 mod listing;
 mod operator;
+mod unfinished;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,15 +16,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use sagahost_saga::{
-    Saga,
-    id::{Kind, Participant, SagaId},
-    input::Status,
+    id::{Kind, Participant},
     topology::Topology,
 };
 use sagahost_sandbox::{
     Engine, Fault, Manifest, Report,
     admission::{Admitted, admit_stored},
-    digests::{DigestStore, Stored},
+    digests::DigestStore,
     directory::{Directory, Looks, Reading},
     graph::Graph,
     manifest::From,
@@ -40,7 +39,7 @@ use crate::{
     codec::Codec,
     config::{Config, SAGA_FAILED, Start},
     crash,
-    journal::{AdmittedRow, BatchNo, Journal, PluginDeed, PluginWrite, SagaFilter},
+    journal::{AdmittedRow, BatchNo, Journal, PluginDeed, PluginWrite},
     pipeline::Surroundings,
     start::Wanted,
 };
@@ -126,33 +125,6 @@ impl Plugins {
         reading.refuse(|admitted| self.format_faults(admitted));
         reading.refuse(|admitted| self.quarantine_fault(admitted).into_iter().collect());
         reading
-    }
-
-    /// Sagas under way must find code that reads what they hold: this version, or a stored one.
-    fn format_faults(&self, admitted: &Admitted) -> Vec<Fault> {
-        let fault = |(format, by): (u32, Option<Stored>)| {
-            let what = format!("unfinished sagas hold data of format {format}, and no version that is here reads it");
-            let fix = "add it to `reads`, or let these sagas end first, or bring a version back that reads it";
-            by.is_none().then(|| Fault::new(what, "manifest, reads", fix))
-        };
-        self.foreign_formats(admitted).into_iter().filter_map(fault).collect()
-    }
-
-    /// Formats that sagas under way hold and this version does not read, each with the stored version that does.
-    fn foreign_formats(&self, Admitted { plugin, .. }: &Admitted) -> Vec<(u32, Option<Stored>)> {
-        let name = plugin.name();
-        let held = self.formats.get(&name).into_iter().flatten();
-        let foreign: Vec<u32> = held.filter(|format| !plugin.reads(&[**format])).copied().collect();
-        if foreign.is_empty() {
-            return Vec::new();
-        }
-        let stored = self.digests.list().inspect_err(|error| error!(%error, "stored versions are lost"));
-        let stored = stored.unwrap_or_default();
-        let reader = |format: u32| {
-            let reads = |stored: &&Stored| stored.manifest.name == name.as_str() && stored.manifest.reads(&[format]);
-            (format, stored.iter().find(reads).cloned())
-        };
-        foreign.into_iter().map(reader).collect()
     }
 
     /// A version that was taken out of service does not come back by itself.
@@ -257,32 +229,6 @@ impl Plugins {
             config: row.config.clone(),
             what,
         })
-    }
-
-    /// Unfinished sagas in which this participant has a step, at most `limit`. Reads them all.
-    pub fn needed_by(&self, name: &Participant, journal: &dyn Journal, limit: usize) -> Result<Vec<SagaId>> {
-        const PAGE: usize = 500;
-        let unfinished =
-            [Status::Waiting, Status::Running, Status::Finishing, Status::Compensating, Status::NeedsOperator];
-        let mut found = Vec::new();
-        for status in unfinished {
-            let mut filter = SagaFilter { status: Some(status), limit: PAGE, ..SagaFilter::default() };
-            loop {
-                let page = journal.sagas(&filter)?;
-                for row in &page {
-                    let saga = journal.saga(&row.id)?.and_then(|row| Saga::decode(&row.bytes).ok());
-                    if saga.is_some_and(|saga| saga.steps().any(|step| step.participant == name)) {
-                        found.push(row.id.clone());
-                    }
-                }
-                filter.before = page.last().map(|row| row.key);
-                if page.len() < PAGE || found.len() >= limit {
-                    break;
-                }
-            }
-        }
-        found.truncate(limit);
-        Ok(found)
     }
 
     /// Versions that no saga needs any more, past the retention.

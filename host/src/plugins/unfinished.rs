@@ -1,0 +1,69 @@
+//! What unfinished sagas need of plugins: code that reads what they hold, participants that they still have steps of.
+//! Invariant: nothing is taken away from them without a word.
+
+use anyhow::Result;
+use sagahost_saga::{
+    Saga,
+    id::{Participant, SagaId},
+    input::Status,
+};
+use sagahost_sandbox::{Fault, admission::Admitted, digests::Stored};
+use tracing::error;
+
+use super::Plugins;
+use crate::journal::{Journal, SagaFilter};
+
+impl Plugins {
+    /// Sagas under way must find code that reads what they hold: this version, or a stored one.
+    pub(super) fn format_faults(&self, admitted: &Admitted) -> Vec<Fault> {
+        let fault = |(format, by): (u32, Option<Stored>)| {
+            let what = format!("unfinished sagas hold data of format {format}, and no version that is here reads it");
+            let fix = "add it to `reads`, or let these sagas end first, or bring a version back that reads it";
+            by.is_none().then(|| Fault::new(what, "manifest, reads", fix))
+        };
+        self.foreign_formats(admitted).into_iter().filter_map(fault).collect()
+    }
+
+    /// Formats that sagas under way hold and this version does not read, each with the stored version that does.
+    pub(super) fn foreign_formats(&self, Admitted { plugin, .. }: &Admitted) -> Vec<(u32, Option<Stored>)> {
+        let name = plugin.name();
+        let held = self.formats.get(&name).into_iter().flatten();
+        let foreign: Vec<u32> = held.filter(|format| !plugin.reads(&[**format])).copied().collect();
+        if foreign.is_empty() {
+            return Vec::new();
+        }
+        let stored = self.digests.list().inspect_err(|error| error!(%error, "stored versions are lost"));
+        let stored = stored.unwrap_or_default();
+        let reader = |format: u32| {
+            let reads = |stored: &&Stored| stored.manifest.name == name.as_str() && stored.manifest.reads(&[format]);
+            (format, stored.iter().find(reads).cloned())
+        };
+        foreign.into_iter().map(reader).collect()
+    }
+
+    /// Unfinished sagas in which this participant has a step, at most `limit`. Reads them all.
+    pub fn needed_by(&self, name: &Participant, journal: &dyn Journal, limit: usize) -> Result<Vec<SagaId>> {
+        const PAGE: usize = 500;
+        let unfinished =
+            [Status::Waiting, Status::Running, Status::Finishing, Status::Compensating, Status::NeedsOperator];
+        let mut found = Vec::new();
+        for status in unfinished {
+            let mut filter = SagaFilter { status: Some(status), limit: PAGE, ..SagaFilter::default() };
+            loop {
+                let page = journal.sagas(&filter)?;
+                for row in &page {
+                    let saga = journal.saga(&row.id)?.and_then(|row| Saga::decode(&row.bytes).ok());
+                    if saga.is_some_and(|saga| saga.steps().any(|step| step.participant == name)) {
+                        found.push(row.id.clone());
+                    }
+                }
+                filter.before = page.last().map(|row| row.key);
+                if page.len() < PAGE || found.len() >= limit {
+                    break;
+                }
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+}
