@@ -31,7 +31,8 @@ fn the_tour_of_the_readme_ends_with_a_plugin_that_serves() {
     };
     let (emit, show) = (at("sagahost emit"), at("sagahost sagas show"));
     let said = author.types(&tour[..emit].join("\n"));
-    assert!(said.contains("test result: ok. 4 passed"), "{said}");
+    assert!(said.contains("test result: ok. 5 passed"), "{said}");
+    assert!(said.contains("pass       undo-twice") && !said.contains("BROKEN"), "{said}");
     // Who sends at once sends to nobody: the directory must have stood still for a moment.
     until("the plugin serves", || author.types("sagahost plugins list --data data").contains("seats").then_some(()));
     author.types(&format!("cd seats\n{}", tour[emit..show].join("\n")));
