@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    journal::{AdmittedRow, PluginDeed, PluginWrite},
+    journal::{AdmittedRow, PluginWrite},
 };
 
 /// Without a host: what the journal knows.
@@ -84,13 +84,7 @@ fn admit_without_host(desk: &Desk, name: &Participant, by: &str) -> Result<Done,
     if quarantined.is_empty() {
         return Err(Refusal::not_found(format!("no version of plugin {name} is in quarantine")));
     }
-    let deed = |row: &&AdmittedRow| PluginDeed {
-        participant: name.clone(),
-        at: SystemClock.now(),
-        digest: row.digest.clone(),
-        config: row.config.clone(),
-        what: format!("let out of quarantine by {by}"),
-    };
+    let deed = |row: &&AdmittedRow| row.deed(SystemClock.now(), format!("let out of quarantine by {by}"));
     let write = PluginWrite {
         deeds: quarantined.iter().map(deed).collect(),
         quarantined: quarantined.iter().map(|row| (name.clone(), row.digest.clone(), None)).collect(),
@@ -119,13 +113,7 @@ pub fn change_without_host(desk: &Desk, name: &Participant, action: PluginAction
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let row = rows.iter().find(|row| row.participant == *name && row.serving);
     let row = row.ok_or_else(|| Refusal::not_found(format!("no plugin {name} serves in app {}", desk.config.app)))?;
-    let deed = PluginDeed {
-        participant: name.clone(),
-        at: SystemClock.now(),
-        digest: row.digest.clone(),
-        config: row.config.clone(),
-        what: what.clone(),
-    };
+    let deed = row.deed(SystemClock.now(), what.clone());
     let write = PluginWrite { paused: vec![(name.clone(), why)], deeds: vec![deed], ..PluginWrite::default() };
     desk.journal.change_plugins(desk.journal.identity().epoch, &write).map_err(Refusal::failed)?;
     Ok(Done { done: true, queued: true, text: format!("plugin {name} is {what}; the next start finds it so") })

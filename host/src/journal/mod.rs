@@ -161,6 +161,19 @@ pub struct AdmittedRow {
     pub config: Arc<str>,
 }
 
+impl AdmittedRow {
+    /// Something was done to this version.
+    pub fn deed(&self, at: Time, what: impl Into<String>) -> PluginDeed {
+        PluginDeed {
+            participant: self.participant.clone(),
+            at,
+            digest: self.digest.clone(),
+            config: self.config.clone(),
+            what: what.into(),
+        }
+    }
+}
+
 /// What changes about plugins at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginWrite {

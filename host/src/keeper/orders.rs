@@ -188,13 +188,7 @@ impl Keeper {
     }
 
     fn deed(&self, row: &AdmittedRow, what: &str) -> PluginDeed {
-        PluginDeed {
-            participant: row.participant.clone(),
-            at: self.pipeline.clock.now(),
-            digest: row.digest.clone(),
-            config: row.config.clone(),
-            what: what.to_owned(),
-        }
+        row.deed(self.pipeline.clock.now(), what)
     }
 
     fn write(&mut self, write: PluginWrite) -> Result<()> {

@@ -183,7 +183,8 @@ impl Plugins {
             }
         }
         // The retention of a version begins when it ends to serve.
-        for outgoing in self.serving.values() {
+        let stays = |digest: &str| admitted.iter().any(|admitted| **admitted.plugin.digest() == *digest);
+        for outgoing in self.serving.values().filter(|outgoing| !stays(outgoing.plugin.digest())) {
             self.digests.put(&outgoing.bytes)?;
         }
         if !write.admitted.is_empty() {
@@ -222,13 +223,7 @@ impl Plugins {
             Some(before) if before.file != row.file => format!("serves from {}", row.file),
             Some(_) => return None,
         };
-        Some(PluginDeed {
-            participant: row.participant.clone(),
-            at: row.admitted,
-            digest: row.digest.clone(),
-            config: row.config.clone(),
-            what,
-        })
+        Some(row.deed(row.admitted, what))
     }
 
     /// Versions that no saga needs any more, past the retention.
