@@ -1,6 +1,6 @@
 //! Named points at which the process can be made to end itself, for crash tests of the real binary: environment
-//! variable `SAGAHOST_CRASH_AT=POINT` or `POINT:N` (the N-th time). Invariant: without that variable a point does
-//! nothing.
+//! variable `SAGAHOST_CRASH_AT=POINT` or `POINT:N` (the N-th time). With `SAGAHOST_STOP_AT` it stops there as SIGSTOP
+//! does, and goes on at SIGCONT. Invariant: without these variables a point does nothing.
 //!
 //! In the order in which a batch reaches them: `before-journal-commit`, `after-journal-commit` (the committer);
 //! `before-offsets`, `after-offsets`, `before-produce`, `after-produce`, `before-end-of-transaction`,
@@ -9,9 +9,12 @@
 //! `plugins-admitted`, `plugin-positions`, `plugin-stored` (each; a start stores, too), `plugins-journaled`,
 //! `plugins-switched`.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    process::Command,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 struct Plan {
@@ -19,24 +22,33 @@ struct Plan {
     times: AtomicU64,
 }
 
-fn plan() -> Option<&'static Plan> {
-    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
-    PLAN.get_or_init(|| {
-        let text = std::env::var("SAGAHOST_CRASH_AT").ok()?;
+impl Plan {
+    fn of(variable: &str) -> Option<Self> {
+        let text = std::env::var(variable).ok()?;
         let (point, times) = match text.split_once(':') {
             Some((point, times)) => (point.to_owned(), times.parse().ok()?),
             None => (text, 1),
         };
-        Some(Plan { point, times: AtomicU64::new(times) })
-    })
-    .as_ref()
+        Some(Self { point, times: AtomicU64::new(times) })
+    }
+
+    fn is_here(&self, name: &str) -> bool {
+        self.point == name && self.times.fetch_sub(1, Ordering::SeqCst) == 1
+    }
 }
+
+static CRASH: LazyLock<Option<Plan>> = LazyLock::new(|| Plan::of("SAGAHOST_CRASH_AT"));
+static STOP: LazyLock<Option<Plan>> = LazyLock::new(|| Plan::of("SAGAHOST_STOP_AT"));
 
 /// Ends the process as a kill would: no destructors, no flushing.
 pub fn point(name: &str) {
-    let Some(plan) = plan() else { return };
-    if plan.point == name && plan.times.fetch_sub(1, Ordering::SeqCst) == 1 {
+    if CRASH.as_ref().is_some_and(|plan| plan.is_here(name)) {
         eprintln!("crash point {name}");
         std::process::abort();
+    }
+    if STOP.as_ref().is_some_and(|plan| plan.is_here(name)) {
+        eprintln!("stop point {name}");
+        // Not by a call into libc: a test's detail is not worth unsafe code.
+        let _ = Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status();
     }
 }

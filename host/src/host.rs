@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom, plugin_view::PluginsView},
     clock::{Clock, SystemClock},
-    commit::{Committer, Fatal, Outbox, Publisher},
+    commit::{Committer, Fatal},
     config::Config,
     intake::{Intake, Reader},
     journal::{
@@ -35,6 +35,7 @@ use crate::{
     mailbox::Item,
     pipeline::Pipeline,
     plugins::{self, Plugins},
+    publish::{Outbox, Publisher},
     stage::{BatchBounds, Move, Reply, Stage},
     start::{Beginning, Begun, Decisions},
     stats::Stats,
@@ -560,6 +561,7 @@ impl Live for Shared {
             records: Stats::get(&stats.records),
             records_skipped: Stats::get(&stats.records_skipped),
             events: Stats::get(&stats.events),
+            duplicates: Stats::get(&stats.duplicates),
             calls: Stats::get(&stats.calls),
             chains_rerun: Stats::get(&stats.chains_rerun),
             journal_commits: Stats::get(&stats.journal_commits),

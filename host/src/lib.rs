@@ -1,10 +1,10 @@
-//! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `stage`,
-//! `overlay`, `values`, `commit`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`, `plugins`,
-//! `keeper`; then `config`,
-//! `admin`, `cli`, and `kit` (what `sagahost new` writes).
+//! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `attempt`,
+//! `stage`, `overlay`, `values`, `commit`, `publish`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`,
+//! `plugins`, `keeper`; then `config`, `admin`, `cli`, and `kit` (what `sagahost new` writes).
 
 pub mod pipeline;
 
+pub mod attempt;
 pub mod mailbox;
 pub mod stage;
 
@@ -15,6 +15,7 @@ pub mod values;
 pub mod commit;
 pub mod journal;
 pub mod letters;
+pub mod publish;
 
 pub mod codec;
 pub mod intake;

@@ -7,11 +7,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use sagahost_saga::{
-    event::Event,
-    id::SagaId,
-    input::{CallRef, Command},
-};
+use sagahost_saga::{event::Event, id::SagaId, input::Command};
 
 use crate::{journal::StoredLetter, positions::Receipt, stage::Reply};
 
@@ -27,11 +23,6 @@ pub enum Item {
         deadlines: bool,
     },
     TopologyChanged,
-    /// A `journal_first` call may run, or was interrupted.
-    Started {
-        call: CallRef,
-        interrupted: bool,
-    },
     Operator {
         command: Command,
         queued: Option<i64>,

@@ -5,7 +5,6 @@
 //! Retries and deadlines re-enter through the mailbox from durable times (`timers`), operators' commands too.
 
 use std::{
-    any::Any,
     collections::{BTreeSet, HashMap, VecDeque},
     panic::AssertUnwindSafe,
     sync::{
@@ -19,25 +18,23 @@ use arc_swap::ArcSwap;
 use sagahost_saga::{
     Saga,
     history::Entry,
-    id::{EventKey, Kind, Participant, SagaId},
+    id::{Kind, SagaId},
     input::{Answer, Broken, Disposition, Effect, Input, Publish, Transition},
     outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
     topology::Topology,
 };
-use sagahost_sandbox::{
-    HostCalls, HostFault, Level,
-    registry::{Pick, Registry},
-};
-use tracing::{debug, error, info, trace, warn};
+use sagahost_sandbox::registry::{Pick, Registry};
+use tracing::{debug, error, trace, warn};
 
 use crate::{
+    attempt::AttemptCalls,
     clock::Clock,
     codec::Codec,
     config::{PipelineSettings, TopicSettings},
     journal::{BatchNo, Journal, JournalError, LetterFilter, LetterWrite, SagaKey},
     letters,
     mailbox::{Item, Mailboxes},
-    overlay::{Overlay, OverlayError},
+    overlay::Overlay,
     positions::Receipt,
     stage::{Departure, NotStaged, Reply, SagaChange, SagaError, Stage, Staging},
     stats::Stats,
@@ -240,11 +237,7 @@ impl Pipeline {
                     self.stage.skipped(&receipt);
                 }
             }
-            Item::Operator { .. }
-            | Item::Due { .. }
-            | Item::TopologyChanged
-            | Item::Started { .. }
-            | Item::Redelivery { .. } => {}
+            Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged | Item::Redelivery { .. } => {}
         }
     }
 
@@ -273,7 +266,7 @@ impl Pipeline {
             Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply, .. } => {
                 let _ = reply.send(Err(format!("saga {id} is quarantined: {why}")));
             }
-            Item::Operator { reply: None, .. } | Item::Due { .. } | Item::TopologyChanged | Item::Started { .. } => {}
+            Item::Operator { reply: None, .. } | Item::Due { .. } | Item::TopologyChanged => {}
         }
     }
 
@@ -407,7 +400,6 @@ impl<'p> Chain<'p> {
             }
             Item::Due { deadlines } => Ok(Input::Due { deadlines: *deadlines }),
             Item::TopologyChanged => Ok(Input::TopologyChanged),
-            Item::Started { call, interrupted } => Ok(Input::Started { call: call.clone(), interrupted: *interrupted }),
             Item::Operator { command, .. } => Ok(Input::Operator(command.clone())),
         }
     }
@@ -441,6 +433,7 @@ impl<'p> Chain<'p> {
         let transition = self.saga.on(input, &self.surroundings.topology, now)?;
         match transition.disposition {
             Disposition::Changed => self.changed = true,
+            Disposition::Known => Stats::add(&self.pipeline.stats.duplicates, 1),
             Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
         }
         if let Some(answer) = &transition.answer {
@@ -457,16 +450,8 @@ impl<'p> Chain<'p> {
         let input = match pick {
             Pick::Plugin(plugin) => {
                 let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.pipeline.stage.clone()));
-                let calls = AttemptCalls {
-                    overlay,
-                    participant: call.participant.clone(),
-                    saga: self.id.clone(),
-                    event: call.event.key.clone(),
-                    attempt: call.attempt,
-                };
-                let ran = plugin.run(call, Box::new(calls));
-                let calls = ran.host.into_any().downcast::<AttemptCalls>();
-                self.overlay = calls.expect("the sandbox gives back what it was given").overlay;
+                let ran = plugin.run(call, Box::new(AttemptCalls::new(overlay, self.id.clone(), call)));
+                self.overlay = AttemptCalls::into_overlay(ran.host);
                 let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
                 self.pipeline.stats.called(plugin.digest(), at_fault(&end), ran.took);
                 debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
@@ -533,7 +518,7 @@ impl<'p> Chain<'p> {
             Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
             Item::Operator { queued, reply, .. } => (None, *queued, reply.clone()),
             Item::Redelivery { reply, .. } => (None, None, Some(reply.clone())),
-            Item::Due { .. } | Item::TopologyChanged | Item::Started { .. } => (None, None, None),
+            Item::Due { .. } | Item::TopologyChanged => (None, None, None),
         };
         let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
         if !self.changed && command_done.is_none() {
@@ -581,70 +566,5 @@ fn at_fault(end: &End) -> bool {
     match end {
         End::Outcome(outcome) => matches!(outcome, Outcome::Unknown { .. } | Outcome::Invalid(_)),
         End::Undo(outcome) => matches!(outcome, UndoOutcome::Unknown { .. }),
-    }
-}
-
-/// The host calls of one attempt, answered by the chain's overlay.
-struct AttemptCalls {
-    overlay: Overlay,
-    participant: Participant,
-    saga: SagaId,
-    event: EventKey,
-    attempt: u32,
-}
-
-fn fault(error: OverlayError) -> HostFault {
-    match error {
-        OverlayError::Guest(fault) => HostFault::Guest(fault.to_string()),
-        OverlayError::Journal(error) => HostFault::Host(Box::new(error)),
-    }
-}
-
-impl HostCalls for AttemptCalls {
-    fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
-        let Self { saga, participant, event, attempt, .. } = self;
-        match level {
-            Level::Trace => trace!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
-            Level::Debug => debug!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
-            Level::Info => info!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
-            // A guest cannot call for a person: the host's own `error` does.
-            Level::Warn | Level::Error => {
-                warn!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}")
-            }
-        }
-    }
-    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
-        self.overlay.get(&self.participant, key).map_err(fault)
-    }
-    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
-        self.overlay.put(&self.participant, key, Some(value.into()));
-        Ok(())
-    }
-    fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
-        self.overlay.put(&self.participant, key, None);
-        Ok(())
-    }
-    fn store_scan(
-        &mut self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<(String, Arc<[u8]>)>, HostFault> {
-        self.overlay.scan(&self.participant, prefix, after, limit as usize).map_err(fault)
-    }
-    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
-        self.overlay.ensure(&self.participant, name, initial).map_err(fault)
-    }
-    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
-        self.overlay.take(&self.participant, name, amount).map_err(fault)
-    }
-    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
-        self.overlay.give(&self.participant, name, amount).map_err(fault)
-    }
-    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
-        self.overlay.read(&self.participant, name).map_err(fault)
-    }
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }

@@ -20,6 +20,8 @@ pub struct Stats {
     pub records_skipped: AtomicU64,
     /// Events from records that changed a saga.
     pub events: AtomicU64,
+    /// Events that were acted on before: a producer's doubles.
+    pub duplicates: AtomicU64,
     /// Plugin calls, chains that were run again included.
     pub calls: AtomicU64,
     pub chains_rerun: AtomicU64,

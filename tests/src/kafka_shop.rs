@@ -385,6 +385,11 @@ impl Running {
         Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
     }
 
+    /// From a stop point.
+    pub fn goes_on(&self) {
+        Command::new("kill").args(["-CONT", &self.child.id().to_string()]).status().expect("kill runs");
+    }
+
     /// SIGTERM, and wait.
     pub fn stop(mut self) -> ExitStatus {
         self.terminate();

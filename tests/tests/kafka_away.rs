@@ -95,6 +95,32 @@ fn a_broker_that_is_away_for_a_minute_under_load_bounds_the_outbox() {
 }
 
 #[test]
+fn a_broker_that_goes_away_in_the_middle_of_a_commit_is_said_and_lived_through() {
+    let broker = broker();
+    let shop = shop(&broker, "middle", "batch-chains-max = 20\n");
+    let orders = load(1_000);
+    let mut host = shop.start();
+    host.says("serving", LONG);
+    assert!(host.stop().success());
+    shop.produce(&orders);
+    // Records and offsets are with the broker; whether the transaction is committed will be known to nobody.
+    let mut host = shop.start_with(&[], &[("SAGAHOST_STOP_AT", "before-end-of-transaction:3")]);
+    host.says("stop point before-end-of-transaction", LONG);
+    broker.kill();
+    host.goes_on();
+    // Said before librdkafka gives up, and again behind that.
+    shop.until("the wait to be said", LONG, |status| status.waits().contains("waits for publication: no answer for"));
+    host.says("waits for publication", LONG);
+    broker.restart().expect("the broker starts");
+    host.says("the broker is back", LONG);
+    shop.watch().until(orders.len(), LONG);
+    let status = shop.until_quiet();
+    assert_eq!(status.0["waiting-for"].as_array().map(Vec::len), Some(0), "{status:?}");
+    assert!(host.stop().success());
+    shop.assert_right(&orders);
+}
+
+#[test]
 fn a_host_told_to_end_while_the_broker_is_away_ends_in_time_and_names_what_is_left() {
     let broker = broker();
     let shop = shop(&broker, "sigterm", "batch-chains-max = 20\nshutdown-deadline = \"4s\"\n");

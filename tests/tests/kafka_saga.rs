@@ -159,6 +159,7 @@ fn cloud_events_three_times_and_offsets_reset_after_a_kill_cost_no_call() {
     watch.until(orders.len(), LONG);
     shop.until_quiet();
     assert_no_double_ran(&shop, orders.len());
+    assert_eq!(shop.status().counter("duplicates"), 2 * orders.len() as u64);
     host.kill();
     // All of it is known to be published: nothing was in flight.
     assert_eq!(shop.status().unpublished(), 0);

@@ -182,8 +182,21 @@ pub enum Disposition {
     /// The saga changed: it must be staged.
     #[default]
     Changed,
-    /// Nothing changed: the event is known, the timer stale, nobody subscribes. Nothing needs to be written.
+    /// A duplicate: the event was acted on before. Nothing changed.
+    Known,
+    /// Nothing changed: the timer is stale, nobody subscribes. Nothing needs to be written.
     Nothing(&'static str),
+}
+
+impl Disposition {
+    /// Why nothing changed; none where something did.
+    pub fn nothing(&self) -> Option<&'static str> {
+        match self {
+            Self::Changed => None,
+            Self::Known => Some("the event is known"),
+            Self::Nothing(why) => Some(why),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -51,7 +51,7 @@ impl Saga {
         match known {
             Some(data) if data == event.data_hash() => {
                 self.late += u32::from(mutation::on(Mutation::SilentChange));
-                return Ok(Disposition::Nothing("the event is known"));
+                return Ok(Disposition::Known);
             }
             Some(_) => return Ok(self.quarantine(event, turn)),
             None => {}

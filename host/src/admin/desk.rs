@@ -116,6 +116,7 @@ impl Desk {
                 ("records".to_owned(), now.records),
                 ("records-skipped".to_owned(), now.records_skipped),
                 ("events".to_owned(), now.events),
+                ("duplicates".to_owned(), now.duplicates),
                 ("calls".to_owned(), now.calls),
                 ("chains-rerun".to_owned(), now.chains_rerun),
                 ("journal-commits".to_owned(), now.journal_commits),

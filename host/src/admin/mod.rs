@@ -128,10 +128,11 @@ pub struct LiveStatus {
     pub incarnation: String,
     pub batch: u64,
     pub published: u64,
-    /// Records read, skipped unread, events taken in, plugin calls, chains run again.
+    /// Records read, skipped unread, events taken in, events taken in before, plugin calls, chains run again.
     pub records: u64,
     pub records_skipped: u64,
     pub events: u64,
+    pub duplicates: u64,
     pub calls: u64,
     pub chains_rerun: u64,
     pub journal_commits: u64,

@@ -143,7 +143,7 @@ impl Keeper {
                 (seen, since) = (now, Instant::now());
                 continue;
             }
-            if seen == handled && !self.again && reconsidered.elapsed() >= rescan {
+            if seen.is_ok() && seen == handled && !self.again && reconsidered.elapsed() >= rescan {
                 reconsidered = Instant::now();
                 self.again = self.refusals_changed();
             }

@@ -26,7 +26,12 @@ pub(super) struct Probation {
     calls: u64,
     failures: u64,
     began: Instant,
+    /// Set where it could not be taken back: when that is tried again.
+    again_at: Option<Instant>,
 }
+
+/// After a roll-back that failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often it is looked at while a version is on probation.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -54,7 +59,8 @@ impl Keeper {
                 continue;
             }
             let (calls, failures) = counts(stats, &digest);
-            self.on_probation.insert(name.clone(), Probation { before, digest, calls, failures, began });
+            self.on_probation
+                .insert(name.clone(), Probation { before, digest, calls, failures, began, again_at: None });
         }
     }
 
@@ -65,11 +71,12 @@ impl Keeper {
             let why = format!("rolled back by itself: {why}");
             if let Err(error) = self.take_back(&name, &why) {
                 error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back; trying again");
-                self.on_probation.remove(&name);
-                self.again = true;
+                let again_at = Some(Instant::now() + AGAIN_AFTER);
+                self.on_probation.entry(name).and_modify(|probation| probation.again_at = again_at);
             }
         }
-        self.on_probation.retain(|_, probation| probation.began.elapsed() < window);
+        let kept = |probation: &Probation| probation.again_at.is_some() || probation.began.elapsed() < window;
+        self.on_probation.retain(|_, probation| kept(probation));
         if self.on_probation.len() != on_probation {
             self.show();
         }
@@ -80,7 +87,9 @@ impl Keeper {
         let settings = &self.plugins.config.watch;
         let (min, more) = (settings.failures_min, settings.failures_percent_more);
         let stats = &self.pipeline.stats;
-        self.on_probation.iter().find_map(|(name, probation)| {
+        let now = Instant::now();
+        let due = self.on_probation.iter().filter(|(_, probation)| probation.again_at.is_none_or(|at| at <= now));
+        due.into_iter().find_map(|(name, probation)| {
             let (calls, failures) = counts(stats, &probation.digest);
             let (calls, failures) = (calls - probation.calls, failures - probation.failures);
             let (known, known_failures) = counts(stats, probation.before.plugin.digest());
@@ -116,14 +125,13 @@ impl Keeper {
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();
         for TakenBack { name, digest, before, why } in &back {
-            write.quarantined.push((name.clone(), digest.clone(), Some(why.clone())));
-            write.deeds.push(PluginDeed {
-                participant: name.clone(),
-                at,
-                digest: digest.clone(),
-                config: before.plugin.behaviour().config,
-                what: why.clone(),
-            });
+            // Journaled already where the switch behind it failed.
+            if !self.plugins.quarantined(name, digest) {
+                write.quarantined.push((name.clone(), digest.clone(), Some(why.clone())));
+                let config = before.plugin.behaviour().config;
+                let (participant, digest, what) = (name.clone(), digest.clone(), why.clone());
+                write.deeds.push(PluginDeed { participant, at, digest, config, what });
+            }
             let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
             let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());
             // With the configuration of today.

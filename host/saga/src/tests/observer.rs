@@ -65,7 +65,7 @@ fn must(holds: bool, otherwise: &'static str) -> Found {
 
 impl Observer {
     pub fn see(&mut self, seen: &Seen<'_>) -> Found {
-        let nothing = matches!(seen.transition.disposition, Disposition::Nothing(_));
+        let nothing = seen.transition.disposition.nothing().is_some();
         must(!nothing || seen.before == seen.after, "the record changed and nothing was said of it")?;
         must(nothing || seen.after.version() == seen.before.version() + 1, "a change without a version")?;
         self.see_received(seen)?;

@@ -103,7 +103,7 @@ impl World {
             event.hops = hops.parse().expect("a number");
         }
         let transition = self.receive(event);
-        if let crate::input::Disposition::Nothing(why) = transition.disposition {
+        if let Some(why) = transition.disposition.nothing() {
             self.log.push(format!("nothing: {why}"));
         }
     }
@@ -120,7 +120,7 @@ impl World {
 
     fn due(&mut self, deadlines: bool) {
         let transition = self.input(Input::Due { deadlines });
-        if let crate::input::Disposition::Nothing(why) = transition.disposition {
+        if let Some(why) = transition.disposition.nothing() {
             self.log.push(format!("nothing: {why}"));
         }
     }

@@ -17,7 +17,6 @@ use rdkafka::{
     error::{KafkaError, RDKafkaError},
     producer::Producer as _,
     types::RDKafkaErrorCode as Code,
-    util::Timeout,
 };
 use tracing::debug;
 
@@ -127,8 +126,8 @@ impl Transaction<'_> {
     }
 
     fn commit(&self) -> Result<(), PublishError> {
-        // librdkafka bounds it with what is left of transaction.timeout.ms.
-        let commit = |_| self.producer.commit_transaction(Timeout::Never);
+        // Resumed slice by slice: without a timeout librdkafka waits as long as the coordinator is away.
+        let commit = |slice| self.producer.commit_transaction(slice);
         match self.settle(self.connection.transaction_timeout, commit) {
             // From here on the coordinator may have decided.
             Err(PublishError::Fatal(why)) => Err(PublishError::Away(why)),

@@ -1,9 +1,11 @@
 //! The open batch: where chains meet. Invariant: under one short mutex a chain is either found true against
 //! everything staged before it and becomes part of the open batch as a whole, or changes nothing.
 
+mod join;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,10 +17,11 @@ use sagahost_saga::{
     input::{Answer, Status, Wake},
 };
 
+use self::join::merged;
 use crate::{
     codec::Codec,
     journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite, StoreEntry},
-    overlay::{Overlay, Scan, Stale},
+    overlay::Overlay,
     positions::{Positions, Receipt},
     transport::{Outgoing, Partition},
     values::{Name, SagaCell, Values},
@@ -197,24 +200,36 @@ impl Stage {
 
     // ---- reads, lowest layer of every overlay
 
-    pub fn saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
+    /// From memory, or else from the journal, outside the mutex. What memory dropped meanwhile may be newer than what was
+    /// read: then it is read again.
+    fn known_or_read<T, R, E>(
+        &self,
+        known: impl Fn(&mut Inner) -> Result<Option<T>, E>,
+        read: impl Fn() -> Result<R, E>,
+        learn: impl Fn(&mut Values, R) -> T,
+    ) -> Result<T, E> {
         loop {
             let drops = {
                 let mut inner = self.inner.lock();
-                if let Some(why) = inner.quarantined.get(id) {
-                    return Err(SagaError::Quarantined(why.clone()));
-                }
-                if let Some(cell) = inner.values.saga(id) {
-                    return Ok(cell);
+                if let Some(value) = known(&mut inner)? {
+                    return Ok(value);
                 }
                 inner.values.drops()
             };
-            let read = self.read_saga(id)?;
+            let value = read()?;
             let mut inner = self.inner.lock();
             if inner.values.drops() == drops {
-                return Ok(inner.values.learn_saga(id, read));
+                return Ok(learn(&mut inner.values, value));
             }
         }
+    }
+
+    pub fn saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
+        let known = |inner: &mut Inner| match inner.quarantined.get(id) {
+            Some(why) => Err(SagaError::Quarantined(why.clone())),
+            None => Ok(inner.values.saga(id)),
+        };
+        self.known_or_read(known, || self.read_saga(id), |values, cell| values.learn_saga(id, cell))
     }
 
     fn read_saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
@@ -224,37 +239,17 @@ impl Stage {
     }
 
     pub fn store(&self, name: &Name) -> Result<Option<Arc<[u8]>>, JournalError> {
-        loop {
-            let drops = {
-                let mut inner = self.inner.lock();
-                if let Some(value) = inner.values.store(name) {
-                    return Ok(value);
-                }
-                inner.values.drops()
-            };
-            let read = self.journal.store_get(&name.0, &name.1)?;
-            let mut inner = self.inner.lock();
-            if inner.values.drops() == drops {
-                return Ok(inner.values.learn_store(name, read));
-            }
-        }
+        let read = || self.journal.store_get(&name.0, &name.1);
+        self.known_or_read(|inner| Ok(inner.values.store(name)), read, |values, value| values.learn_store(name, value))
     }
 
     pub fn counter(&self, name: &Name) -> Result<Option<i64>, JournalError> {
-        loop {
-            let drops = {
-                let mut inner = self.inner.lock();
-                if let Some(value) = inner.values.counter(name) {
-                    return Ok(value);
-                }
-                inner.values.drops()
-            };
-            let read = self.journal.counter(&name.0, &name.1)?;
-            let mut inner = self.inner.lock();
-            if inner.values.drops() == drops {
-                return Ok(inner.values.learn_counter(name, read));
-            }
-        }
+        let read = || self.journal.counter(&name.0, &name.1);
+        self.known_or_read(
+            |inner| Ok(inner.values.counter(name)),
+            read,
+            |values, value| values.learn_counter(name, value),
+        )
     }
 
     pub fn scan(
@@ -576,170 +571,4 @@ pub enum SagaError {
     Quarantined(String),
     #[error(transparent)]
     Journal(#[from] JournalError),
-}
-
-/// A page of the journal with what memory knows laid over it. `asked`: how many rows the journal was asked for.
-fn merged(
-    values: &Values,
-    participant: &Participant,
-    prefix: &str,
-    after: Option<&str>,
-    limit: usize,
-    read: &[(String, Arc<[u8]>)],
-    asked: usize,
-) -> Vec<StoreEntry> {
-    let cut_off = (read.len() >= asked).then(|| read.last().map(|(key, _)| key.as_str())).flatten();
-    let mut page: BTreeMap<&str, Option<Arc<[u8]>>> =
-        read.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
-    for (key, value) in values.store_range(participant, prefix, after) {
-        if cut_off.is_none_or(|last| key <= last) {
-            page.insert(key, value.clone());
-        }
-    }
-    page.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
-}
-
-impl Inner {
-    fn reserved_by_other(&self, staging: &Staging) -> bool {
-        !self.reserved.is_empty()
-            && staging
-                .overlay
-                .writes
-                .keys()
-                .chain(staging.overlay.counters.iter().filter(|(_, trace)| trace.writes()).map(|(name, _)| name))
-                .any(|name| self.is_reserved(name, staging.chain))
-    }
-
-    fn is_reserved(&self, name: &Name, chain: u64) -> bool {
-        self.reserved.iter().any(|(conflict, (owner, _))| *owner != chain && conflict.covers(name))
-    }
-
-    /// Values come from memory; one that was dropped since the chain read it is read again, under the mutex: rare.
-    fn store_now(&mut self, name: &Name, journal: &dyn Journal) -> Result<Option<Arc<[u8]>>, NotStaged> {
-        match self.values.store(name) {
-            Some(value) => Ok(value),
-            None => {
-                let read = journal.store_get(&name.0, &name.1).map_err(NotStaged::Journal)?;
-                Ok(self.values.learn_store(name, read))
-            }
-        }
-    }
-
-    fn counter_now(&mut self, name: &Name, journal: &dyn Journal) -> Result<Option<i64>, NotStaged> {
-        match self.values.counter(name) {
-            Some(value) => Ok(value),
-            None => {
-                let read = journal.counter(&name.0, &name.1).map_err(NotStaged::Journal)?;
-                Ok(self.values.learn_counter(name, read))
-            }
-        }
-    }
-
-    /// Is everything that the chain read still so? Returns what its counters become.
-    fn check(&mut self, overlay: &Overlay, journal: &dyn Journal) -> Result<Vec<(Name, i64)>, NotStaged> {
-        let mut stale = Vec::new();
-        for (name, seen) in &overlay.reads {
-            if !same(&self.store_now(name, journal)?, seen) {
-                stale.push(Conflict::Key(name.clone()));
-            }
-        }
-        for scan in &overlay.scans {
-            if !self.scan_holds(scan, journal)? {
-                stale.push(Conflict::Prefix((scan.participant.clone(), scan.prefix.clone())));
-            }
-        }
-        let mut counters = Vec::new();
-        for (name, trace) in &overlay.counters {
-            match trace.replay(self.counter_now(name, journal)?) {
-                Ok(Some(value)) if trace.writes() => counters.push((name.clone(), value)),
-                Ok(_) => {}
-                Err(Stale) => stale.push(Conflict::Key(name.clone())),
-            }
-        }
-        if stale.is_empty() { Ok(counters) } else { Err(NotStaged::Stale(stale)) }
-    }
-
-    fn scan_holds(&mut self, scan: &Scan, journal: &dyn Journal) -> Result<bool, NotStaged> {
-        let after = scan.after.as_deref();
-        let known = &self.values;
-        let hidden =
-            known.store_range(&scan.participant, &scan.prefix, after).filter(|(_, value)| value.is_none()).count();
-        let asked = scan.limit + hidden;
-        let read = journal.store_scan(&scan.participant, &scan.prefix, after, asked).map_err(NotStaged::Journal)?;
-        let page = merged(known, &scan.participant, &scan.prefix, after, scan.limit, &read, asked);
-        Ok(page.len() == scan.found.len()
-            && page.iter().zip(&scan.found).all(|((key, value), (seen_key, seen))| key == seen_key && value == seen))
-    }
-
-    fn join(&mut self, staging: Staging, counters: Vec<(Name, i64)>, codec: &Codec) {
-        let number = self.number;
-        let prefix: OnceLock<String> = OnceLock::new();
-        self.open.chains += 1;
-        self.open.at = staging.now;
-        if let (Some(id), Some(change)) = (staging.id, staging.change) {
-            self.join_saga(id, change, staging.now);
-        }
-        for (name, value) in staging.overlay.writes {
-            self.open.bytes += name.1.len() + value.as_ref().map_or(0, |v| v.len());
-            self.values.write_store(name.clone(), value.clone(), number);
-            self.open.store.insert(name, value);
-        }
-        for (name, value) in counters {
-            self.values.write_counter(name.clone(), value, number);
-            self.open.counters.insert(name, value);
-        }
-        for departure in staging.departures {
-            let mut outgoing = departure.outgoing;
-            if let Some(event_id) = departure.handled {
-                let prefix = prefix.get_or_init(|| format!("{}/{}", self.handled_prefix, number.0));
-                codec.mark_handled(&mut outgoing, prefix, &event_id);
-            }
-            self.open.bytes += outgoing.size_bytes();
-            self.open.outbox.push(outgoing);
-        }
-        self.open.letters.extend(staging.letters);
-        self.open.commands_done.extend(staging.command_done);
-        self.open.replies.extend(staging.reply);
-        if let Some(receipt) = &staging.receipt {
-            self.positions.accounted(receipt);
-        }
-        self.reserved.retain(|_, (owner, _)| *owner != staging.chain);
-    }
-
-    fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
-        let key = self.values.saga(&id).and_then(|cell| cell.key);
-        let saga = (change.saga.clone(), change.bytes.len());
-        self.values.write_saga(&id, saga, &change.spilled_events, self.number);
-        self.open.bytes += change.bytes.len();
-        let (mut spilled_events, mut spilled_history) = (change.spilled_events, change.spilled_history);
-        match self.open.sagas.remove(&id) {
-            // Spilled rows of an earlier chain of this batch stay.
-            Some(earlier) => {
-                spilled_events.splice(0..0, earlier.spilled_events);
-                spilled_history.splice(0..0, earlier.spilled_history);
-            }
-            None => self.open.order.push(id.clone()),
-        }
-        let write = SagaWrite {
-            id: id.clone(),
-            key,
-            bytes: change.bytes,
-            status: change.status,
-            wake: change.wake,
-            notes: change.saga.notes().to_vec(),
-            updated: now,
-            spilled_events,
-            spilled_history,
-            digests: change.digests,
-        };
-        self.open.sagas.insert(id, write);
-    }
-}
-
-fn same(now: &Option<Arc<[u8]>>, seen: &Option<Arc<[u8]>>) -> bool {
-    match (now, seen) {
-        (None, None) => true,
-        (Some(now), Some(seen)) => Arc::ptr_eq(now, seen) || now == seen,
-        (None, Some(_)) | (Some(_), None) => false,
-    }
 }
