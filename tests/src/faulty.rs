@@ -41,14 +41,22 @@ pub struct Death {
     point: Point,
     left: AtomicI64,
     dead: AtomicBool,
+    /// So many changes of plugins are refused; nothing dies of it.
+    refused: AtomicI64,
 }
 
 impl Death {
     pub fn at(point: Point, time: i64) -> Arc<Self> {
-        Arc::new(Self { point, left: AtomicI64::new(time), dead: AtomicBool::new(false) })
+        Arc::new(Self { point, left: AtomicI64::new(time), dead: AtomicBool::new(false), refused: AtomicI64::new(0) })
     }
     pub fn never() -> Arc<Self> {
         Self::at(Point::BeforeCommit, i64::MAX)
+    }
+    pub fn refuse_plugins(&self, times: i64) {
+        self.refused.store(times, Ordering::SeqCst);
+    }
+    pub fn refusals_left(&self) -> i64 {
+        self.refused.load(Ordering::SeqCst)
     }
     pub fn dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
@@ -111,7 +119,6 @@ impl Journal for FaultyJournal {
         set_anchor(epoch: Epoch, anchor: &Partition) -> ();
         set_position(epoch: Epoch, partition: &Partition, next: i64) -> ();
         new_lineage(epoch: Epoch) -> Identity;
-        change_plugins(epoch: Epoch, write: &PluginWrite) -> ();
         skip_outbox_row(epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> ();
         queue_command(saga: &SagaId, command: &Command) -> i64;
         quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();
@@ -133,6 +140,11 @@ impl Journal for FaultyJournal {
         }
         self.inner.confirm(epoch, up_to)?;
         if self.death.reached(Point::AfterConfirm) { Err(failed()) } else { Ok(()) }
+    }
+    fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError> {
+        let left =
+            self.death.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| (left > 0).then(|| left - 1));
+        if self.death.dead() || left.is_ok() { Err(failed()) } else { self.inner.change_plugins(epoch, write) }
     }
     fn close(&self) -> Result<(), JournalError> {
         self.inner.close()

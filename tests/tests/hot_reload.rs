@@ -204,10 +204,11 @@ fn files_that_change_together_are_switched_together_or_not_at_all() {
 /// A version that panics on every tenth event, dropped in under load: what it could not do the version before does.
 #[test]
 fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
-    let config = "[watch]\nsettle = \"10ms\"\nprobation = \"30s\"\n[plugin.hostile.on.HostileTried]\nretry = { attempts-max = 4, base = \"100ms\", cap = \"400ms\" }\n";
+    let config = "[watch]\nsettle = \"10ms\"\nprobation = \"30s\"\n[plugin.hostile.on.HostileTried]\nretry = { attempts-max = 20, base = \"300ms\", cap = \"1s\" }\n";
     let shop = Shop::new(&["hostile"], config);
     let dir = plugins(&shop);
-    let host = shop.start();
+    let death = Death::never();
+    let host = shop.start_dying(&death);
     let tried = |number: usize| Outgoing {
         topic: "hostile-tried".into(),
         key: Some(format!("h-{number}").into_bytes()),
@@ -227,6 +228,9 @@ fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
         manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
     });
     drop_in(&dir, "hostile.wasm", &bad);
+    await_version(&host, "hostile", "9.0.0");
+    // That the journal takes it at the third time only changes nothing.
+    death.refuse_plugins(2);
     let mut sent = 20;
     let view = until("it is rolled back", || {
         send(sent..sent + 20);
@@ -236,6 +240,9 @@ fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
     });
     let back = view.plugins.iter().find(|line| line.state == "serving").expect("a version serves");
     assert_eq!(back.digest, good.digest);
+    assert_eq!(death.refusals_left(), 0);
+    let deeds = host.journal().plugin_deeds(&"hostile".into(), 10).expect("deeds can be read");
+    assert_eq!(deeds.iter().filter(|deed| deed.what.starts_with("rolled back by itself")).count(), 1, "{deeds:?}");
     let report = view.refused.first().expect("the file is refused").to_string();
     assert!(report.contains("this version is in quarantine: rolled back by itself"), "{report}");
     assert!(report.contains("sagahost plugins admit hostile"), "{report}");
