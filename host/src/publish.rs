@@ -138,13 +138,16 @@ impl Publisher {
     pub fn run(mut self) {
         loop {
             match self.batches.recv_timeout(Duration::from_millis(200)) {
-                Ok(batch) => {
-                    if let Err(fatal) = self.publish(batch) {
+                Ok(batch) => match self.publish(batch) {
+                    Ok(true) => {}
+                    // The host stops. What comes behind would name an offset that covers this one.
+                    Ok(false) => return,
+                    Err(fatal) => {
                         error!(%fatal, "publication stops");
                         let _ = self.fatal.send(fatal);
                         return;
                     }
-                }
+                },
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -154,8 +157,8 @@ impl Publisher {
         }
     }
 
-    /// Until the batch is published, or the host stops.
-    pub fn publish(&mut self, mut batch: OutboxBatch) -> Result<(), Fatal> {
+    /// Until the batch is published. False: the host stops, and it is not.
+    fn publish(&mut self, mut batch: OutboxBatch) -> Result<bool, Fatal> {
         let metadata = Mark {
             journal: self.identity.journal.clone(),
             incarnation: batch.incarnation.clone(),
@@ -171,7 +174,7 @@ impl Publisher {
             let (rows, records) = sendable(&batch);
             let publication = Publication { records: &records, offsets: &offsets, metadata: &metadata };
             let error = match self.sink.publish(&publication) {
-                Ok(()) => return self.published(batch.number),
+                Ok(()) => return Ok(self.published(batch.number)),
                 Err(error) => error,
             };
             let then = match error {
@@ -196,26 +199,26 @@ impl Publisher {
                 }
             };
             match then {
-                Then::Published => return self.published(batch.number),
-                Then::Stop => return Ok(()),
+                Then::Published => return Ok(self.published(batch.number)),
+                Then::Stop => return Ok(false),
                 Then::Again => {
                     std::thread::sleep(wait);
                     wait = (wait * 2).min(Duration::from_secs(1));
                 }
             }
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
 
-    fn published(&self, number: BatchNo) -> Result<(), Fatal> {
+    fn published(&self, number: BatchNo) -> bool {
         self.outbox.published();
         self.intake.broker_trouble(None);
         Stats::add(&self.pipeline.stats.publications, 1);
         self.pipeline.stage.published(number);
         debug!(batch = number.0, "published");
-        Ok(())
+        true
     }
 
     fn say(&self, number: BatchNo, why: &str) {

@@ -183,3 +183,30 @@ fn a_step_is_undone_by_stored_code_when_its_plugin_is_away() {
     shop.assert_right(&orders, &*journal);
     stop(host);
 }
+
+/// Offsets of a batch cover those before it: what is behind a refused one must not go out when the host is told to end.
+#[test]
+fn a_refused_batch_and_what_is_behind_it_go_out_at_the_next_start() {
+    let shop = Shop::new(&THREE, "[pipeline]\nbatch-chains-max = 1\n");
+    let orders = some_orders(8);
+    let host = shop.start();
+    let topics = Connection::open(shop.data().join("topics.db")).expect("the topics open");
+    topics.busy_timeout(PATIENCE).expect("a time-out can be set");
+    let rename = |from: &str, to: &str| {
+        let changed = topics.execute("UPDATE topics SET name = ?2 WHERE name = ?1", [from, to]);
+        assert_eq!(changed.expect("the topic can be renamed"), 1);
+    };
+    rename("order-completed", "elsewhere");
+    shop.produce(&orders[..4]);
+    until("a row to be refused", || host.live().status().waiting_for.iter().any(|why| why.contains("was refused")));
+    shop.produce(&orders[4..]);
+    until("batches behind it", || host.journal().outbox(host.journal().identity().confirmed, 9).unwrap().len() > 1);
+    let left = host.stop(Duration::from_secs(2)).unpublished_batches;
+    assert!(left.len() > 1, "{left:?}");
+
+    rename("elsewhere", "order-completed");
+    let host = shop.start();
+    shop.await_ends(&orders, &Death::never(), PATIENCE);
+    shop.assert_right(&orders, &*host.journal());
+    stop(host);
+}
