@@ -168,6 +168,7 @@ impl Host {
             stopped: &|| stop_requested.load(Ordering::Relaxed),
         }
         .begin()?;
+        plugins.begun(&beginning, &*journal, &*clock)?;
         let identity = begun.identity.clone();
         info!(
             app = %config.app, journal = %identity.journal, incarnation = %identity.incarnation,
@@ -320,7 +321,8 @@ impl Host {
         fatal: &Sender<Fatal>,
     ) -> Result<()> {
         let Shared { pipeline, intake, transport, .. } = &*self.shared;
-        intake.read_also(Vec::new(), plugins.idle_topics());
+        let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
+        intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let stop = self.stop.reading.clone();
         let board = self.shared.board.clone();
         let keeper = Keeper::new(plugins, beginning, pipeline.clone(), intake.clone(), transport.clone(), stop, board);
@@ -446,10 +448,19 @@ impl Shared {
     }
 
     fn patiently(&self, answer: &Receiver<Result<Answer, String>>) -> Result<Answer, String> {
+        self.patiently_or(answer, "the host could not journal it in time; look at `sagahost status`")
+    }
+
+    fn patiently_or(&self, answer: &Receiver<Result<Answer, String>>, otherwise: &str) -> Result<Answer, String> {
         const PATIENCE: Duration = Duration::from_secs(25);
-        answer
-            .recv_timeout(PATIENCE)
-            .map_err(|_| "the host could not journal it in time; look at `sagahost status`".to_owned())?
+        answer.recv_timeout(PATIENCE).map_err(|_| otherwise.to_owned())?
+    }
+
+    /// The keeper does one thing after the other, and compiling may be one of them.
+    fn keeper(&self, what: What) -> Result<Answer, String> {
+        const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
+                              that, unless too much waits there: look at `sagahost plugins list`";
+        self.patiently_or(&self.board.order(what), QUEUED)
     }
 
     fn release(&self, saga: &SagaId) -> Result<Answer, String> {
@@ -535,11 +546,11 @@ impl Live for Shared {
     }
 
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
-        self.patiently(&self.board.order(What::Plugin(plugin.clone(), action)))
+        self.keeper(What::Plugin(plugin.clone(), action))
     }
 
     fn reload_config(&self) -> Result<Answer, String> {
-        self.patiently(&self.board.order(What::ReloadConfig))
+        self.keeper(What::ReloadConfig)
     }
 
     fn plugins(&self) -> PluginsView {

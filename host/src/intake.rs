@@ -84,8 +84,11 @@ impl Intake {
         state.idle = idle;
     }
 
+    /// What is read, and what will be with the reader's next round.
     pub fn assigned(&self) -> Vec<Partition> {
-        self.state.lock().assigned.clone()
+        let state = self.state.lock();
+        let more = state.more.iter().map(|assignment| &assignment.partition);
+        state.assigned.iter().chain(more).cloned().collect()
     }
 
     pub fn is_held(&self, partition: &Partition) -> bool {
@@ -225,7 +228,12 @@ impl Reader {
     }
 
     fn assign(&mut self, assignments: &[Assignment]) {
-        self.intake.state.lock().assigned = assignments.iter().map(|a| a.partition.clone()).collect();
+        let assigned: Vec<Partition> = assignments.iter().map(|a| a.partition.clone()).collect();
+        {
+            let mut state = self.intake.state.lock();
+            state.more.retain(|more| !assigned.contains(&more.partition));
+            state.assigned = assigned;
+        }
         let mut wait = Duration::from_millis(100);
         while let Err(error) = self.source.assign(assignments) {
             self.trouble(&error);
@@ -338,7 +346,7 @@ impl Reader {
     fn assign_again(&mut self) {
         let more = {
             let mut state = self.intake.state.lock();
-            std::mem::take(&mut state.assign_again).then(|| std::mem::take(&mut state.more))
+            std::mem::take(&mut state.assign_again).then(|| state.more.clone())
         };
         if let Some(more) = more {
             self.assign_with(more);
@@ -359,12 +367,15 @@ impl Reader {
 
     /// All that is assigned, each from where it is handled up to, and `more`. Where these begin is journaled first:
     /// should the host begin anew, it goes back to there.
-    fn assign_with(&mut self, more: Vec<Assignment>) {
+    fn assign_with(&mut self, mut more: Vec<Assignment>) {
+        let assigned = self.intake.state.lock().assigned.clone();
+        more.retain(|more| !assigned.contains(&more.partition));
         let begin =
             |at: &Assignment| self.pipeline.journal.set_position(self.identity.epoch, &at.partition, at.position);
         if let Err(error) = more.iter().try_for_each(begin) {
             warn!(%error, "failed to journal where new partitions begin; trying again");
             let mut state = self.intake.state.lock();
+            more.retain(|more| !state.more.iter().any(|known| known.partition == more.partition));
             state.more.extend(more);
             state.assign_again = true;
             drop(state);
@@ -372,7 +383,6 @@ impl Reader {
             return;
         }
         let positions = self.pipeline.stage.positions();
-        let assigned = self.intake.state.lock().assigned.clone();
         let mut assignments: Vec<Assignment> = assigned
             .into_iter()
             .map(|partition| match positions.get(&partition) {

@@ -81,12 +81,21 @@ impl Site {
         self.serve(command)
     }
 
-    fn serve(&self, mut command: Command) -> Process {
+    /// A host that may never serve.
+    pub fn begin(&self, words: &[&str]) -> Process {
+        self.spawn(self.command(words))
+    }
+
+    fn spawn(&self, mut command: Command) -> Process {
         let log = self.file("host.log");
         let file = File::create(&log).expect("a file can be made");
         let twice = file.try_clone().expect("a file can be opened twice");
         let child = command.stdout(twice).stderr(file).spawn().expect("the binary starts");
-        let mut process = Process { child, log };
+        Process { child, log }
+    }
+
+    fn serve(&self, command: Command) -> Process {
+        let mut process = self.spawn(command);
         until("the host serves", || {
             let ended = process.child.try_wait().expect("the host can be asked");
             assert!(ended.is_none(), "the host ended: {ended:?}\n{}", process.log());
@@ -114,6 +123,12 @@ impl Process {
     pub fn await_end(mut self) -> String {
         self.ended();
         self.log()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.ended();
     }
 
     /// SIGTERM, and its exit code.

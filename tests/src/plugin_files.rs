@@ -55,7 +55,7 @@ fn leb128(mut number: usize) -> Vec<u8> {
 
 /// The version that serves, or would.
 pub fn line(host: &Host, name: &str) -> Option<PluginLine> {
-    let idle = |line: &PluginLine| matches!(&*line.state, "stored" | "quarantined" | "retired");
+    let idle = |line: &PluginLine| matches!(&*line.state, "stored" | "quarantined" | "retired" | "waiting");
     host.live().plugins().plugins.into_iter().find(|line| line.name == name && !idle(line))
 }
 

@@ -188,6 +188,11 @@ fn files_that_change_together_are_switched_together_or_not_at_all() {
     assert_eq!(versions(&host), before, "the good one waits for the bad one");
     let note = line(&host, "order").and_then(|line| line.note).unwrap_or_default();
     assert!(note.contains("waits for one that changed with it"), "{note}");
+    // The same release again, as a deployment that retries does: it waits on.
+    drop_in(&dir, "order.wasm", &version("order", "9.0.0"));
+    drop_in(&dir, "payment.wasm", b"not a plugin");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(versions(&host), before, "the good one waits on for the bad one");
     drop_in(&dir, "payment.wasm", &version("payment", "9.0.0"));
     await_version(&host, "payment", "9.0.0");
     await_version(&host, "order", "9.0.0");
@@ -204,30 +209,19 @@ fn files_that_change_together_are_switched_together_or_not_at_all() {
 /// A version that panics on every tenth event, dropped in under load: what it could not do the version before does.
 #[test]
 fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
-    let config = "[watch]\nsettle = \"10ms\"\nprobation = \"30s\"\n[plugin.hostile.on.HostileTried]\nretry = { attempts-max = 20, base = \"300ms\", cap = \"1s\" }\n";
-    let shop = Shop::new(&["hostile"], config);
+    let shop = Shop::new(&["hostile"], PATIENT);
     let dir = plugins(&shop);
     let death = Death::never();
     let host = shop.start_dying(&death);
-    let tried = |number: usize| Outgoing {
-        topic: "hostile-tried".into(),
-        key: Some(format!("h-{number}").into_bytes()),
-        value: Some(format!(r#"{{"id": "h-{number}"}}"#).into_bytes()),
-        headers: Vec::new(),
-    };
     let send = |numbers: Range<usize>| {
-        let records: Vec<Outgoing> = numbers.map(tried).collect();
+        let records: Vec<Outgoing> = numbers.map(hostile).collect();
         shop.topics().offer_all(&records).expect("records can be appended");
     };
     let done = || shop.read(&["hostile-done"]).len();
     send(0..20);
     until("the first ones are done", || (done() >= 20).then_some(()));
     let good = line(&host, "hostile").expect("it serves");
-    let bad = changed("hostile", |manifest| {
-        manifest.version = "9.0.0".to_owned();
-        manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
-    });
-    drop_in(&dir, "hostile.wasm", &bad);
+    drop_in(&dir, "hostile.wasm", &panics("9.0.0"));
     await_version(&host, "hostile", "9.0.0");
     // That the journal takes it at the third time only changes nothing.
     death.refuse_plugins(2);
@@ -345,5 +339,158 @@ fn a_link_that_is_turned_to_another_release_is_a_change() {
     await_version(&host, "payment", "9.1.0");
     link("2");
     await_version(&host, "payment", "9.2.0");
+    host.stop(Duration::from_secs(10));
+}
+
+/// A version of `hostile` that panics on every tenth event.
+fn panics(number: &str) -> Vec<u8> {
+    changed("hostile", |manifest| {
+        manifest.version = number.to_owned();
+        manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
+    })
+}
+
+fn hostile(number: usize) -> Outgoing {
+    Outgoing {
+        topic: "hostile-tried".into(),
+        key: Some(format!("h-{number}").into_bytes()),
+        value: Some(format!(r#"{{"id": "h-{number}"}}"#).into_bytes()),
+        headers: Vec::new(),
+    }
+}
+
+const PATIENT: &str = "[watch]\nsettle = \"10ms\"\n[plugin.hostile.on.HostileTried]\nretry = { attempts-max = 20, base = \"300ms\", cap = \"1s\" }\n";
+
+/// Sends events until that version is in quarantine. Returns how many were sent.
+fn until_rolled_back(shop: &Shop, host: &Host, number: &str, from: usize) -> usize {
+    let mut sent = from;
+    until("it is rolled back", || {
+        let records: Vec<Outgoing> = (sent..sent + 10).map(hostile).collect();
+        shop.topics().offer_all(&records).expect("records can be appended");
+        sent += 10;
+        let view = host.live().plugins();
+        view.plugins.iter().any(|line| line.version == number && line.state == "quarantined").then_some(())
+    });
+    sent
+}
+
+/// Its file was gone for a moment, or it came while no host ran: it is on probation all the same.
+#[test]
+fn a_version_that_did_not_come_in_place_of_a_file_is_on_probation_too() {
+    let shop = Shop::new(&["hostile"], PATIENT);
+    let dir = plugins(&shop);
+    let host = shop.start();
+    let good = line(&host, "hostile").expect("it serves").digest;
+    fs::remove_file(dir.join("hostile.wasm")).expect("it is there");
+    await_view(&host, "the pause", |view| view.plugins.iter().any(|line| line.state == "paused"));
+    drop_in(&dir, "hostile.wasm", &panics("9.0.0"));
+    await_version(&host, "hostile", "9.0.0");
+    let sent = until_rolled_back(&shop, &host, "9.0.0", 0);
+    assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.clone()));
+    host.stop(Duration::from_secs(10));
+
+    drop_in(&dir, "hostile.wasm", &panics("9.1.0"));
+    let host = shop.start();
+    let now = line(&host, "hostile").map(|line| (line.version, line.state));
+    assert_eq!(now, Some(("9.1.0".to_owned(), "probation".to_owned())));
+    host.stop(Duration::from_secs(10));
+    // The window was not over when that host ended.
+    let host = shop.start();
+    let sent = until_rolled_back(&shop, &host, "9.1.0", sent);
+    assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good));
+    until("all is done", || (shop.read(&["hostile-done"]).len() >= sent).then_some(()));
+    assert_eq!(host.journal().letter_groups().expect("letters can be counted"), []);
+    host.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn a_version_in_quarantine_stands_in_no_other_versions_way() {
+    let shop = Shop::new(&["hostile"], PATIENT);
+    let dir = plugins(&shop);
+    let host = shop.start();
+    fs::remove_file(dir.join("hostile.wasm")).expect("it is there");
+    drop_in(&dir, "hostile-9.0.0.wasm", &panics("9.0.0"));
+    await_version(&host, "hostile", "9.0.0");
+    until_rolled_back(&shop, &host, "9.0.0", 0);
+    drop_in(&dir, "hostile-9.1.0.wasm", &version("hostile", "9.1.0"));
+    await_version(&host, "hostile", "9.1.0");
+    // A copy of the file that serves takes nothing over.
+    drop_in(&dir, "a-copy.wasm", &version("hostile", "9.1.0"));
+    let view = await_view(&host, "the copy", |view| view.refused.len() == 2);
+    assert!(view.refused[0].file.ends_with("a-copy.wasm"), "{}", view.refused[0]);
+    assert!(view.refused[0].to_string().contains("hostile-9.1.0.wasm is a plugin named hostile, too; that one serves"));
+    host.stop(Duration::from_secs(10));
+}
+
+/// What a version no longer subscribes to is not read meanwhile: the version before it finds it all.
+#[test]
+fn events_of_a_subscription_that_was_dropped_wait_for_one_that_has_it() {
+    let shop = Shop::new(&["order", "payment"], "[watch]\nsettle = \"10ms\"\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    let deaf = changed("payment", |manifest| {
+        manifest.version = "9.0.0".to_owned();
+        manifest.subscriptions[0].kind = "OrderAnswered".to_owned();
+        manifest.subscriptions[0].example = None;
+    });
+    drop_in(&dir, "payment.wasm", &deaf);
+    await_version(&host, "payment", "9.0.0");
+    drop_in(
+        &dir,
+        "order.wasm",
+        &changed("order", |manifest| {
+            manifest.version = "9.0.0".to_owned();
+            manifest.subscriptions.retain(|subscription| subscription.kind != "OrderCreated");
+            manifest.subscriptions.iter_mut().for_each(|subscription| subscription.after.clear());
+        }),
+    );
+    await_version(&host, "order", "9.0.0");
+    // A round of the reader, who learns of it.
+    std::thread::sleep(Duration::from_millis(500));
+    let orders = some_orders("o", 20);
+    shop.produce(&orders);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(host.journal().letter_groups().expect("letters can be counted").is_empty());
+    drop_in(&dir, "payment.wasm", &version("payment", "9.1.0"));
+    await_version(&host, "payment", "9.1.0");
+    until("each order is paid or declined", || {
+        (shop.read(&["payment-processed", "payment-failed"]).len() == orders.len()).then_some(())
+    });
+    host.stop(Duration::from_secs(10));
+}
+
+/// Two switches in one round of the reader: the topics of the first are new to the second, too.
+#[test]
+fn a_topic_is_read_once_however_fast_switches_follow_each_other() {
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"10ms\"\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    for round in 0..8 {
+        drop_in(&dir, "loyalty.wasm", &version("loyalty", &format!("9.{round}.0")));
+        await_version(&host, "loyalty", &format!("9.{round}.0"));
+        let pause = PluginAction::Pause { by: "ann".to_owned(), reason: "a look".to_owned() };
+        host.live().change_plugin(&"payment".into(), pause).expect("it pauses");
+        host.live()
+            .change_plugin(&"payment".into(), PluginAction::Resume { by: "ann".to_owned() })
+            .expect("it goes on");
+        drop_in(&dir, "payment.wasm", &version("payment", &format!("9.{round}.0")));
+        await_version(&host, "payment", &format!("9.{round}.0"));
+    }
+    fs::remove_file(dir.join("loyalty.wasm")).expect("it is there");
+    await_view(&host, "the pause", |view| {
+        view.plugins.iter().any(|line| line.name == "loyalty" && line.state == "paused")
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let before = host.live().status().records;
+    let record = |number: usize| Outgoing {
+        topic: "customer-registered".into(),
+        key: Some(format!("c-{number}").into_bytes()),
+        value: Some(format!(r#"{{"customerId": "c-{number}"}}"#).into_bytes()),
+        headers: Vec::new(),
+    };
+    let records: Vec<Outgoing> = (0..8).map(record).collect();
+    shop.topics().offer_all(&records).expect("records can be appended");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(host.live().status().records, before, "what is paused is not read");
     host.stop(Duration::from_secs(10));
 }

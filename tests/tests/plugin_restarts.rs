@@ -46,6 +46,52 @@ fn a_file_that_went_bad_while_no_host_ran_takes_nobody_out_of_service() {
     host.stop(Duration::from_secs(10));
 }
 
+/// Versioned file names: the one that serves was removed, and its successor arrived broken.
+#[test]
+fn a_broken_file_of_unknown_name_takes_nobody_out_of_service_either() {
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"20ms\"\n");
+    let dir = plugins(&shop);
+    fs::rename(dir.join("payment.wasm"), dir.join("payment-1.0.0.wasm")).expect("it can be renamed");
+    let host = shop.start();
+    let before = line(&host, "payment").map(|line| line.digest);
+    host.stop(Duration::from_secs(10));
+    fs::remove_file(dir.join("payment-1.0.0.wasm")).expect("it is there");
+    drop_in(&dir, "payment-2.0.0.wasm", b"half of it");
+    drop_in(&dir, "loyalty.wasm", &as_built("loyalty"));
+    let host = shop.start();
+    assert_eq!(line(&host, "payment").map(|line| line.digest), before);
+    assert_eq!(
+        line(&host, "loyalty").filter(|line| line.state != "waiting").map(|line| line.state),
+        None,
+        "it came with a bad one"
+    );
+    drop_in(&dir, "payment-2.0.0.wasm", &version("payment", "2.0.0"));
+    await_version(&host, "payment", "2.0.0");
+    await_version(&host, "loyalty", "0.1.0");
+    host.stop(Duration::from_secs(10));
+}
+
+/// What was away stays away, whatever else goes wrong while no host runs.
+#[test]
+fn a_directory_that_is_missing_at_the_start_brings_nothing_back_that_was_removed() {
+    let shop = Shop::new(&THREE, "[watch]\nsettle = \"20ms\"\n");
+    let dir = plugins(&shop);
+    let host = shop.start();
+    fs::remove_file(dir.join("inventory.wasm")).expect("it is there");
+    await_view(&host, "the pause", |view| view.plugins.iter().any(|line| line.state == "paused"));
+    host.stop(Duration::from_secs(10));
+    let aside = dir.with_file_name("aside");
+    fs::rename(&dir, &aside).expect("the directory can be moved");
+    let host = shop.start();
+    let states = THREE.map(|name| line(&host, name).map(|line| line.state));
+    assert_eq!(states, ["serving", "serving", "paused"].map(|state| Some(state.to_owned())));
+    assert_eq!(host.live().plugins().refused.len(), 1, "the missing directory is said");
+    fs::rename(&aside, &dir).expect("the directory can be moved back");
+    drop_in(&dir, "inventory.wasm", &as_built("inventory"));
+    await_version(&host, "inventory", "0.1.0");
+    host.stop(Duration::from_secs(10));
+}
+
 /// Nothing stands in for a plugin whose own configuration is wrong: it would run on something else than what it says.
 #[test]
 fn a_configuration_that_went_wrong_while_no_host_ran_is_no_reason_to_ignore_it() {
@@ -139,15 +185,20 @@ fn killed_when_it_serves_and_nobody_was_told() {
     killed_at("plugins-switched", true);
 }
 
-/// The version is in quarantine, and the one before does not serve again yet.
+/// The version is in quarantine, and the one before does not serve again yet. An earlier one that has not proved itself
+/// does not come instead.
 #[test]
 fn killed_while_a_version_is_rolled_back() {
     let config = format!(
         "{CONFIG}[plugin.hostile.on.HostileTried]\nretry = {{ attempts-max = 9, base = \"10ms\", cap = \"20ms\" }}\n"
     );
     let site = Site::new(&["hostile"], &config);
-    // The first switch is that to the bad version.
-    let host = site.start_with_env(&["run"], &[("SAGAHOST_CRASH_AT", "plugins-admitted:2")]);
+    // The first switches are those to the new version and to the bad one.
+    let host = site.start_with_env(&["run"], &[("SAGAHOST_CRASH_AT", "plugins-admitted:3")]);
+    drop_in(&site.file("plugins"), "hostile.wasm", &version("hostile", "8.0.0"));
+    until("a version serves that is not proved", || {
+        serves(&site).contains(&("hostile".into(), "8.0.0".into())).then_some(())
+    });
     let bad = changed("hostile", |manifest| {
         manifest.version = "9.0.0".to_owned();
         manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
@@ -198,6 +249,36 @@ fn a_host_reads_its_configuration_again_at_sighup() {
         (saga["status"] == "compensated").then_some(())
     });
     assert_eq!(host.stop(), 0);
+}
+
+/// Asked for while files are on their way in, it is done behind that.
+#[test]
+fn other_configuration_is_not_forgotten_because_files_change() {
+    let config = CONFIG.replace("100ms", "1s");
+    let site = Site::new(&THREE, &config);
+    let host = site.start();
+    fs::write(site.file("sagahost.toml"), format!("{config}[plugin.payment.config]\nlimit-cents = 50\n"))
+        .expect("it can be written");
+    drop_in(&site.file("plugins"), "loyalty.wasm", &as_built("loyalty"));
+    let reloaded = site.run(&["config", "reload"]);
+    assert!(reloaded.out.contains("payment: other configuration is in force"), "{reloaded:?}");
+    assert!(host.log().contains("what was asked for is done when it stands still"), "{}", host.log());
+    assert!(serves(&site).contains(&("loyalty".into(), "0.1.0".into())));
+    assert_eq!(host.stop(), 0);
+}
+
+/// A start that comes to nothing is no admission.
+#[test]
+fn a_start_that_never_reached_its_broker_leaves_no_trace_of_its_plugins() {
+    let config = format!("{CONFIG}[kafka]\nbootstrap-servers = \"127.0.0.1:9\"\n");
+    let site = Site::new(&["order"], &config);
+    let host = site.begin(&["run"]);
+    until("it waits for the broker", || host.log().contains("waiting for the topics").then_some(()));
+    host.kill();
+    let listed = site.run(&["plugins", "list", "--json"]);
+    let view: Value = serde_json::from_str(&listed.out).unwrap_or_else(|error| panic!("{error}: {listed:?}"));
+    let states: Vec<&Value> = view["plugins"].as_array().expect("a list").iter().map(|line| &line["state"]).collect();
+    assert_eq!(states, ["new"], "{view}");
 }
 
 /// Rights on files bind everybody but root: such a host runs as nobody.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -29,10 +29,16 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub struct Report {
+    #[serde(serialize_with = "lossily")]
     pub file: PathBuf,
     /// The name in its manifest, if that much could be read.
     pub plugin: Option<String>,
     pub faults: Vec<Fault>,
+}
+
+/// A path in JSON. One that is not UTF-8 goes out as people see it: what is wrong with its file must be said all the same.
+pub fn lossily<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 impl Report {
@@ -81,4 +87,21 @@ pub fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) ->
     }
     let all: Vec<&str> = known.into_iter().collect();
     if all.is_empty() { "remove it: none is known here".to_owned() } else { format!("known: {}", all.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_file_whose_name_is_no_text_is_reported_in_json() {
+        let report = Report::of(Path::new(OsStr::from_bytes(b"plugins/\xff.wasm")), Fault::new("it is junk", "", ""));
+        let json = serde_json::to_string(&report).unwrap();
+        let read: Report = serde_json::from_str(&json).unwrap();
+        assert_eq!((read.file, read.faults), (PathBuf::from("plugins/\u{fffd}.wasm"), report.faults));
+    }
 }

@@ -35,6 +35,8 @@ pub struct StepView<'s> {
     pub version: &'s str,
     /// A `finish-on` event came: it is not undone any more.
     pub released: bool,
+    /// It is done, and should the saga fail, `compensate` is called for it.
+    pub undoable: bool,
     /// Of the next attempt.
     pub next_at: Option<Time>,
     /// Why it waits, or why it failed.
@@ -112,6 +114,7 @@ impl Saga {
             by: &step.by,
             version: &step.by.version,
             released: step.released,
+            undoable: step.undoable(),
             next_at,
             problem: undoing.and_then(|undoing| undoing.problem.as_ref()).or(step.problem.as_ref()),
         }

@@ -64,6 +64,11 @@ impl DigestStore {
         Ok(digest)
     }
 
+    /// Looks at no byte of it.
+    pub fn has(&self, digest: &str) -> bool {
+        self.path(digest).is_file()
+    }
+
     /// None: not stored.
     pub fn get(&self, wanted: &str) -> Result<Option<Arc<[u8]>>, DigestError> {
         let path = self.path(wanted);

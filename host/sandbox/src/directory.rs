@@ -77,20 +77,24 @@ impl Directory {
             && fs::read(file).is_ok_and(|bytes| *digest(&bytes) == *wanted)
     }
 
+    /// Files that are admitted by themselves, as of the last reading.
+    pub fn admitted(&self) -> impl Iterator<Item = &Admitted> {
+        self.verdicts.values().filter_map(|(_, verdict)| verdict.as_ref().ok())
+    }
+
     /// The operator's settings have changed: everything is to be admitted anew.
     pub fn forget(&mut self) {
         self.verdicts.clear();
     }
 
-    /// Admits every plugin file, in the order of names; files that begin with a dot are on their way in. Of two files
-    /// of one name that one is admitted whose digest serves already (`serving`), else the first.
+    /// Admits every plugin file by itself, in the order of names; one that has changed since `looks` is refused.
     pub fn read(
         &mut self,
+        looks: Result<Looks, Report>,
         engine: &Arc<Engine>,
         settings: &BTreeMap<String, Settings>,
-        serving: &BTreeMap<Participant, Arc<str>>,
     ) -> Reading {
-        let looks = match self.look() {
+        let looks = match looks {
             Ok(looks) => looks,
             Err(report) => return Reading { admitted: Vec::new(), refused: vec![report] },
         };
@@ -113,7 +117,6 @@ impl Directory {
                 Err(report) => reading.refused.push(report.clone()),
             }
         }
-        one_of_each_name(&mut reading, serving);
         reading
     }
 }
@@ -198,25 +201,30 @@ impl Reading {
         }
         self.refused.sort_by(|a, b| a.file.cmp(&b.file));
     }
-}
 
-/// The one that serves goes on, else the first one serves; another must not win by chance.
-fn one_of_each_name(reading: &mut Reading, serving: &BTreeMap<Participant, Arc<str>>) {
-    let mut chosen: BTreeMap<Participant, PathBuf> = BTreeMap::new();
-    for admitted in &reading.admitted {
-        let name = admitted.plugin.name();
-        let serves = serving.get(&name).is_some_and(|digest| digest == admitted.plugin.digest());
-        if serves || !chosen.contains_key(&name) {
-            chosen.insert(name, admitted.file.clone());
+    /// Of several files of one name one is admitted: that which serves already, else another of the same bytes, else the
+    /// first; none wins by chance. To be asked last, so that a file that is refused for something else stands in nobody's
+    /// way.
+    pub fn one_of_each_name(&mut self, serving: &BTreeMap<Participant, (PathBuf, Arc<str>)>) {
+        let rank = |admitted: &Admitted| match serving.get(&admitted.plugin.name()) {
+            Some((file, digest)) if digest == admitted.plugin.digest() => 1 + u8::from(*file == admitted.file),
+            _ => 0,
+        };
+        let mut chosen: BTreeMap<Participant, (u8, PathBuf)> = BTreeMap::new();
+        for admitted in &self.admitted {
+            let (name, rank) = (admitted.plugin.name(), rank(admitted));
+            if chosen.get(&name).is_none_or(|(best, _)| rank > *best) {
+                chosen.insert(name, (rank, admitted.file.clone()));
+            }
         }
+        self.refuse(|admitted| {
+            let name = admitted.plugin.name();
+            let (_, first) = &chosen[&name];
+            if *first == admitted.file {
+                return Vec::new();
+            }
+            let what = format!("{} is a plugin named {name}, too; that one serves", first.display());
+            vec![Fault::new(what, "manifest, name", "remove one of the two files, or rename one of the plugins")]
+        });
     }
-    reading.refuse(|admitted| {
-        let name = admitted.plugin.name();
-        let first = &chosen[&name];
-        if *first == admitted.file {
-            return Vec::new();
-        }
-        let what = format!("{} is a plugin named {name}, too; that one serves", first.display());
-        vec![Fault::new(what, "manifest, name", "remove one of the two files, or rename one of the plugins")]
-    });
 }

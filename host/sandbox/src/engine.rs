@@ -2,6 +2,7 @@
 //! Invariant: compiled code is loaded only from files that this host wrote itself and that are unchanged since.
 
 use std::{
+    ffi::OsStr,
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, Write},
@@ -9,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -164,6 +165,22 @@ impl Engine {
         self.load(&code)
     }
 
+    /// Removes compiled code, of whatever engine, that was written before `since` and whose digest is not `wanted`;
+    /// returns how many files.
+    pub fn forget_compiled(&self, wanted: impl Fn(&str) -> bool, since: SystemTime) -> io::Result<usize> {
+        let Some(dir) = &self.cache_dir else { return Ok(0) };
+        let mut removed = 0;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let idle = digest_of(&entry.file_name()).is_some_and(|digest| !wanted(&digest));
+            if idle && entry.metadata().and_then(|file| file.modified()).is_ok_and(|written| written < since) {
+                fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
     #[expect(unsafe_code, reason = "the code comes from this engine, or from a cache file with an intact checksum")]
     fn load(&self, code: &[u8]) -> Result<Component, CompileError> {
         // SAFETY: see the reason above; the cache directory is readable and writable by this host's user alone.
@@ -266,6 +283,13 @@ fn cached(path: &Path) -> Option<Vec<u8>> {
     }
     file.drain(..header);
     Some(file)
+}
+
+/// Whose compiled code a cache file is, or was to be when its writer was killed. None: it is no file of the cache.
+fn digest_of(name: &OsStr) -> Option<String> {
+    let (digest, rest) = name.to_str()?.split_once('-')?;
+    let hex = digest.len() == 2 * HASH_BYTES && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hex && rest.contains(".cwasm")).then(|| digest.to_owned())
 }
 
 fn keep(path: &Path, code: &[u8]) -> io::Result<()> {

@@ -9,13 +9,14 @@ use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
 };
+use sagahost_sandbox::graph::Graph;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     Live, OutboxAction, PluginAction, ResumeFrom, examples, plugins,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
-    topics,
+    topics::{self, Sources},
     view::{
         CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, SagaLine, SagaPage, SagaView,
         StatusView, StoreLine, readable, status_name,
@@ -46,7 +47,6 @@ impl Desk {
     }
 
     fn answer(&self, request: Request) -> Result<Value, Refusal> {
-        let journal = Some(&*self.journal);
         match request {
             Request::Status => value(self.status()?),
             Request::Sagas { status, notes, before, limit } => value(self.sagas(status, notes, before, limit)?),
@@ -70,11 +70,12 @@ impl Desk {
             Request::Discard { of, by, reason } => value(self.discard(&of, &by, &reason)?),
             Request::Outbox { limit } => value(self.outbox(limit)?),
             Request::OutboxChange { action } => value(self.change_outbox(action)?),
-            Request::Topics => value(topics::list(&self.config, journal, &*self.transport)?),
+            Request::Topics => value(topics::list(self.sources(), &*self.transport)?),
             Request::CreateTopics { names, partitions } => {
-                value(topics::create(&self.config, journal, &*self.transport, &names, partitions)?)
+                value(topics::create(self.sources(), &*self.transport, &names, partitions)?)
             }
             Request::Resume { partition, from } => value(self.resume(&partition, from)?),
+            Request::Graph => value(Graph::of(&topics::manifests(self.sources())?)),
             Request::Plugins => value(plugins::list(self)?),
             Request::Plugin { plugin } => value(plugins::one(self, &plugin)?),
             Request::ReloadConfig => value(self.reload_config()?),
@@ -83,9 +84,13 @@ impl Desk {
             Request::Store { participant, prefix, after, limit } => {
                 value(self.store(&participant, &prefix, after.as_deref(), limit)?)
             }
-            Request::Example { kind } => value(examples::of_kind(&self.config, journal, &kind)?),
-            Request::Emit { record } => value(emit(&self.config, journal, &*self.transport, &record)?),
+            Request::Example { kind } => value(examples::of_kind(self.sources(), &kind)?),
+            Request::Emit { record } => value(emit(self.sources(), &*self.transport, &record)?),
         }
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources { config: &self.config, journal: Some(&*self.journal), host_runs: self.live.is_some() }
     }
 
     fn status(&self) -> Result<StatusView, Refusal> {
@@ -330,17 +335,12 @@ impl Desk {
 
 /// Publishes one record outside of any batch. A topic that the app needs is made where the app may make it; any other
 /// that is missing is more likely a slip of the pen.
-pub fn emit(
-    config: &Config,
-    journal: Option<&dyn Journal>,
-    transport: &dyn Transport,
-    record: &Outgoing,
-) -> Result<Placed, Refusal> {
+pub fn emit(sources: Sources<'_>, transport: &dyn Transport, record: &Outgoing) -> Result<Placed, Refusal> {
+    let config = sources.config;
     let may_create = config.kafka.as_ref().is_none_or(|kafka| kafka.create_topics);
     if may_create {
         let there = transport.topics(std::slice::from_ref(&record.topic)).map_err(Refusal::failed)?;
-        let needed = || topics::needed(config, &topics::manifests(config, journal)).contains_key(&record.topic);
-        if there.is_empty() && needed() {
+        if there.is_empty() && topics::needed(config, &topics::manifests(sources)?).contains_key(&record.topic) {
             let partitions = topics::partitions(config);
             transport.create_topics(std::slice::from_ref(&record.topic), partitions).map_err(Refusal::failed)?;
         }

@@ -5,14 +5,13 @@ use sagahost_sandbox::{Manifest, report::hint};
 
 use super::{
     protocol::{Refusal, Why},
-    topics,
+    topics::{self, Sources},
     view::ExampleView,
 };
-use crate::{config::Config, journal::Journal};
 
 /// The example event of this kind.
-pub fn of_kind(config: &Config, journal: Option<&dyn Journal>, kind: &str) -> Result<ExampleView, Refusal> {
-    let manifests = manifests(config, journal)?;
+pub fn of_kind(sources: Sources<'_>, kind: &str) -> Result<ExampleView, Refusal> {
+    let manifests = topics::manifests(sources)?;
     let takers: Vec<&Manifest> = manifests.iter().filter(|manifest| manifest.subscription(kind).is_some()).collect();
     let example = |manifest: &&Manifest| {
         let data = manifest.subscription(kind)?.example.clone()?;
@@ -34,18 +33,4 @@ pub fn of_kind(config: &Config, journal: Option<&dyn Journal>, kind: &str) -> Re
          or name the data"
     );
     Err(Refusal::new(Why::NotFound, text))
-}
-
-/// Those that serve; before the first start those of the files.
-fn manifests(config: &Config, journal: Option<&dyn Journal>) -> Result<Vec<Manifest>, Refusal> {
-    let rows = match journal {
-        Some(journal) => journal.admitted().map_err(Refusal::failed)?,
-        None => Vec::new(),
-    };
-    let serving: Vec<Manifest> =
-        rows.iter().filter(|row| row.serving).filter_map(|row| serde_json::from_str(&row.manifest).ok()).collect();
-    if serving.is_empty() {
-        return Ok(topics::manifests(config, None));
-    }
-    Ok(serving)
 }

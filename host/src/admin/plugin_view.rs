@@ -1,12 +1,21 @@
 //! Plugins as operators see them. Invariant: as in `view`, plain data that commands print and `--json` prints as it is.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
-use sagahost_sandbox::{Manifest, Report};
+use sagahost_sandbox::{Manifest, Report, admission::Admitted};
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
-use crate::journal::{AdmittedRow, PluginDeed};
+use crate::{
+    config::Config,
+    journal::{AdmittedRow, PluginDeed},
+};
+
+/// Why a plugin is paused that no operator paused.
+pub const GONE: &str = "its file is gone";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -14,8 +23,9 @@ pub struct PluginLine {
     pub name: String,
     pub version: String,
     pub digest: String,
-    /// serving, probation, paused (its file is gone, or an operator said so: its events park), quarantined, stored (an
-    /// older version), retired; without a host admitted or new.
+    /// serving, probation, paused (its file is gone, or an operator said so: its events park), waiting (its file is
+    /// admitted, but one that changed with it is not), quarantined, stored (an older version), retired; without a host
+    /// admitted or new.
     pub state: String,
     /// Hash of the configuration that it served with last.
     pub config: String,
@@ -42,6 +52,9 @@ pub struct PluginsView {
     pub plugins: Vec<PluginLine>,
     /// Files that are not admitted, each with all that is wrong.
     pub refused: Vec<Report>,
+    /// Configuration keys that the operator has set, of each plugin: those in force.
+    #[serde(default)]
+    pub configured: BTreeMap<String, Vec<String>>,
 }
 
 /// All about one plugin.
@@ -98,14 +111,66 @@ impl PluginLine {
             ..Self::default()
         }
     }
+
+    /// Of a file that has not served.
+    pub fn of_file(admitted: &Admitted, state: &str) -> Self {
+        let manifest = admitted.plugin.manifest();
+        Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            digest: admitted.plugin.digest().to_string(),
+            state: state.to_owned(),
+            handles: manifest.subscriptions.iter().map(|subscription| subscription.kind.clone()).collect(),
+            emits: manifest.emits.clone(),
+            file: Some(admitted.file.display().to_string()),
+            ..Self::default()
+        }
+    }
 }
 
 impl PluginsView {
-    /// By name; what is merely stored last, the newest of it first.
-    pub fn sorted(mut plugins: Vec<PluginLine>, refused: Vec<Report>) -> Self {
-        plugins.sort_by(|a, b| {
+    /// By name; what is merely stored last, the newest of it first. `config`: what is in force.
+    pub fn sorted(plugins: Vec<PluginLine>, refused: Vec<Report>, config: &Config) -> Self {
+        let set = config.plugins.iter().filter(|(_, plugin)| !plugin.config.is_empty());
+        let configured = set.map(|(name, plugin)| (name.clone(), plugin.config.keys().cloned().collect())).collect();
+        let mut view = Self { plugins, refused, configured };
+        view.sort();
+        view
+    }
+
+    fn sort(&mut self) {
+        self.plugins.sort_by(|a, b| {
             (&a.name, a.state == "stored", b.admitted).cmp(&(&b.name, b.state == "stored", a.admitted))
         });
-        Self { plugins, refused }
+    }
+
+    /// `admitted`: files that are all right by themselves. Those that stand in one of the `groups` wait for a file of it
+    /// that is refused, and are listed with what that is.
+    pub fn list_waiting<'a>(&mut self, admitted: impl IntoIterator<Item = &'a Admitted>, groups: &[BTreeSet<PathBuf>]) {
+        for admitted in admitted {
+            let refused = self.refused.iter().any(|report| report.file == admitted.file);
+            if let Some(group) = groups.iter().find(|group| group.contains(&admitted.file)).filter(|_| !refused) {
+                self.wait(PluginLine::of_file(admitted, "waiting"), group);
+            }
+        }
+        self.sort();
+    }
+
+    /// What serves already waits for nothing, and what is stored is listed once.
+    pub(super) fn wait(&mut self, line: PluginLine, group: &BTreeSet<PathBuf>) {
+        let bad = self.refused.iter().filter(|report| group.contains(&report.file));
+        let bad: Vec<String> = bad.map(|report| report.file.display().to_string()).collect();
+        let note = Some(match bad.as_slice() {
+            [] => "a file that changed with it is not admitted".to_owned(),
+            bad => format!("waits for {}, which changed with it and is refused", bad.join(" and ")),
+        });
+        let known = self.plugins.iter_mut().find(|known| known.name == line.name && known.digest == line.digest);
+        match known {
+            None => self.plugins.push(PluginLine { note, ..line }),
+            Some(known) if matches!(&*known.state, "stored" | "retired") || known.note.as_deref() == Some(GONE) => {
+                (known.state, known.file, known.note) = (line.state, line.file, note);
+            }
+            Some(_) => {}
+        }
     }
 }

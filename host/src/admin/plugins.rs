@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use sagahost_saga::id::Participant;
-use sagahost_sandbox::Report;
+use sagahost_sandbox::{Report, digests::DigestStore};
 
 use super::{
     PluginAction,
     desk::Desk,
-    plugin_view::{DeedLine, PluginLine, PluginView, PluginsView},
+    plugin_view::{DeedLine, GONE, PluginLine, PluginView, PluginsView},
     protocol::{Refusal, Why},
     topics,
     view::Done,
@@ -38,23 +38,26 @@ pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
             (None, false, ..) if retired => ("retired", None),
             (None, false, ..) => ("stored", None),
             (None, true, Some(why), _) => ("paused", Some(why.clone())),
-            (None, true, None, false) => ("paused", Some("its file is gone".to_owned())),
+            (None, true, None, false) => ("paused", Some(GONE.to_owned())),
             (None, true, None, true) => ("admitted", None),
         };
         PluginLine { note, ..PluginLine::of_row(row, state) }
     };
-    Ok(PluginsView::sorted(rows.iter().map(line).collect(), Vec::new()))
+    let stored = DigestStore::open(&desk.config.data_dir.join("plugins")).map_err(Refusal::failed)?;
+    let lines = rows.iter().map(line).filter(|line| line.state != "stored" || stored.has(&line.digest));
+    Ok(PluginsView::sorted(lines.collect(), Vec::new(), &desk.config))
 }
 
 pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
     const HISTORY_MAX: usize = 50;
-    let view = list(desk)?;
-    let versions: Vec<PluginLine> = view.plugins.into_iter().filter(|line| line.name == name.as_str()).collect();
+    let PluginsView { plugins, refused, mut configured } = list(desk)?;
+    let versions: Vec<PluginLine> = plugins.into_iter().filter(|line| line.name == name.as_str()).collect();
     let files: Vec<&String> = versions.iter().filter_map(|line| line.file.as_ref()).collect();
     let concerns = |report: &Report| {
-        report.plugin.as_deref() == Some(name.as_str()) || files.iter().any(|file| report.file.as_os_str() == &***file)
+        let file = report.file.display().to_string();
+        report.plugin.as_deref() == Some(name.as_str()) || files.contains(&&file)
     };
-    let refused: Vec<Report> = view.refused.into_iter().filter(concerns).collect();
+    let refused: Vec<Report> = refused.into_iter().filter(concerns).collect();
     if versions.is_empty() && refused.is_empty() {
         return Err(Refusal::not_found(format!("no plugin {name} was ever admitted in app {}", desk.config.app)));
     }
@@ -71,7 +74,7 @@ pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
         versions,
         refused,
         manifest: newest.and_then(|row| serde_json::from_str(&row.manifest).ok()).unwrap_or_default(),
-        configured: desk.config.plugin(name.as_str()).config.keys().cloned().collect(),
+        configured: configured.remove(name.as_str()).unwrap_or_default(),
         unfinished,
         history: deeds.iter().map(DeedLine::from).collect(),
     })

@@ -67,6 +67,8 @@ pub enum Request {
         from: Option<ResumeFrom>,
     },
     Plugins,
+    /// Who reads and emits what.
+    Graph,
     Plugin {
         plugin: Participant,
     },

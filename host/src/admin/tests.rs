@@ -5,7 +5,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -16,12 +16,13 @@ use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command},
 };
+use sagahost_sandbox::Report;
 
 use super::{
     Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
     client::{Client, ClientError},
     desk::Desk,
-    plugin_view::PluginsView,
+    plugin_view::{GONE, PluginLine, PluginsView},
     protocol::{LetterSelection, Reply, Request},
     server::Server,
     socket,
@@ -210,4 +211,39 @@ fn requests_are_read_as_they_are_written() {
     }
     expect![[r#"{"request":"command","saga":"o-1","command":"cancel","by":"ann","reason":"twice"}"#]]
         .assert_eq(&serde_json::to_string(&cancel()).unwrap());
+}
+
+#[test]
+fn a_file_that_waits_has_one_line_and_says_for_what() {
+    let line = |name: &str, digest: &str, state: &str| PluginLine {
+        name: name.to_owned(),
+        digest: digest.to_owned(),
+        state: state.to_owned(),
+        ..PluginLine::default()
+    };
+    let mut view = PluginsView {
+        plugins: vec![
+            line("order", "o1", "serving"),
+            line("order", "o0", "stored"),
+            PluginLine { note: Some(GONE.to_owned()), ..line("stock", "s1", "paused") },
+        ],
+        refused: vec![Report::new(Path::new("payment.wasm")), Report::new(Path::new("else.wasm"))],
+        ..PluginsView::default()
+    };
+    let group = ["order.wasm", "payment.wasm", "new.wasm"].map(PathBuf::from).into();
+    for (name, digest) in [("order", "o1"), ("order", "o0"), ("stock", "s1"), ("new", "n1")] {
+        view.wait(line(name, digest, "waiting"), &group);
+    }
+    let told: Vec<String> = view
+        .plugins
+        .iter()
+        .map(|line| format!("{} {} {}: {}", line.name, line.digest, line.state, line.note.as_deref().unwrap_or("-")))
+        .collect();
+    expect![[r#"
+        order o1 serving: -
+        order o0 waiting: waits for payment.wasm, which changed with it and is refused
+        stock s1 waiting: waits for payment.wasm, which changed with it and is refused
+        new n1 waiting: waits for payment.wasm, which changed with it and is refused
+    "#]]
+    .assert_eq(&(told.join("\n") + "\n"));
 }

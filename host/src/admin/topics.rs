@@ -1,5 +1,5 @@
 //! The topics of an app: which it reads and writes, whether they are there, how far it is behind. Invariant: what an
-//! app needs follows from manifests and configuration alone.
+//! app needs follows from configuration and from the manifests of what serves, never from those of refused files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use sagahost_sandbox::{manifest::Manifest, pack};
 use super::{protocol::Refusal, view::TopicLine};
 use crate::{
     config::{Config, SAGA_FAILED},
-    journal::Journal,
+    journal::{AdmittedRow, Journal},
     transport::{Partition, Transport},
 };
 
@@ -39,18 +39,37 @@ fn manifest_of(file: &Path) -> Option<Manifest> {
     pack::manifest_of(&fs::read(file).ok()?)
 }
 
-/// Of the participants that the journal knows, and of the files in the plugin directory.
-pub fn manifests(config: &Config, journal: Option<&dyn Journal>) -> Vec<Manifest> {
-    let mut found: Vec<Manifest> =
-        plugin_files(&config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest).collect();
-    let rows = journal.and_then(|journal| journal.admitted().ok()).unwrap_or_default();
-    for row in rows.iter().filter(|row| row.serving) {
-        let known = found.iter().any(|manifest| manifest.name == row.participant.as_str());
-        if !known && let Ok(manifest) = serde_json::from_str(&row.manifest) {
+/// Where it stands who participates.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    pub config: &'a Config,
+    /// None: no host has run yet.
+    pub journal: Option<&'a dyn Journal>,
+    /// Then a file that the journal does not know serves nothing: it is refused, or waits.
+    pub host_runs: bool,
+}
+
+/// Of all participants, those that serve and those that are away: of the versions that serve, or served last. Without a
+/// host also of files whose plugins the journal does not know, which the next start may serve.
+pub fn manifests(of: Sources<'_>) -> Result<Vec<Manifest>, Refusal> {
+    let rows = match of.journal {
+        Some(journal) => journal.admitted().map_err(Refusal::failed)?,
+        None => Vec::new(),
+    };
+    let serving = rows.iter().filter(|row| row.serving);
+    let mut found: Vec<Manifest> = serving.filter_map(|row| serde_json::from_str(&row.manifest).ok()).collect();
+    if of.host_runs {
+        return Ok(found);
+    }
+    for manifest in plugin_files(&of.config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest) {
+        let judged = |row: &AdmittedRow| row.serving || row.quarantined.is_some();
+        let known = rows.iter().any(|row| judged(row) && row.participant.as_str() == manifest.name)
+            || found.iter().any(|other| other.name == manifest.name);
+        if !known {
             found.push(manifest);
         }
     }
-    found
+    Ok(found)
 }
 
 pub fn needed(config: &Config, manifests: &[Manifest]) -> BTreeMap<Arc<str>, TopicLine> {
@@ -80,18 +99,14 @@ pub fn needed(config: &Config, manifests: &[Manifest]) -> BTreeMap<Arc<str>, Top
     topics
 }
 
-pub fn list(
-    config: &Config,
-    journal: Option<&dyn Journal>,
-    transport: &dyn Transport,
-) -> Result<Vec<TopicLine>, Refusal> {
-    let mut lines = needed(config, &manifests(config, journal));
+pub fn list(of: Sources<'_>, transport: &dyn Transport) -> Result<Vec<TopicLine>, Refusal> {
+    let mut lines = needed(of.config, &manifests(of)?);
     let names: Vec<Arc<str>> = lines.keys().cloned().collect();
     let there = transport.topics(&names).map_err(Refusal::failed)?;
     let partitions: Vec<Partition> =
         there.iter().flat_map(|(name, count)| (0..*count).map(move |number| Partition::new(name, number))).collect();
     let bounds = transport.bounds(&partitions).map_err(Refusal::failed)?;
-    let positions = match journal {
+    let positions = match of.journal {
         Some(journal) => journal.positions().map_err(Refusal::failed)?,
         None => BTreeMap::new(),
     };
@@ -113,14 +128,13 @@ pub fn list(
 
 /// No names: all that are missing. Returns what it made.
 pub fn create(
-    config: &Config,
-    journal: Option<&dyn Journal>,
+    of: Sources<'_>,
     transport: &dyn Transport,
     names: &[String],
     partitions: i32,
 ) -> Result<Vec<String>, Refusal> {
     let wanted: BTreeSet<Arc<str>> = if names.is_empty() {
-        needed(config, &manifests(config, journal)).into_keys().collect()
+        needed(of.config, &manifests(of)?).into_keys().collect()
     } else {
         names.iter().map(|name| name.as_str().into()).collect()
     };

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sagahost_sandbox::crate_build;
+use sagahost_sandbox::{crate_build, report::lossily};
 use serde::Serialize;
 
 use super::{
@@ -34,6 +34,7 @@ pub struct Build {
 struct BuiltLine {
     plugin: String,
     version: Option<String>,
+    #[serde(serialize_with = "lossily")]
     file: PathBuf,
     bytes: usize,
     changed: bool,

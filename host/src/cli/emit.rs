@@ -19,6 +19,7 @@ use crate::{
     admin::{
         desk,
         protocol::Request,
+        topics::Sources,
         view::{ExampleView, Placed},
     },
     clock::{Clock as _, SystemClock},
@@ -91,7 +92,10 @@ impl Emit {
                 let value = client.ask(&Request::Emit { record })?;
                 serde_json::from_value(value).map_err(anyhow::Error::from)?
             }
-            None => desk::emit(&config, None, &*reach::transport(&config)?, &record)?,
+            None => {
+                let sources = Sources { config: &config, journal: None, host_runs: false };
+                desk::emit(sources, &*reach::transport(&config)?, &record)?
+            }
         };
         out.show(&Sent { saga, placed }, |Sent { saga, placed }, _| {
             let of = if self.saga.is_none() { format!(" of saga {saga}") } else { String::new() };

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sagahost_sandbox::report::lossily;
 use serde::Serialize;
 
 use super::{
@@ -31,6 +32,7 @@ pub struct New {
 #[serde(rename_all = "kebab-case")]
 struct MadeView {
     plugin: String,
+    #[serde(serialize_with = "lossily")]
     dir: PathBuf,
     on: String,
     emits: String,

@@ -10,7 +10,7 @@ use super::{
     time_text::when,
 };
 use crate::{
-    admin::plugin_view::{PluginView, PluginsView},
+    admin::plugin_view::{PluginLine, PluginView, PluginsView},
     plugins::short,
 };
 
@@ -20,13 +20,12 @@ pub fn list_text(listing: &PluginsView, out: &Output) -> String {
         "",
     ]);
     for plugin in &listing.plugins {
-        let admitted = if plugin.admitted.0.0 > 0 { when(plugin.admitted, out.now) } else { String::new() };
         table.row([
             (&plugin.name).into(),
             (&plugin.version).into(),
             short(&plugin.digest).into(),
             Cell::state(&plugin.state),
-            admitted.into(),
+            since(plugin, out).into(),
             count(plugin.calls),
             count(plugin.failures),
             micros(plugin.p50_us),
@@ -42,6 +41,11 @@ pub fn list_text(listing: &PluginsView, out: &Output) -> String {
         text += &format!("\n{report}\n");
     }
     text
+}
+
+/// Empty: it has not served.
+fn since(line: &PluginLine, out: &Output) -> String {
+    if line.admitted.0.0 > 0 { when(line.admitted, out.now) } else { String::new() }
 }
 
 fn count(number: u64) -> Cell {
@@ -75,7 +79,7 @@ pub fn show_text(view: &PluginView, out: &Output) -> String {
             short(&line.digest).into(),
             short(&line.config).into(),
             Cell::state(&line.state),
-            when(line.admitted, out.now).into(),
+            since(line, out).into(),
             count(line.calls),
             count(line.failures),
             micros(line.p50_us),

@@ -21,7 +21,7 @@ use crate::{
         desk::Desk,
         plugin_view::{PluginLine, PluginView, PluginsView},
         protocol::{Reply, Request},
-        topics,
+        topics::{self, Sources},
         view::{CounterLine, StoreLine},
     },
     config::Config,
@@ -68,7 +68,7 @@ pub enum Plugins {
         /// Why, for the journal.
         #[arg(long, value_name = "TEXT")]
         reason: String,
-        /// Although unfinished sagas have a step of it.
+        /// Although unfinished sagas need it.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -145,7 +145,7 @@ impl Plugins {
             Self::Graph { mermaid } => graph(&site.config()?, mermaid, out),
             Self::Pack { file, manifest, out: to } => {
                 let name = pack(&file, &manifest, &to)?;
-                let view = serde_json::json!({ "plugin": name, "file": to });
+                let view = serde_json::json!({ "plugin": name, "file": to.display().to_string() });
                 out.show(&view, |_, _| format!("plugin {name} is in {}", to.display()))
             }
             Self::Counters { plugin } => {
@@ -177,41 +177,31 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 /// What the journal knows, and what the next start would make of the files.
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
     let mut set = PluginSet::open(config.clone())?;
-    let mut plugins = match reach::journal_if_any(config)? {
-        None => Vec::new(),
+    let mut view = match reach::journal_if_any(config)? {
+        None => PluginsView::sorted(Vec::new(), Vec::new(), config),
         Some(journal) => {
             set.refresh(&*journal)?;
             let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
             match desk.reply(Request::Plugins) {
-                Reply::Ok(value) => serde_json::from_value::<PluginsView>(value).map_err(anyhow::Error::from)?.plugins,
+                Reply::Ok(value) => serde_json::from_value(value).map_err(anyhow::Error::from)?,
                 Reply::Refused(refusal) => return Err(refusal.into()),
             }
         }
     };
     let reading = set.read();
     for admitted in &reading.admitted {
-        let manifest = admitted.plugin.manifest();
-        let digest = &**admitted.plugin.digest();
-        let file = admitted.file.display().to_string();
-        if let Some(line) = plugins.iter_mut().find(|line| line.digest == digest && line.state != "stored") {
-            line.file = Some(file);
+        let new = PluginLine::of_file(admitted, "new");
+        if let Some(line) = view.plugins.iter_mut().find(|line| line.digest == new.digest && line.state != "stored") {
+            line.file = new.file;
             continue;
         }
-        if let Some(line) = plugins.iter_mut().find(|line| line.name == manifest.name && line.state != "stored") {
+        if let Some(line) = view.plugins.iter_mut().find(|line| line.name == new.name && line.state != "stored") {
             line.note = Some("the file has another version; the next start of the host serves it".to_owned());
         }
-        plugins.push(PluginLine {
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            digest: digest.to_owned(),
-            state: "new".to_owned(),
-            handles: manifest.subscriptions.iter().map(|subscription| subscription.kind.clone()).collect(),
-            emits: manifest.emits.clone(),
-            file: Some(file),
-            ..PluginLine::default()
-        });
+        view.plugins.push(new);
     }
-    Ok(PluginsView { plugins, refused: reading.refused })
+    view.refused = reading.refused;
+    Ok(view)
 }
 
 fn change(site: &Site, plugin: String, action: PluginAction, out: &mut Output) -> Result<(), Failure> {
@@ -219,11 +209,14 @@ fn change(site: &Site, plugin: String, action: PluginAction, out: &mut Output) -
     told(&reach::ask(&site.config()?, request)?, out)
 }
 
-/// Of the participants that the journal knows, and of the files in the plugin directory.
 fn graph(config: &Config, mermaid: bool, out: &mut Output) -> Result<(), Failure> {
-    let journal = if reach::host(config)?.is_some() { None } else { reach::journal_if_any(config)? };
-    let manifests = topics::manifests(config, journal.as_deref());
-    let graph = Graph::of(&manifests);
+    let graph: Graph = match reach::host(config)? {
+        Some(_) => reach::ask(config, Request::Graph)?,
+        None => {
+            let journal = reach::journal_if_any(config)?;
+            Graph::of(&topics::manifests(Sources { config, journal: journal.as_deref(), host_runs: false })?)
+        }
+    };
     out.show(&graph, |graph, out| if mermaid { graph.mermaid() } else { graph_text(graph, out) })
 }
 

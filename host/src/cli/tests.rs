@@ -371,6 +371,7 @@ fn topics_plugins_outbox_and_status() {
             std::path::Path::new("plugins/x.wasm"),
             sagahost_sandbox::report::Fault::new("it is a text file", "", "build it with `sagahost build`"),
         )],
+        ..PluginsView::default()
     };
     expect![[r#"
         plugin   version  digest        state    since                         calls  failed  p50   p99    handles       emits                           file

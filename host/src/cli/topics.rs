@@ -11,7 +11,12 @@ use super::{
     table::{Cell, Table, Tone},
 };
 use crate::{
-    admin::{ResumeFrom, protocol::Request, topics, view::TopicLine},
+    admin::{
+        ResumeFrom,
+        protocol::Request,
+        topics::{self, Sources},
+        view::TopicLine,
+    },
     config::Config,
     transport::Partition,
 };
@@ -64,7 +69,8 @@ fn list(config: &Config) -> Result<Vec<TopicLine>, Failure> {
         Some(_) => reach::ask(config, Request::Topics),
         None => {
             let journal = reach::journal_if_any(config)?;
-            Ok(topics::list(config, journal.as_deref(), &*reach::transport(config)?)?)
+            let sources = Sources { config, journal: journal.as_deref(), host_runs: false };
+            Ok(topics::list(sources, &*reach::transport(config)?)?)
         }
     }
 }
@@ -74,7 +80,8 @@ fn create(config: &Config, names: Vec<String>, partitions: i32) -> Result<Vec<St
         Some(_) => reach::ask(config, Request::CreateTopics { names, partitions }),
         None => {
             let journal = if names.is_empty() { reach::journal_if_any(config)? } else { None };
-            Ok(topics::create(config, journal.as_deref(), &*reach::transport(config)?, &names, partitions)?)
+            let sources = Sources { config, journal: journal.as_deref(), host_runs: false };
+            Ok(topics::create(sources, &*reach::transport(config)?, &names, partitions)?)
         }
     }
 }

@@ -15,6 +15,7 @@ pub struct Fault {
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, thiserror::Error)]
 pub struct Faults {
+    #[serde(serialize_with = "sagahost_sandbox::report::lossily")]
     pub file: PathBuf,
     pub faults: Vec<Fault>,
 }

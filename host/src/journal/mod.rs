@@ -155,13 +155,18 @@ pub struct AdmittedRow {
     pub serving: bool,
     /// Why this version was taken out of service.
     pub quarantined: Option<String>,
-    /// Where its file stood; empty: not known.
+    /// Where its file stood; empty: it is away.
     pub file: String,
     /// Hash of the configuration that it served with last.
     pub config: Arc<str>,
 }
 
 impl AdmittedRow {
+    /// Its file was gone when a host last looked.
+    pub fn away(&self) -> bool {
+        self.file.is_empty()
+    }
+
     /// Something was done to this version.
     pub fn deed(&self, at: Time, what: impl Into<String>) -> PluginDeed {
         PluginDeed {
@@ -182,6 +187,8 @@ pub struct PluginWrite {
     pub quarantined: Vec<(Participant, Arc<str>, Option<String>)>,
     /// A participant is paused, or (None) goes on.
     pub paused: Vec<(Participant, Option<String>)>,
+    /// Versions (participant, digest) that are no longer known; not those that serve or are in quarantine.
+    pub forgotten: Vec<(Participant, Arc<str>)>,
     pub deeds: Vec<PluginDeed>,
 }
 

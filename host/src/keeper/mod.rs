@@ -29,7 +29,7 @@ use sagahost_sandbox::{
 use tracing::{error, warn};
 
 pub use self::board::{Board, What};
-use self::{probation::Probation, watch::Watch};
+use self::{board::Order, probation::Probation, switch::by_name, watch::Watch};
 use crate::{
     config::WatchSettings,
     intake::Intake,
@@ -57,6 +57,8 @@ pub struct Keeper {
     taken_up: Looks,
     /// Something else than a file has changed: all is to be looked at again.
     again: bool,
+    /// Orders about the files as they are, which wait until these stand still.
+    later: Vec<Order>,
     /// When this batch is journaled, what parked while plugins were switched is woken, too.
     wake_at: Option<BatchNo>,
 }
@@ -71,6 +73,7 @@ impl Keeper {
         stop: Arc<AtomicBool>,
         board: Arc<Board>,
     ) -> Self {
+        let (is, replaced) = (by_name(&plugins.serving), beginning.replaced);
         let told = beginning.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
         let stuck = if beginning.waiting.is_empty() { Vec::new() } else { vec![beginning.waiting] };
         let mut keeper = Self {
@@ -86,8 +89,10 @@ impl Keeper {
             listing_failed: false,
             taken_up: Looks::new(),
             again: false,
+            later: Vec::new(),
             wake_at: None,
         };
+        keeper.begin_probation(&replaced, &is);
         keeper.show();
         keeper
     }
@@ -96,6 +101,7 @@ impl Keeper {
         let refused = self.told.values().cloned().collect();
         let waits = |file: &Path| self.stuck.iter().any(|group| group.contains(file));
         let mut view = self.plugins.view(refused, &waits);
+        view.list_waiting(self.plugins.files_there(), &self.stuck);
         for line in view.plugins.iter_mut().filter(|line| line.state == "serving") {
             if self.on_probation.contains_key(line.name.as_str()) {
                 line.state = "probation".to_owned();
@@ -131,15 +137,15 @@ impl Keeper {
             };
             watch.wait(pause, &self.board.orders.1, &self.stop);
             while let Ok(order) = self.board.orders.1.try_recv() {
-                self.obey(order);
+                self.obey_or_wait(order);
             }
             self.look_at_probation();
             self.wake_late();
+            if watch.is_elsewhere() {
+                watch = Watch::new(&self.plugins.config.plugins_dir);
+            }
             let now = self.plugins.look();
             if now != seen {
-                if seen.is_err() {
-                    watch = Watch::new(&self.plugins.config.plugins_dir);
-                }
                 (seen, since) = (now, Instant::now());
                 continue;
             }
@@ -153,7 +159,12 @@ impl Keeper {
             let done = self.changed(&seen);
             self.show();
             match done {
-                Ok(()) => (handled, self.again) = (seen.clone(), false),
+                Ok(()) => {
+                    (handled, self.again) = (seen.clone(), false);
+                    for order in std::mem::take(&mut self.later) {
+                        self.obey_or_wait(order);
+                    }
+                }
                 Err(error) => {
                     warn!(error = format!("{error:#}"), "the plugins that changed are not served yet; trying again");
                     since = Instant::now() + Duration::from_secs(1);
@@ -183,7 +194,7 @@ impl Keeper {
 
     fn take_up_changed(&mut self, changed: BTreeSet<PathBuf>, now: &Looks) -> Result<()> {
         self.plugins.refresh(&*self.pipeline.journal)?;
-        let reading = self.plugins.read();
+        let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);
         self.tell(&reading);
         self.install(self.target(now, &reading))
@@ -200,15 +211,21 @@ impl Keeper {
 
     /// Files that belong together: those that changed at once, and those that wait for one of them.
     fn group(&mut self, mut changed: BTreeSet<PathBuf>, reading: &Reading) {
+        let mut stuck = BTreeSet::new();
         self.stuck.retain(|group| {
             let apart = group.is_disjoint(&changed);
             if !apart {
-                changed.extend(group.iter().cloned());
+                stuck.extend(group.iter().cloned());
             }
             apart
         });
-        // What was refused before, for the same reasons, is no news that others would have to wait for.
-        let news = |report: &&Report| changed.contains(&report.file) && self.told.get(&report.file) != Some(*report);
+        changed.extend(stuck.iter().cloned());
+        // What was refused before, for the same reasons, is no news that others would have to wait for; but those that
+        // waited for it wait on.
+        let news = |report: &&Report| {
+            stuck.contains(&report.file)
+                || changed.contains(&report.file) && self.told.get(&report.file) != Some(*report)
+        };
         let bad = reading.refused.iter().filter(news).count();
         if bad > 0 && changed.len() > bad {
             let files: Vec<String> = changed.iter().map(|file| file.display().to_string()).collect();
@@ -275,7 +292,11 @@ impl Keeper {
         for report in &reading.refused {
             if self.told.get(&report.file) != Some(report) {
                 let serves = self.plugins.serving.contains_key(&report.file);
-                let then = if serves { "the version before it serves on" } else { "nothing else changes" };
+                let then = match serves {
+                    true => "the version before it serves on",
+                    false if report.file == self.plugins.config.plugins_dir => "what was in it is paused",
+                    false => "nothing else changes",
+                };
                 error!("not admitted; {then}:\n{report}");
             }
         }

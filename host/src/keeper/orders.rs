@@ -24,7 +24,18 @@ use crate::{
 };
 
 impl Keeper {
-    pub(super) fn obey(&mut self, Order { what, reply }: Order) {
+    /// What is about the files as they are waits while they change, for as long as that takes.
+    pub(super) fn obey_or_wait(&mut self, order: Order) {
+        let about_files = matches!(&order.what, What::ReloadConfig | What::Plugin(_, PluginAction::Admit { .. }));
+        if about_files && self.plugins.look().is_ok_and(|now| now != self.taken_up) {
+            info!("the plugin directory is changing just now; what was asked for is done when it stands still");
+            self.later.push(order);
+        } else {
+            self.obey(order);
+        }
+    }
+
+    fn obey(&mut self, Order { what, reply }: Order) {
         let done = match what {
             What::Plugin(name, action) => self.change_plugin(&name, action),
             What::ReloadConfig => self.reload(),
@@ -58,6 +69,9 @@ impl Keeper {
         let quarantined = |row: &&AdmittedRow| row.participant == *name && row.quarantined.is_some();
         let rows: Vec<AdmittedRow> = self.plugins.rows.iter().filter(quarantined).cloned().collect();
         ensure!(!rows.is_empty(), "no version of plugin {name} is in quarantine");
+        let there = |row: &AdmittedRow| self.plugins.files_there().any(|file| *file.plugin.digest() == row.digest);
+        let rows: Vec<AdmittedRow> = rows.into_iter().filter(there).collect();
+        ensure!(!rows.is_empty(), "the version of plugin {name} that is in quarantine is not in the plugin directory");
         let what = format!("let out of quarantine by {by}");
         let digests: Vec<Arc<str>> = rows.iter().map(|row| row.digest.clone()).collect();
         self.write(PluginWrite {
@@ -116,7 +130,7 @@ impl Keeper {
         let some = some.join(", ");
         ensure!(
             needing.is_empty() || force,
-            "{many}{} unfinished sagas have a step of it ({some}): let them end or cancel them, or --force",
+            "{many}{} unfinished sagas need it ({some}): let them end or cancel them, or --force",
             needing.len()
         );
         let deed = self.deed(&row, &format!("retired by {by}: {reason}"));

@@ -14,14 +14,14 @@ use tracing::error;
 
 use super::Keeper;
 use crate::{
-    journal::{PluginDeed, PluginWrite},
+    journal::{BatchNo, PluginDeed, PluginWrite},
     plugins::short,
     stats::Stats,
 };
 
 /// A version that replaced `before`, and what it had done until then.
 pub(super) struct Probation {
-    before: Admitted,
+    pub(super) before: Admitted,
     digest: Arc<str>,
     calls: u64,
     failures: u64,
@@ -122,6 +122,7 @@ impl Keeper {
     pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<()> {
         let journal = self.pipeline.journal.clone();
         let at = self.pipeline.clock.now();
+        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();
         for TakenBack { name, digest, before, why } in &back {
@@ -131,6 +132,8 @@ impl Keeper {
                 let config = before.plugin.behaviour().config;
                 let (participant, digest, what) = (name.clone(), digest.clone(), why.clone());
                 write.deeds.push(PluginDeed { participant, at, digest, config, what });
+                // At once with the quarantine, so that a start in between knows which one is to serve.
+                write.admitted.push(self.plugins.row(before, since, &*self.pipeline.clock)?);
             }
             let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
             let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());

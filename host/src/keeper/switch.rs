@@ -44,6 +44,7 @@ impl Keeper {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
         crash::point("plugins-admitted");
+        let replaced = self.replaced(&was, &is);
         let wanted = self.plugins.wanted(&target);
         let read = self.topics_read();
         let before = self.plugins.wanted(&self.plugins.serving);
@@ -67,14 +68,26 @@ impl Keeper {
             }
         }
         crash::point("plugins-switched");
-        self.intake.read_also(fresh, self.plugins.idle_topics());
+        self.read_also(fresh);
         self.say(&was, &is, &read);
-        self.begin_probation(&was, &is);
+        self.begin_probation(&replaced, &is);
         self.plugins.warn_of_cycles();
-        if let Err(error) = self.plugins.remove_unneeded(&*journal) {
+        let on_probation = self.on_probation.values().map(|probation| probation.before.plugin.digest().clone());
+        if let Err(error) = self.plugins.remove_unneeded(&*journal, on_probation.collect()) {
             warn!(error = format!("{error:#}"), "failed to remove old versions of plugins");
         }
         self.wake()
+    }
+
+    /// What served before: also before its file was gone for a while.
+    fn replaced(
+        &self,
+        was: &BTreeMap<Participant, Admitted>,
+        is: &BTreeMap<Participant, Admitted>,
+    ) -> BTreeMap<Participant, Admitted> {
+        let back = is.iter().filter(|(name, _)| !was.contains_key(*name));
+        let last = back.filter_map(|(name, new)| Some((name.clone(), self.plugins.last_served(name, &new.file)?)));
+        was.clone().into_iter().chain(last).collect()
     }
 
     fn keep(&mut self, target: &Serving) -> Result<()> {
@@ -104,8 +117,15 @@ impl Keeper {
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<()> {
         self.pipeline.surroundings.store(Arc::new(self.plugins.surroundings()?));
-        self.intake.read_also(Vec::new(), self.plugins.idle_topics());
+        self.read_also(Vec::new());
         self.wake()
+    }
+
+    /// New partitions are read, those that nobody handles any more rest.
+    fn read_also(&self, fresh: Vec<Assignment>) {
+        let mut topics = self.topics_read();
+        topics.extend(fresh.iter().map(|assignment| assignment.partition.topic.clone()));
+        self.intake.read_also(fresh, self.plugins.idle_topics(topics));
     }
 
     fn topics_read(&self) -> BTreeSet<Arc<str>> {
@@ -183,7 +203,7 @@ impl Keeper {
     }
 }
 
-fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
+pub(super) fn by_name(serving: &Serving) -> BTreeMap<Participant, Admitted> {
     serving.values().map(|admitted| (admitted.plugin.name(), admitted.clone())).collect()
 }
 

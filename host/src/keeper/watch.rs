@@ -2,7 +2,9 @@
 //! keeper looks all the same, only later.
 
 use std::{
-    path::Path,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +19,9 @@ use tracing::debug;
 use super::board::Order;
 
 pub(super) struct Watch {
+    dir: PathBuf,
+    /// Device and inode of the directory that is watched.
+    at: Option<(u64, u64)>,
     _watcher: Option<RecommendedWatcher>,
     bell: Receiver<()>,
 }
@@ -33,6 +38,7 @@ impl Watch {
                 let _ = ring.try_send(());
             }
         };
+        let at = place(dir);
         let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
             watcher.watch(dir, RecursiveMode::NonRecursive)?;
             Ok(watcher)
@@ -40,7 +46,12 @@ impl Watch {
         if let Err(error) = &watcher {
             debug!(%error, "the plugin directory is looked at now and then only");
         }
-        Self { _watcher: watcher.ok(), bell }
+        Self { dir: dir.to_owned(), at, _watcher: watcher.ok(), bell }
+    }
+
+    /// The directory was made again, or a link was turned to another one.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        place(&self.dir) != self.at
     }
 
     pub(super) fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &AtomicBool) {
@@ -57,4 +68,8 @@ impl Watch {
             }
         }
     }
+}
+
+fn place(dir: &Path) -> Option<(u64, u64)> {
+    fs::metadata(dir).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }

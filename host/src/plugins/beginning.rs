@@ -1,14 +1,17 @@
 //! What serves when a host begins. Invariant: the same set that would serve had the host been running all the time: a
 //! file that went bad meanwhile takes nobody out of service, and what changed with it waits for it.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::{Result, bail};
 use sagahost_saga::id::Participant;
-use sagahost_sandbox::{Report, directory::Reading};
+use sagahost_sandbox::{Report, admission::Admitted, directory::Reading};
 use tracing::{error, info, warn};
 
-use super::{Plugins, Serving};
+use super::{IN_PLACE_OF, Plugins, Serving};
 use crate::{
     clock::Clock,
     journal::{AdmittedRow, BatchNo, Journal},
@@ -19,10 +22,13 @@ pub struct Beginning {
     pub refused: Vec<Report>,
     /// Files that wait for one that is refused.
     pub waiting: BTreeSet<PathBuf>,
+    /// What those replaced that have not proved themselves.
+    pub replaced: BTreeMap<Participant, Admitted>,
 }
 
 impl Plugins {
-    /// Reads the directory for the first time, and keeps and journals what is admitted.
+    /// Reads the directory for the first time. Nothing is kept of it before the host has begun (`begun`): a start that
+    /// comes to nothing leaves no trace.
     pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Beginning> {
         self.refresh(journal)?;
         let reading = self.read();
@@ -33,27 +39,54 @@ impl Plugins {
         let mut serving: Serving =
             reading.admitted.iter().map(|admitted| (admitted.file.clone(), admitted.clone())).collect();
         let waiting = self.stand_in(&mut serving, &reading);
-        let since = BatchNo(journal.identity().last_batch.0 + 1);
-        let admitted: Vec<_> = serving.values().cloned().collect();
-        self.keep(&admitted, since, journal, clock)?;
         self.serving = serving;
-        self.remove_unneeded(journal)?;
+        let replaced = self.replaced(journal, clock)?;
         if self.participants(&self.serving).is_empty() {
             let dir = self.config.plugins_dir.display();
             bail!("nothing to run: no plugin in {dir} is admitted{}", lines(&reading.refused));
         }
         self.say_what_serves(&reading.refused, &waiting);
-        Ok(Beginning { refused: reading.refused, waiting })
+        Ok(Beginning { refused: reading.refused, waiting, replaced })
+    }
+
+    /// Keeps and journals what serves from now on.
+    pub fn begun(&mut self, beginning: &Beginning, journal: &dyn Journal, clock: &dyn Clock) -> Result<()> {
+        let since = BatchNo(journal.identity().last_batch.0 + 1);
+        let admitted: Vec<_> = self.serving.values().cloned().collect();
+        self.keep(&admitted, since, journal, clock)?;
+        let before = beginning.replaced.values().map(|before| before.plugin.digest().clone());
+        self.remove_unneeded(journal, before.collect())
+    }
+
+    /// What served before the versions that are new with this start, or were when the host before this one ended.
+    fn replaced(&self, journal: &dyn Journal, clock: &dyn Clock) -> Result<BTreeMap<Participant, Admitted>> {
+        let window = self.config.watch.probation;
+        let mut replaced = BTreeMap::new();
+        for (file, admitted) in &self.serving {
+            let (name, digest) = (admitted.plugin.name(), admitted.plugin.digest());
+            let Some(row) = self.rows.iter().find(|row| row.serving && row.participant == name) else { continue };
+            let before = if row.digest != *digest {
+                self.stored_as(row, file).filter(|_| row.quarantined.is_none())
+            } else {
+                let newest = journal.plugin_deeds(&name, 1)?.pop();
+                let young = newest.is_some_and(|deed| {
+                    deed.digest == *digest && deed.what.starts_with(IN_PLACE_OF) && deed.at.after(window) > clock.now()
+                });
+                young.then(|| self.stored(&name, Some(digest), file)).flatten()
+            };
+            replaced.extend(before.map(|before| (name, before)));
+        }
+        Ok(replaced)
     }
 
     /// Where a file is refused, the version that served last stands in for it. If the file went bad while no host ran,
-    /// all others that changed since then wait with it, for they may belong together. Returns these files.
+    /// all others that changed or came since then wait with it, for they may belong together. Returns these files.
     fn stand_in(&self, serving: &mut Serving, reading: &Reading) -> BTreeSet<PathBuf> {
         let names: BTreeSet<Participant> = serving.values().map(|admitted| admitted.plugin.name()).collect();
         let mut bad = BTreeSet::new();
         // A directory that is gone is an accident of a deployment, not the wish to stop everything.
         if self.look().is_err() {
-            for row in self.rows.iter().filter(|row| row.serving) {
+            for row in self.rows.iter().filter(|row| row.serving && !row.away()) {
                 let file = PathBuf::from(&row.file);
                 serving.extend(self.stored(&row.participant, None, &file).map(|stored| (file, stored)));
             }
@@ -61,7 +94,12 @@ impl Plugins {
         }
         for row in self.rows.iter().filter(|row| row.serving && !names.contains(&row.participant)) {
             let name = row.participant.as_str();
-            let of = |report: &&Report| report.plugin.as_deref() == Some(name) || report.file.as_os_str() == &*row.file;
+            // A file that says no name may be the next version of one that is gone.
+            let gone = !row.away() && !PathBuf::from(&row.file).exists();
+            let of = |report: &&Report| match &report.plugin {
+                Some(named) => named == name,
+                None => gone || report.file.display().to_string() == row.file,
+            };
             let Some(report) = reading.refused.iter().find(of) else { continue };
             // The same code, refused for what the configuration says: it would run on something else than that.
             let is_of =
@@ -69,8 +107,12 @@ impl Plugins {
             if row.quarantined.is_none() && is_of(&row.digest) {
                 continue;
             }
-            let Some(stored) = self.stored(&row.participant, None, &report.file) else { continue };
-            serving.insert(report.file.clone(), stored);
+            let place = if gone && report.plugin.is_none() { PathBuf::from(&row.file) } else { report.file.clone() };
+            let Some(stored) = self.stored(&row.participant, None, &place) else { continue };
+            if place != report.file {
+                bad.insert(place.clone());
+            }
+            serving.insert(place, stored);
             // A file in quarantine is an old story: what came later did not come with it.
             let quarantined =
                 |row: &AdmittedRow| row.participant.as_str() == name && row.quarantined.is_some() && is_of(&row.digest);
@@ -81,6 +123,8 @@ impl Plugins {
         if bad.is_empty() {
             return bad;
         }
+        let known = |admitted: &Admitted| self.rows.iter().any(|row| row.participant == admitted.plugin.name());
+        serving.retain(|file, admitted| known(admitted) || !bad.insert(file.clone()));
         for (file, admitted) in serving.iter_mut() {
             let name = admitted.plugin.name();
             let before = self.rows.iter().find(|row| row.serving && row.participant == name);

@@ -7,7 +7,7 @@ use sagahost_sandbox::{Report, admission::Admitted, graph::Graph};
 
 use super::{Participating, Plugins};
 use crate::{
-    admin::plugin_view::{PluginLine, PluginsView},
+    admin::plugin_view::{GONE, PluginLine, PluginsView},
     journal::AdmittedRow,
 };
 
@@ -15,10 +15,11 @@ use crate::{
 const FILE: &str = "plugins.json";
 
 impl Plugins {
-    /// `waits`: files whose new version waits for another file.
+    /// `waits`: files whose new version waits for another file (`PluginsView::list_waiting` lists these versions).
     pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
-        let lines = self.rows.iter().map(|row| self.line(row, &refused, waits)).collect();
-        PluginsView::sorted(lines, refused)
+        let lines = self.rows.iter().map(|row| self.line(row, &refused, waits));
+        let lines = lines.filter(|line| line.state != "stored" || self.digests.has(&line.digest)).collect();
+        PluginsView::sorted(lines, refused, &self.config)
     }
 
     fn line(&self, row: &AdmittedRow, refused: &[Report], waits: &dyn Fn(&Path) -> bool) -> PluginLine {
@@ -40,7 +41,7 @@ impl Plugins {
         line.note = paused.cloned();
         let Some(admitted) = serving else {
             if row.serving {
-                line.note.get_or_insert_with(|| "its file is gone".to_owned());
+                line.note.get_or_insert_with(|| GONE.to_owned());
             }
             return line;
         };

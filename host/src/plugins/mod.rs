@@ -5,6 +5,7 @@
 mod beginning;
 mod listing;
 mod operator;
+mod retention;
 mod unfinished;
 
 use std::{
@@ -43,6 +44,9 @@ use crate::{
     pipeline::Surroundings,
     start::Wanted,
 };
+
+/// How the deed of a version begins that replaced another.
+const IN_PLACE_OF: &str = "serves in place of";
 
 /// What serves, by the file that it came from.
 pub type Serving = BTreeMap<PathBuf, Admitted>;
@@ -115,15 +119,25 @@ impl Plugins {
         config
     }
 
+    /// The files as they were read last, as far as each is admitted by itself.
+    pub fn files_there(&self) -> impl Iterator<Item = &Admitted> {
+        self.directory.admitted()
+    }
+
     /// Admits what has changed since the last reading. Changes nothing of what serves.
     pub fn read(&mut self) -> Reading {
-        let of_name = |row: &AdmittedRow| (row.participant.clone(), row.digest.clone());
-        let known = self.rows.iter().filter(|row| row.serving).map(of_name).collect();
-        let mut reading = self.directory.read(&self.engine, &self.settings, &known);
+        self.read_as(self.look())
+    }
+
+    /// `looks`: the directory as it stood still.
+    pub fn read_as(&mut self, looks: Result<Looks, Report>) -> Reading {
+        let mut reading = self.directory.read(looks, &self.engine, &self.settings);
         let overrides = overrides(&self.config);
         reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], &overrides));
         reading.refuse(|admitted| self.format_faults(admitted));
         reading.refuse(|admitted| self.quarantine_fault(admitted).into_iter().collect());
+        let of_name = |row: &AdmittedRow| (row.participant.clone(), (PathBuf::from(&row.file), row.digest.clone()));
+        reading.one_of_each_name(&self.rows.iter().filter(|row| row.serving).map(of_name).collect());
         reading
     }
 
@@ -145,6 +159,12 @@ impl Plugins {
         let mut rows: Vec<&AdmittedRow> = self.rows.iter().filter(usable).collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.serving, row.admitted)));
         rows.into_iter().find_map(|row| self.stored_as(row, file))
+    }
+
+    /// The version that served last, of a participant that is away.
+    pub fn last_served(&self, name: &Participant, file: &Path) -> Option<Admitted> {
+        let last = |row: &&AdmittedRow| row.participant == *name && row.serving && row.quarantined.is_none();
+        self.rows.iter().find(last).and_then(|row| self.stored_as(row, file))
     }
 
     fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Option<Admitted> {
@@ -182,6 +202,11 @@ impl Plugins {
                 write.admitted.push(row);
             }
         }
+        let serves = |row: &AdmittedRow| admitted.iter().any(|admitted| admitted.plugin.name() == row.participant);
+        for row in self.rows.iter().filter(|row| row.serving && !row.away() && !serves(row)) {
+            write.deeds.push(row.deed(clock.now(), format!("away: {} is gone", row.file)));
+            write.admitted.push(AdmittedRow { file: String::new(), ..row.clone() });
+        }
         // The retention of a version begins when it ends to serve.
         let stays = |digest: &str| admitted.iter().any(|admitted| **admitted.plugin.digest() == *digest);
         for outgoing in self.serving.values().filter(|outgoing| !stays(outgoing.plugin.digest())) {
@@ -194,7 +219,8 @@ impl Plugins {
         self.refresh(journal)
     }
 
-    fn row(&self, admitted: &Admitted, since: BatchNo, clock: &dyn Clock) -> Result<AdmittedRow> {
+    /// Of a version that is to serve.
+    pub fn row(&self, admitted: &Admitted, since: BatchNo, clock: &dyn Clock) -> Result<AdmittedRow> {
         let (participant, behaviour) = (admitted.plugin.name(), admitted.plugin.behaviour());
         let known = self.rows.iter().find(|row| row.participant == participant && row.digest == behaviour.digest);
         Ok(AdmittedRow {
@@ -217,7 +243,7 @@ impl Plugins {
         let what = match serves {
             None => "serves".to_owned(),
             Some(before) if before.digest != row.digest => {
-                format!("serves in place of {}", version_of(before).unwrap_or_else(|| short(&before.digest)))
+                format!("{IN_PLACE_OF} {}", version_of(before).unwrap_or_else(|| short(&before.digest)))
             }
             Some(before) if before.config != row.config => "serves with another configuration".to_owned(),
             Some(before) if before.file != row.file => format!("serves from {}", row.file),
@@ -227,15 +253,16 @@ impl Plugins {
     }
 
     /// Versions that no saga needs any more, past the retention.
-    pub fn remove_unneeded(&self, journal: &dyn Journal) -> Result<()> {
-        let mut needed: BTreeSet<Arc<str>> = journal.referenced_digests()?.into_keys().collect();
+    pub fn remove_unneeded(&self, journal: &dyn Journal, also_needed: BTreeSet<Arc<str>>) -> Result<()> {
+        let mut needed = also_needed;
+        needed.extend(journal.referenced_digests()?.into_keys());
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
         let since = SystemTime::now().checked_sub(self.config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
         let removed = self.digests.retain(&needed, since)?;
         if removed > 0 {
             info!(removed, "plugin versions that no saga needs any more, and that are past the retention");
         }
-        Ok(())
+        self.forget(&needed, since, journal)
     }
 
     /// Those whose plugins serve, and those that are away or paused.
@@ -281,20 +308,18 @@ impl Plugins {
         Wanted { inputs, outputs, create, partitions, start }
     }
 
-    /// Topics whose events only participants handle that are away: reading them can wait. Failures and endings cannot.
-    pub fn idle_topics(&self) -> BTreeSet<Arc<str>> {
+    /// Of the topics that are assigned, those that nobody handles now: reading them can wait until somebody does.
+    /// Failures and endings cannot, even of participants that are away.
+    pub fn idle_topics(&self, assigned: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
         let topic = |kind: &String| self.config.topics.topic_of(&Kind::new(kind));
-        let (mut idle, mut read) = (BTreeSet::new(), BTreeSet::from([self.config.topics.saga_failed.clone()]));
+        let mut read = BTreeSet::from([self.config.topics.saga_failed.clone()]);
         for Participating { manifest, serving } in &self.participants(&self.serving) {
-            let handled = manifest.subscriptions.iter().map(|subscription| topic(&subscription.kind));
             if *serving {
-                read.extend(handled)
-            } else {
-                idle.extend(handled)
+                read.extend(manifest.subscriptions.iter().map(|subscription| topic(&subscription.kind)));
             }
             read.extend(manifest.compensate_on.iter().chain(&manifest.finish_on).map(topic));
         }
-        &idle - &read
+        &assigned - &read
     }
 
     /// Kinds that lead back to themselves: said, not refused, for what is declared need not happen.
@@ -320,8 +345,10 @@ impl Plugins {
             bounds: config.bounds.clone(),
             saga_failed: None,
         };
-        // All kinds that any participant names: for records that say their kind by their topic only.
-        let kinds: BTreeSet<Kind> = participants.iter().flat_map(|p| kinds_read(&p.manifest)).collect();
+        // All kinds that any participant names or named: for records that say their kind by their topic only.
+        let mut kinds: BTreeSet<Kind> = participants.iter().flat_map(|p| kinds_read(&p.manifest)).collect();
+        let former = self.rows.iter().filter_map(|row| serde_json::from_str::<Manifest>(&row.manifest).ok());
+        kinds.extend(former.flat_map(|manifest| kinds_read(&manifest).collect::<Vec<_>>()));
         let kinds: Vec<Kind> = kinds.into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
         let codec = Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).with_kinds(&kinds);
         let admitted: Vec<Admitted> = self.serving.values().cloned().collect();

@@ -6,6 +6,8 @@ use sagahost_saga::{
     Saga,
     id::{Participant, SagaId},
     input::Status,
+    topology::Role,
+    view::{StepState, StepView},
 };
 use sagahost_sandbox::{Fault, admission::Admitted, digests::Stored};
 use tracing::error;
@@ -41,7 +43,8 @@ impl Plugins {
         foreign.into_iter().map(reader).collect()
     }
 
-    /// Unfinished sagas in which this participant has a step, at most `limit`. Reads them all.
+    /// Unfinished sagas that go on only with this participant, or may have to undo what it did: at most `limit`. Reads
+    /// them all.
     pub fn needed_by(&self, name: &Participant, journal: &dyn Journal, limit: usize) -> Result<Vec<SagaId>> {
         const PAGE: usize = 500;
         let unfinished =
@@ -53,7 +56,7 @@ impl Plugins {
                 let page = journal.sagas(&filter)?;
                 for row in &page {
                     let saga = journal.saga(&row.id)?.and_then(|row| Saga::decode(&row.bytes).ok());
-                    if saga.is_some_and(|saga| saga.steps().any(|step| step.participant == name)) {
+                    if saga.is_some_and(|saga| needs(&saga, name)) {
                         found.push(row.id.clone());
                     }
                 }
@@ -65,5 +68,32 @@ impl Plugins {
         }
         found.truncate(limit);
         Ok(found)
+    }
+}
+
+/// Has it a step there that is parked, under way, or to be undone now or later, or a letter that the saga waits for? A
+/// saga without an end keeps steps that are simply done for ever: these need nobody.
+fn needs(saga: &Saga, name: &Participant) -> bool {
+    saga.steps().any(|step| step.participant == name && open(&step))
+        || saga.needs().iter().any(|need| need.participant.as_ref() == Some(name))
+}
+
+fn open(step: &StepView<'_>) -> bool {
+    match step.state {
+        StepState::Waiting
+        | StepState::Early
+        | StepState::Started
+        | StepState::Retrying
+        | StepState::Blocked
+        | StepState::Compensating
+        | StepState::CompensationFailed => true,
+        StepState::Done => step.undoable,
+        // `compensate` hears of these, too.
+        StepState::Unknown | StepState::GivenUp | StepState::NeverRan => step.role == Role::Compensable,
+        StepState::Rejected
+        | StepState::Compensated
+        | StepState::NothingToUndo
+        | StepState::UndoneByHand
+        | StepState::Accepted => false,
     }
 }

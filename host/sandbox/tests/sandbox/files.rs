@@ -256,7 +256,9 @@ fn a_plugin_larger_than_the_pool_names_the_limit() {
 fn a_directory_is_read_whole() {
     let dir = tempfile::tempdir().unwrap();
     let read = |path: &Path| {
-        let reading = Directory::new(path).read(&engine(), &BTreeMap::new(), &BTreeMap::new());
+        let mut directory = Directory::new(path);
+        let mut reading = directory.read(directory.look(), &engine(), &BTreeMap::new());
+        reading.one_of_each_name(&BTreeMap::new());
         let admitted = reading.admitted.iter().map(|a| a.file.file_name().unwrap().to_string_lossy().into_owned());
         let refused = reading.refused.iter().map(ToString::to_string);
         let told = admitted.chain(refused).collect::<Vec<_>>().join("\n");

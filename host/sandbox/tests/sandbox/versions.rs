@@ -80,6 +80,7 @@ fn digests_are_verified_and_dropped_when_nothing_refers_to_them() {
     assert_eq!(digests.retain(&needed, SystemTime::UNIX_EPOCH).unwrap(), 0, "it was admitted just now");
     assert_eq!(digests.retain(&needed, SystemTime::now() + Duration::from_secs(1)).unwrap(), 1);
     assert!(digests.get(&dropped).unwrap().is_none());
+    assert!(digests.has(&kept) && !digests.has(&dropped));
     fs::write(digests.path(&kept), "something else").unwrap();
     let error = digests.get(&kept).unwrap_err().to_string().replace(&dir.path().display().to_string(), "DIR");
     assert!(error.contains("damaged"), "{error}");
@@ -109,6 +110,24 @@ fn compiled_code_is_kept_and_a_damaged_file_is_compiled_again() {
         start();
         assert_eq!(file().1, compiled, "compiled again");
     }
+}
+
+#[test]
+fn compiled_code_goes_when_nobody_wants_its_version_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::new(Limits { instances_max: 2, ..Limits::default() }, Some(dir.path())).unwrap();
+    let compile = |bytes| admit(bytes, Path::new("p.wasm"), &engine, &BTreeMap::new()).unwrap().plugin.digest().clone();
+    let (kept, dropped) = (compile(version("0.1.0", 1)), compile(version("0.2.0", 1)));
+    // A host that was killed while it wrote, one of another version, and somebody's own file.
+    for name in [format!("{dropped}-0.cwasm.7.new"), format!("{dropped}-1.cwasm"), "notes-1.cwasm".to_owned()] {
+        fs::write(dir.path().join(name), "").unwrap();
+    }
+    let forget = |since| engine.forget_compiled(|digest| *digest == *kept, since).unwrap();
+    assert_eq!(forget(SystemTime::UNIX_EPOCH), 0, "it was compiled just now");
+    assert_eq!(forget(SystemTime::now() + Duration::from_secs(1)), 3);
+    let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: BTreeSet<bool> = names.map(|name| name.starts_with(&*kept) || name == "notes-1.cwasm").collect();
+    assert_eq!(left, BTreeSet::from([true]));
 }
 
 #[test]

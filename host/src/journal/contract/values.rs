@@ -120,8 +120,18 @@ pub(crate) fn admission(place: &dyn Place) {
     let quarantined = AdmittedRow { quarantined: Some("it fails".to_owned()), ..retired.clone() };
     assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), quarantined]);
     let owner = Owner::of(place);
+    let forget = |owner: &Owner, digest: &str| {
+        let forgotten = vec![(Participant::from("payment"), Arc::from(digest))];
+        owner.change_plugins(PluginWrite { forgotten, ..PluginWrite::default() });
+    };
+    forget(&owner, "d2");
+    assert_eq!(owner.journal.admitted().unwrap().len(), 2, "what is in quarantine is not forgotten");
     quarantine(&owner, None);
     assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), retired]);
+    admit(&owner, &row("d2", 5, true));
+    forget(&owner, "d1");
+    forget(&owner, "d2");
+    assert_eq!(place.open().admitted().unwrap(), [row("d2", 5, true)], "what serves is not forgotten");
 }
 
 pub(crate) fn pauses_and_deeds(place: &dyn Place) {

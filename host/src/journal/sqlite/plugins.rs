@@ -92,6 +92,12 @@ pub(super) fn write(conn: &Connection, write: &PluginWrite) -> Outcome<()> {
             params![participant.as_str(), digest, why],
         )?;
     }
+    for (participant, digest) in &write.forgotten {
+        conn.execute(
+            "DELETE FROM admitted WHERE participant = ?1 AND digest = ?2 AND serving = 0 AND quarantined IS NULL",
+            params![participant.as_str(), digest],
+        )?;
+    }
     for (participant, why) in &write.paused {
         match why {
             Some(why) => conn.execute("INSERT OR REPLACE INTO paused VALUES (?1, ?2)", [participant.as_str(), why])?,
