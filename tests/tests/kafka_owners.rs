@@ -54,7 +54,7 @@ fn claim(app: &str) -> BaseProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", broker().bootstrap()).set("transactional.id", app).set("log_level", "0");
     let rival: BaseProducer = config.create().expect("a producer");
-    rival.init_transactions(Duration::from_secs(10)).expect("the id can be claimed");
+    rival.init_transactions(LONG).expect("the id can be claimed");
     rival
 }
 
@@ -85,6 +85,15 @@ fn is_fenced(rival: &BaseProducer) -> bool {
         || rival.commit_transaction(Duration::from_secs(5)).is_err()
 }
 
+/// The rival ends, whatever becomes of the test.
+struct Over<'d>(&'d AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_rival_that_claims_again_and_again_ends_the_host() {
     let shop = shop("rivals");
@@ -93,21 +102,24 @@ fn a_rival_that_claims_again_and_again_ends_the_host() {
     let mut watch = shop.watch();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let _over = Over(&done);
+        let rival = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 drop(claim("rivals"));
             }
         });
-        let mut portions = orders.chunks(5);
+        // A host that has nothing to publish is not fenced: orders that are done come again.
+        let mut portions = orders.chunks(5).cycle();
+        let end = Instant::now() + LONG;
         while host.child.try_wait().expect("it can be asked").is_none() {
-            if let Some(portion) = portions.next() {
-                shop.produce(portion);
-            }
+            assert!(!rival.is_finished(), "the rival gave up");
+            assert!(Instant::now() < end, "the host goes on:\n{}", host.log());
+            shop.produce(portions.next().expect("it has no end"));
             std::thread::sleep(Duration::from_millis(100));
         }
-        done.store(true, Ordering::Relaxed);
-        portions.for_each(|portion| shop.produce(portion));
     });
+    // Those that had no turn, too.
+    shop.produce(&orders);
     assert_eq!(host.ended().code(), Some(7), "{}", host.log());
     assert!(host.log().contains("another host owns this app now"), "{}", host.log());
     let host = shop.start();
