@@ -190,7 +190,7 @@ fn killed_when_it_serves_and_nobody_was_told() {
 #[test]
 fn killed_while_a_version_is_rolled_back() {
     let config = format!(
-        "{CONFIG}[plugin.hostile.on.HostileTried]\nretry = {{ attempts-max = 9, base = \"10ms\", cap = \"20ms\" }}\n"
+        "{CONFIG}[plugin.hostile.on.HostileTried]\nretry = {{ attempts-max = 1000, base = \"10ms\", cap = \"20ms\" }}\n"
     );
     let site = Site::new(&["hostile"], &config);
     // The first switches are those to the new version and to the bad one.
