@@ -3,12 +3,12 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use sagahost::{commit::Fatal, start::Decisions};
+use sagahost::{commit::Fatal, host::Host, start::Decisions};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     binary::Site,
     faulty::Death,
-    shop::{PATIENCE, Shop, THREE},
+    shop::{Shop, THREE},
     wait::until,
 };
 
@@ -161,17 +161,22 @@ fn the_copy_of_a_directory_whose_original_went_on_is_refused() {
 #[test]
 fn of_a_directory_and_its_copy_that_both_run_one_is_fenced() {
     let Copies { first, second } = Copies::of_a_used_directory();
-    let loser = first.start();
-    let winner = second.start();
-    second.produce(&some_orders("b"));
-    let fatal = loser.fatal(PATIENCE).expect("the fenced host ends by itself");
+    let shops = [first, second];
+    let mut hosts: Vec<Host> = shops.iter().map(Shop::start).collect();
+    shops[0].produce(&some_orders("b"));
+    // The second has claimed last; but the first may claim again and publish, when the second is slow.
+    let (lost, fatal) = until("one of both ends by itself", || {
+        hosts.iter().enumerate().find_map(|(index, host)| Some((index, host.fatal(Duration::ZERO)?)))
+    });
     assert!(matches!(fatal, Fatal::Superseded(_)), "{fatal}");
-    loser.stop(STOP);
+    hosts.remove(lost).stop(STOP);
+    let winner = hosts.remove(0);
     let all: Vec<Order> = ["a", "b"].into_iter().flat_map(some_orders).collect();
-    until("the orders have ended", || (second.ends().len() >= 40).then_some(()));
-    second.assert_right(&all, &*winner.journal());
+    until("the orders have ended", || (shops[1 - lost].ends().len() >= 40).then_some(()));
+    assert_eq!(winner.fatal(Duration::ZERO), None);
+    shops[1 - lost].assert_right(&all, &*winner.journal());
     winner.stop(STOP);
-    assert_says(&refusal(&first), &["--new-lineage", "Stop the other host"]);
+    assert_says(&refusal(&shops[lost]), &["--new-lineage", "Stop the other host"]);
 }
 
 #[test]
