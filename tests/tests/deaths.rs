@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::start::Decisions;
+use sagahost::{host::Host, start::Decisions};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     faulty::{Death, POINTS, Point},
@@ -26,7 +26,7 @@ fn die(point: Point, times: &[i64]) {
     let mut all = Vec::new();
     for (number, time) in times.iter().enumerate() {
         let death = Death::at(point, *time);
-        die_once(&shop, &death, pause(point), number, &mut all);
+        die_once(&shop, &death, point, number, &mut all);
         assert!(death.dead(), "death {number} at {point:?}, time {time}, was not died");
     }
     let host = shop.start();
@@ -36,18 +36,8 @@ fn die(point: Point, times: &[i64]) {
     assert_eq!(host.stop(Duration::from_secs(10)), Default::default());
 }
 
-/// Between one feed and the next. What is published is confirmed when nothing else is to do, after half a second.
-fn pause(point: Point) -> Duration {
-    match point {
-        Point::BeforeCommit | Point::AfterCommit | Point::BeforePublish | Point::AfterPublish => {
-            Duration::from_millis(100)
-        }
-        Point::BeforeConfirm | Point::AfterConfirm => Duration::from_secs(1),
-    }
-}
-
 /// Feeds orders until the host is dead. It may die while it starts: that counts.
-fn die_once(shop: &Shop, death: &Arc<Death>, pause: Duration, number: usize, all: &mut Vec<Order>) {
+fn die_once(shop: &Shop, death: &Arc<Death>, point: Point, number: usize, all: &mut Vec<Order>) {
     let Ok(host) = shop.try_start(death, Decisions::default()) else { return };
     let end = Instant::now() + PATIENCE;
     for round in 0.. {
@@ -57,12 +47,18 @@ fn die_once(shop: &Shop, death: &Arc<Death>, pause: Duration, number: usize, all
         let orders = some_orders(format!("d{number}-{round}"));
         shop.produce(&orders);
         all.extend(orders);
-        let idle = Instant::now() + pause;
-        while !death.dead() && Instant::now() < idle {
+        let next = Instant::now() + Duration::from_millis(100);
+        while !death.dead() && Instant::now() < end && (Instant::now() < next || unconfirmed(&host, point)) {
             thread::sleep(Duration::from_millis(5));
         }
     }
     host.abort();
+}
+
+/// What is published is confirmed when nothing else is to do: who is to die of that is fed nothing until then.
+fn unconfirmed(host: &Host, point: Point) -> bool {
+    let identity = host.journal().identity();
+    matches!(point, Point::BeforeConfirm | Point::AfterConfirm) && identity.confirmed < identity.last_batch
 }
 
 /// The how-manieth time of reaching its point each host dies at.
