@@ -214,6 +214,17 @@ fn records_of(source: &mut dyn Source) -> Vec<sagahost::transport::Record> {
     records(source, 1)
 }
 
+/// Deleted, and made again once the broker has forgotten it, which takes it a moment.
+fn make_anew(transport: &dyn Transport, topic: &Arc<str>) {
+    broker().delete_topic(topic).unwrap();
+    let started = Instant::now();
+    while !transport.topics(std::slice::from_ref(topic)).unwrap().is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{topic} is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    self::topic(transport, topic, 1);
+}
+
 #[test]
 fn a_topic_made_anew_is_held() {
     let transport = transport("anew");
@@ -226,9 +237,7 @@ fn a_topic_made_anew_is_held() {
     let read = records(&mut *source, 3);
     let last = (read[2].offset, read[2].timestamp_ms.unwrap());
     let (position, _) = (read[2].offset + 1, drop(source));
-    broker().delete_topic(&topic).unwrap();
-    std::thread::sleep(Duration::from_secs(1));
-    self::topic(&transport, "anew", 1);
+    make_anew(&transport, &topic);
     // Shorter than what was handled, then as long.
     let assignment = Assignment { partition: at(&topic, 0), position, last: Some(last) };
     for (records, said) in [(1, "ends at"), (4, "another record")] {
@@ -252,9 +261,7 @@ fn a_topic_made_anew_while_it_is_read_is_held() {
     let mut source = transport.source().unwrap();
     assign(&mut *source, &[(at(&topic, 0), 0)]);
     records(&mut *source, 5);
-    broker().delete_topic(&topic).unwrap();
-    std::thread::sleep(Duration::from_secs(1));
-    self::topic(&transport, "anew-live", 1);
+    make_anew(&transport, &topic);
     let (partition, why) = held(&mut *source);
     assert_eq!(partition, at(&topic, 0));
     assert!(why.contains("made anew") || why.contains("deleted"), "{why}");
