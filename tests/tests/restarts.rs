@@ -64,13 +64,18 @@ fn events_of_a_plugin_that_is_away_park_until_it_is_back() {
     host.stop(STOP);
 }
 
-const DEADLINE: Duration = Duration::from_secs(3);
+/// Both orders are open and the host has stopped before it passes.
+const DEADLINE: Duration = Duration::from_secs(10);
 const QUEUED: usize = 3_000;
 
 /// Rule 9: what was queued when a stall ended comes before the deadlines that passed meanwhile.
 #[test]
 fn a_completion_that_was_queued_while_the_host_was_down_comes_before_the_deadline() {
-    let shop = Shop::new(&["order"], &format!("[saga]\ndeadline = \"{}s\"\n", DEADLINE.as_secs()));
+    let more = format!(
+        "[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n",
+        DEADLINE.as_secs()
+    );
+    let shop = Shop::new(&["order"], &more);
     shop.topics().create_topics(&["inventory-updated".into()], 1).unwrap();
     let host = shop.start();
     let operator = Operator::of(&host);
@@ -101,7 +106,7 @@ fn a_completion_that_was_queued_while_the_host_was_down_comes_before_the_deadlin
     assert_eq!(attempts(&saga, "order"), ["handle completed", "handle completed"]);
     // Without a completion the deadline does what it is for.
     let saga = operator.await_status(forgotten, "compensated");
-    assert_eq!(saga.cause.as_deref(), Some("saga-deadline: not finished within 3000 ms"));
+    assert_eq!(saga.cause.as_deref(), Some("saga-deadline: not finished within 10000 ms"));
     until("each has ended in its own way", || {
         let ends = shop.ends();
         (ends.completed.contains_key(finished) && ends.cancelled.contains_key(forgotten) && ends.len() == 2)
