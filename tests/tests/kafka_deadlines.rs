@@ -8,8 +8,9 @@ use sagahost_demo::{
 };
 use sagahost_tests::kafka_shop::{KafkaShop, Settings, Topics};
 
-const LONG: Duration = Duration::from_secs(90);
-const DEADLINE: Duration = Duration::from_secs(4);
+const LONG: Duration = Duration::from_secs(300);
+/// Both orders are open and the host is killed before it passes.
+const DEADLINE: Duration = Duration::from_secs(12);
 /// In front of the completion: more than the timers' first look leaves time for.
 const QUEUED: usize = 30_000;
 
@@ -17,7 +18,10 @@ const QUEUED: usize = 30_000;
 fn a_completion_that_was_queued_while_the_host_was_down_past_the_deadline_completes_the_saga() {
     let broker = Broker::start(Options::default()).expect("a broker");
     let settings = Settings {
-        more: format!("[saga]\ndeadline = \"{}s\"\n", DEADLINE.as_secs()),
+        more: format!(
+            "[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n",
+            DEADLINE.as_secs()
+        ),
         kafka: "create-topics = true\npartitions = 1\n".to_owned(),
         ..Settings::default()
     };
