@@ -387,7 +387,8 @@ fn a_record_of_another_process_is_noticed_soon() {
         });
     }
     waits.sort_unstable();
-    assert!(waits[10] < Duration::from_millis(50), "{waits:?}");
+    // Ten milliseconds at most on an idle machine; who is not told by the database waits for five seconds.
+    assert!(waits[10] < Duration::from_millis(500), "{waits:?}");
 }
 
 #[test]
