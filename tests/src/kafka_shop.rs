@@ -362,7 +362,7 @@ impl Watch {
     /// Until so many orders have ended.
     pub fn until(&mut self, count: usize, patience: Duration) {
         let end = Instant::now() + patience;
-        while self.read(Duration::from_millis(200)) < count {
+        while self.read(Duration::from_millis(2)) < count {
             assert!(Instant::now() < end, "{} of {count} orders ended", self.ends.len());
         }
     }
@@ -393,7 +393,7 @@ impl Running {
     /// SIGTERM, and wait.
     pub fn stop(mut self) -> ExitStatus {
         self.terminate();
-        self.child.wait().expect("the host ends")
+        self.ended()
     }
 
     /// By itself, within a minute.
