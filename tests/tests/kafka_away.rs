@@ -49,7 +49,8 @@ fn a_broker_that_is_away_at_the_start_is_named_and_waited_for() {
     let status = host.ended();
     assert_eq!(status.code(), Some(0), "{}", host.log());
     assert!(host.log().contains("stopped while waiting for the broker"), "{}", host.log());
-    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+    // A call to the broker takes ten.
+    assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
 
     let mut host = shop.start();
     host.says(&format!("waiting for the topics at kafka at {}", broker.bootstrap()), LONG);
@@ -128,14 +129,14 @@ fn a_host_told_to_end_while_the_broker_is_away_ends_in_time_and_names_what_is_le
     let mut host = shop.start();
     let mut watch = shop.watch();
     shop.produce(&orders);
-    while watch.read(Duration::from_millis(2)) < 100 {}
+    watch.until(100, LONG);
     broker.kill();
     shop.until("two batches to wait", LONG, |status| status.unpublished() == 2);
     host.terminate();
     let asked = Instant::now();
     let status = host.ended();
-    // The deadline, and a little for what cannot be interrupted.
-    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}:\n{}", asked.elapsed(), host.log());
+    // The deadline, a second for threads, two for a client that does not end; a publication would take ten at least.
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}:\n{}", asked.elapsed(), host.log());
     assert_eq!(status.code(), Some(6), "{}", host.log());
     let left = shop.ask(&["outbox", "list"]);
     let left: Vec<String> = left.as_array().expect("batches").iter().map(|batch| batch["batch"].to_string()).collect();
