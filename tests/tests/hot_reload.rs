@@ -83,7 +83,7 @@ fn a_plugin_that_is_dropped_in_serves_what_comes_from_then_on() {
 #[test]
 fn whatever_is_dropped_in_the_version_before_serves_on_and_says_why() {
     let shop =
-        Shop::new(&THREE, "[watch]\nsettle = \"50ms\"\nrescan = \"100ms\"\n[limits]\ncomponent-bytes-max = 1000000\n");
+        Shop::new(&THREE, "[watch]\nsettle = \"500ms\"\nrescan = \"100ms\"\n[limits]\ncomponent-bytes-max = 1000000\n");
     let dir = plugins(&shop);
     let host = shop.start();
     let good = version("payment", "9.0.0");
@@ -126,7 +126,7 @@ fn whatever_is_dropped_in_the_version_before_serves_on_and_says_why() {
     drop_in(&dir, "other.wasm", &version("payment", "9.9.9"));
     let aside = dir.with_file_name("aside");
     fs::rename(&dir, &aside).expect("the directory can be moved");
-    std::thread::sleep(Duration::from_millis(500));
+    refused("a directory that is gone", "it does not exist");
     let orders = some_orders("o", 50);
     shop.produce(&orders);
     let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
