@@ -7,6 +7,7 @@ use sagahost_saga::input::Status;
 use sagahost_tests::{
     faulty::Death,
     shop::{PATIENCE, Shop, THREE},
+    wait::until,
 };
 
 fn some_orders(count: usize) -> Vec<Order> {
@@ -49,7 +50,12 @@ fn every_record_delivered_three_times_is_handled_once() {
     }
     shop.await_ends(&orders, &Death::never(), PATIENCE);
     let calls = host.live().status().calls;
-    std::thread::sleep(Duration::from_millis(300));
+    let passed = || {
+        let positions = host.journal().positions().expect("positions can be read");
+        let of_orders = positions.iter().filter(|(partition, _)| &*partition.topic == "order-created");
+        of_orders.map(|(_, position)| position.next).sum::<i64>()
+    };
+    until("every delivery is accounted for", || (passed() == 3 * orders.len() as i64).then_some(()));
     shop.assert_right(&orders, &*host.journal());
     assert_eq!(host.live().status().calls, calls, "the second and third delivery cost no call");
     host.stop(Duration::from_secs(10));
