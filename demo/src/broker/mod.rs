@@ -30,7 +30,7 @@ pub use tools::Line;
 
 /// On a busy machine; three seconds are usual.
 const READY_MAX: Duration = Duration::from_secs(90);
-const STOP_MAX: Duration = Duration::from_secs(20);
+const STOP_MAX: Duration = Duration::from_secs(90);
 /// Of directories in the system's temporary directory; the process id follows.
 const PREFIX: &str = "sagahost-kafka-";
 
