@@ -18,10 +18,7 @@ const QUEUED: usize = 30_000;
 fn a_completion_that_was_queued_while_the_host_was_down_past_the_deadline_completes_the_saga() {
     let broker = Broker::start(Options::default()).expect("a broker");
     let settings = Settings {
-        more: format!(
-            "[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n",
-            DEADLINE.as_secs()
-        ),
+        more: format!("[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n", DEADLINE.as_secs()),
         kafka: "create-topics = true\npartitions = 1\n".to_owned(),
         ..Settings::default()
     };

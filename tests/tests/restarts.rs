@@ -71,10 +71,7 @@ const QUEUED: usize = 3_000;
 /// Rule 9: what was queued when a stall ended comes before the deadlines that passed meanwhile.
 #[test]
 fn a_completion_that_was_queued_while_the_host_was_down_comes_before_the_deadline() {
-    let more = format!(
-        "[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n",
-        DEADLINE.as_secs()
-    );
+    let more = format!("[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n", DEADLINE.as_secs());
     let shop = Shop::new(&["order"], &more);
     shop.topics().create_topics(&["inventory-updated".into()], 1).unwrap();
     let host = shop.start();
