@@ -198,7 +198,11 @@ fn of_a_data_directory_copied_and_started_twice_one_goes_on() {
         first.produce(portion);
         std::thread::sleep(Duration::from_millis(200));
     }
-    watch.until(orders.len(), LONG);
+    let end = Instant::now() + LONG;
+    while watch.read(Duration::from_millis(200)) < orders.len() {
+        let logs = || format!("{}\n---\n{}", hosts[0].log(), hosts[1].log());
+        assert!(Instant::now() < end, "{} of {} orders ended:\n{}", watch.ends.len(), orders.len(), logs());
+    }
     let end = Instant::now() + LONG;
     let codes = loop {
         let codes = hosts.each_mut().map(|host| host.child.try_wait().expect("it can be asked"));
