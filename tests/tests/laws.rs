@@ -230,4 +230,7 @@ fn what_makes_no_sense_is_said() {
     assert!(refused(&["--law", "order", "--case", "[]"]).contains("no event"));
     assert!(refused(&["--set", "limit-cents"]).contains("KEY=VALUE"));
     assert!(refused(&["--budget", "nowhere.toml"]).contains("nowhere.toml"));
+    fs::write(site.file("events"), r#"{"kind": "OrderCreate", "saga": "o-1", "data": {}}"#).expect("it can be written");
+    let why = "event 1 of events is a OrderCreate: payment takes OrderCreated";
+    assert!(refused(&["--events", "events"]).contains(why));
 }

@@ -281,6 +281,30 @@ fn a_start_that_never_reached_its_broker_leaves_no_trace_of_its_plugins() {
     assert_eq!(states, ["new"], "{view}");
 }
 
+#[test]
+fn a_script_waits_until_its_file_serves() {
+    let site = Site::new(&["order", "payment"], CONFIG);
+    let file = site.file("payment-9.wasm");
+    fs::write(&file, version("payment", "9.0.0")).expect("it can be written");
+    let waited = |words: &[&str]| site.run(&[&["plugins", "await"], words].concat());
+    assert_eq!(waited(&["payment-9.wasm"]).code, 4);
+    let host = site.start();
+    let ended = waited(&["plugins/order.wasm", "plugins/payment.wasm"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    fs::copy(&file, site.file("plugins/payment.wasm")).expect("it can be copied");
+    let ended = waited(&["payment-9.wasm"]);
+    assert!(ended.code == 0 && ended.out.starts_with("payment 9.0.0 serves"), "{ended:?}");
+
+    fs::write(site.file("plugins/order.wasm"), "text").expect("it can be written");
+    let ended = waited(&["plugins/order.wasm", "--timeout", "3s"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for part in ["waited 3s in vain until the host serves plugins/order.wasm", "is not admitted", "do:"] {
+        assert!(ended.err.contains(part), "{ended:?}");
+    }
+    assert_eq!(waited(&["gone.wasm"]).code, 2);
+    assert_eq!(host.stop(), 0);
+}
+
 /// Rights on files bind everybody but root: such a host runs as nobody.
 #[test]
 fn unreadable_files_and_a_read_only_directory() {

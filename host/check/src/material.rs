@@ -49,7 +49,7 @@ impl Material {
         self.scripts.iter().filter(move |script| script.subject().is_some_and(|subject| subject.kind == kind))
     }
 
-    /// The cases of one law and one kind, `cases_max` at most.
+    /// The cases of one law and one kind: those that are the same each time, and changed ones up to `cases_max`.
     pub fn cases(&self, law: Law, kind: &str, seed: u64, cases_max: usize) -> Vec<Case> {
         let plain: Vec<&Case> = self.plain(kind).collect();
         let mut cases: Vec<Case> = plain.iter().map(|case| (*case).clone()).collect();
@@ -76,7 +76,6 @@ impl Material {
                 if wild || numbers.below(4) == 0 { random(body, &mut numbers) } else { plausible(body, &mut numbers) };
             cases.push(with(base, body));
         }
-        cases.truncate(cases_max.max(plain.len()));
         cases
     }
 }

@@ -78,21 +78,70 @@ pub fn plausible(example: &Value, random: &mut Random) -> Body {
     Body::Json(replaced(example, path, new))
 }
 
-/// Does it look like an id? They end in a number.
-pub fn is_id(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.ends_with(|c: char| c.is_ascii_digit()))
+/// How many ids there are in a body.
+pub fn count_ids(value: &Value) -> usize {
+    ids("", value).len()
 }
 
-/// The body of another saga: its ids end in another number.
+/// The body of another saga: each of its ids ends in this number, as long as before where it was long.
 pub fn renamed(value: &Value, number: usize) -> Value {
+    renamed_field("", value, number)
+}
+
+/// A number that none of its ids ends in.
+pub fn unused_number(value: &Value) -> usize {
+    let ids = ids("", value);
+    let used = |number: &usize| ids.iter().any(|id| renumbered(id, *number) == **id);
+    (2..).find(|number| !used(number)).unwrap_or_default()
+}
+
+fn ids<'v>(field: &str, value: &'v Value) -> Vec<&'v Value> {
     match value {
-        Value::String(text) if is_id(value) => {
-            json!(format!("{}{number}", text.trim_end_matches(|c: char| c.is_ascii_digit())))
+        Value::Array(items) => items.iter().flat_map(|item| ids(field, item)).collect(),
+        Value::Object(fields) => fields.iter().flat_map(|(name, value)| ids(name, value)).collect(),
+        _ if is_id(field, value) => vec![value],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+fn renamed_field(field: &str, value: &Value, number: usize) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(|item| renamed_field(field, item, number)).collect(),
+        Value::Object(fields) => {
+            let renamed = |(name, value): (&String, &Value)| (name.clone(), renamed_field(name, value, number));
+            fields.iter().map(renamed).collect()
         }
-        Value::Array(items) => items.iter().map(|item| renamed(item, number)).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), renamed(value, number))).collect(),
+        _ if is_id(field, value) => renumbered(value, number),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
+}
+
+/// By the name of its field; or it begins as a name does and ends in a number, which neither dates nor amounts do.
+fn is_id(field: &str, value: &Value) -> bool {
+    let named = ["id", "ids", "uuid", "guid"].iter().any(|name| field.eq_ignore_ascii_case(name))
+        || ["Id", "Ids", "ID", "IDs", "_id", "_ids", "-id", "-ids"].iter().any(|end| field.ends_with(end));
+    match value {
+        Value::String(text) => {
+            let bounds = (text.chars().next(), text.chars().next_back());
+            (named && !text.is_empty())
+                || matches!(bounds, (Some(first), Some(last)) if first.is_alphabetic() && last.is_ascii_digit())
+        }
+        Value::Number(number) => named && (number.is_u64() || number.is_i64()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// From this length on an id is taken for one of a fixed length: a UUID or a hash.
+const FIXED_LENGTH: usize = 26;
+
+fn renumbered(id: &Value, number: usize) -> Value {
+    let Value::String(text) = id else { return json!(number) };
+    let number = number.to_string();
+    let kept = match text.len() {
+        length if length >= FIXED_LENGTH && text.is_ascii() => length - number.len(),
+        _ => text.trim_end_matches(|c: char| c.is_ascii_digit()).len(),
+    };
+    json!(format!("{}{number:0>width$}", &text[..kept], width = text.len() - kept))
 }
 
 /// The body as a whole.
@@ -260,7 +309,25 @@ mod tests {
 
     #[test]
     fn another_saga_has_other_ids() {
-        let renamed = renamed(&json!({"id": "o-1", "sku": "apple", "n": 1, "l": ["c-17"]}), 2);
-        assert_eq!(renamed, json!({"id": "o-2", "sku": "apple", "n": 1, "l": ["c-2"]}));
+        let renamed = |value| renamed(&value, 2);
+        let body = json!({"id": "o-1", "sku": "apple", "n": 1, "l": ["c-17"]});
+        assert_eq!(renamed(body), json!({"id": "o-2", "sku": "apple", "n": 1, "l": ["c-02"]}));
+        let body = json!({"orderId": 1, "lines": [{"article_id": "x"}], "seatIds": [7, "42"]});
+        assert_eq!(renamed(body), json!({"orderId": 2, "lines": [{"article_id": "x2"}], "seatIds": [2, "02"]}));
+        let uuid = json!({"id": "550e8400-e29b-41d4-a716-44665544000f"});
+        assert_eq!(renamed(uuid), json!({"id": "550e8400-e29b-41d4-a716-446655440002"}));
+    }
+
+    #[test]
+    fn dates_and_amounts_are_no_ids() {
+        let body = json!({"on": "2026-11-26", "at": "2026-11-26T10:00:00", "amount": "12.50", "paid": 3, "x": "7"});
+        assert_eq!(count_ids(&body), 0);
+        assert_eq!(renamed(&body, 2), body);
+    }
+
+    #[test]
+    fn the_number_of_another_saga_is_in_none_of_its_ids() {
+        assert_eq!(unused_number(&json!({"orderId": "o-1", "customerId": "c-0002", "id": 3})), 4);
+        assert_eq!(unused_number(&json!({})), 2);
     }
 }

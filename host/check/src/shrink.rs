@@ -9,7 +9,7 @@ use crate::{
     bench::Bench,
     case::{Body, Case},
     laws::{Verdict, judge},
-    mutation::{at, is_id, paths, removed, replaced},
+    mutation::{at, count_ids, paths, removed, replaced},
 };
 
 /// Tries of one counterexample.
@@ -69,15 +69,6 @@ fn candidates(law: Law, case: &Case) -> Vec<Case> {
 
 fn ids(case: &Case) -> usize {
     case.0.iter().filter_map(|input| input.body.json()).map(count_ids).sum()
-}
-
-fn count_ids(value: &Value) -> usize {
-    match value {
-        Value::String(_) => usize::from(is_id(value)),
-        Value::Array(items) => items.iter().map(count_ids).sum(),
-        Value::Object(fields) => fields.values().map(count_ids).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    }
 }
 
 fn bodies(body: &Body) -> Vec<Body> {

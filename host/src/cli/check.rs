@@ -45,11 +45,11 @@ pub struct Check {
     /// Begins every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Cases of one law and one kind of event, at most.
+    /// Cases of one law and one kind of event: changes by chance are added up to this number.
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     cases: u32,
     /// Fails where the plugin costs more than this file allows.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "case")]
     budget: Option<PathBuf>,
     /// Writes what the plugin costs into this file; other plugins in it stay.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["budget", "case"])]
@@ -77,6 +77,7 @@ impl Check {
         }
         let case = self.case.as_deref().map(case).transpose()?;
         let manifest = admission::manifest(&bytes);
+        let events = self.events.as_deref().map(|file| events(file, manifest.as_ref())).transpose()?;
         let (mut config, limits) = app(site, manifest.as_ref())?;
         for set in &self.sets {
             let (key, value) = setting(set, manifest.as_ref())?;
@@ -86,7 +87,7 @@ impl Check {
             bytes: bytes.into(),
             file: self.plugin.clone(),
             config,
-            events: self.events.as_deref().map(events).transpose()?.unwrap_or_default(),
+            events: events.unwrap_or_default(),
             laws,
             case,
             seed: self.seed,
@@ -185,15 +186,25 @@ fn case(text: &str) -> Result<Case, Failure> {
     Case::parse(&text).map_err(|error| Failure::usage(format!("this is no case: {error}")))
 }
 
-/// One array, or one object after the other.
-fn events(file: &Path) -> Result<Vec<Input>, Failure> {
+/// One array, or one object after the other. An event that the plugin never gets would be tried in vain.
+fn events(file: &Path, manifest: Option<&Manifest>) -> Result<Vec<Input>, Failure> {
     let bytes = read(file)?;
-    let wrong = |error: serde_json::Error| Failure::usage(format!("{} has no events: {error}", file.display()));
     let array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    if array {
-        return serde_json::from_slice(&bytes).map_err(wrong);
+    let events: Result<Vec<Input>, _> = match array {
+        true => serde_json::from_slice(&bytes),
+        false => serde_json::Deserializer::from_slice(&bytes).into_iter().collect(),
+    };
+    let file = file.display();
+    let events = events.map_err(|error| Failure::usage(format!("{file} has no events: {error}")))?;
+    let Some(manifest) = manifest else { return Ok(events) };
+    match events.iter().position(|event| manifest.subscription(&event.kind).is_none()) {
+        None => Ok(events),
+        Some(at) => {
+            let known: Vec<&str> = manifest.subscriptions.iter().map(|known| known.kind.as_str()).collect();
+            let (kind, known) = (&events[at].kind, known.join(", "));
+            Err(Failure::usage(format!("event {} of {file} is a {kind}: {} takes {known}", at + 1, manifest.name)))
+        }
     }
-    serde_json::Deserializer::from_slice(&bytes).into_iter::<Input>().collect::<Result<_, _>>().map_err(wrong)
 }
 
 /// `limit-cents=5000`, typed as the manifest says.

@@ -23,6 +23,7 @@ mod dev;
 mod mock;
 mod new;
 mod plugins;
+mod plugins_await;
 mod status;
 mod topics;
 

@@ -1,6 +1,6 @@
 //! `sagahost plugins`. Invariant: listing checks the files as a host would, and changes nothing.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 use sagahost_saga::id::Participant;
@@ -11,7 +11,7 @@ use super::{
     exit::{Exit, Failure},
     output::Output,
     plugin_text::{graph_text, list_text, show_text},
-    reach,
+    plugins_await, reach,
     sagas::told,
     table::{Cell, Table},
 };
@@ -24,7 +24,7 @@ use crate::{
         topics::{self, Sources},
         view::{CounterLine, StoreLine},
     },
-    config::Config,
+    config::{Config, parse_duration},
     plugins::Plugins as PluginSet,
 };
 
@@ -36,6 +36,15 @@ pub enum Plugins {
     Show {
         /// The plugin.
         plugin: String,
+    },
+    /// Wait until the host serves exactly these files, for scripts that copy them into its directory.
+    Await {
+        /// Plugin files, from anywhere.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// How long at most: 500ms, 30s, 2m.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time_span)]
+        timeout: Duration,
     },
     /// Let a version serve that was taken out of service.
     Admit {
@@ -122,6 +131,10 @@ pub enum Plugins {
     },
 }
 
+fn time_span(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a number with its unit is wanted, such as 30s".to_owned())
+}
+
 impl Plugins {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
         match self {
@@ -131,6 +144,7 @@ impl Plugins {
                 let view: PluginView = reach::ask(&site.config()?, request)?;
                 out.show(&view, show_text)
             }
+            Self::Await { files, timeout } => plugins_await::carry_out(&site.config()?, &files, timeout, out),
             Self::Admit { plugin, operator } => change(site, plugin, PluginAction::Admit { by: operator.by }, out),
             Self::Rollback { plugin, reason, operator } => {
                 change(site, plugin, PluginAction::Rollback { by: operator.by, reason }, out)

@@ -62,8 +62,13 @@ pub fn make(names: Names, dir: &Path) -> Result<Made, KitError> {
         Some(way) => Sdk::Repository(way),
         None => Sdk::Unpacked,
     };
-    let partial = parent.join(format!(".{}.partial", names.name));
-    let made = write(&files(&names, &sdk), &partial).and_then(|()| fs::rename(&partial, &dir));
+    // A directory that is there stays the one it is: somebody may be in it.
+    let there = dir.exists();
+    let partial = if there { &dir } else { parent }.join(format!(".{}.partial", names.name));
+    let made = write(&files(&names, &sdk), &partial).and_then(|()| match there {
+        true => move_entries(&partial, &dir),
+        false => fs::rename(&partial, &dir),
+    });
     if made.is_err() {
         // What is left of it would only be in the way.
         let _ = fs::remove_dir_all(&partial);
@@ -95,6 +100,25 @@ fn write(files: &[(String, String)], dir: &Path) -> io::Result<()> {
         fs::write(path, text)?;
     }
     Ok(())
+}
+
+/// Into a directory that has nothing else: what is moved already goes again should one of them fail.
+fn move_entries(from: &Path, to: &Path) -> io::Result<()> {
+    let mut moved = Vec::new();
+    let all = fs::read_dir(from)?.try_for_each(|entry| {
+        let entry = entry?;
+        let place = to.join(entry.file_name());
+        fs::rename(entry.path(), &place)?;
+        moved.push(place);
+        Ok(())
+    });
+    if all.is_err() {
+        for place in moved {
+            let _ = fs::remove_dir_all(&place).or_else(|_| fs::remove_file(&place));
+        }
+        return all;
+    }
+    fs::remove_dir(from)
 }
 
 /// Where lines break depends on the names. Without rustfmt it is only less pretty.

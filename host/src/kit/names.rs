@@ -117,6 +117,7 @@ const TYPES: &[&str] = &[
     "Rejection",
     "Result",
     "Self",
+    "Status",
     "Step",
     "String",
     "Taken",

@@ -99,6 +99,19 @@ fn what_is_there_is_left_alone() {
     assert!(place.join("vendor/plugins/sdk/src/lib.rs").exists());
 }
 
+/// Somebody's shell may be in it.
+#[test]
+fn an_empty_directory_that_is_there_is_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let inode = |dir: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir).unwrap());
+    let before = inode(dir.path());
+    make(names(), dir.path()).unwrap();
+    assert_eq!(inode(dir.path()), before);
+    let is_hidden = |name: &std::ffi::OsString| name.to_string_lossy().ends_with(".partial");
+    let entries: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(entries.iter().any(|name| name == "Cargo.toml") && !entries.iter().any(is_hidden), "{entries:?}");
+}
+
 #[test]
 fn inside_the_repository_its_own_sdk_is_used() {
     let root = tempfile::tempdir().unwrap();

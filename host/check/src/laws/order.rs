@@ -9,20 +9,21 @@ use sagahost_saga::{
     outcome::{Outcome, UndoOutcome},
 };
 use sagahost_sandbox::HostError;
+use serde_json::Value;
 
 use super::{Judged, Verdict, answered};
 use crate::{
     bench::{Bench, World, evidence},
     case::{Body, Case, Input},
     difference,
-    mutation::renamed,
+    mutation::{renamed, unused_number},
 };
 
 pub(super) fn judge(bench: &Bench<'_>, case: &Case) -> Judged {
     let (one, other) = sagas(bench, case);
     // Without a field there is no id that they could share.
     if one.iter().zip(&other).any(|(one, other)| one.data == other.data && one.data.contains(&b':')) {
-        let why = "no id of its event ends in a number, so a second saga would have the same ids";
+        let why = "its events have no id (a field named id or …Id, or a text like o-1), so a second saga would have the same ones";
         return Ok(Verdict::Void(why.to_owned()));
     }
     let forth = match played(bench, &one, &other)? {
@@ -58,9 +59,11 @@ fn sagas(bench: &Bench<'_>, case: &Case) -> (Vec<Event>, Vec<Event>) {
     if !others.is_empty() {
         return (events(&one), events(&others));
     }
+    let bodies: Value = one.iter().filter_map(|(_, input)| input.body.json()).cloned().collect();
+    let number = unused_number(&bodies);
     let twin = |(at, input): &(usize, &Input)| {
         let body = match &input.body {
-            Body::Json(value) => Body::Json(renamed(value, 2)),
+            Body::Json(value) => Body::Json(renamed(value, number)),
             Body::Bytes(bytes) => Body::Bytes(bytes.clone()),
         };
         let twin = Input { kind: input.kind.clone(), saga: format!("{}-2", input.saga), body };

@@ -28,14 +28,21 @@
 //!     #[on(SeatsAsked)]
 //!     fn take(&self, ctx: &Context, asked: SeatsAsked) -> Handled<u64> {
 //!         let SeatsAsked { order_id, seats } = asked;
+//!         if ctx.state::<u64>().is_some() {
+//!             return Ok(Done::nothing_to_undo()); // the same wish in another event
+//!         }
 //!         ctx.counter("seats").ensure(self.seats).take(seats).or_reject("SOLD_OUT", "there are not enough left")?;
-//!         Ok(Done::undo_with(seats).emit(SeatsTaken { order_id, seats }))
+//!         Ok(Done::undo_with(seats).state(&seats).emit(SeatsTaken { order_id, seats }))
 //!     }
 //!
 //!     #[undo(SeatsAsked)]
 //!     fn free(&self, ctx: &Context, step: Step<SeatsAsked, u64>) -> Compensated {
-//!         ctx.counter("seats").give(*step.done()?);
-//!         Ok(Undone::new().emit(SeatsFreed { order_id: step.event.order_id }))
+//!         let seats = *step.done()?;
+//!         if ctx.state::<u64>().is_none() {
+//!             return Err(NotUndone::NothingToUndo); // given back already
+//!         }
+//!         ctx.counter("seats").give(seats);
+//!         Ok(Undone::new().delete_state().emit(SeatsFreed { order_id: step.event.order_id }))
 //!     }
 //! }
 //!
