@@ -29,7 +29,8 @@ pub struct PluginLine {
     pub state: String,
     /// Hash of the configuration that it served with last.
     pub config: String,
-    pub admitted: Stamp,
+    /// None: no host has seen it yet.
+    pub admitted: Option<Stamp>,
     pub handles: Vec<String>,
     pub emits: Vec<String>,
     pub file: Option<String>,
@@ -105,7 +106,7 @@ impl PluginLine {
             digest: row.digest.to_string(),
             state: state.to_owned(),
             config: row.config.to_string(),
-            admitted: Stamp(row.admitted),
+            admitted: Some(Stamp(row.admitted)),
             handles: manifest.iter().flat_map(|m| &m.subscriptions).map(|s| s.kind.clone()).collect(),
             emits: manifest.iter().flat_map(|manifest| manifest.emits.clone()).collect(),
             ..Self::default()

@@ -45,7 +45,7 @@ pub fn list_text(listing: &PluginsView, out: &Output) -> String {
 
 /// Empty: it has not served.
 fn since(line: &PluginLine, out: &Output) -> String {
-    if line.admitted.0.0 > 0 { when(line.admitted, out.now) } else { String::new() }
+    line.admitted.map_or_else(String::new, |admitted| when(admitted, out.now))
 }
 
 fn count(number: u64) -> Cell {

@@ -40,7 +40,7 @@ pub enum Plugins {
     /// Wait until the host serves exactly these files, for scripts that copy them into its directory.
     Await {
         /// Plugin files, from anywhere.
-        #[arg(required = true, value_name = "FILE")]
+        #[arg(required = true)]
         files: Vec<PathBuf>,
         /// How long at most: 500ms, 30s, 2m.
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time_span)]

@@ -357,7 +357,7 @@ fn topics_plugins_outbox_and_status() {
             version: "1.3.0".into(),
             digest: "0123456789abcdef".into(),
             state: "serving".into(),
-            admitted: stamp(86_400_000),
+            admitted: Some(stamp(86_400_000)),
             handles: vec!["OrderCreated".into()],
             emits: vec!["PaymentProcessed".into(), "PaymentFailed".into()],
             file: text("plugins/payment.wasm"),
@@ -527,7 +527,7 @@ fn all_about_one_plugin() {
         digest: format!("{number}0123456789abcdef"),
         state: state.into(),
         config: "c0ffee0123456789".into(),
-        admitted: stamp(86_400_000),
+        admitted: Some(stamp(86_400_000)),
         ..PluginLine::default()
     };
     let view = PluginView {
