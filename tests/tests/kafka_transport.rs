@@ -498,12 +498,15 @@ fn a_pending_transaction_does_not_stop_the_identity_check_and_is_ended_by_a_clai
     drop(producer);
 }
 
+/// Where four of these ran at once on two cores, one took 200 s; alone it takes 50.
+const LONG: Duration = Duration::from_secs(300);
+
 /// As the publisher does it: what is not known is read from the offsets, what was not committed is sent again.
 fn publish_through(sink: &mut dyn Sink, batch: u64, partition: &Partition, records: &[Outgoing]) {
     let (metadata, offsets) = (format!("j/i/{batch}"), [(partition.clone(), i64::try_from(batch).unwrap())]);
     let started = Instant::now();
     loop {
-        assert!(started.elapsed() < Duration::from_secs(120), "batch {batch}");
+        assert!(started.elapsed() < LONG, "batch {batch}");
         match sink.publish(&Publication { records, offsets: &offsets, metadata: &metadata }) {
             Ok(()) => return,
             Err(PublishError::Aborted(_)) => {}
@@ -511,7 +514,7 @@ fn publish_through(sink: &mut dyn Sink, batch: u64, partition: &Partition, recor
             Err(PublishError::Away(_) | PublishError::Fenced(_) | PublishError::Fatal(_)) => {
                 while let Err(error) = sink.claim() {
                     assert!(matches!(error, TransportError::Away(_)), "{error:?}");
-                    assert!(started.elapsed() < Duration::from_secs(120), "batch {batch}: {error}");
+                    assert!(started.elapsed() < LONG, "batch {batch}: {error}");
                 }
                 let committed = committed(sink, std::slice::from_ref(partition));
                 if committed[partition].metadata == metadata {
@@ -548,7 +551,7 @@ fn a_broker_that_restarts_or_is_killed_loses_and_doubles_nothing() {
     let wanted = usize::try_from(batches).unwrap() * 20;
     let started = Instant::now();
     while seen.len() < wanted {
-        assert!(started.elapsed() < Duration::from_secs(180), "{} of {wanted} came", seen.len());
+        assert!(started.elapsed() < 2 * LONG, "{} of {wanted} came", seen.len());
         match source.poll(Duration::from_millis(50)).unwrap() {
             Polled::Record(record) => *seen.entry(values(&[record]).remove(0)).or_default() += 1,
             Polled::Away(why) => {
