@@ -246,6 +246,7 @@ impl Host {
             outbox: outbox.clone(),
             stop: self.stop.publishing.clone(),
             fatal: fatal.clone(),
+            fenced: Vec::new(),
         };
         self.publisher = Some(named("publisher", fatal, move || publisher.run())?);
         self.await_claim(begun.identity.last_batch, stop_requested);

@@ -28,6 +28,13 @@ use crate::{
 /// A publication that takes longer is said to wait: the transport may be in the middle of its own patience.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// Who is fenced more often than this within the window is not wanted. One claim of a rival may fence several times: it
+/// is repeated while the coordinator ends the transaction that it met, ours.
+const FENCED_MAX: usize = 5;
+const FENCED_WINDOW: Duration = Duration::from_secs(60);
+/// Before the next claim, times the fencings so far: a rival that is superseded finds it out meanwhile, and ends.
+const FENCED_PAUSE: Duration = Duration::from_millis(100);
+
 /// Where the publisher stands, for operators; and what it waits for.
 #[derive(Default)]
 pub struct Outbox {
@@ -125,6 +132,8 @@ pub struct Publisher {
     pub outbox: Arc<Outbox>,
     pub stop: Arc<AtomicBool>,
     pub fatal: Sender<Fatal>,
+    /// When it was fenced, within the window.
+    pub fenced: Vec<Instant>,
 }
 
 /// What to do after a publication that did not go through.
@@ -167,7 +176,6 @@ impl Publisher {
         .to_string();
         let offsets: Vec<(Partition, i64)> =
             batch.positions.iter().map(|(partition, position)| (partition.clone(), position.next)).collect();
-        let mut fenced_once = false;
         let mut wait = Duration::from_millis(20);
         self.outbox.begins(batch.number);
         loop {
@@ -191,10 +199,14 @@ impl Publisher {
                     self.say(batch.number, &why);
                     self.learn(&batch)?
                 }
-                PublishError::Fenced(why) if fenced_once => return Err(Fatal::Superseded(why)),
                 PublishError::Fenced(why) => {
-                    fenced_once = true;
+                    self.fenced.retain(|at| at.elapsed() < FENCED_WINDOW);
+                    if self.fenced.len() == FENCED_MAX {
+                        return Err(Fatal::Superseded(why));
+                    }
                     warn!(why, "fenced; reading what was published last");
+                    std::thread::sleep(FENCED_PAUSE * self.fenced.len() as u32);
+                    self.fenced.push(Instant::now());
                     self.learn(&batch)?
                 }
             };
