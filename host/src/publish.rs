@@ -182,7 +182,7 @@ impl Publisher {
             let (rows, records) = sendable(&batch);
             let publication = Publication { records: &records, offsets: &offsets, metadata: &metadata };
             let error = match self.sink.publish(&publication) {
-                Ok(()) => return Ok(self.published(batch.number)),
+                Ok(()) => break,
                 Err(error) => error,
             };
             let then = match error {
@@ -211,7 +211,7 @@ impl Publisher {
                 }
             };
             match then {
-                Then::Published => return Ok(self.published(batch.number)),
+                Then::Published => break,
                 Then::Stop => return Ok(false),
                 Then::Again => {
                     std::thread::sleep(wait);
@@ -222,15 +222,16 @@ impl Publisher {
                 return Ok(false);
             }
         }
+        self.published(batch.number);
+        Ok(true)
     }
 
-    fn published(&self, number: BatchNo) -> bool {
+    fn published(&self, number: BatchNo) {
         self.outbox.published();
         self.intake.broker_trouble(None);
         Stats::add(&self.pipeline.stats.publications, 1);
         self.pipeline.stage.published(number);
         debug!(batch = number.0, "published");
-        true
     }
 
     fn say(&self, number: BatchNo, why: &str) {

@@ -53,6 +53,14 @@ fn leb128(mut number: usize) -> Vec<u8> {
     bytes
 }
 
+/// A version of `hostile` that panics on every tenth event.
+pub fn panics(number: &str) -> Vec<u8> {
+    changed("hostile", |manifest| {
+        manifest.version = number.to_owned();
+        manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
+    })
+}
+
 /// The version that serves, or would.
 pub fn line(host: &Host, name: &str) -> Option<PluginLine> {
     let idle = |line: &PluginLine| matches!(&*line.state, "stored" | "quarantined" | "retired" | "waiting");

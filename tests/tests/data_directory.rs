@@ -157,7 +157,6 @@ fn the_copy_of_a_directory_whose_original_went_on_is_refused() {
     run_orders(&first, &some_orders("c"), 60);
 }
 
-/// Race 15: one of both goes on, the other ends by itself; nothing is handled twice.
 /// The second is refused at its start where the first has published something by then: these are no pair.
 fn two_that_run() -> ([Shop; 2], Vec<Host>) {
     for _ in 0..20 {
@@ -172,6 +171,7 @@ fn two_that_run() -> ([Shop; 2], Vec<Host>) {
     panic!("each second one was refused at its start");
 }
 
+/// Race 15: one of both goes on, the other ends by itself; nothing is handled twice.
 #[test]
 fn of_a_directory_and_its_copy_that_both_run_one_is_fenced() {
     let (shops, mut hosts) = two_that_run();

@@ -15,7 +15,7 @@ use sagahost_sandbox::admission::digest;
 use sagahost_tests::{
     built,
     faulty::Death,
-    plugin_files::{await_version, await_view, changed, drop_in, line, version},
+    plugin_files::{await_version, await_view, changed, drop_in, line, panics, version},
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
@@ -343,14 +343,6 @@ fn a_link_that_is_turned_to_another_release_is_a_change() {
     link("2");
     await_version(&host, "payment", "9.2.0");
     host.stop(Duration::from_secs(10));
-}
-
-/// A version of `hostile` that panics on every tenth event.
-fn panics(number: &str) -> Vec<u8> {
-    changed("hostile", |manifest| {
-        manifest.version = number.to_owned();
-        manifest.config.get_mut("fault").expect("it has this key").default = Some("panic-tenth".into());
-    })
 }
 
 fn hostile(number: usize) -> Outgoing {

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use sagahost_sandbox::{Manifest, Report, admission::Admitted};
+use sagahost_sandbox::{Report, admission::Admitted, digests::DigestStore};
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
@@ -99,7 +99,7 @@ impl From<&PluginDeed> for DeedLine {
 
 impl PluginLine {
     pub fn of_row(row: &AdmittedRow, state: &str) -> Self {
-        let manifest: Option<Manifest> = serde_json::from_str(&row.manifest).ok();
+        let manifest = row.manifest();
         Self {
             name: row.participant.to_string(),
             version: manifest.as_ref().map(|manifest| manifest.version.clone()).unwrap_or_default(),
@@ -126,6 +126,11 @@ impl PluginLine {
             file: Some(admitted.file.display().to_string()),
             ..Self::default()
         }
+    }
+
+    /// An older version is listed as long as its bytes are there.
+    pub fn is_listed(&self, stored: &DigestStore) -> bool {
+        self.state != "stored" || stored.has(&self.digest)
     }
 }
 

@@ -44,7 +44,7 @@ pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
         PluginLine { note, ..PluginLine::of_row(row, state) }
     };
     let stored = DigestStore::open(&desk.config.data_dir.join("plugins")).map_err(Refusal::failed)?;
-    let lines = rows.iter().map(line).filter(|line| line.state != "stored" || stored.has(&line.digest));
+    let lines = rows.iter().map(line).filter(|line| line.is_listed(&stored));
     Ok(PluginsView::sorted(lines.collect(), Vec::new(), &desk.config))
 }
 

@@ -57,7 +57,7 @@ pub fn manifests(of: Sources<'_>) -> Result<Vec<Manifest>, Refusal> {
         None => Vec::new(),
     };
     let serving = rows.iter().filter(|row| row.serving);
-    let mut found: Vec<Manifest> = serving.filter_map(|row| serde_json::from_str(&row.manifest).ok()).collect();
+    let mut found: Vec<Manifest> = serving.filter_map(AdmittedRow::manifest).collect();
     if of.host_runs {
         return Ok(found);
     }

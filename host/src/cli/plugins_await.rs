@@ -21,6 +21,7 @@ use crate::{
         protocol::Request,
     },
     config::{Config, format_duration},
+    plugins::short,
 };
 
 const EVERY: Duration = Duration::from_millis(100);
@@ -79,7 +80,7 @@ impl<'f> Wanted<'f> {
 }
 
 fn served(line: &PluginLine) -> String {
-    format!("{} {} serves ({})\n", line.name, line.version, &line.digest[..line.digest.len().min(12)])
+    format!("{} {} serves ({})\n", line.name, line.version, short(&line.digest))
 }
 
 fn in_vain(open: &[Wanted<'_>], view: &PluginsView, patience: Duration) -> Failure {

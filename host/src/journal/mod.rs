@@ -15,6 +15,7 @@ use sagahost_saga::{
     id::{Participant, SagaId, Time},
     input::{Command, Letter, Status, Wake},
 };
+use sagahost_sandbox::Manifest;
 use serde::{Deserialize, Serialize};
 
 use crate::transport::{Outgoing, Partition};
@@ -165,6 +166,11 @@ impl AdmittedRow {
     /// Its file was gone when a host last looked.
     pub fn away(&self) -> bool {
         self.file.is_empty()
+    }
+
+    /// None: another version of the host wrote it.
+    pub fn manifest(&self) -> Option<Manifest> {
+        serde_json::from_str(&self.manifest).ok()
     }
 
     /// Something was done to this version.

@@ -18,7 +18,7 @@ impl Plugins {
     /// `waits`: files whose new version waits for another file (`PluginsView::list_waiting` lists these versions).
     pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
         let lines = self.rows.iter().map(|row| self.line(row, &refused, waits));
-        let lines = lines.filter(|line| line.state != "stored" || self.digests.has(&line.digest)).collect();
+        let lines = lines.filter(|line| line.is_listed(&self.digests)).collect();
         PluginsView::sorted(lines, refused, &self.config)
     }
 

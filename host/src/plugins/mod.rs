@@ -104,7 +104,7 @@ impl Plugins {
         let referenced = journal.referenced_digests()?;
         self.formats.clear();
         for row in self.rows.iter().filter(|row| referenced.contains_key(&row.digest)) {
-            if let Ok(manifest) = serde_json::from_str::<Manifest>(&row.manifest) {
+            if let Some(manifest) = row.manifest() {
                 self.formats.entry(row.participant.clone()).or_default().insert(manifest.data_format);
             }
         }
@@ -347,7 +347,7 @@ impl Plugins {
         };
         // All kinds that any participant names or named: for records that say their kind by their topic only.
         let mut kinds: BTreeSet<Kind> = participants.iter().flat_map(|p| kinds_read(&p.manifest)).collect();
-        let former = self.rows.iter().filter_map(|row| serde_json::from_str::<Manifest>(&row.manifest).ok());
+        let former = self.rows.iter().filter_map(AdmittedRow::manifest);
         kinds.extend(former.flat_map(|manifest| kinds_read(&manifest).collect::<Vec<_>>()));
         let kinds: Vec<Kind> = kinds.into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
         let codec = Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).with_kinds(&kinds);
@@ -361,7 +361,7 @@ impl Plugins {
     fn since(&self) -> HashMap<Kind, BatchNo> {
         let mut first: BTreeMap<(Kind, &Participant), BatchNo> = BTreeMap::new();
         for row in &self.rows {
-            let Ok(manifest) = serde_json::from_str::<Manifest>(&row.manifest) else { continue };
+            let Some(manifest) = row.manifest() else { continue };
             for kind in kinds_read(&manifest) {
                 let since = first.entry((kind, &row.participant)).or_insert(row.since);
                 *since = (*since).min(row.since);
@@ -388,7 +388,7 @@ fn kinds_read(manifest: &Manifest) -> impl Iterator<Item = Kind> {
 }
 
 fn version_of(row: &AdmittedRow) -> Option<String> {
-    Some(serde_json::from_str::<Manifest>(&row.manifest).ok()?.version)
+    Some(row.manifest()?.version)
 }
 
 /// Of a digest or hash, for people.

@@ -46,10 +46,9 @@ fn forgettable(rows: &[AdmittedRow], kept: impl Fn(&str) -> bool) -> Vec<&Admitt
 
 /// Does each of its kinds stand in a row that is at least as old? What cannot be read is not judged.
 fn said_by(row: &AdmittedRow, others: &[&AdmittedRow]) -> bool {
-    let manifest = |row: &AdmittedRow| serde_json::from_str::<Manifest>(&row.manifest).ok();
-    let Some(of_row) = manifest(row) else { return false };
+    let Some(of_row) = row.manifest() else { return false };
     let older = others.iter().filter(|other| other.participant == row.participant && other.since <= row.since);
-    let older: Vec<Manifest> = older.filter_map(|other| manifest(other)).collect();
+    let older: Vec<Manifest> = older.filter_map(|other| other.manifest()).collect();
     let said = |kind: Kind| older.iter().any(|manifest| kinds_read(manifest).any(|known| known == kind));
     !older.is_empty() && kinds_read(&of_row).all(said)
 }
