@@ -1,0 +1,9 @@
+//! What authors of plugins use: crates made anew, the mock in other languages, the law checker. Invariant: each builds
+//! its plugins with the commands that an author types.
+
+mod dev;
+mod first_plugin;
+mod laws;
+mod mock_modes;
+mod mock_protocol;
+mod other_languages;

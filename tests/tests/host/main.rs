@@ -1,0 +1,20 @@
+//! The whole host on embedded topics: the real binary and the host in this process, with faults around its parts.
+//! Invariant: no test here needs a broker.
+
+mod bad_records;
+mod bad_setup;
+mod commits;
+mod data_directory;
+mod deaths;
+mod disk_full;
+mod embedded;
+mod guests_that_fail;
+mod hot_reload;
+mod plugin_commands;
+mod plugin_restarts;
+mod plugin_shipping;
+mod races;
+mod restarts;
+mod retries;
+mod scenarios;
+mod ways_on;
