@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,23 +17,9 @@ use sagahost::{
         kafka::KafkaTransport,
     },
 };
-use sagahost_demo::broker::{Broker, Options, PASSWORD, USER};
+use sagahost_demo::broker::{PASSWORD, USER};
 
-/// One broker for all that do not stop it.
-fn broker() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| {
-        let options = Options { sasl: true, tls: true, acls: true, ..Options::default() };
-        Broker::start(options.with("message.max.bytes", 300_000)).expect("a broker")
-    })
-}
-
-/// Those that stop theirs share another one, one after another.
-fn fragile() -> MutexGuard<'static, Broker> {
-    static BROKER: OnceLock<Mutex<Broker>> = OnceLock::new();
-    let broker = BROKER.get_or_init(|| Mutex::new(Broker::start(Options::default()).expect("a broker")));
-    broker.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::brokers::{fragile, guarded as broker};
 
 fn transport(app: &str) -> KafkaTransport {
     broker().transport(app).unwrap()
