@@ -5,6 +5,7 @@ mod brokers;
 mod crashes;
 mod deadlines;
 mod faults;
+mod headers;
 mod owners;
 mod saga;
 mod transport;
