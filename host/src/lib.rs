@@ -15,6 +15,7 @@ pub mod values;
 pub mod commit;
 pub mod journal;
 pub mod letters;
+pub mod outbox;
 pub mod publish;
 
 pub mod codec;
@@ -23,6 +24,7 @@ pub mod topic_name;
 pub mod transport;
 
 pub mod timers;
+pub mod touch;
 
 pub mod host;
 pub mod keeper;

@@ -8,6 +8,7 @@ pub mod undecodable;
 mod data;
 mod encode;
 mod headers;
+mod letter_copy;
 mod plain;
 mod structured;
 
@@ -31,7 +32,11 @@ use crate::{
     transport::{Partition, Record},
 };
 
-pub use self::{encode::Handled, undecodable::Undecodable};
+pub use self::{
+    encode::Handled,
+    letter_copy::{copied_letter, without_value},
+    undecodable::Undecodable,
+};
 
 const SAGA_ID_BYTES_MAX: usize = 1024;
 const EVENT_ID_BYTES_MAX: usize = 1024;

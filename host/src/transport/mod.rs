@@ -165,9 +165,31 @@ pub trait Sink: Send {
     fn claim(&mut self) -> Result<(), TransportError>;
     /// Publishes as one unit. Blocks until it is decided, or returns why it is not.
     fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError>;
+    /// Was the publication of these records, none of them tried before `since_ms`, committed? For when the committed
+    /// offsets no longer say. Only after a claim: from then on none of the app's transactions is undecided.
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError>;
 }
 
-/// How a publication failed. Nothing of it is visible, except where said.
+/// What the topics say of a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Committed,
+    /// Nothing of it was committed.
+    Absent,
+    /// The topics do not say any more, and why.
+    Unclear(String),
+}
+
+/// How far a publication that failed had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitState {
+    /// Nothing of it is visible, and nothing ever will be.
+    NotAsked,
+    /// It may have been committed: only the committed offsets know.
+    Asked,
+}
+
+/// How a publication failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The broker will never take this record as it is (too large, no permission, topic gone). Aborted.
@@ -176,16 +198,13 @@ pub enum PublishError {
     /// Aborted; the same publication may be tried again at once.
     #[error("the publication was aborted: {0}")]
     Aborted(String),
-    /// The broker cannot be reached. Whether it was committed is not known: claim, then read the committed offsets.
-    #[error("the broker cannot be reached: {0}")]
-    Away(String),
+    /// The producer is spent, or the broker cannot be reached. A claim makes a new one.
+    #[error("{why}")]
+    Lost { commit: CommitState, why: String },
     /// Somebody else claimed the app's transactional id, or the client's own transaction timed out: claim nothing,
     /// read the committed offsets first.
-    #[error("fenced by another producer with the same transactional id: {0}")]
-    Fenced(String),
-    /// The producer is of no use any more: claim makes a new one. Whether it was committed is not known.
-    #[error("{0}")]
-    Fatal(String),
+    #[error("fenced by another producer with the same transactional id: {why}")]
+    Fenced { commit: CommitState, why: String },
 }
 
 #[derive(Debug, thiserror::Error)]

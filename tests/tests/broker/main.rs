@@ -5,5 +5,8 @@ mod crashes;
 mod deadlines;
 mod faults;
 mod owners;
+mod processor_time;
+mod quiet;
 mod saga;
+mod stalls;
 mod transport;

@@ -1,20 +1,27 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`
-//! and `drain` (the way out), then what they need: `context`, `errors`, `token`, `topics`.
+//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`,
+//! `verdict`, `drain` and `search` (the way out), then what they need: `context`, `producer`, `errors`, `undelivered`,
+//! `token`, `topics`.
 
 mod connection;
 mod context;
 mod drain;
 mod errors;
 mod lane;
+mod producer;
 mod reading;
+mod search;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 mod token;
 mod topics;
 mod transaction;
+mod undelivered;
+mod verdict;
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +40,8 @@ use rdkafka::{
 use tracing::warn;
 
 use self::{
-    connection::{Connection, Consumer, Producer, Served},
+    connection::{Connection, Consumer, Served},
+    producer::Producer,
     sink::KafkaSink,
     source::KafkaSource,
 };
@@ -44,6 +52,8 @@ use crate::config::KafkaSettings;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A call is cut into pieces of this length, and a client's events are served in between.
 const SLICE: Duration = Duration::from_secs(1);
+/// How long a delivery report is waited for before it is checked whether the connection was refused.
+const REPORT_WAIT: Duration = Duration::from_millis(250);
 /// How long a client may take to end; then it is left to itself.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -159,9 +169,8 @@ impl KafkaTransport {
         producer.send(base_record(record, 0)).map_err(|(error, _)| refused(errors::code(&error)))?;
         let patience = self.connection.delivery_timeout() + SLICE;
         loop {
-            producer.poll(Duration::from_millis(1));
             let context = Served::context(producer);
-            if let Some((_, outcome)) = context.take_reports().pop() {
+            if let Some((_, outcome)) = context.await_reports(1, Instant::now() + REPORT_WAIT).pop() {
                 return match outcome {
                     Ok((number, offset)) => Ok((Partition { topic: record.topic.clone(), number }, offset)),
                     Err(code) => Err(refused(code)),
