@@ -566,6 +566,7 @@ impl Live for Shared {
     fn status(&self) -> LiveStatus {
         let stats = &self.pipeline.stats;
         let mut waiting_for = self.intake.waiting();
+        waiting_for.extend(self.intake.held_up());
         // The publisher's trouble is the broker's.
         waiting_for.extend(self.outbox.waiting().filter(|waiting| !self.intake.waiting().contains(waiting)));
         let batch = self.pipeline.stage.last_sealed().0;

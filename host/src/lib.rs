@@ -20,6 +20,7 @@ pub mod publish;
 
 pub mod codec;
 pub mod intake;
+pub mod open_transactions;
 pub mod topic_name;
 pub mod transport;
 

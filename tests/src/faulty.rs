@@ -215,6 +215,12 @@ impl Transport for FaultyTransport {
     fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
         self.inner.bounds(partitions)
     }
+    fn unstable(&self, partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError> {
+        self.inner.unstable(partitions)
+    }
+    fn find_producers(&self, partition: &Partition) -> String {
+        self.inner.find_producers(partition)
+    }
     fn source(&self) -> Result<Box<dyn Source>, TransportError> {
         self.inner.source()
     }

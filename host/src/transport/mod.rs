@@ -221,6 +221,15 @@ pub enum TransportError {
     Broken(String),
 }
 
+/// A partition that an open transaction keeps from being read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unstable {
+    pub partition: Partition,
+    /// The first offset that cannot be read.
+    pub stable: i64,
+    pub end: i64,
+}
+
 /// Partition counts of topics that exist, by name.
 pub type Topics = BTreeMap<Arc<str>, i32>;
 
@@ -234,6 +243,10 @@ pub trait Transport: Send + Sync {
     fn create_command(&self, topic: &str) -> String;
     /// First offset still kept, and the end (exclusive), of each partition.
     fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError>;
+    /// Of these partitions, those with records that cannot be read yet, since a transaction is open in front of them.
+    fn unstable(&self, partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError>;
+    /// How to find out whose transaction is open, for messages.
+    fn find_producers(&self, partition: &Partition) -> String;
     fn source(&self) -> Result<Box<dyn Source>, TransportError>;
     fn sink(&self) -> Result<Box<dyn Sink>, TransportError>;
     /// Publishes one record outside of any batch (`sagahost emit`); returns where it stands.

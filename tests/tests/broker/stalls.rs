@@ -1,8 +1,12 @@
-//! What a partition or its broker holds back, by the real binary: copies of dead letters that
-//! do not fit. Invariant: what is said names the cause, once, and what can go on goes on.
+//! What a partition or its broker holds back, by the real binary: open transactions, and copies
+//! of dead letters that do not fit. Invariant: what is said names the cause, once, and what can go on goes on.
 
 use std::{sync::OnceLock, time::Duration};
 
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
 use sagahost_demo::{
     broker::{Broker, Options},
     workload::{Order, Shape, orders},
@@ -25,6 +29,59 @@ fn shop(name: &str) -> KafkaShop<'static> {
 
 fn load(count: usize) -> Vec<Order> {
     orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
+}
+
+/// A transaction of somebody else with one record, in this partition.
+fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker().bootstrap()).set("transactional.id", "somebody-else");
+    config.set("transaction.timeout.ms", "300000").set("log_level", "0");
+    let producer: BaseProducer = config.create().expect("a producer");
+    producer.init_transactions(LONG).expect("the id can be claimed");
+    producer.begin_transaction().expect("a transaction begins");
+    let record = BaseRecord::<str, str>::to(topic).partition(partition).key("k").payload("{}");
+    producer.send(record).map_err(|(error, _)| error).expect("it can be sent");
+    producer.flush(LONG).expect("it is delivered");
+    producer
+}
+
+#[test]
+fn an_open_transaction_of_somebody_else_is_named_with_its_place() {
+    let shop = shop("open");
+    let orders = load(200);
+    let host = shop.start();
+    let mut watch = shop.watch();
+    shop.produce(&orders[..100]);
+    watch.until(100, LONG);
+    shop.until_quiet();
+    let topic = shop.topics.of("OrderCreated");
+    let offset = broker()
+        .committed(&topic)
+        .expect("it reads")
+        .iter()
+        .filter(|line| line.partition == 1)
+        .map(|line| line.offset + 1)
+        .max()
+        .expect("records");
+    let producer = open_transaction(&topic, 1);
+    shop.produce(&orders[100..]);
+    let said = format!("{topic}[1] is held up at offset {offset} since ");
+    let status = shop.until("the partition to be named", LONG, |status| status.waits().contains(&said));
+    assert!(status.waits().contains(&format!("describe-producers --topic {topic} --partition 1")), "{status:?}");
+    let lines = shop.ask(&["topics", "list"]);
+    let of_topic = |lines: &serde_json::Value| {
+        let lines = lines.as_array().expect("a list");
+        lines.iter().find(|line| line["name"] == *topic).expect("the topic is listed")["held-up"].clone()
+    };
+    assert_eq!(of_topic(&lines), serde_json::json!([format!("{topic}[1] at {offset}")]));
+    // The other partitions are served meanwhile.
+    assert!(watch.read(Duration::from_millis(200)) > 100);
+    producer.abort_transaction(LONG).expect("it can be aborted");
+    watch.until(orders.len(), LONG);
+    shop.until("the word to be taken back", LONG, |status| !status.waits().contains("is held up"));
+    assert_eq!(of_topic(&shop.ask(&["topics", "list"])), serde_json::json!([]));
+    assert!(host.stop().success());
+    shop.assert_right(&orders);
 }
 
 /// Nobody can read it as an order.

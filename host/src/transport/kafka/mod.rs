@@ -3,11 +3,12 @@
 //!
 //! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`,
 //! `verdict`, `drain` and `search` (the way out), then what they need: `context`, `producer`, `errors`, `undelivered`,
-//! `token`, `topics`.
+//! `token`, `topics`, `ends`.
 
 mod connection;
 mod context;
 mod drain;
+mod ends;
 mod errors;
 mod lane;
 mod producer;
@@ -45,7 +46,7 @@ use self::{
     sink::KafkaSink,
     source::KafkaSource,
 };
-use super::{Isolation, Outgoing, Partition, Sink, Source, Topics, Transport, TransportError};
+use super::{Isolation, Outgoing, Partition, Sink, Source, Topics, Transport, TransportError, Unstable};
 use crate::config::KafkaSettings;
 
 /// For questions that a broker answers in milliseconds.
@@ -61,6 +62,8 @@ pub struct KafkaTransport {
     connection: Arc<Connection>,
     /// For questions: reads nothing, is made when first needed.
     lookout: Mutex<Option<Arc<Consumer>>>,
+    /// The same, but sees open transactions.
+    open_lookout: Mutex<Option<Arc<Consumer>>>,
     /// For single records, likewise.
     producer: Mutex<Option<Producer>>,
 }
@@ -75,18 +78,23 @@ impl KafkaTransport {
     /// Connects to nothing yet, but refuses properties that librdkafka does not know.
     pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
         let connection = Arc::new(Connection::new(settings, app)?);
-        let transport = Self { connection, lookout: Mutex::default(), producer: Mutex::default() };
+        let transport =
+            Self { connection, lookout: Mutex::default(), open_lookout: Mutex::default(), producer: Mutex::default() };
         transport.lookout()?;
         Ok(transport)
     }
 
     fn lookout(&self) -> Result<Arc<Consumer>, TransportError> {
-        let mut lookout = self.lookout.lock();
-        if let Some(consumer) = &*lookout {
+        self.made(&self.lookout, Isolation::Stable)
+    }
+
+    fn made(&self, slot: &Mutex<Option<Arc<Consumer>>>, isolation: Isolation) -> Result<Arc<Consumer>, TransportError> {
+        let mut slot = slot.lock();
+        if let Some(consumer) = &*slot {
             return Ok(consumer.clone());
         }
-        let consumer = Arc::new(self.connection.consumer(Isolation::Stable)?);
-        Ok(lookout.insert(consumer).clone())
+        let consumer = Arc::new(self.connection.consumer(isolation)?);
+        Ok(slot.insert(consumer).clone())
     }
 }
 
@@ -132,6 +140,24 @@ impl Transport for KafkaTransport {
             .iter()
             .map(|partition| Ok((partition.clone(), topics::bounds(&self.connection, &lookout, partition, PATIENCE)?)))
             .collect()
+    }
+
+    fn unstable(&self, partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError> {
+        let open = self.made(&self.open_lookout, Isolation::Uncommitted)?;
+        let stable = ends::ends(&self.connection, &*self.lookout()?, partitions, SLICE)?;
+        let ends = ends::ends(&self.connection, &open, partitions, SLICE)?;
+        let unstable = stable.into_iter().filter_map(|(partition, stable)| {
+            let end = *ends.get(&partition)?;
+            (end > stable).then_some(Unstable { partition, stable, end })
+        });
+        Ok(unstable.collect())
+    }
+
+    fn find_producers(&self, partition: &Partition) -> String {
+        format!(
+            "Whose it is says: kafka-transactions.sh --bootstrap-server {} describe-producers --topic {} --partition {}",
+            self.connection.servers, partition.topic, partition.number
+        )
     }
 
     fn source(&self) -> Result<Box<dyn Source>, TransportError> {
@@ -276,8 +302,10 @@ fn retire<T: Send + 'static>(what: &'static str, client: T) {
 
 impl Drop for KafkaTransport {
     fn drop(&mut self) {
-        if let Some(consumer) = self.lookout.lock().take() {
-            retire("consumer", consumer);
+        for slot in [&self.lookout, &self.open_lookout] {
+            if let Some(consumer) = slot.lock().take() {
+                retire("consumer", consumer);
+            }
         }
         if let Some(producer) = self.producer.lock().take() {
             retire("producer", producer);
