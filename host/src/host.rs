@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom, plugin_view::PluginsView},
     clock::{Clock, SystemClock},
+    codec::Decoded,
     commit::{Committer, Fatal},
     config::Config,
     intake::{Intake, Reader},
@@ -518,8 +519,10 @@ impl Live for Shared {
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String> {
         let decoded = self.pipeline.surroundings.load().codec.decode_letter(&letter);
-        let event = decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
-        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter: Box::new(letter), reply })
+        let Decoded { event, formerly } =
+            decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
+        let letter = Box::new(letter);
+        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, formerly, letter, reply })
     }
 
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String> {

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    codec::Decoded,
     journal::{BatchNo, Identity, Position},
     letters,
     mailbox::Item,
@@ -426,9 +427,9 @@ impl Reader {
             return self.pipeline.stage.skipped(&receipt);
         }
         match self.pipeline.surroundings.load().codec.decode(&record) {
-            Ok(event) => {
+            Ok(Decoded { event, formerly }) => {
                 let saga = event.saga.clone();
-                self.pipeline.post(&saga, Item::Delivery { event, receipt: Some(receipt) });
+                self.pipeline.post(&saga, Item::Delivery { event, formerly, receipt: Some(receipt) });
             }
             Err(why) => {
                 warn!(partition = %record.partition, offset = record.offset, code = %why.code, detail = why.detail, "undecodable record; kept as a dead letter");
@@ -446,7 +447,7 @@ impl Reader {
             return false;
         }
         let batch = BatchNo(handled.batch);
-        let kind = record.headers.iter().find(|(name, _)| name == "ce_type").map(|(_, value)| value.as_slice());
+        let kind = record.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_deref());
         let Some(kind) = kind.and_then(|kind| std::str::from_utf8(kind).ok()) else { return false };
         let admitted = self.pipeline.surroundings.load().since.get(kind).is_none_or(|since| *since <= batch);
         admitted && self.in_lineage(batch, handled.incarnation)

@@ -55,6 +55,14 @@ pub fn quarantined(event: &Event, why: &str, codec: &Codec, now: Time) -> Stored
     }
 }
 
+/// The code of events that an earlier version may have taken in under another identity.
+pub const FORMER_SAGA_UNREADABLE: &str = "former-saga-unreadable";
+
+/// An event of which nobody can say whether it was taken in before.
+pub fn undecided(event: &Event, why: &str, codec: &Codec, now: Time) -> StoredLetter {
+    StoredLetter { code: FORMER_SAGA_UNREADABLE.to_owned(), ..quarantined(event, why, codec, now) }
+}
+
 /// A record that could not be decoded: kept by where it stood.
 pub fn undecodable(record: &Record, why: &Undecodable, now: Time) -> StoredLetter {
     StoredLetter {
@@ -106,13 +114,14 @@ mod tests {
     use crate::config::TopicSettings;
 
     fn kept(record: &Record, codec: &Codec) -> Outgoing {
-        quarantined(&codec.decode(record).unwrap(), "a test", codec, Time(1)).record
+        quarantined(&codec.decode(record).unwrap().event, "a test", codec, Time(1)).record
     }
 
     #[test]
     fn the_record_of_a_letter_is_the_record_as_it_came() {
         let codec = Codec::new("shop", &TopicSettings::of_app("shop"), 10_000).with_kinds(&[Kind::new("OrderCreated")]);
-        let headers = |pairs: &[(&str, &[u8])]| pairs.iter().map(|(n, v)| ((*n).to_owned(), v.to_vec())).collect();
+        let headers =
+            |pairs: &[(&str, &[u8])]| pairs.iter().map(|(n, v)| ((*n).to_owned(), Some(v.to_vec()))).collect();
         let mut record = Record {
             partition: Partition::new("order-created", 1),
             offset: 7,
@@ -128,6 +137,8 @@ mod tests {
             headers: record.headers.clone(),
         };
         assert_eq!(kept(&record, &codec), as_it_came(&record), "a plain record");
+        record.headers.extend([("ce_time".to_owned(), None), ("content-type".to_owned(), None)]);
+        assert_eq!(kept(&record, &codec), as_it_came(&record), "null headers");
 
         let structured = br#"{"specversion":"1.0","id":"1","source":"s","type":"OrderCreated","data":{}}"#;
         record.value = Some(structured.to_vec());
@@ -145,10 +156,10 @@ mod tests {
         record.key = Some(b"o-1".to_vec());
         assert_eq!(kept(&record, &codec), as_it_came(&record), "somebody else's CloudEvent");
 
-        let event = codec.decode(&record).unwrap();
+        let event = codec.decode(&record).unwrap().event;
         let own = codec.encode(&event);
         record = Record { key: own.key.clone(), value: own.value.clone(), headers: own.headers.clone(), ..record };
-        let origin = codec.decode(&record).unwrap().origin.unwrap();
+        let origin = codec.decode(&record).unwrap().event.origin.unwrap();
         assert_eq!(origin.record, None, "what encoding gives back is not kept twice");
         assert_eq!(kept(&record, &codec), own);
     }

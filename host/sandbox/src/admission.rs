@@ -155,7 +155,7 @@ fn read(bytes: &[u8], limits: &Limits) -> Result<Anatomy, Fault> {
     Err(Fault::new(what, "the file", fix))
 }
 
-fn place(offset: u64) -> String {
+fn place(offset: usize) -> String {
     format!("byte {offset} of the file")
 }
 

@@ -27,7 +27,7 @@ pub fn encode(module: &[u8]) -> Result<Vec<u8>, PackError> {
     wit_component::ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .map_err(|error| {
             let reason = format!("{error:#}");
             let hint = if reason.contains("env") {

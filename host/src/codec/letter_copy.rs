@@ -7,7 +7,7 @@ use crate::transport::Outgoing;
 pub fn copied_letter(record: &Outgoing) -> Option<&str> {
     let name = format!("{DEAD_LETTER}letter");
     let (_, key) = record.headers.iter().find(|(header, _)| *header == name)?;
-    std::str::from_utf8(key).ok()
+    std::str::from_utf8(key.as_deref()?).ok()
 }
 
 /// The copy with an empty value, as one that is too large to publish goes out from the first.
@@ -15,7 +15,7 @@ pub fn without_value(record: &Outgoing) -> Outgoing {
     let mut copy = Outgoing { value: Some(Vec::new()), ..record.clone() };
     let name = format!("{DEAD_LETTER}omitted");
     if !copy.headers.iter().any(|(header, _)| *header == name) {
-        copy.headers.push((name, b"value".to_vec()));
+        copy.headers.push((name, Some(b"value".to_vec())));
     }
     copy
 }

@@ -1,13 +1,10 @@
 //! The broker goes away, by the real binary: at the start, for a minute under load, and while the host is told to end.
 //! Invariant: a broker serves one test at a time here, for each test stops it.
 
-use std::{
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sagahost_demo::{
-    broker::{Broker, Options},
+    broker::Broker,
     workload::{Order, Shape, orders},
 };
 use sagahost_tests::{
@@ -15,15 +12,9 @@ use sagahost_tests::{
     shop::THREE,
 };
 
-const LONG: Duration = Duration::from_secs(120);
+use crate::brokers::fragile as broker;
 
-fn broker() -> MutexGuard<'static, Broker> {
-    static BROKER: OnceLock<Mutex<Broker>> = OnceLock::new();
-    let broker = BROKER.get_or_init(|| Mutex::new(Broker::start(Options::default()).expect("a broker")));
-    let broker = broker.lock().unwrap_or_else(PoisonError::into_inner);
-    broker.restart().expect("it runs, whatever the test before did");
-    broker
-}
+const LONG: Duration = Duration::from_secs(120);
 
 fn load(count: usize) -> Vec<Order> {
     orders(&Shape { customers: count / 5, articles: count / 10, ..Shape::of(count) }).collect()

@@ -2,27 +2,21 @@
 //! hundreds of sagas under way; the next start goes on. Invariant: that it died there, and that there was work in
 //! flight, is asserted each time.
 
-use std::{os::unix::process::ExitStatusExt, sync::OnceLock, time::Duration};
+use std::{os::unix::process::ExitStatusExt, time::Duration};
 
-use sagahost_demo::{
-    broker::{Broker, Options},
-    workload::{Order, Shape, orders},
-};
+use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     kafka_shop::{KINDS, KafkaShop, Settings, Topics},
     payment_service::PaymentService,
     shop::THREE,
 };
 
+use crate::brokers::steady as broker;
+
 const ORDERS: usize = 300;
 const IN_FLIGHT_MIN: usize = 50;
 const LONG: Duration = Duration::from_secs(120);
 const SIGABRT: i32 = 6;
-
-fn broker() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| Broker::start(Options::default()).expect("a broker"))
-}
 
 fn load() -> Vec<Order> {
     orders(&Shape { customers: 40, articles: 30, ..Shape::of(ORDERS) }).collect()

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use sagahost_demo::{
-    broker::{Broker, Options},
-    workload::{Order, Shape, orders},
-};
+use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::kafka_shop::{KafkaShop, Settings, Topics};
+
+use crate::brokers::steady;
 
 const LONG: Duration = Duration::from_secs(300);
 /// Both orders are open and the host is killed before it passes.
@@ -16,14 +15,13 @@ const QUEUED: usize = 30_000;
 
 #[test]
 fn a_completion_that_was_queued_while_the_host_was_down_past_the_deadline_completes_the_saga() {
-    let broker = Broker::start(Options::default()).expect("a broker");
     let settings = Settings {
         more: format!("[saga]\ndeadline = \"{}s\"\n[pipeline]\nstall-wait-max = \"10m\"\n", DEADLINE.as_secs()),
         kafka: "create-topics = true\npartitions = 1\n".to_owned(),
         ..Settings::default()
     };
     let topics = Topics("late".to_owned());
-    let shop = KafkaShop::with(&broker, "late", &["order"], &topics, &settings);
+    let shop = KafkaShop::with(steady(), "late", &["order"], &topics, &settings);
     let orders: Vec<Order> = orders(&Shape::of(2)).collect();
     let (finished, forgotten) = (&orders[0].order_id, &orders[1].order_id);
 
@@ -40,7 +38,7 @@ fn a_completion_that_was_queued_while_the_host_was_down_past_the_deadline_comple
     let values: Vec<String> = keys.iter().map(|key| completion(key)).collect();
     let none: &[(&str, &str)] = &[];
     let records = keys.iter().zip(&values).map(|(key, value)| (key.as_str(), value.as_str(), none));
-    broker.produce(&topics.of("InventoryUpdated"), records).expect("the broker takes completions");
+    steady().produce(&topics.of("InventoryUpdated"), records).expect("the broker takes completions");
     // The deadlines pass while nobody is there.
     std::thread::sleep((DEADLINE + Duration::from_millis(500)).saturating_sub(opened.elapsed()));
 

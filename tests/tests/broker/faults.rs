@@ -2,10 +2,10 @@
 //! anew, offsets moved by hand, rows that are refused. Invariant: each fault is named where an operator looks, and the
 //! way on that is named works.
 
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 
 use sagahost_demo::{
-    broker::{Broker, Options, PASSWORD, USER},
+    broker::{PASSWORD, USER},
     workload::{Order, Shape, orders},
 };
 use sagahost_tests::{
@@ -13,15 +13,9 @@ use sagahost_tests::{
     shop::THREE,
 };
 
-const LONG: Duration = Duration::from_secs(90);
+use crate::brokers::guarded as broker;
 
-fn broker() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| {
-        let options = Options { sasl: true, acls: true, ..Options::default() };
-        Broker::start(options).expect("a broker")
-    })
-}
+const LONG: Duration = Duration::from_secs(90);
 
 fn load(count: usize) -> Vec<Order> {
     orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()

@@ -1,9 +1,11 @@
 //! The whole host on a real broker. Invariant: a test that breaks a broker has one of its own.
 
 mod away;
+mod brokers;
 mod crashes;
 mod deadlines;
 mod faults;
+mod headers;
 mod owners;
 mod processor_time;
 mod quiet;

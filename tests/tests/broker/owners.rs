@@ -4,10 +4,7 @@
 use std::{
     path::Path,
     process::Command,
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,21 +12,15 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use sagahost_demo::{
-    broker::{Broker, Options},
-    workload::{Order, Shape, orders},
-};
+use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Topics},
     shop::THREE,
 };
 
-const LONG: Duration = Duration::from_secs(90);
+use crate::brokers::steady as broker;
 
-fn broker() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| Broker::start(Options::default()).expect("a broker"))
-}
+const LONG: Duration = Duration::from_secs(90);
 
 fn load(count: usize) -> Vec<Order> {
     orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()

@@ -2,27 +2,18 @@
 //! somebody else, and how many transactions all that takes. Invariant: the result is the same each time.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use sagahost_demo::{
-    broker::{Broker, Options},
-    workload::{Counters, Order, Shape, orders},
-};
+use sagahost_demo::workload::{Counters, Order, Shape, orders};
 use sagahost_tests::{
     kafka_shop::{KINDS, KafkaShop, Running, Settings, Topics, Watch},
     payment_service::PaymentService,
     shop::THREE,
 };
 
-fn broker() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| Broker::start(Options::default()).expect("a broker"))
-}
+use crate::brokers::{fragile, steady as broker};
 
 fn load(count: usize) -> Vec<Order> {
     orders(&Shape { customers: count / 5, articles: count / 10, ..Shape::of(count) }).collect()
@@ -82,7 +73,7 @@ fn kill_at_work(host: Running, watch: &mut Watch, produced: &AtomicUsize) -> usi
 fn kills_a_broker_restart_and_a_second_host_lose_nothing_and_double_nothing() {
     const KILLS: usize = 20;
     // It is stopped in between.
-    let broker = Broker::start(Options::default()).expect("a broker");
+    let broker = fragile();
     let topics = Topics("kills".to_owned());
     let shop = KafkaShop::with(&broker, "kills", &THREE, &topics, &Settings::small_batches(20));
     let orders = load(2_400);

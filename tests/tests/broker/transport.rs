@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,23 +17,9 @@ use sagahost::{
         kafka::KafkaTransport,
     },
 };
-use sagahost_demo::broker::{Broker, Options, PASSWORD, USER};
+use sagahost_demo::broker::{PASSWORD, USER};
 
-/// One broker for all that do not stop it.
-fn broker() -> &'static Broker {
-    static BROKER: OnceLock<Broker> = OnceLock::new();
-    BROKER.get_or_init(|| {
-        let options = Options { sasl: true, tls: true, acls: true, ..Options::default() };
-        Broker::start(options.with("message.max.bytes", 300_000)).expect("a broker")
-    })
-}
-
-/// Those that stop theirs share another one, one after another.
-fn fragile() -> MutexGuard<'static, Broker> {
-    static BROKER: OnceLock<Mutex<Broker>> = OnceLock::new();
-    let broker = BROKER.get_or_init(|| Mutex::new(Broker::start(Options::default()).expect("a broker")));
-    broker.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::brokers::{fragile, guarded as broker};
 
 fn transport(app: &str) -> KafkaTransport {
     broker().transport(app).unwrap()
@@ -104,12 +90,13 @@ fn kafkas_own_tools_see_what_was_published() {
     let topic = topic(&transport, "tools", 1);
     let mut sink = claimed(&transport);
     let mut record = outgoing(&topic, "k", "{\"a\":1}");
-    record.headers = vec![("ce_id".into(), b"7".to_vec())];
+    record.headers = vec![("ce_id".into(), Some(b"7".to_vec())), ("e".into(), Some(vec![])), ("n".into(), None)];
     publish(&mut *sink, &[record], &[(at(&topic, 0), 5)], "j/i/1");
     let lines = broker().read(&topic, Duration::from_secs(15)).unwrap();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!((&*lines[0].key, &*lines[0].value), ("k", "{\"a\":1}"));
-    assert_eq!(lines[0].headers, [("ce_id".to_owned(), "7".to_owned())]);
+    let headers: Vec<_> = lines[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(headers, [("ce_id", "7"), ("e", ""), ("n", "null")]);
     let group = broker().describe_group("tools").unwrap();
     assert!(group.lines().any(|line| line.contains("tools") && line.contains(" 5 ")), "{group}");
     // An operator's reset, while the host runs: the offset moves, the metadata is gone.

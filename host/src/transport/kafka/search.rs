@@ -245,12 +245,11 @@ enum Compared {
 
 fn is_same(record: &Outgoing, message: &BorrowedMessage<'_>) -> bool {
     let headers = message.headers();
-    let count = headers.map_or(0, |headers| headers.count());
     record.value.as_deref() == message.payload()
-        && record.headers.len() == count
+        && record.headers.len() == headers.map_or(0, |headers| headers.count())
         && headers
             .into_iter()
             .flat_map(|headers| headers.iter())
             .zip(&record.headers)
-            .all(|(header, (name, value))| header.key == name && header.value.unwrap_or_default() == value.as_slice())
+            .all(|(header, (name, value))| header.key == name && header.value == value.as_deref())
 }

@@ -1,12 +1,14 @@
 //! Does what the event's data says. Invariant: everything in here is wrong on purpose, except `store` and `fine`.
 
-wit_bindgen::generate!({ path: "../../../../wit", world: "plugin" });
+// The generated bindings alone, not the SDK around them: generating them here would compile the generator first.
+#[path = "../../../../../plugins/sdk/src/bindings.rs"]
+mod bindings;
 
 use std::hint::black_box;
 
-use exports::sagahost::plugin::participant::{Context, Event, Guest, Outcome, Step, UndoOutcome};
-use sagahost::plugin::types::*;
-use sagahost::plugin::{config, counters, log, store};
+use bindings::exports::sagahost::plugin::participant::{Context, Event, Guest, Outcome, Step, UndoOutcome};
+use bindings::sagahost::plugin::types::*;
+use bindings::sagahost::plugin::{config, counters, log, store};
 
 const MANIFEST: &[u8; include_bytes!("../manifest.json").len()] = include_bytes!("../manifest.json");
 
@@ -155,4 +157,4 @@ fn ending(undo: Undo, progress: Progress) -> Outcome {
     Outcome::Completed(Completion { emit: vec![], state: StateChange::Keep, undo, progress, attributes: vec![] })
 }
 
-export!(Misbehaving);
+bindings::export_plugin!(Misbehaving);
