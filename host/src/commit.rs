@@ -22,6 +22,7 @@ use crate::{
     pipeline::Pipeline,
     stage::{Move, Next, Sealed},
     stats::Stats,
+    touch::Touch,
     transport::Partition,
 };
 
@@ -50,6 +51,7 @@ pub struct Committer {
     pub confirmed: BatchNo,
     /// How long the next new beginning waits: longer each time, until the journal takes something again.
     pub again_after: Duration,
+    pub touch: Touch,
 }
 
 impl Committer {
@@ -57,10 +59,7 @@ impl Committer {
 
     /// Until told to stop, or until another host owns the journal.
     pub fn run(mut self) {
-        /// Offsets of a group without members expire, after seven days by default.
-        const TOUCH: Duration = Duration::from_secs(24 * 3600);
         let mut next_removal = Instant::now();
-        let mut next_touch = Instant::now() + TOUCH;
         while !self.stop.load(Ordering::Relaxed) {
             let ended = match self.pipeline.stage.next(Duration::from_millis(500)) {
                 Next::Commit(sealed) => self.commit(*sealed),
@@ -76,10 +75,7 @@ impl Committer {
             if Instant::now() >= next_removal {
                 next_removal = Instant::now() + self.remove_finished();
             }
-            if Instant::now() >= next_touch {
-                next_touch = Instant::now() + TOUCH;
-                self.pipeline.stage.touch();
-            }
+            self.touch.look(&self.pipeline);
         }
     }
 
@@ -105,10 +101,13 @@ impl Committer {
                     records: sealed.write.outbox,
                     positions: sealed.write.positions,
                     skipped: Default::default(),
+                    valueless: Default::default(),
+                    at: sealed.write.at,
                 };
                 // The publisher lives as long as the host; a send that fails means that the host stops.
                 let _ = self.publisher.send(batch);
-                Ok(())
+                let touched = self.touch.journaled(&self.pipeline, self.identity.epoch);
+                touched.map_err(|error| Fatal::Superseded(error.to_string()))
             }
             Err(JournalError::StaleEpoch { newest, ours }) => {
                 Err(Fatal::Superseded(JournalError::StaleEpoch { newest, ours }.to_string()))

@@ -29,18 +29,20 @@ use crate::{
     config::Config,
     intake::{Intake, Reader},
     journal::{
-        BatchNo, Identity, Journal, OutboxBatch, SagaFilter, StoredLetter,
+        BatchNo, Identity, Journal, LeftOut, OutboxBatch, SagaFilter, StoredLetter,
         sqlite::{OpenOptions, SqliteJournal},
     },
     keeper::{Board, Keeper, What},
     mailbox::Item,
+    outbox::Outbox,
     pipeline::Pipeline,
     plugins::{self, Plugins},
-    publish::{Outbox, Publisher},
+    publish::Publisher,
     stage::{BatchBounds, Move, Reply, Stage},
     start::{Beginning, Begun, Decisions},
     stats::Stats,
     timers::Timers,
+    touch::Touch,
     transport::{
         Partition, Transport,
         embedded::{self, EmbeddedTransport},
@@ -237,6 +239,7 @@ impl Host {
         for batch in begun.backlog {
             sender.send(batch).expect("the receiver is held");
         }
+        let notes = pipeline.journal.publication_notes()?;
         let publisher = Publisher {
             pipeline: pipeline.clone(),
             intake: intake.clone(),
@@ -248,6 +251,7 @@ impl Host {
             stop: self.stop.publishing.clone(),
             fatal: fatal.clone(),
             fenced: Vec::new(),
+            not_out_noted: notes.not_out.is_some(),
         };
         self.publisher = Some(named("publisher", fatal, move || publisher.run())?);
         self.await_claim(begun.identity.last_batch, stop_requested);
@@ -261,6 +265,7 @@ impl Host {
             fatal: fatal.clone(),
             confirmed: begun.published,
             again_after: Committer::AGAIN_AFTER,
+            touch: Touch::new(notes.touch_due),
         };
         self.batches = Some(sender);
         self.committer = Some(named("committer", fatal, move || committer.run())?);
@@ -294,11 +299,11 @@ impl Host {
     fn await_claim(&self, last: BatchNo, stop_requested: &AtomicBool) {
         const PATIENCE: Duration = Duration::from_secs(10);
         let end = Instant::now() + PATIENCE;
-        while self.shared.pipeline.stage.published_batch() < last && Instant::now() < end {
+        let stage = &self.shared.pipeline.stage;
+        while !stage.await_published(last, Duration::from_millis(100)) && Instant::now() < end {
             if self.shared.outbox.refused().is_some() || stop_requested.load(Ordering::Relaxed) {
                 return;
             }
-            thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -503,7 +508,7 @@ impl Live for Shared {
                 }
                 let reason = format!("{by}: {reason}");
                 self.journal
-                    .skip_outbox_row(self.identity.epoch, batch, index, &reason)
+                    .leave_out(self.identity.epoch, batch, index, LeftOut::Row, &reason)
                     .map_err(|error| error.to_string())?;
                 self.outbox.skip(batch, index, &reason)
             }
@@ -564,7 +569,9 @@ impl Live for Shared {
     fn status(&self) -> LiveStatus {
         let stats = &self.pipeline.stats;
         let mut waiting_for = self.intake.waiting();
-        waiting_for.extend(self.outbox.waiting());
+        waiting_for.extend(self.intake.held_up());
+        // The publisher's trouble is the broker's.
+        waiting_for.extend(self.outbox.waiting().filter(|waiting| !self.intake.waiting().contains(waiting)));
         let batch = self.pipeline.stage.last_sealed().0;
         LiveStatus {
             app: self.app.clone(),

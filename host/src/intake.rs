@@ -46,6 +46,8 @@ struct State {
     /// The source said that the broker is away, and not yet that it is back.
     reading_away: bool,
     journal: Option<String>,
+    /// Partitions that another producer's open transaction holds up.
+    held_up: Vec<String>,
     gate: Gate,
     assigned: Vec<Partition>,
 }
@@ -120,6 +122,14 @@ impl Intake {
     /// The clock jumped, or the host slept.
     pub fn stalled(&self) {
         close_gate(&mut self.state.lock());
+    }
+
+    pub fn set_held_up(&self, lines: Vec<String>) {
+        self.state.lock().held_up = lines;
+    }
+
+    pub fn held_up(&self) -> Vec<String> {
+        self.state.lock().held_up.clone()
     }
 
     pub fn held(&self) -> Vec<String> {

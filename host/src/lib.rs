@@ -15,14 +15,17 @@ pub mod values;
 pub mod commit;
 pub mod journal;
 pub mod letters;
+pub mod outbox;
 pub mod publish;
 
 pub mod codec;
 pub mod intake;
+pub mod open_transactions;
 pub mod topic_name;
 pub mod transport;
 
 pub mod timers;
+pub mod touch;
 
 pub mod host;
 pub mod keeper;

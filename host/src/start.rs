@@ -14,7 +14,9 @@ use crate::{
     clock::Clock,
     config::Start,
     journal::{BatchNo, BatchWrite, Identity, Journal, JournalError, OutboxBatch, Position},
-    transport::{Assignment, Isolation, Partition, Sink, Transport, TransportError},
+    publish,
+    touch::TOUCH_EVERY,
+    transport::{Assignment, Found, Isolation, Partition, Sink, Transport, TransportError},
 };
 
 /// The metadata of a committed offset: which batch it belongs to, and who journaled that.
@@ -182,7 +184,7 @@ impl Beginning<'_> {
         if !self.decisions.new_lineage {
             self.check_identity(&marks)?;
         }
-        let published = self.published(&identity, &marks)?;
+        let published = self.published(&mut *sink, &identity, &marks)?;
         if published > identity.confirmed {
             self.journal.confirm(identity.epoch, published)?;
         }
@@ -271,30 +273,41 @@ impl Beginning<'_> {
         }
     }
 
-    fn published(&self, identity: &Identity, marks: &Marks) -> Result<BatchNo, StartError> {
+    fn published(&self, sink: &mut dyn Sink, identity: &Identity, marks: &Marks) -> Result<BatchNo, StartError> {
         if let Some(told) = self.decisions.published {
             return Ok(told.max(identity.confirmed).min(identity.last_batch));
         }
         let mark =
             identity.anchor.as_ref().and_then(|anchor| marks.of(anchor)).filter(|m| m.journal == identity.journal);
-        if let Some(mark) = mark {
-            return Ok(mark.batch.max(identity.confirmed));
+        match mark {
+            Some(mark) => Ok(mark.batch.max(identity.confirmed)),
+            None if self.decisions.new_lineage => Ok(identity.confirmed),
+            None => self.published_by_topics(sink, identity),
         }
-        let said = identity.anchor.as_ref().and_then(|anchor| marks.offset(anchor));
-        if identity.confirmed == BatchNo(0) && said.is_none() {
-            // Not even the claim of the first start went out, and what comes behind it goes in order.
-            return Ok(BatchNo(0));
+    }
+
+    /// The group's offsets were reset, have expired, or were never committed. What is not out is known from the journal
+    /// where the attempt failed before its commit; else the topics tell; else an operator has to.
+    fn published_by_topics(&self, sink: &mut dyn Sink, identity: &Identity) -> Result<BatchNo, StartError> {
+        let not_out = self.journal.publication_notes()?.not_out;
+        let mut published = identity.confirmed;
+        for batch in self.journal.outbox(identity.confirmed, usize::MAX)? {
+            if batch.records.is_empty() {
+                continue;
+            }
+            if not_out.is_some_and(|not_out| not_out <= batch.number) {
+                break;
+            }
+            let found =
+                self.patiently("the topics", || publish::search(&mut *sink, &batch).map_err(StartError::from))?;
+            match found {
+                Found::Committed => published = batch.number,
+                Found::Absent => break,
+                Found::Unclear(why) => return Err(unclear(&why, batch.number, published, identity.last_batch)),
+            }
         }
-        let open = self.journal.outbox(identity.confirmed, 1)?;
-        match open.first() {
-            Some(first) if !self.decisions.new_lineage => Err(StartError::Refused(format!(
-                "the broker no longer says which batch of this journal was published last (the group's offsets were \
-                 reset or have expired), and batches from {} on may or may not be out. Look at the topics; then start \
-                 once with `--published {}` (none of them is) up to `--published {}` (all of them are)",
-                first.number.0, identity.confirmed.0, identity.last_batch.0
-            ))),
-            Some(_) | None => Ok(identity.confirmed),
-        }
+        info!(batch = published.0, "the committed offsets say nothing; this batch is the last one known as published");
+        Ok(published)
     }
 
     /// One partition whose offset always carries the newest batch.
@@ -367,10 +380,20 @@ impl Beginning<'_> {
             ..BatchWrite::default()
         };
         self.journal.commit(identity.epoch, &write)?;
+        self.journal.set_touch_due(identity.epoch, write.at.after(TOUCH_EVERY))?;
         identity.last_batch = number;
         info!(batch = number.0, partitions = positions.len(), "start positions are journaled");
         Ok(())
     }
+}
+
+fn unclear(why: &str, first: BatchNo, published: BatchNo, last: BatchNo) -> StartError {
+    StartError::Refused(format!(
+        "the broker no longer says which batch of this journal was published last (the group's offsets were reset or \
+         have expired), nor do the topics ({why}), and batches from {} on may or may not be out. Look at the topics; \
+         then start once with `--published {}` (none of them is) up to `--published {}` (all of them are)",
+        first.0, published.0, last.0
+    ))
 }
 
 struct Resolved {

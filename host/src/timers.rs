@@ -13,7 +13,10 @@ use std::{
 use sagahost_saga::id::{SagaId, Time};
 use tracing::{info, warn};
 
-use crate::{intake::Intake, journal::JournalError, mailbox::Item, pipeline::Pipeline, transport::Transport};
+use crate::{
+    intake::Intake, journal::JournalError, mailbox::Item, open_transactions::OpenTransactions, pipeline::Pipeline,
+    transport::Transport,
+};
 
 #[derive(Clone)]
 pub struct Timers {
@@ -51,10 +54,12 @@ impl Timers {
     /// Deadlines and park expiries: in a thread of their own, since the broker is asked whether results are queued.
     pub fn run_deadlines(self) {
         let mut woken = Woken::new();
+        let mut open_transactions = OpenTransactions::default();
         while !self.stop.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
             let now = self.pipeline.clock.now();
             self.tick(&mut woken, |woken| self.deadlines(now, woken));
+            open_transactions.look(&self.pipeline, &self.intake, &*self.transport);
         }
     }
 

@@ -119,7 +119,10 @@ impl Journal for FaultyJournal {
         set_anchor(epoch: Epoch, anchor: &Partition) -> ();
         set_position(epoch: Epoch, partition: &Partition, next: i64) -> ();
         new_lineage(epoch: Epoch) -> Identity;
-        skip_outbox_row(epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> ();
+        publication_notes() -> PublicationNotes;
+        leave_out(epoch: Epoch, batch: BatchNo, index: usize, what: LeftOut, reason: &str) -> ();
+        set_not_out(epoch: Epoch, batch: Option<BatchNo>) -> ();
+        set_touch_due(epoch: Epoch, due: Time) -> ();
         queue_command(saga: &SagaId, command: &Command) -> i64;
         quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();
         release(epoch: Epoch, id: &SagaId) -> ();
@@ -180,13 +183,19 @@ impl Sink for FaultySink {
     }
     fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
         if self.death.reached(Point::BeforePublish) {
-            return Err(PublishError::Away("the process is dead".to_owned()));
+            return Err(PublishError::Lost { commit: CommitState::Asked, why: "the process is dead".to_owned() });
         }
         self.inner.publish(publication)?;
         if self.death.reached(Point::AfterPublish) {
-            return Err(PublishError::Away("the process is dead".to_owned()));
+            return Err(PublishError::Lost { commit: CommitState::Asked, why: "the process is dead".to_owned() });
         }
         Ok(())
+    }
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError> {
+        if self.death.dead() {
+            return Err(TransportError::Away("the process is dead".to_owned()));
+        }
+        self.inner.search(records, since_ms)
     }
 }
 
@@ -205,6 +214,12 @@ impl Transport for FaultyTransport {
     }
     fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError> {
         self.inner.bounds(partitions)
+    }
+    fn unstable(&self, partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError> {
+        self.inner.unstable(partitions)
+    }
+    fn find_producers(&self, partition: &Partition) -> String {
+        self.inner.find_producers(partition)
     }
     fn source(&self) -> Result<Box<dyn Source>, TransportError> {
         self.inner.source()

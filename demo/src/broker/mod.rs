@@ -133,6 +133,20 @@ impl Broker {
         }
     }
 
+    /// It keeps its connections and answers nothing, until it is thawed.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let pid = lock(&self.running).as_ref().context("the broker does not run")?.pid;
+        run(Command::new("kill").arg(signal).arg(pid.to_string())).map(drop)
+    }
+
     /// Starts it again at the same addresses, with what it had; stops it first if it runs.
     pub fn restart(&self) -> Result<()> {
         self.stop()?;

@@ -136,6 +136,12 @@ impl Broker {
         Ok(lines)
     }
 
+    /// Those that the coordinators know.
+    pub fn transactional_ids(&self) -> Result<Vec<String>> {
+        let listed = self.tool("org.apache.kafka.tools.TransactionsCommand", &["list"])?;
+        Ok(listed.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    }
+
     /// How the transactions of an id have ended so far, as the broker's own log of committed offsets has it: committed,
     /// aborted. Each of them must have carried offsets.
     pub fn transactions(&self, id: &str) -> Result<(usize, usize)> {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    journal::{Journal, LetterFilter, SagaFilter, SagaKey, StoredLetter},
+    journal::{Journal, LeftOut, LetterFilter, SagaFilter, SagaKey, StoredLetter},
     transport::{Outgoing, Partition, Transport},
 };
 
@@ -279,7 +279,7 @@ impl Desk {
                 }
                 let epoch = self.journal.identity().epoch;
                 let reason = format!("{by}: {reason}");
-                self.journal.skip_outbox_row(epoch, batch, index, &reason).map_err(Refusal::failed)?;
+                self.journal.leave_out(epoch, batch, index, LeftOut::Row, &reason).map_err(Refusal::failed)?;
                 let text = format!("row {index} of batch {} will not be published", batch.0);
                 Ok(Done { done: true, queued: false, text })
             }

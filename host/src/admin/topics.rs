@@ -123,6 +123,13 @@ pub fn list(of: Sources<'_>, transport: &dyn Transport) -> Result<Vec<TopicLine>
             *line.lag.get_or_insert(0) += (end - position.next.max(first)).max(0);
         }
     }
+    let read: Vec<Partition> = partitions.into_iter().filter(|partition| positions.contains_key(partition)).collect();
+    for at in transport.unstable(&read).map_err(Refusal::failed)? {
+        let reached = positions.get(&at.partition).is_some_and(|position| position.next >= at.stable);
+        if let Some(line) = lines.get_mut(&at.partition.topic).filter(|_| reached) {
+            line.held_up.push(format!("{} at {}", at.partition, at.stable));
+        }
+    }
     Ok(lines.into_values().collect())
 }
 

@@ -413,6 +413,8 @@ pub struct TopicLine {
     pub lag: Option<i64>,
     /// What makes it, where it is missing.
     pub create: Option<String>,
+    /// Partitions that another producer's open transaction holds up, and where.
+    pub held_up: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

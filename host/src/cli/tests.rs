@@ -343,6 +343,7 @@ fn topics_plugins_outbox_and_status() {
             name: "shop.dead-letters".into(),
             written: true,
             create: text("sagahost topics create shop.dead-letters"),
+            held_up: Vec::new(),
             ..TopicLine::default()
         },
     ];

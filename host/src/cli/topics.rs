@@ -95,7 +95,11 @@ pub fn list_text(lines: &[TopicLine], out: &Output) -> String {
             (false, _) => "writes",
         };
         let number = |number: Option<i64>| number.map(Cell::number).unwrap_or_else(|| "".into());
-        let missing = line.create.as_ref().map(|command| format!("missing: {command}")).unwrap_or_default();
+        let fault = match &line.create {
+            Some(command) => format!("missing: {command}"),
+            None if line.held_up.is_empty() => String::new(),
+            None => format!("an open transaction of another producer holds up {}", line.held_up.join(", ")),
+        };
         table.row([
             (&line.name).into(),
             line.kinds.join(", ").into(),
@@ -103,7 +107,7 @@ pub fn list_text(lines: &[TopicLine], out: &Output) -> String {
             number(line.partitions.map(i64::from)),
             number(line.records),
             number(line.lag),
-            Cell::toned(missing, Tone::Bad),
+            Cell::toned(fault, Tone::Bad),
         ]);
     }
     table.render(out.colour)

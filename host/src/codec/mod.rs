@@ -20,6 +20,7 @@ mod pointer;
 
 mod encode;
 mod former;
+mod letter_copy;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -44,6 +45,7 @@ pub use self::{
     data::without_byte_order_mark,
     encode::Handled,
     former::{Decoded, Formerly},
+    letter_copy::{copied_letter, without_value},
     undecodable::Undecodable,
 };
 

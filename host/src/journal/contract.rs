@@ -23,8 +23,8 @@ use sagahost_saga::{
 };
 
 use super::{
-    BatchNo, BatchWrite, Identity, Journal, LetterFilter, OutboxBatch, PluginWrite, Position, SagaFilter, SagaKey,
-    SagaListRow, SagaWrite, StoredLetter,
+    BatchNo, BatchWrite, Identity, Journal, LeftOut, LetterFilter, OutboxBatch, PluginWrite, Position,
+    PublicationNotes, SagaFilter, SagaKey, SagaListRow, SagaWrite, StoredLetter,
 };
 use crate::transport::{Outgoing, Partition};
 
@@ -53,8 +53,8 @@ macro_rules! journal_contract {
         $crate::journal::contract::journal_contract! {
             $place;
             arrival: everything_comes_back, gap_is_refused, failed_commit_leaves_nothing, outbox_in_order,
-                     confirmation_removes_and_never_goes_back, skipped_row, positions_are_replaced,
-                     commands_wait_until_done;
+                     confirmation_removes_and_never_goes_back, rows_left_out, publication_notes,
+                     positions_are_replaced, commands_wait_until_done;
             ownership: stale_epoch, incarnations_by_batch, owner_without_batch, new_lineage, anchor, moved_position, closed_handle;
             sagas: keys_in_order_of_arrival, key_of_a_saga_that_has_one, wrong_key_is_refused, due_in_order,
                    deadlines_in_order, parked_and_in_doubt, listed_by_status_and_notes, counted_by_status,

@@ -138,8 +138,28 @@ pub struct OutboxBatch {
     pub records: Vec<Outgoing>,
     /// Positions of the partitions that it moved.
     pub positions: BTreeMap<Partition, Position>,
-    /// Rows that an operator skipped, with the reason.
+    /// Rows that stay out, by an operator's word or since the broker refuses a dead letter's copy, with the reason.
     pub skipped: BTreeMap<usize, String>,
+    /// Dead letters' copies that go out without their value, with the reason.
+    pub valueless: BTreeMap<usize, String>,
+    /// When its first chain ended: it was published no earlier.
+    pub at: Time,
+}
+
+/// What of a row in the outbox stays out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    Row,
+    Value,
+}
+
+/// What the journal knows of publication beside the batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublicationNotes {
+    /// This batch, and so all behind it, is known not to be out: its last attempt failed before the commit.
+    pub not_out: Option<BatchNo>,
+    /// When all committed offsets are to be renewed.
+    pub touch_due: Option<Time>,
 }
 
 /// A participant that was admitted once.
@@ -304,6 +324,7 @@ pub trait Journal: Send + Sync {
     fn positions(&self) -> Result<BTreeMap<Partition, Position>, JournalError>;
     /// Batches above `above`, in order.
     fn outbox(&self, above: BatchNo, limit: usize) -> Result<Vec<OutboxBatch>, JournalError>;
+    fn publication_notes(&self) -> Result<PublicationNotes, JournalError>;
     /// Who journaled a batch; None where the journal holds no such batch any more.
     fn batch_incarnation(&self, number: BatchNo) -> Result<Option<Arc<str>>, JournalError>;
     fn admitted(&self) -> Result<Vec<AdmittedRow>, JournalError>;
@@ -327,7 +348,18 @@ pub trait Journal: Send + Sync {
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError>;
     /// All of it, or nothing: a set of plugins that belong together is never journaled in part.
     fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError>;
-    fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError>;
+    /// Journaled before the rest of the batch goes out.
+    fn leave_out(
+        &self,
+        epoch: Epoch,
+        batch: BatchNo,
+        index: usize,
+        what: LeftOut,
+        reason: &str,
+    ) -> Result<(), JournalError>;
+    /// None before the batch is tried again: from then on it may be out.
+    fn set_not_out(&self, epoch: Epoch, batch: Option<BatchNo>) -> Result<(), JournalError>;
+    fn set_touch_due(&self, epoch: Epoch, due: Time) -> Result<(), JournalError>;
     fn queue_command(&self, saga: &SagaId, command: &Command) -> Result<i64, JournalError>;
     /// Quarantines one saga whose record cannot be used; its record stays as it is for analysis.
     fn quarantine(&self, epoch: Epoch, id: &SagaId, why: &str) -> Result<(), JournalError>;

@@ -477,6 +477,18 @@ impl Stage {
         self.inner.lock().published
     }
 
+    /// False: it is not published within that time.
+    pub fn await_published(&self, batch: BatchNo, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let mut inner = self.inner.lock();
+        while inner.published < batch {
+            if self.stirred.wait_until(&mut inner, until).timed_out() {
+                break;
+            }
+        }
+        inner.published >= batch
+    }
+
     pub fn last_sealed(&self) -> BatchNo {
         BatchNo(self.inner.lock().number.0 - 1)
     }

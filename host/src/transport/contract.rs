@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Assignment, Committed, Isolation, Outgoing, Partition, Polled, Publication, PublishError, Record, Sink, Source,
-    Transport, TransportError,
+    Assignment, Committed, Found, Isolation, Outgoing, Partition, Polled, Publication, PublishError, Record, Sink,
+    Source, Transport, TransportError,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,6 +28,7 @@ pub fn all(transport: &dyn Transport, prefix: &str) {
     a_seek_goes_back(transport, &format!("{prefix}-seek"));
     positions_are_checked(transport, &format!("{prefix}-check"));
     an_offer_says_where_it_stands(transport, &format!("{prefix}-offer"));
+    a_search_finds_what_was_published(transport, &format!("{prefix}-search"));
 }
 
 pub fn topics_are_made_and_counted(transport: &dyn Transport, prefix: &str) {
@@ -123,6 +124,27 @@ pub fn a_refused_publication_leaves_no_trace(transport: &dyn Transport, prefix: 
     assert_eq!(values(&read), ["before", "after"]);
 }
 
+pub fn a_search_finds_what_was_published(transport: &dyn Transport, prefix: &str) {
+    let topic = topic(transport, prefix, 3);
+    let mut sink = claimed(transport);
+    let marked = |key: &str, value: &str, id: &str| Outgoing {
+        headers: vec![("ce_id".to_owned(), Some(id.as_bytes().to_vec()))],
+        ..outgoing(&topic, key, value)
+    };
+    let (published, other) = (marked("a", "v", "1"), outgoing(&topic, "b", "v"));
+    let offsets = [(Partition::new(&topic, 0), 0)];
+    publish(&mut *sink, &[published.clone(), other.clone()], &offsets, "j/i/1");
+    let mut search = |records: &[&Outgoing]| sink.search(records, 0).expect("the topics can be read");
+    assert_eq!(search(&[&published]), Found::Committed);
+    assert_eq!(search(&[&other]), Found::Committed, "without headers");
+    assert_eq!(search(&[&marked("z", "v", "1")]), Found::Absent, "the key differs");
+    // A topic may be compacted: another record under the key may have replaced the one that is looked for.
+    let id_differs = search(&[&marked("a", "v", "2")]);
+    assert!(matches!(id_differs, Found::Absent | Found::Unclear(_)), "{id_differs:?}");
+    let elsewhere = Outgoing { topic: format!("{prefix}-none").into(), ..published };
+    assert!(matches!(search(&[&elsewhere]), Found::Unclear(_) | Found::Absent));
+}
+
 pub fn a_claim_fences_the_other_sink(transport: &dyn Transport, prefix: &str) {
     let topic = topic(transport, prefix, 1);
     let partition = Partition::new(&topic, 0);
@@ -131,7 +153,7 @@ pub fn a_claim_fences_the_other_sink(transport: &dyn Transport, prefix: &str) {
     let mut new = claimed(transport);
     let late = [outgoing(&topic, "k", "late")];
     let fenced = old.publish(&Publication { records: &late, offsets: &[(partition.clone(), 2)], metadata: "j/i/2" });
-    assert!(matches!(fenced, Err(PublishError::Fenced(_))), "got {fenced:?}");
+    assert!(matches!(fenced, Err(PublishError::Fenced { .. })), "got {fenced:?}");
     publish(&mut *new, &[outgoing(&topic, "k", "new")], &[(partition.clone(), 2)], "j/k/2");
     let mut source = transport.source().expect("source");
     assign(&mut *source, &[(partition.clone(), 0)]);

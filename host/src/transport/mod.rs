@@ -170,9 +170,31 @@ pub trait Sink: Send {
     fn claim(&mut self) -> Result<(), TransportError>;
     /// Publishes as one unit. Blocks until it is decided, or returns why it is not.
     fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError>;
+    /// Was the publication of these records, none of them tried before `since_ms`, committed? For when the committed
+    /// offsets no longer say. Only after a claim: from then on none of the app's transactions is undecided.
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError>;
 }
 
-/// How a publication failed. Nothing of it is visible, except where said.
+/// What the topics say of a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Committed,
+    /// Nothing of it was committed.
+    Absent,
+    /// The topics do not say any more, and why.
+    Unclear(String),
+}
+
+/// How far a publication that failed had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitState {
+    /// Nothing of it is visible, and nothing ever will be.
+    NotAsked,
+    /// It may have been committed: only the committed offsets know.
+    Asked,
+}
+
+/// How a publication failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The broker will never take this record as it is (too large, no permission, topic gone). Aborted.
@@ -181,16 +203,13 @@ pub enum PublishError {
     /// Aborted; the same publication may be tried again at once.
     #[error("the publication was aborted: {0}")]
     Aborted(String),
-    /// The broker cannot be reached. Whether it was committed is not known: claim, then read the committed offsets.
-    #[error("the broker cannot be reached: {0}")]
-    Away(String),
+    /// The producer is spent, or the broker cannot be reached. A claim makes a new one.
+    #[error("{why}")]
+    Lost { commit: CommitState, why: String },
     /// Somebody else claimed the app's transactional id, or the client's own transaction timed out: claim nothing,
     /// read the committed offsets first.
-    #[error("fenced by another producer with the same transactional id: {0}")]
-    Fenced(String),
-    /// The producer is of no use any more: claim makes a new one. Whether it was committed is not known.
-    #[error("{0}")]
-    Fatal(String),
+    #[error("fenced by another producer with the same transactional id: {why}")]
+    Fenced { commit: CommitState, why: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -207,6 +226,15 @@ pub enum TransportError {
     Broken(String),
 }
 
+/// A partition that an open transaction keeps from being read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unstable {
+    pub partition: Partition,
+    /// The first offset that cannot be read.
+    pub stable: i64,
+    pub end: i64,
+}
+
 /// Partition counts of topics that exist, by name.
 pub type Topics = BTreeMap<Arc<str>, i32>;
 
@@ -220,6 +248,10 @@ pub trait Transport: Send + Sync {
     fn create_command(&self, topic: &str) -> String;
     /// First offset still kept, and the end (exclusive), of each partition.
     fn bounds(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, (i64, i64)>, TransportError>;
+    /// Of these partitions, those with records that cannot be read yet, since a transaction is open in front of them.
+    fn unstable(&self, partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError>;
+    /// How to find out whose transaction is open, for messages.
+    fn find_producers(&self, partition: &Partition) -> String;
     fn source(&self) -> Result<Box<dyn Source>, TransportError>;
     fn sink(&self) -> Result<Box<dyn Sink>, TransportError>;
     /// Publishes one record outside of any batch (`sagahost emit`); returns where it stands.

@@ -7,5 +7,8 @@ mod deadlines;
 mod faults;
 mod headers;
 mod owners;
+mod processor_time;
+mod quiet;
 mod saga;
+mod stalls;
 mod transport;

@@ -81,6 +81,7 @@ contract! {
     a_seek_goes_back
     positions_are_checked
     an_offer_says_where_it_stands
+    a_search_finds_what_was_published
 }
 
 #[test]
@@ -498,7 +499,7 @@ fn publish_through(sink: &mut dyn Sink, batch: u64, partition: &Partition, recor
             Ok(()) => return,
             Err(PublishError::Aborted(_)) => {}
             Err(error @ PublishError::Refused { .. }) => panic!("{error:?}"),
-            Err(PublishError::Away(_) | PublishError::Fenced(_) | PublishError::Fatal(_)) => {
+            Err(PublishError::Lost { .. } | PublishError::Fenced { .. }) => {
                 while let Err(error) = sink.claim() {
                     assert!(matches!(error, TransportError::Away(_)), "{error:?}");
                     assert!(started.elapsed() < LONG, "batch {batch}: {error}");
@@ -587,7 +588,7 @@ fn publishing_with_the_broker_away_says_so_and_goes_through_later() {
     let offsets = [(partition.clone(), 2)];
     let started = Instant::now();
     let away = sink.publish(&Publication { records: &records, offsets: &offsets, metadata: "j/i/2" });
-    assert!(matches!(away, Err(PublishError::Away(_))), "{away:?}");
+    assert!(matches!(away, Err(PublishError::Lost { .. })), "{away:?}");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     let claim = sink.claim().unwrap_err();
     assert!(matches!(claim, TransportError::Away(_)), "{claim:?}");

@@ -84,6 +84,8 @@ pub(crate) fn everything_comes_back(place: &dyn Place) {
         records: vec![record("a"), record("b")],
         positions: positions(&[(0, 10, Some((9, 1_000))), (1, 0, None)]),
         skipped: BTreeMap::new(),
+        valueless: BTreeMap::new(),
+        at: Time(1),
     };
     assert_eq!(again.outbox(), [expected]);
 }
@@ -155,15 +157,20 @@ pub(crate) fn confirmation_removes_and_never_goes_back(place: &dyn Place) {
     assert_eq!(place.open().identity().confirmed, BatchNo(3));
 }
 
-pub(crate) fn skipped_row(place: &dyn Place) {
+pub(crate) fn rows_left_out(place: &dyn Place) {
     let owner = Owner::of(place);
     let epoch = owner.identity.epoch;
     owner.commit(|batch| batch.outbox = vec![record("a"), record("b")]);
-    assert!(owner.journal.skip_outbox_row(epoch, BatchNo(1), 2, "why").is_err(), "no such record");
-    assert!(owner.journal.skip_outbox_row(epoch, BatchNo(2), 0, "why").is_err(), "no such batch");
-    owner.journal.skip_outbox_row(epoch, BatchNo(1), 1, "too large").unwrap();
+    let leave_out = |batch, row, what, why| owner.journal.leave_out(epoch, BatchNo(batch), row, what, why);
+    assert!(leave_out(1, 2, LeftOut::Row, "why").is_err(), "no such record");
+    assert!(leave_out(2, 0, LeftOut::Row, "why").is_err(), "no such batch");
+    leave_out(1, 1, LeftOut::Row, "too large").unwrap();
+    leave_out(1, 0, LeftOut::Value, "too large").unwrap();
     let outbox = owner.outbox();
     assert_eq!(outbox[0].skipped, BTreeMap::from([(1, "too large".to_owned())]));
+    assert_eq!(outbox[0].valueless, BTreeMap::from([(0, "too large".to_owned())]));
+    leave_out(1, 0, LeftOut::Row, "still too large").unwrap();
+    assert_eq!((owner.outbox()[0].skipped.len(), owner.outbox()[0].valueless.len()), (2, 0), "the row instead");
     assert_eq!(outbox[0].records.len(), 2);
     owner.journal.confirm(epoch, BatchNo(1)).unwrap();
     assert_eq!(owner.outbox(), []);
@@ -188,4 +195,19 @@ pub(crate) fn commands_wait_until_done(place: &dyn Place) {
     assert_eq!((&queued[0].saga, &queued[0].command), (&id, &cancel));
     owner.commit(|batch| batch.commands_done = vec![first]);
     assert_eq!(place.open().queued_commands().unwrap()[0].command, retry);
+}
+
+pub(crate) fn publication_notes(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let epoch = owner.identity.epoch;
+    assert_eq!(owner.journal.publication_notes().unwrap(), PublicationNotes::default());
+    owner.commit(|_| {});
+    owner.journal.set_not_out(epoch, Some(BatchNo(1))).unwrap();
+    owner.journal.set_touch_due(epoch, Time(5_000)).unwrap();
+    let notes = PublicationNotes { not_out: Some(BatchNo(1)), touch_due: Some(Time(5_000)) };
+    assert_eq!(owner.journal.publication_notes().unwrap(), notes);
+    let next = Owner::of(place);
+    assert_eq!(next.journal.publication_notes().unwrap(), notes, "also for the next owner");
+    next.journal.set_not_out(next.identity.epoch, None).unwrap();
+    assert_eq!(next.journal.publication_notes().unwrap(), PublicationNotes { not_out: None, ..notes });
 }

@@ -26,7 +26,9 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
     refused(old.journal.set_position(epoch, &partition, 5));
     refused(old.journal.new_lineage(epoch).map(drop));
     refused(old.journal.change_plugins(epoch, &PluginWrite::default()));
-    refused(old.journal.skip_outbox_row(epoch, BatchNo(1), 0, "why"));
+    refused(old.journal.leave_out(epoch, BatchNo(1), 0, LeftOut::Row, "why"));
+    refused(old.journal.set_not_out(epoch, Some(BatchNo(1))));
+    refused(old.journal.set_touch_due(epoch, Time(9)));
     refused(old.journal.quarantine(epoch, &id, "why"));
     refused(old.journal.release(epoch, &id));
     refused(old.journal.remove_finished(epoch, Time(9), 5).map(drop));

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use sagahost_saga::id::hex;
+use sagahost_saga::id::{Time, hex};
 
 use super::{
     fault::{Fault, Outcome, failed},
     format::{int, number},
 };
 use crate::{
-    journal::{BatchNo, Epoch, Identity, JournalError},
+    journal::{BatchNo, Epoch, Identity, JournalError, PublicationNotes},
     transport::Partition,
 };
 
@@ -116,6 +116,24 @@ pub(super) fn set_anchor(conn: &Connection, anchor: &Partition) -> Outcome<()> {
         "UPDATE journal SET anchor_topic = ?1, anchor_number = ?2 WHERE one = 1",
         params![anchor.topic, anchor.number],
     )?;
+    Ok(())
+}
+
+pub(super) fn notes(conn: &Connection) -> Outcome<PublicationNotes> {
+    let row = conn.query_row("SELECT not_out, touch_due FROM journal WHERE one = 1", [], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    })?;
+    let known = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+    Ok(PublicationNotes { not_out: known(row.0).map(BatchNo), touch_due: known(row.1).map(Time) })
+}
+
+pub(super) fn set_not_out(conn: &Connection, batch: Option<BatchNo>) -> Outcome<()> {
+    conn.execute("UPDATE journal SET not_out = ?1 WHERE one = 1", [batch.map(|batch| int(batch.0))])?;
+    Ok(())
+}
+
+pub(super) fn set_touch_due(conn: &Connection, due: Time) -> Outcome<()> {
+    conn.execute("UPDATE journal SET touch_due = ?1 WHERE one = 1", [int(due.0)])?;
     Ok(())
 }
 

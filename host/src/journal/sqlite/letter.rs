@@ -13,7 +13,7 @@ use super::{
     format::{self, from_json, int, json},
 };
 use crate::{
-    journal::{LetterFilter, LetterWrite, StoredLetter},
+    journal::{LeftOut, LetterFilter, LetterWrite, StoredLetter},
     transport::Partition,
 };
 
@@ -69,6 +69,16 @@ fn open(conn: &Connection, letter: &StoredLetter) -> Outcome<()> {
         format::record_cell(&letter.record)?,
         letter.closed.as_ref().map(|_| int(letter.at.0)),
     ])?;
+    Ok(())
+}
+
+/// What its published copy lacks is said in the letter.
+pub(super) fn note_copy(conn: &Connection, key: &str, what: LeftOut, why: &str) -> Outcome<()> {
+    let note = match what {
+        LeftOut::Value => format!(" [the copy in the topic has no value: {why}]"),
+        LeftOut::Row => format!(" [there is no copy in the topic: {why}]"),
+    };
+    conn.execute("UPDATE letter SET detail = detail || ?2 WHERE key = ?1", params![key, note])?;
     Ok(())
 }
 

@@ -44,8 +44,9 @@ use self::{
     owner::OwnerLock,
 };
 use super::{
-    AdmittedRow, BatchNo, BatchWrite, Epoch, Identity, Journal, JournalError, LetterFilter, OutboxBatch, PluginDeed,
-    PluginWrite, Position, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry, StoredLetter,
+    AdmittedRow, BatchNo, BatchWrite, Epoch, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch,
+    PluginDeed, PluginWrite, Position, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow,
+    StoreEntry, StoredLetter,
 };
 use crate::transport::Partition;
 
@@ -256,6 +257,9 @@ impl Journal for SqliteJournal {
     fn outbox(&self, above: BatchNo, limit: usize) -> Result<Vec<OutboxBatch>, JournalError> {
         self.read(|conn| outbox::list(conn, above, limit))
     }
+    fn publication_notes(&self) -> Result<PublicationNotes, JournalError> {
+        self.read(head::notes)
+    }
     fn batch_incarnation(&self, number: BatchNo) -> Result<Option<Arc<str>>, JournalError> {
         self.read(|conn| head::incarnation_of(conn, number))
     }
@@ -298,8 +302,21 @@ impl Journal for SqliteJournal {
     fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError> {
         self.own(epoch, |conn, _| plugins::write(conn, write))
     }
-    fn skip_outbox_row(&self, epoch: Epoch, batch: BatchNo, index: usize, reason: &str) -> Result<(), JournalError> {
-        self.own(epoch, |conn, _| outbox::skip(conn, batch, index, reason))
+    fn leave_out(
+        &self,
+        epoch: Epoch,
+        batch: BatchNo,
+        index: usize,
+        what: LeftOut,
+        reason: &str,
+    ) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| outbox::leave_out(conn, batch, index, what, reason))
+    }
+    fn set_not_out(&self, epoch: Epoch, batch: Option<BatchNo>) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| head::set_not_out(conn, batch))
+    }
+    fn set_touch_due(&self, epoch: Epoch, due: Time) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| head::set_touch_due(conn, due))
     }
     fn queue_command(&self, saga: &SagaId, command: &Command) -> Result<i64, JournalError> {
         self.write(|conn| data::queue(conn, saga, command))

@@ -8,13 +8,20 @@ use super::{
     fault::{Outcome, failed},
     format::{self, int},
     head::{self, Head},
+    letter,
 };
-use crate::journal::{BatchNo, BatchWrite, OutboxBatch};
+use crate::{
+    codec,
+    journal::{BatchNo, BatchWrite, LeftOut, OutboxBatch},
+};
 
 pub(super) fn add(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
     let body = format::outbox_cell(&batch.outbox, &batch.positions)?;
-    conn.prepare_cached("INSERT INTO outbox (batch, body) VALUES (?1, ?2)")?
-        .execute(params![int(batch.number.0), body])?;
+    conn.prepare_cached("INSERT INTO outbox (batch, body, at) VALUES (?1, ?2, ?3)")?.execute(params![
+        int(batch.number.0),
+        body,
+        int(batch.at.0)
+    ])?;
     Ok(())
 }
 
@@ -34,7 +41,7 @@ pub(super) fn confirm(conn: &Connection, head: &mut Head, up_to: BatchNo) -> Out
     Ok(())
 }
 
-pub(super) fn skip(conn: &Connection, batch: BatchNo, record: usize, reason: &str) -> Outcome<()> {
+pub(super) fn leave_out(conn: &Connection, batch: BatchNo, record: usize, what: LeftOut, reason: &str) -> Outcome<()> {
     let body = conn.query_row("SELECT body FROM outbox WHERE batch = ?1", [int(batch.0)], |row| row.get(0));
     let body: Vec<u8> = match body {
         Err(rusqlite::Error::QueryReturnedNoRows) => {
@@ -42,14 +49,18 @@ pub(super) fn skip(conn: &Connection, batch: BatchNo, record: usize, reason: &st
         }
         other => other?,
     };
-    let records = format::outbox(&body)?.0.len();
-    if record >= records {
-        return Err(failed(format!("batch {} has {records} records, none has the index {record}", batch.0)));
+    let records = format::outbox(&body)?.0;
+    let Some(left_out) = records.get(record) else {
+        let count = records.len();
+        return Err(failed(format!("batch {} has {count} records, none has the index {record}", batch.0)));
+    };
+    if let Some(letter) = codec::copied_letter(left_out) {
+        letter::note_copy(conn, letter, what, reason)?;
     }
     conn.execute(
-        "INSERT INTO outbox_skip (batch, record, reason) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET reason = excluded.reason",
-        params![int(batch.0), int(record as u64), reason],
+        "INSERT INTO outbox_skip (batch, record, reason, what) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET reason = excluded.reason, what = excluded.what",
+        params![int(batch.0), int(record as u64), reason, what == LeftOut::Value],
     )?;
     Ok(())
 }
@@ -57,21 +68,23 @@ pub(super) fn skip(conn: &Connection, batch: BatchNo, record: usize, reason: &st
 /// In order.
 pub(super) fn list(conn: &Connection, above: BatchNo, limit: usize) -> Outcome<Vec<OutboxBatch>> {
     let mut statement =
-        conn.prepare_cached("SELECT batch, body FROM outbox WHERE batch > ?1 ORDER BY batch LIMIT ?2")?;
+        conn.prepare_cached("SELECT batch, body, at FROM outbox WHERE batch > ?1 ORDER BY batch LIMIT ?2")?;
     let mut rows = statement.query([int(above.0), int(limit as u64)])?;
     let mut batches = Vec::new();
     while let Some(row) = rows.next()? {
         let number = BatchNo(format::number(row, 0)?);
         let (records, positions) = format::outbox(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let incarnation = head::incarnation_of(conn, number)?.unwrap_or_else(|| Arc::from(""));
-        batches.push(OutboxBatch { number, incarnation, records, positions, skipped: skipped(conn, number)? });
+        let at = format::time(row, 2)?;
+        let (skipped, valueless) = (left_out(conn, number, LeftOut::Row)?, left_out(conn, number, LeftOut::Value)?);
+        batches.push(OutboxBatch { number, incarnation, records, positions, skipped, valueless, at });
     }
     Ok(batches)
 }
 
-fn skipped(conn: &Connection, batch: BatchNo) -> Outcome<BTreeMap<usize, String>> {
-    let mut statement = conn.prepare_cached("SELECT record, reason FROM outbox_skip WHERE batch = ?1")?;
-    let mut rows = statement.query([int(batch.0)])?;
+fn left_out(conn: &Connection, batch: BatchNo, what: LeftOut) -> Outcome<BTreeMap<usize, String>> {
+    let mut statement = conn.prepare_cached("SELECT record, reason FROM outbox_skip WHERE batch = ?1 AND what = ?2")?;
+    let mut rows = statement.query(params![int(batch.0), what == LeftOut::Value])?;
     let mut skipped = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let record = usize::try_from(format::number(row, 0)?).unwrap_or(usize::MAX);

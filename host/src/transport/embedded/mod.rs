@@ -25,7 +25,7 @@ use self::{
     sink::EmbeddedSink,
     source::EmbeddedSource,
 };
-use super::{Outgoing, Partition, Sink, Source, Topics, Transport, TransportError};
+use super::{Outgoing, Partition, Sink, Source, Topics, Transport, TransportError, Unstable};
 use crate::{
     clock::{Clock, SystemClock},
     topic_name,
@@ -294,6 +294,15 @@ impl Transport for EmbeddedTransport {
             found.extend(bounds.map(|bounds| (partition.clone(), bounds)));
         }
         Ok(found)
+    }
+
+    /// A transaction holds up nobody here.
+    fn unstable(&self, _partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError> {
+        Ok(Vec::new())
+    }
+
+    fn find_producers(&self, _partition: &Partition) -> String {
+        String::new()
     }
 
     fn source(&self) -> Result<Box<dyn Source>, TransportError> {

@@ -8,8 +8,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavio
 use super::{
     Shared,
     append::{AppendError, Appender, Directory},
+    tables,
 };
-use crate::transport::{Committed, Isolation, Partition, Publication, PublishError, Sink, TransportError};
+use crate::transport::{
+    CommitState, Committed, Found, Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError,
+};
 
 pub(super) struct EmbeddedSink {
     shared: Arc<Shared>,
@@ -26,8 +29,7 @@ impl EmbeddedSink {
     }
 
     fn try_publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
-        let ours =
-            self.epoch.ok_or_else(|| PublishError::Fatal("nothing can be published before a claim".to_owned()))?;
+        let ours = self.epoch.ok_or_else(|| lost("nothing can be published before a claim".to_owned()))?;
         let shared = &*self.shared;
         let aborted = |error: rusqlite::Error| PublishError::Aborted(shared.explain(&error).to_string());
         let mut appender = Appender::begin(
@@ -40,7 +42,8 @@ impl EmbeddedSink {
         .map_err(aborted)?;
         let newest = newest_claim(&appender.transaction, &shared.app).map_err(aborted)?;
         if newest != Some(ours) {
-            return Err(PublishError::Fenced(format!("claim {newest:?} of {} is newer than {ours}", shared.app)));
+            let why = format!("claim {newest:?} of {} is newer than {ours}", shared.app);
+            return Err(PublishError::Fenced { commit: CommitState::NotAsked, why });
         }
         for (index, record) in publication.records.iter().enumerate() {
             appender.append(record).map_err(|error| match error {
@@ -50,14 +53,14 @@ impl EmbeddedSink {
         }
         for (partition, next) in publication.offsets {
             let id = appender.directory.partition(&appender.transaction, partition).map_err(aborted)?;
-            let id = id.ok_or_else(|| {
-                PublishError::Fatal(format!("{partition} is gone, its offset {next} cannot be committed"))
-            })?;
+            let id = id.ok_or_else(|| lost(format!("{partition} is gone, its offset {next} cannot be committed")))?;
             commit_offset(&appender.transaction, &shared.app, id, *next, publication.metadata).map_err(aborted)?;
         }
         appender.commit().map_err(|error| match error.sqlite_error_code() {
             // The commit may be in the log although its sync failed: only a later claim decides.
-            Some(ErrorCode::SystemIoFailure) => PublishError::Away(shared.explain(&error).to_string()),
+            Some(ErrorCode::SystemIoFailure) => {
+                PublishError::Lost { commit: CommitState::Asked, why: shared.explain(&error).to_string() }
+            }
             _ => aborted(error),
         })
     }
@@ -110,6 +113,38 @@ impl Sink for EmbeddedSink {
         }
         result
     }
+
+    fn search(&mut self, records: &[&Outgoing], _since_ms: u64) -> Result<Found, TransportError> {
+        let found = search(&self.connection, records);
+        found.map_err(|error| self.shared.explain(&error))
+    }
+}
+
+fn lost(why: String) -> PublishError {
+    PublishError::Lost { commit: CommitState::NotAsked, why }
+}
+
+/// The first record that is still there answers for all; one that was removed says nothing.
+fn search(connection: &Connection, records: &[&Outgoing]) -> rusqlite::Result<Found> {
+    let mut statement = connection.prepare_cached(
+        "SELECT max(p.first_offset), EXISTS (
+             SELECT 1 FROM records r JOIN partitions q ON q.id = r.id >> 40 JOIN topics u ON u.id = q.topic
+             WHERE u.name = ?1 AND r.key IS ?2 AND r.value IS ?3 AND r.headers IS ?4)
+         FROM partitions p JOIN topics t ON t.id = p.topic WHERE t.name = ?1",
+    )?;
+    let mut removed = false;
+    for record in records {
+        let parameters = params![&*record.topic, record.key, record.value, tables::pack_headers(&record.headers)];
+        let (first, found): (Option<i64>, bool) =
+            statement.query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        match (found, first) {
+            (true, _) => return Ok(Found::Committed),
+            (false, Some(0)) => return Ok(Found::Absent),
+            (false, _) => removed = true,
+        }
+    }
+    let why = "the topics no longer hold all records".to_owned();
+    Ok(if removed { Found::Unclear(why) } else { Found::Absent })
 }
 
 fn claim(connection: &mut Connection, app: &str) -> rusqlite::Result<i64> {

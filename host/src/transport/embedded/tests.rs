@@ -163,7 +163,7 @@ fn the_newest_claim_wins() {
     publish(&mut *first, &[record("a", "k", "first")], 1, "1").unwrap();
     second.claim().unwrap();
     let fenced = publish(&mut *first, &[record("a", "k", "zombie")], 2, "2").unwrap_err();
-    assert!(matches!(fenced, PublishError::Fenced(_)));
+    assert!(matches!(fenced, PublishError::Fenced { .. }));
     expect![[r#"
         nothing can be published before a claim
         fenced by another producer with the same transactional id: claim Some(2) of shop is newer than 1"#]]

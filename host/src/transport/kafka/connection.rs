@@ -18,14 +18,13 @@ use rdkafka::{
     producer::BaseProducer,
 };
 
-use super::{context::Context, errors, token::TokenSource};
+use super::{context::Context, errors, producer::Producer, token::TokenSource};
 use crate::{
     config::KafkaSettings,
     transport::{Isolation, TransportError},
 };
 
 pub(super) type Consumer = BaseConsumer<Context>;
-pub(super) type Producer = BaseProducer<Context>;
 
 /// The broker ends a transaction that is open for longer.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -152,7 +151,7 @@ impl Connection {
             ("acks", "all"),
             ("partitioner", "murmur2_random"),
         ];
-        self.client(&PRODUCER_DEFAULTS, &own)
+        Producer::serving(self.client(&PRODUCER_DEFAULTS, &own)?)
     }
 
     /// For single records outside of any batch.
@@ -164,7 +163,7 @@ impl Connection {
             ("acks", "all"),
             ("partitioner", "murmur2_random"),
         ];
-        self.client(&PRODUCER_DEFAULTS, &own)
+        Producer::serving(self.client(&PRODUCER_DEFAULTS, &own)?)
     }
 
     /// For `AdminClient`, which brings no callbacks of its own.
@@ -245,7 +244,7 @@ impl Served for Consumer {
     }
 }
 
-impl Served for Producer {
+impl Served for BaseProducer<Context> {
     fn serve(&self, timeout: Duration) {
         self.poll(timeout);
     }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rdkafka::{
     ClientContext, Message,
     client::OAuthToken,
@@ -30,7 +30,15 @@ pub(super) struct Context {
     health: Mutex<Health>,
     /// Where the last end-of-partition event said that the end is; the event itself does not carry it.
     end: AtomicI64,
-    reports: Mutex<Vec<Report>>,
+    reports: Mutex<Reports>,
+    reported: Condvar,
+}
+
+#[derive(Default)]
+struct Reports {
+    arrived: Vec<Report>,
+    /// How many somebody waits for.
+    wanted: usize,
 }
 
 #[derive(Default)]
@@ -57,6 +65,7 @@ impl Context {
             health: Mutex::default(),
             end: AtomicI64::new(-1),
             reports: Mutex::default(),
+            reported: Condvar::new(),
         }
     }
 
@@ -94,7 +103,15 @@ impl Context {
     }
 
     pub fn take_reports(&self) -> Vec<Report> {
-        std::mem::take(&mut *self.reports.lock())
+        std::mem::take(&mut self.reports.lock().arrived)
+    }
+
+    /// Sleeps until so many delivery reports are in, or until the time is over; takes those that are.
+    pub fn await_reports(&self, wanted: usize, until: Instant) -> Vec<Report> {
+        let mut reports = self.reports.lock();
+        reports.wanted = wanted;
+        while reports.arrived.len() < wanted && !self.reported.wait_until(&mut reports, until).timed_out() {}
+        std::mem::take(&mut reports.arrived)
     }
 
     fn trouble(&self, code: RDKafkaErrorCode, reason: String) {
@@ -178,7 +195,11 @@ impl ProducerContext for Context {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
         };
-        self.reports.lock().push((number, outcome));
+        let mut reports = self.reports.lock();
+        reports.arrived.push((number, outcome));
+        if reports.arrived.len() >= reports.wanted {
+            self.reported.notify_one();
+        }
     }
 }
 

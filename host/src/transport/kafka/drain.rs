@@ -4,10 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{error::RDKafkaError, types::RDKafkaErrorCode as Code};
 
-use super::{
-    connection::{Producer, Served},
-    transaction::spoilt,
-};
+use super::{connection::Served, producer::Producer, transaction::spoilt};
 
 /// No report for so long: something may have gone wrong that has none.
 const QUIET: Duration = Duration::from_millis(150);
@@ -36,13 +33,9 @@ impl<'a> Drain<'a> {
         Self { producer, round, sent: 0, reported: 0, failures: Vec::new() }
     }
 
-    pub fn serve(&mut self) {
-        self.producer.poll(Duration::from_millis(1));
-        self.gather();
-    }
-
-    fn gather(&mut self) {
-        for (number, outcome) in Served::context(self.producer).take_reports() {
+    /// Sleeps until so many reports are in, or until the time is over.
+    pub fn gather(&mut self, wanted: usize, until: Instant) {
+        for (number, outcome) in Served::context(self.producer).await_reports(wanted, until) {
             if number >> 32 != self.round as usize {
                 continue;
             }
@@ -54,18 +47,10 @@ impl<'a> Drain<'a> {
     }
 
     pub fn wait(&mut self, deadline: Instant) -> Drained {
-        let mut moved = Instant::now();
         while self.reported < self.sent {
             let before = self.reported;
-            self.producer.poll(Duration::ZERO);
-            self.gather();
+            self.gather(self.sent - self.reported, deadline.min(Instant::now() + QUIET));
             if self.reported == before {
-                self.serve();
-            }
-            if self.reported > before {
-                moved = Instant::now();
-            } else if moved.elapsed() > QUIET {
-                moved = Instant::now();
                 // After a failure librdkafka sends nothing more: what was in flight is answered by now.
                 if !self.failures.is_empty() {
                     break;

@@ -1,12 +1,13 @@
 //! librdkafka's errors as ours. Invariant: a text names the brokers and what to check, and has no secret in it.
 
-use rdkafka::{
-    error::{KafkaError, RDKafkaError},
-    types::RDKafkaErrorCode as Code,
-};
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
-use super::{connection::Connection, context::Context};
-use crate::transport::{PublishError, TransportError};
+use super::{
+    connection::Connection,
+    context::Context,
+    verdict::{Call, Flag, Verdict, verdict},
+};
+use crate::transport::TransportError;
 
 /// A client that librdkafka would not make.
 pub(super) fn configuration(connection: &Connection, error: &KafkaError) -> TransportError {
@@ -23,18 +24,21 @@ pub(super) fn configuration(connection: &Connection, error: &KafkaError) -> Tran
     ))
 }
 
-/// May the same call succeed a little later?
+/// May the same call succeed a little later? Of the transactional calls only the claim is asked about here.
 pub(super) fn passing(error: &KafkaError) -> bool {
-    if let KafkaError::Transaction(error) = error
-        && error.is_retriable()
-    {
-        return true;
+    match error {
+        KafkaError::Transaction(error) => verdict(Call::Claim, error.code(), Flag::of(error)) == Verdict::Again,
+        error => is_passing(code(error)),
     }
+}
+
+pub(super) fn is_passing(code: Code) -> bool {
     matches!(
-        code(error),
+        code,
         Code::OperationTimedOut
             | Code::TimedOutQueue
             | Code::RequestTimedOut
+            | Code::MessageTimedOut
             | Code::BrokerTransportFailure
             | Code::AllBrokersDown
             | Code::Resolve
@@ -46,6 +50,8 @@ pub(super) fn passing(error: &KafkaError) -> bool {
             | Code::NotLeaderForPartition
             | Code::BrokerNotAvailable
             | Code::ReplicaNotAvailable
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
             | Code::NetworkException
             | Code::UnstableOffsetCommit
             | Code::ConcurrentTransactions
@@ -62,7 +68,10 @@ pub(super) fn code(error: &KafkaError) -> Code {
 }
 
 pub(super) fn is_fenced(code: Code) -> bool {
-    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+    matches!(
+        code,
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::TransactionCoordinatorFenced
+    )
 }
 
 pub(super) fn transport(connection: &Connection, context: &Context, doing: &str, error: &KafkaError) -> TransportError {
@@ -107,7 +116,7 @@ pub(super) fn turned_down(connection: &Connection, reason: &str) -> TransportErr
     ))
 }
 
-fn is_forbidden(code: Code) -> bool {
+pub(super) fn is_forbidden(code: Code) -> bool {
     matches!(
         code,
         Code::TopicAuthorizationFailed
@@ -117,7 +126,7 @@ fn is_forbidden(code: Code) -> bool {
     )
 }
 
-fn forbidden(connection: &Connection, doing: &str, code: Code) -> String {
+pub(super) fn forbidden(connection: &Connection, doing: &str, code: Code) -> String {
     let app = &connection.app;
     let needed = match code {
         Code::TopicAuthorizationFailed => {
@@ -152,18 +161,4 @@ pub(super) fn refusal(code: Code) -> Option<&'static str> {
         Code::InvalidTimestamp => "the broker refuses its timestamp: compare the clocks",
         _ => return None,
     })
-}
-
-/// What a call of the transaction said, where it was neither done nor worth repeating.
-pub(super) fn publication(connection: &Connection, error: &RDKafkaError) -> PublishError {
-    let text = connection.redaction.clean(&error.string());
-    if is_fenced(error.code()) {
-        PublishError::Fenced(text)
-    } else if error.txn_requires_abort() {
-        PublishError::Aborted(text)
-    } else if error.is_retriable() || passing(&KafkaError::Global(error.code())) {
-        PublishError::Away(format!("{text}; {}", connection.servers))
-    } else {
-        PublishError::Fatal(text)
-    }
 }

@@ -1,20 +1,28 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`
-//! and `drain` (the way out), then what they need: `context`, `errors`, `token`, `topics`.
+//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`,
+//! `verdict`, `drain` and `search` (the way out), then what they need: `context`, `producer`, `errors`, `undelivered`,
+//! `token`, `topics`, `ends`.
 
 mod connection;
 mod context;
 mod drain;
+mod ends;
 mod errors;
 mod lane;
+mod producer;
 mod reading;
+mod search;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 mod token;
 mod topics;
 mod transaction;
+mod undelivered;
+mod verdict;
 
 use std::{
     collections::BTreeMap,
@@ -33,17 +41,20 @@ use rdkafka::{
 use tracing::warn;
 
 use self::{
-    connection::{Connection, Consumer, Producer, Served},
+    connection::{Connection, Consumer, Served},
+    producer::Producer,
     sink::KafkaSink,
     source::KafkaSource,
 };
-use super::{Isolation, Outgoing, Partition, Sink, Source, Topics, Transport, TransportError};
+use super::{Isolation, Outgoing, Partition, Sink, Source, Topics, Transport, TransportError, Unstable};
 use crate::config::KafkaSettings;
 
 /// For questions that a broker answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A call is cut into pieces of this length, and a client's events are served in between.
 const SLICE: Duration = Duration::from_secs(1);
+/// How long a delivery report is waited for before it is checked whether the connection was refused.
+const REPORT_WAIT: Duration = Duration::from_millis(250);
 /// How long a client may take to end; then it is left to itself.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -51,6 +62,8 @@ pub struct KafkaTransport {
     connection: Arc<Connection>,
     /// For questions: reads nothing, is made when first needed.
     lookout: Mutex<Option<Arc<Consumer>>>,
+    /// The same, but sees open transactions.
+    open_lookout: Mutex<Option<Arc<Consumer>>>,
     /// For single records, likewise.
     producer: Mutex<Option<Producer>>,
 }
@@ -65,18 +78,23 @@ impl KafkaTransport {
     /// Connects to nothing yet, but refuses properties that librdkafka does not know.
     pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
         let connection = Arc::new(Connection::new(settings, app)?);
-        let transport = Self { connection, lookout: Mutex::default(), producer: Mutex::default() };
+        let transport =
+            Self { connection, lookout: Mutex::default(), open_lookout: Mutex::default(), producer: Mutex::default() };
         transport.lookout()?;
         Ok(transport)
     }
 
     fn lookout(&self) -> Result<Arc<Consumer>, TransportError> {
-        let mut lookout = self.lookout.lock();
-        if let Some(consumer) = &*lookout {
+        self.made(&self.lookout, Isolation::Stable)
+    }
+
+    fn made(&self, slot: &Mutex<Option<Arc<Consumer>>>, isolation: Isolation) -> Result<Arc<Consumer>, TransportError> {
+        let mut slot = slot.lock();
+        if let Some(consumer) = &*slot {
             return Ok(consumer.clone());
         }
-        let consumer = Arc::new(self.connection.consumer(Isolation::Stable)?);
-        Ok(lookout.insert(consumer).clone())
+        let consumer = Arc::new(self.connection.consumer(isolation)?);
+        Ok(slot.insert(consumer).clone())
     }
 }
 
@@ -124,6 +142,24 @@ impl Transport for KafkaTransport {
             .collect()
     }
 
+    fn unstable(&self, partitions: &[Partition]) -> Result<Vec<Unstable>, TransportError> {
+        let open = self.made(&self.open_lookout, Isolation::Uncommitted)?;
+        let stable = ends::ends(&self.connection, &*self.lookout()?, partitions, SLICE)?;
+        let ends = ends::ends(&self.connection, &open, partitions, SLICE)?;
+        let unstable = stable.into_iter().filter_map(|(partition, stable)| {
+            let end = *ends.get(&partition)?;
+            (end > stable).then_some(Unstable { partition, stable, end })
+        });
+        Ok(unstable.collect())
+    }
+
+    fn find_producers(&self, partition: &Partition) -> String {
+        format!(
+            "Whose it is says: kafka-transactions.sh --bootstrap-server {} describe-producers --topic {} --partition {}",
+            self.connection.servers, partition.topic, partition.number
+        )
+    }
+
     fn source(&self) -> Result<Box<dyn Source>, TransportError> {
         Ok(Box::new(KafkaSource::new(self.connection.clone())?))
     }
@@ -159,9 +195,8 @@ impl KafkaTransport {
         producer.send(base_record(record, 0)).map_err(|(error, _)| refused(errors::code(&error)))?;
         let patience = self.connection.delivery_timeout() + SLICE;
         loop {
-            producer.poll(Duration::from_millis(1));
             let context = Served::context(producer);
-            if let Some((_, outcome)) = context.take_reports().pop() {
+            if let Some((_, outcome)) = context.await_reports(1, Instant::now() + REPORT_WAIT).pop() {
                 return match outcome {
                     Ok((number, offset)) => Ok((Partition { topic: record.topic.clone(), number }, offset)),
                     Err(code) => Err(refused(code)),
@@ -267,8 +302,10 @@ fn retire<T: Send + 'static>(what: &'static str, client: T) {
 
 impl Drop for KafkaTransport {
     fn drop(&mut self) {
-        if let Some(consumer) = self.lookout.lock().take() {
-            retire("consumer", consumer);
+        for slot in [&self.lookout, &self.open_lookout] {
+            if let Some(consumer) = slot.lock().take() {
+                retire("consumer", consumer);
+            }
         }
         if let Some(producer) = self.producer.lock().take() {
             retire("producer", producer);

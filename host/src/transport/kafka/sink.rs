@@ -14,11 +14,16 @@ use tracing::{info, warn};
 
 use super::{
     SLICE,
-    connection::{Connection, Consumer, Producer},
-    errors, patiently, retire,
+    connection::{Connection, Consumer},
+    errors, patiently,
+    producer::Producer,
+    retire,
+    search::Search,
     transaction::{Failure, Transaction, Way},
 };
-use crate::transport::{Committed, Isolation, Partition, Publication, PublishError, Sink, TransportError};
+use crate::transport::{
+    CommitState, Committed, Found, Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError,
+};
 
 /// A claim answers within this, and goes on with the same producer when it is called again.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +62,7 @@ impl KafkaSink {
     fn transaction<'a>(&'a mut self, producer: &'a Producer, way: Way) -> Transaction<'a> {
         self.round = self.round.wrapping_add(1);
         let consumer = self.stable.as_ref().expect("the consumer is there until the sink is dropped");
-        Transaction { connection: &self.connection, producer, consumer, round: self.round, way }
+        Transaction::new(&self.connection, producer, consumer, self.round, way)
     }
 
     /// The broker refuses something of a publication, and does not say what: it is asked record by record.
@@ -172,7 +177,8 @@ impl Sink for KafkaSink {
 
     fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
         let Some(producer) = self.producer.take() else {
-            return Err(PublishError::Fatal("the transactional id is not claimed".to_owned()));
+            let why = "the transactional id is not claimed".to_owned();
+            return Err(PublishError::Lost { commit: CommitState::NotAsked, why });
         };
         let published = match self.transaction(&producer, Way::Together).publish(publication) {
             Err(Failure::Unclear(code, why)) => self.clarify(&producer, publication, code, why),
@@ -180,11 +186,13 @@ impl Sink for KafkaSink {
         };
         match &published {
             Ok(()) | Err(PublishError::Refused { .. } | PublishError::Aborted(_)) => self.producer = Some(producer),
-            Err(PublishError::Away(_) | PublishError::Fenced(_) | PublishError::Fatal(_)) => {
-                retire("producer", producer);
-            }
+            Err(PublishError::Fenced { .. } | PublishError::Lost { .. }) => retire("producer", producer),
         }
         published
+    }
+
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError> {
+        Search::new(&self.connection, records)?.run(since_ms)
     }
 }
 

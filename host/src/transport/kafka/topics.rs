@@ -87,7 +87,7 @@ pub(super) fn create(connection: &Connection, names: &[Arc<str>], partitions: i3
 
 /// An `AdminClient` never asks its context for a token.
 #[expect(unsafe_code, reason = "rdkafka has no safe way to hand a token to an admin client")]
-fn give_token(connection: &Connection, admin: &AdminClient<Context>) -> Result<(), TransportError> {
+pub(super) fn give_token(connection: &Connection, admin: &AdminClient<Context>) -> Result<(), TransportError> {
     let Some(token) = connection.token() else {
         return Ok(());
     };

@@ -7,6 +7,7 @@
 //! delivery report is in: librdkafka waits in steps of 100 ms for anything in flight.
 
 use std::{
+    cell::Cell,
     thread,
     time::{Duration, Instant},
 };
@@ -22,16 +23,23 @@ use tracing::debug;
 
 use super::{
     SLICE, base_record,
-    connection::{Connection, Consumer, Producer, Served},
+    connection::{Connection, Consumer, Served},
     drain::{Drain, Drained},
     errors,
+    producer::Producer,
+    undelivered,
+    verdict::{Call, Flag, Verdict, verdict},
 };
 use crate::{
     crash,
-    transport::{Outgoing, Publication, PublishError},
+    transport::{CommitState, Outgoing, Publication, PublishError},
 };
 
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
+/// Before the same call again: some are turned down at once while the coordinator is away.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// How long a full queue is waited for at a time.
+const FULL_QUEUE_WAIT: Duration = Duration::from_millis(100);
 
 /// How records travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,16 +73,27 @@ impl Failure {
 }
 
 pub(super) struct Transaction<'a> {
-    pub connection: &'a Connection,
-    pub producer: &'a Producer,
+    connection: &'a Connection,
+    producer: &'a Producer,
     /// Of the app's group.
-    pub consumer: &'a Consumer,
+    consumer: &'a Consumer,
     /// Tells its delivery reports from late ones of another.
-    pub round: u32,
-    pub way: Way,
+    round: u32,
+    way: Way,
+    commit: Cell<CommitState>,
 }
 
-impl Transaction<'_> {
+impl<'a> Transaction<'a> {
+    pub fn new(
+        connection: &'a Connection,
+        producer: &'a Producer,
+        consumer: &'a Consumer,
+        round: u32,
+        way: Way,
+    ) -> Self {
+        Self { connection, producer, consumer, round, way, commit: Cell::new(CommitState::NotAsked) }
+    }
+
     pub fn publish(&self, publication: &Publication<'_>) -> Result<(), Failure> {
         let started = Instant::now();
         crash::point("before-offsets");
@@ -108,56 +127,49 @@ impl Transaction<'_> {
     fn begin(&self, publication: &Publication<'_>) -> Result<Duration, PublishError> {
         let started = Instant::now();
         Served::context(self.producer).take_reports();
-        self.producer.begin_transaction().map_err(|error| self.failed(&error))?;
+        self.producer.begin_transaction().map_err(|error| self.failed(Call::Begin, &error))?;
         let mut list = TopicPartitionList::new();
         for (partition, offset) in publication.offsets {
             let mut element = list.add_partition(&partition.topic, partition.number);
             let set = element.set_offset(Offset::Offset(*offset));
-            set.map_err(|error| PublishError::Fatal(format!("offset {offset} of {partition}: {error}")))?;
+            set.map_err(|error| self.lost(format!("offset {offset} of {partition}: {error}")))?;
             element.set_metadata(publication.metadata);
         }
         self.consumer.serve(Duration::ZERO);
         let group = self.consumer.group_metadata();
-        let group = group.ok_or_else(|| PublishError::Fatal("the consumer has no group".to_owned()))?;
-        self.settle(self.connection.delivery_timeout(), |slice| {
+        let group = group.ok_or_else(|| self.lost("the consumer has no group".to_owned()))?;
+        self.settle(Call::Offsets, self.connection.delivery_timeout(), |slice| {
             self.producer.send_offsets_to_transaction(&list, &group, slice)
         })?;
         Ok(started.elapsed())
     }
 
     fn commit(&self) -> Result<(), PublishError> {
+        self.commit.set(CommitState::Asked);
         // Resumed slice by slice: without a timeout librdkafka waits as long as the coordinator is away.
-        let commit = |slice| self.producer.commit_transaction(slice);
-        match self.settle(self.connection.transaction_timeout, commit) {
-            // From here on the coordinator may have decided.
-            Err(PublishError::Fatal(why)) => Err(PublishError::Away(why)),
-            settled => settled,
-        }
+        self.settle(Call::Commit, self.connection.transaction_timeout, |slice| self.producer.commit_transaction(slice))
     }
 
     /// The same call again while that may help.
     fn settle(
         &self,
+        call: Call,
         patience: Duration,
-        mut call: impl FnMut(Duration) -> Result<(), KafkaError>,
+        mut attempt: impl FnMut(Duration) -> Result<(), KafkaError>,
     ) -> Result<(), PublishError> {
         let deadline = Instant::now() + patience;
         loop {
-            let Err(error) = call(SLICE) else {
+            let Err(error) = attempt(SLICE) else {
                 return Ok(());
             };
-            self.producer.poll(Duration::ZERO);
-            if let KafkaError::Transaction(error) = &error
-                && error.is_retriable()
-                && Instant::now() < deadline
-            {
-                debug!(%error, "the same call again");
-                continue;
+            if judge(call, &error) != Verdict::Again || Instant::now() >= deadline {
+                return Err(match self.failed(call, &error) {
+                    failed @ PublishError::Aborted(_) => self.back_out(failed),
+                    failed => failed,
+                });
             }
-            return Err(match self.failed(&error) {
-                failed @ PublishError::Aborted(_) => self.back_out(failed),
-                failed => failed,
-            });
+            debug!(%error, "the same call again");
+            thread::sleep(RETRY_PAUSE);
         }
     }
 
@@ -169,8 +181,10 @@ impl Transaction<'_> {
             let number = (self.round as usize) << 32 | index;
             while let Err((error, _)) = self.producer.send(base_record(record, number)) {
                 match errors::code(&error) {
-                    Code::QueueFull if Instant::now() < deadline => drain.serve(),
-                    Code::QueueFull => return Err(self.away().into()),
+                    Code::QueueFull if Instant::now() < deadline => {
+                        drain.gather(1, deadline.min(Instant::now() + FULL_QUEUE_WAIT));
+                    }
+                    Code::QueueFull => return Err(self.lost(self.trouble()).into()),
                     code => {
                         // What was sent before has to be answered before anything is aborted.
                         drain.wait(deadline);
@@ -190,7 +204,7 @@ impl Transaction<'_> {
     fn judge(&self, records: &[Outgoing], last: usize, drained: Drained) -> Result<(), Failure> {
         match drained {
             Drained::All => Ok(()),
-            Drained::Late => Err(self.away().into()),
+            Drained::Late => Err(self.lost(self.trouble()).into()),
             Drained::Spoilt(error) => Err(self.unclear(records, last, &error)),
             Drained::Failed(failures) => Err(self.failures(records, last, &failures)),
         }
@@ -204,23 +218,33 @@ impl Transaction<'_> {
             return if shared { self.unclear_code(*code) } else { self.blamed(records, *index, *code) };
         }
         // Records are thrown away too because of a failure that has no report.
-        if let Some(error) = spoilt(self.producer) {
-            return self.unclear(records, last, &error);
-        }
-        let late = |(_, code): &(usize, Code)| matches!(code, Code::MessageTimedOut | Code::BrokerTransportFailure);
-        let text = failures.first().map_or_else(String::new, |(_, code)| code.to_string());
-        let verdict = if failures.iter().all(late) {
-            PublishError::Away(format!("{}: {text}", self.connection.servers))
-        } else {
-            PublishError::Aborted(text)
+        let spoilt = spoilt(self.producer);
+        let (code, flag) = match (&spoilt, failures.first()) {
+            (Some(error), _) => (error.code(), Flag::of(error)),
+            (None, Some((_, code))) => (*code, Flag::None),
+            (None, None) => return self.back_out(PublishError::Aborted(self.trouble())).into(),
         };
-        self.back_out(verdict).into()
+        if let Some((_, late)) = failures.iter().find(|(_, code)| undelivered::is_late(*code)) {
+            let topics = failures.iter().filter_map(|(index, _)| records.get(*index)).map(|record| &*record.topic);
+            let why = undelivered::reason(self.connection, self.consumer, self.producer, topics, *late);
+            return self.back_out(self.outcome(Call::Produce, code, flag, why)).into();
+        }
+        match spoilt {
+            Some(error) => self.unclear(records, last, &error),
+            None => self.back_out(self.outcome(Call::Produce, code, flag, code.to_string())).into(),
+        }
     }
 
     fn unclear(&self, records: &[Outgoing], last: usize, error: &RDKafkaError) -> Failure {
-        let verdict = errors::publication(self.connection, error);
         if errors::refusal(error.code()).is_none() || !error.txn_requires_abort() {
-            return self.back_out(verdict).into();
+            let why = match undelivered::is_late(error.code()) {
+                true => {
+                    let topics = records.iter().map(|record| &*record.topic);
+                    undelivered::reason(self.connection, self.consumer, self.producer, topics, error.code())
+                }
+                false => self.connection.redaction.clean(&error.string()),
+            };
+            return self.back_out(self.outcome(Call::Produce, error.code(), Flag::of(error), why)).into();
         }
         match self.way {
             Way::Singly => self.blamed(records, last, error.code()),
@@ -237,68 +261,95 @@ impl Transaction<'_> {
 
     fn blamed(&self, records: &[Outgoing], index: usize, code: Code) -> Failure {
         let Some(why) = errors::refusal(code) else {
-            return self.back_out(PublishError::Aborted(code.to_string())).into();
+            return self.back_out(self.outcome(Call::Produce, code, Flag::None, code.to_string())).into();
         };
         let why = format!("{why} ({code})");
         self.back_out(PublishError::Refused { index, topic: records[index].topic.clone(), why }).into()
     }
 
-    /// What to say once everything is taken back. Where even that fails, the producer is of no use, and what is known
+    /// What to say once everything is taken back. Where even that fails, the producer is spent, and what is known
     /// about a record still is: the next call says that a claim is needed.
-    fn back_out(&self, verdict: PublishError) -> PublishError {
-        if matches!(verdict, PublishError::Fenced(_) | PublishError::Fatal(_)) {
-            return verdict;
+    fn back_out(&self, outcome: PublishError) -> PublishError {
+        if matches!(outcome, PublishError::Fenced { .. } | PublishError::Lost { .. }) {
+            return outcome;
         }
-        match (&verdict, self.abort()) {
-            (_, Ok(())) | (PublishError::Refused { .. }, Err(PublishError::Fatal(_))) => verdict,
+        match (&outcome, self.abort()) {
+            (_, Ok(())) | (PublishError::Refused { .. }, Err(PublishError::Lost { .. })) => outcome,
+            (PublishError::Aborted(why), Err(PublishError::Lost { commit, .. })) => {
+                PublishError::Lost { commit, why: why.clone() }
+            }
             (_, Err(error)) => error,
         }
     }
 
+    /// librdkafka waits for reports, which the producer's thread takes meanwhile.
     fn abort(&self) -> Result<(), PublishError> {
-        let started = Instant::now();
-        // librdkafka waits for reports, which somebody has to take meanwhile.
-        let aborted = thread::scope(|scope| {
-            let abort = scope.spawn(|| {
-                loop {
-                    match self.producer.abort_transaction(SLICE) {
-                        Err(KafkaError::Transaction(error))
-                            if error.is_retriable() && started.elapsed() < ABORT_PATIENCE => {}
-                        ended => return ended,
-                    }
-                }
-            });
-            while !abort.is_finished() {
-                self.producer.poll(Duration::from_millis(1));
-            }
-            abort.join()
-        });
-        let aborted = aborted.map_err(|_| PublishError::Fatal("aborting panicked".to_owned()))?;
-        aborted.map_err(|error| match self.failed(&error) {
-            // Asked to abort what cannot be aborted.
-            PublishError::Aborted(why) => PublishError::Fatal(why),
-            failed => failed,
-        })?;
+        let deadline = Instant::now() + ABORT_PATIENCE;
+        self.settle_abort(deadline)?;
         // Records that were thrown away are reported too, and belong to nobody now.
-        while self.producer.in_flight_count() > 0 && started.elapsed() < ABORT_PATIENCE {
-            self.producer.poll(Duration::from_millis(1));
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            thread::sleep(RETRY_PAUSE);
         }
         Served::context(self.producer).take_reports();
         Ok(())
     }
 
-    fn failed(&self, error: &KafkaError) -> PublishError {
-        match error {
-            KafkaError::Transaction(error) => errors::publication(self.connection, error),
-            error => PublishError::Fatal(self.connection.redaction.clean(&error.to_string())),
+    fn settle_abort(&self, deadline: Instant) -> Result<(), PublishError> {
+        loop {
+            let Err(error) = self.producer.abort_transaction(SLICE) else {
+                return Ok(());
+            };
+            if judge(Call::Abort, &error) != Verdict::Again || Instant::now() >= deadline {
+                return Err(self.failed(Call::Abort, &error));
+            }
+            thread::sleep(RETRY_PAUSE);
         }
     }
 
-    fn away(&self) -> PublishError {
-        let trouble = Served::context(self.producer).last_trouble();
-        let why = trouble.unwrap_or_else(|| "no answer".to_owned());
-        PublishError::Away(format!("{}: {why}", self.connection.servers))
+    fn failed(&self, call: Call, error: &KafkaError) -> PublishError {
+        let code = errors::code(error);
+        let text = match error {
+            KafkaError::Transaction(error) => error.string(),
+            error => error.to_string(),
+        };
+        self.outcome(call, code, flag(error), self.connection.redaction.clean(&text))
     }
+
+    /// What the publisher has to do, and what it knows.
+    fn outcome(&self, call: Call, code: Code, flag: Flag, why: String) -> PublishError {
+        let commit = self.commit.get();
+        match verdict(call, code, flag) {
+            Verdict::AbortAndAgain => PublishError::Aborted(why),
+            Verdict::LookFirst if errors::is_fenced(code) => PublishError::Fenced { commit, why },
+            Verdict::LookFirst | Verdict::NewProducer => PublishError::Lost { commit, why },
+            Verdict::Stop if errors::is_forbidden(code) => {
+                PublishError::Lost { commit, why: errors::forbidden(self.connection, "publish", code) }
+            }
+            Verdict::Stop => PublishError::Lost { commit, why },
+            // It was repeated for as long as it may take.
+            Verdict::Again => PublishError::Lost { commit, why: format!("{}: {why}", self.connection.servers) },
+        }
+    }
+
+    fn lost(&self, why: String) -> PublishError {
+        PublishError::Lost { commit: self.commit.get(), why }
+    }
+
+    fn trouble(&self) -> String {
+        let trouble = Served::context(self.producer).last_trouble();
+        format!("{}: {}", self.connection.servers, trouble.unwrap_or_else(|| "no answer".to_owned()))
+    }
+}
+
+fn flag(error: &KafkaError) -> Flag {
+    match error {
+        KafkaError::Transaction(error) => Flag::of(error),
+        _ => Flag::None,
+    }
+}
+
+fn judge(call: Call, error: &KafkaError) -> Verdict {
+    verdict(call, errors::code(error), flag(error))
 }
 
 /// Has the open transaction failed? A second begin is refused anyhow, and says why.

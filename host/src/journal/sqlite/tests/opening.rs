@@ -77,6 +77,8 @@ fn an_older_schema_is_brought_up_to_date() {
     assert_eq!(identity.anchor, Some(Partition::new("order-created", 0)));
     assert_eq!(journal.batch_incarnation(BatchNo(4)).unwrap().as_deref(), Some("first"));
     assert_eq!(journal.outbox(BatchNo(6), 9).unwrap()[0].records[0].key.as_deref(), Some(&b"order-1"[..]));
+    assert_eq!(journal.outbox(BatchNo(6), 9).unwrap()[0].at, Time(0), "not known");
+    assert_eq!(journal.publication_notes().unwrap(), PublicationNotes::default());
     assert_eq!(journal.positions().unwrap().values().next().unwrap().last, Some((11, 1_700_000_000_000)));
     assert_eq!(&*journal.saga(&SagaId::from("order-1")).unwrap().unwrap().bytes, [1, 2]);
     let noted = SagaFilter { notes: vec![("customer".into(), "c1".into())], limit: 9, ..SagaFilter::default() };
@@ -106,6 +108,18 @@ fn a_letter_from_before_null_headers_is_read_as_it_was() {
     assert_eq!((&*event.data, event.record_key), (&b"{}"[..], None));
     let came = event.origin.unwrap().record.unwrap();
     assert_eq!(came.headers, [("h".to_owned(), Some(vec![0, 255])), ("e".to_owned(), Some(vec![]))]);
+}
+
+#[test]
+fn a_row_that_was_skipped_before_rows_could_lose_their_value_alone_stays_out() {
+    let dir = Dir::new();
+    execute(&dir, include_str!("../../../../tests/fixtures/journal-v4.sql"));
+    let journal = dir.host().unwrap();
+    let outbox = journal.outbox(BatchNo(6), 9).unwrap();
+    assert_eq!(outbox[0].skipped, BTreeMap::from([(0, "ann: too large".to_owned())]));
+    assert_eq!((&outbox[0].valueless, outbox[0].at), (&BTreeMap::new(), Time(0)));
+    journal.leave_out(journal.identity().epoch, BatchNo(7), 0, LeftOut::Value, "why").unwrap();
+    assert_eq!(journal.outbox(BatchNo(6), 9).unwrap()[0].valueless.len(), 1);
 }
 
 #[test]
