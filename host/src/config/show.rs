@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::{
     Config, EmbeddedSettings, EventIdFrom, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings,
-    Start, SubscriptionSettings, TopicSettings, limits, reader::format_duration,
+    Start, SubscriptionSettings, TopicSettings, is_secret, limits, reader::format_duration,
 };
 
 pub fn table(config: &Config) -> Table {
@@ -134,7 +134,20 @@ fn record(mapping: &RecordMapping) -> Value {
 
 fn plugin(settings: &PluginSettings) -> Value {
     let on = settings.on.iter().map(|(kind, settings)| (kind.to_string(), subscription(settings)));
-    fields([("config", object(settings.config.clone())), ("on", Value::Table(on.collect()))])
+    fields([("config", object(without_secrets(&settings.config))), ("on", Value::Table(on.collect()))])
+}
+
+/// A plugin's manifest does not say what is a secret; the name of a key does.
+fn without_secrets(config: &serde_json::Map<String, Json>) -> serde_json::Map<String, Json> {
+    let shown = |(name, value): (&String, &Json)| {
+        let value = match value {
+            Json::String(_) if is_secret(name) => Json::from("(hidden)"),
+            Json::Object(inner) => Json::Object(without_secrets(inner)),
+            value => value.clone(),
+        };
+        (name.clone(), value)
+    };
+    config.iter().map(shown).collect()
 }
 
 fn subscription(settings: &SubscriptionSettings) -> Value {

@@ -1,7 +1,7 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`
+//! In reading order: `connection` (which properties), `offline` (would clients be made of them), `source`, `lane` and `reading` (the way in), `sink`, `transaction`
 //! and `drain` (the way out), then what they need: `context`, `errors`, `token`, `topics`.
 
 mod connection;
@@ -9,6 +9,7 @@ mod context;
 mod drain;
 mod errors;
 mod lane;
+mod offline;
 mod reading;
 mod sink;
 mod source;
@@ -32,6 +33,7 @@ use rdkafka::{
 };
 use tracing::warn;
 
+pub use self::offline::client_faults;
 use self::{
     connection::{Connection, Consumer, Producer, Served},
     sink::KafkaSink,
