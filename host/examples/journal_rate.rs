@@ -106,6 +106,6 @@ fn record(id: &SagaId) -> Outgoing {
         topic: Arc::from("order-completed"),
         key: Some(id.as_str().as_bytes().to_vec()),
         value: Some(vec![b'v'; OUTBOX_BYTES - 132]),
-        headers: vec![("ce_id".to_owned(), vec![b'i'; 32]), ("ce_source".to_owned(), vec![b'o'; 20])],
+        headers: vec![("ce_id".to_owned(), Some(vec![b'i'; 32])), ("ce_source".to_owned(), Some(vec![b'o'; 20]))],
     }
 }

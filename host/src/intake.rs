@@ -436,7 +436,7 @@ impl Reader {
             return false;
         }
         let batch = BatchNo(handled.batch);
-        let kind = record.headers.iter().find(|(name, _)| name == "ce_type").map(|(_, value)| value.as_slice());
+        let kind = record.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_deref());
         let Some(kind) = kind.and_then(|kind| std::str::from_utf8(kind).ok()) else { return false };
         let admitted = self.pipeline.surroundings.load().since.get(kind).is_none_or(|since| *since <= batch);
         admitted && self.in_lineage(batch, handled.incarnation)

@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn the_record_of_a_letter_is_the_record_as_it_came() {
         let codec = Codec::new("shop", &TopicSettings::of_app("shop"), 10_000).with_kinds(&[Kind::new("OrderCreated")]);
-        let headers = |pairs: &[(&str, &[u8])]| pairs.iter().map(|(n, v)| ((*n).to_owned(), v.to_vec())).collect();
+        let headers =
+            |pairs: &[(&str, &[u8])]| pairs.iter().map(|(n, v)| ((*n).to_owned(), Some(v.to_vec()))).collect();
         let mut record = Record {
             partition: Partition::new("order-created", 1),
             offset: 7,
@@ -128,6 +129,8 @@ mod tests {
             headers: record.headers.clone(),
         };
         assert_eq!(kept(&record, &codec), as_it_came(&record), "a plain record");
+        record.headers.extend([("ce_time".to_owned(), None), ("content-type".to_owned(), None)]);
+        assert_eq!(kept(&record, &codec), as_it_came(&record), "null headers");
 
         let structured = br#"{"specversion":"1.0","id":"1","source":"s","type":"OrderCreated","data":{}}"#;
         record.value = Some(structured.to_vec());

@@ -17,7 +17,7 @@ pub fn event(kind: &str, saga: &str, id: &str, data: &Value) -> Outgoing {
         topic: topic_of(kind).into(),
         key: Some(saga.as_bytes().to_vec()),
         value: Some(data.to_string().into_bytes()),
-        headers: headers.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec(),
+        headers: headers.map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec()))).to_vec(),
     }
 }
 

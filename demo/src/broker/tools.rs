@@ -252,7 +252,9 @@ fn line(text: &str) -> Result<Line> {
 fn line_of(message: &BorrowedMessage<'_>) -> Line {
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+        // As the console consumer prints it.
+        let null = Some(&b"null"[..]);
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value.or(null)))).collect()
     });
     Line {
         partition: message.partition(),

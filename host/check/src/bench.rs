@@ -76,6 +76,7 @@ impl<'p> Bench<'p> {
             attributes: Vec::new(),
             hops: 0,
             origin: None,
+            record_key: None,
         }
     }
 

@@ -48,6 +48,7 @@ fn call(name: &Participant, subscription: &Subscription) -> Option<Call> {
         attributes: Vec::new(),
         hops: 0,
         origin: None,
+        record_key: None,
     };
     let step = step_id(name, &event.key);
     Some(Call {

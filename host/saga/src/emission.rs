@@ -54,6 +54,7 @@ impl Saga {
             attributes,
             hops: step.event.hops.saturating_add(1),
             origin: None,
+            record_key: None,
         }
     }
 
@@ -119,6 +120,7 @@ impl Saga {
             attributes,
             hops: from.map_or(0, |from| from.hops.saturating_add(1)),
             origin: None,
+            record_key: None,
         };
         self.note(turn.now, What::Emitted { participant: None, kind: event.kind.clone(), id: key.id.clone() });
         self.announced = Some(key);

@@ -26,7 +26,8 @@ pub struct AsItCame {
     pub key: Option<Vec<u8>>,
     /// None: the event's data.
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// A value of None is Kafka's null, which is not the same as empty.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct Event {
     pub hops: u32,
     /// None for an event that was emitted in the same chain.
     pub origin: Option<Origin>,
+    /// The record's key as it came, where the saga id is not its text.
+    #[serde(default)]
+    pub record_key: Option<Arc<[u8]>>,
 }
 
 impl Event {

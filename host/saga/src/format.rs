@@ -1,21 +1,26 @@
 //! The record as bytes. Invariant: what was ever written is read, or refused by name; it is never guessed at.
 //!
-//! Version 2: the version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both.
-//! Version 1 was never released, and is refused. Whoever changes a type that is part of `Saga` keeps the old shape here, converts it, and adds a golden file.
+//! The version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both. Version 3 is
+//! written, version 2 is read as well; version 1 was never released, and is refused. Whoever changes a type that is
+//! part of `Saga` keeps the old shape beside this file, converts it, and adds a golden file.
+
+mod v2;
+
+use serde::de::DeserializeOwned;
 
 use crate::{
     mutation::{self, Mutation},
     saga::Saga,
 };
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const SUM: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     #[error("read a saga record: it is empty")]
     Empty,
-    #[error("read a saga record of format {found}: this host reads format {VERSION}; {} wrote it", writer(*found))]
+    #[error("read a saga record of format {found}: this host reads formats 2 to {VERSION}; {} wrote it", writer(*found))]
     Version { found: u8 },
     #[error("read a saga record: its bytes are corrupt ({what})")]
     Corrupt { what: String },
@@ -38,26 +43,35 @@ impl Saga {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let corrupt = |what: String| FormatError::Corrupt { what };
-        match bytes.first() {
+        let read: fn(&[u8]) -> Result<Self, FormatError> = match bytes.first() {
             None => return Err(FormatError::Empty),
-            Some(&VERSION) => {}
+            Some(&VERSION) => record::<Self>,
+            Some(2) => |bytes: &[u8]| record::<v2::Saga>(bytes).map(Self::from),
             Some(&found) => return Err(FormatError::Version { found }),
-        }
-        let Some((record, sum)) = bytes.split_last_chunk::<SUM>().filter(|(record, _)| !record.is_empty()) else {
-            return Err(corrupt(format!("only {} bytes", bytes.len())));
         };
-        if checksum(record) != *sum {
-            return Err(corrupt("the checksum differs".to_owned()));
-        }
-        let (saga, rest): (Self, &[u8]) =
-            postcard::take_from_bytes(&record[1..]).map_err(|error| corrupt(error.to_string()))?;
-        if !rest.is_empty() {
-            return Err(corrupt(format!("{} bytes too many", rest.len())));
-        }
+        let saga = read(bytes)?;
         saga.check_references().map_err(corrupt)?;
         Ok(saga)
     }
+}
+
+/// What stands between the version and the checksum.
+fn record<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormatError> {
+    let Some((record, sum)) = bytes.split_last_chunk::<SUM>().filter(|(record, _)| !record.is_empty()) else {
+        return Err(corrupt(format!("only {} bytes", bytes.len())));
+    };
+    if checksum(record) != *sum {
+        return Err(corrupt("the checksum differs".to_owned()));
+    }
+    let (read, rest) = postcard::take_from_bytes(&record[1..]).map_err(|error| corrupt(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(corrupt(format!("{} bytes too many", rest.len())));
+    }
+    Ok(read)
+}
+
+fn corrupt(what: String) -> FormatError {
+    FormatError::Corrupt { what }
 }
 
 /// FNV-1a, 64 bits: against bytes that changed by accident, not by intent.

@@ -54,6 +54,8 @@ pub struct Saga {
     pub(crate) notes: Notes,
     /// Events and results that came too late.
     pub(crate) late: u32,
+    /// The key of the saga's records, where the saga id is not its text.
+    pub(crate) record_key: Option<Arc<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +136,7 @@ impl Saga {
             spilled_history: 0,
             notes: Vec::new(),
             late: 0,
+            record_key: None,
         }
     }
 

@@ -86,6 +86,7 @@ fn call(plugin: &Plugin, kind: &str, data: &str, number: u32) -> Call {
             attributes: Vec::new(),
             hops: 0,
             origin: None,
+            record_key: None,
         },
         step_id,
         state: None,

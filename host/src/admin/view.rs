@@ -330,7 +330,8 @@ pub struct LetterView {
     pub record_key: Option<String>,
     /// None: a tombstone.
     pub value: Option<String>,
-    pub headers: Vec<(String, String)>,
+    /// A value of None is Kafka's null.
+    pub headers: Vec<(String, Option<String>)>,
 }
 
 impl From<&StoredLetter> for LetterView {
@@ -341,7 +342,11 @@ impl From<&StoredLetter> for LetterView {
             topic: record.topic.to_string(),
             record_key: record.key.as_deref().map(readable),
             value: record.value.as_deref().map(readable),
-            headers: record.headers.iter().map(|(name, value)| (name.clone(), readable(value))).collect(),
+            headers: record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.as_deref().map(readable)))
+                .collect(),
         }
     }
 }

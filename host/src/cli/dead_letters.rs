@@ -204,7 +204,7 @@ fn letter_text(letter: &LetterView, out: &Output) -> String {
     say("topic", Some(letter.topic.clone()));
     say("key", letter.record_key.clone());
     for (name, value) in &letter.headers {
-        say("header", Some(format!("{name}: {value}")));
+        say("header", Some(format!("{name}: {}", value.as_deref().unwrap_or("(null)"))));
     }
     say("value", Some(letter.value.clone().unwrap_or_else(|| "(tombstone)".to_owned())));
     text

@@ -140,7 +140,11 @@ impl Emit {
             topic: config.topics.topic_of(&Kind::new(&self.kind)),
             key: Some(saga.as_bytes().to_vec()),
             value: Some(data),
-            headers: self.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
+            headers: self
+                .attributes
+                .iter()
+                .map(|(name, value)| (name.clone(), Some(value.clone().into_bytes())))
+                .collect(),
         }
     }
 
@@ -167,6 +171,7 @@ pub fn event(kind: &str, saga: &str, key: EventKey, data: Vec<u8>) -> Event {
         attributes: Vec::new(),
         hops: 0,
         origin: None,
+        record_key: None,
     }
 }
 

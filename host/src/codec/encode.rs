@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     journal::StoredLetter,
-    transport::{Headers, Outgoing, Record},
+    transport::{Headers, Outgoing, Record, header_bytes},
 };
 
 /// Of the detail of a dead letter; the journal keeps all of it.
@@ -30,7 +30,7 @@ pub struct Handled<'r> {
 impl Codec {
     pub fn encode(&self, event: &Event) -> Outgoing {
         let mut headers = Headers::with_capacity(8 + event.attributes.len());
-        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        let mut add = |name: &str, value: &str| headers.push((name.to_owned(), Some(value.as_bytes().to_vec())));
         add("ce_specversion", "1.0");
         add("ce_id", &event.key.id);
         add("ce_source", &event.key.source);
@@ -61,7 +61,7 @@ impl Codec {
     /// `batch`: `journal/incarnation/number` of the batch that the event was taken in with.
     pub fn mark_handled(&self, outgoing: &mut Outgoing, batch: &str, event_id: &str) {
         outgoing.headers.retain(|(name, _)| name != HANDLED);
-        outgoing.headers.push((HANDLED.to_owned(), format!("{batch}/{event_id}").into_bytes()));
+        outgoing.headers.push((HANDLED.to_owned(), Some(format!("{batch}/{event_id}").into_bytes())));
     }
 
     /// Was the record taken in by this app before it was published? Only what is wanted for that is looked at. None
@@ -87,14 +87,14 @@ impl Codec {
         };
         outgoing.headers.retain(|(name, _)| name != HANDLED && !name.starts_with(DEAD_LETTER));
         let reason = reason(letter);
-        let size = |headers: &Headers| headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>();
+        let size = |headers: &Headers| header_bytes(headers) + 10 * headers.len();
         if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
             outgoing.value = Some(Vec::new());
-            outgoing.headers.push((format!("{DEAD_LETTER}omitted"), b"value".to_vec()));
+            outgoing.headers.push((format!("{DEAD_LETTER}omitted"), Some(b"value".to_vec())));
         }
         if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
             outgoing.key = None;
-            outgoing.headers = vec![(format!("{DEAD_LETTER}omitted"), b"key, value and headers".to_vec())];
+            outgoing.headers = vec![(format!("{DEAD_LETTER}omitted"), Some(b"key, value and headers".to_vec()))];
         }
         outgoing.headers.extend(reason);
         outgoing
@@ -104,14 +104,14 @@ impl Codec {
 /// The values of `sagahost-handled`, `ce_id` and `ce_source`; None where one is missing or stands twice.
 fn marked(record: &Record) -> Option<(&[u8], &[u8], &[u8])> {
     let (mut mark, mut id, mut source) = (None, None, None);
-    for (name, value) in &record.headers {
+    for (name, value) in record.headers.iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
         let place = match name.as_str() {
             HANDLED => &mut mark,
             "ce_id" => &mut id,
             "ce_source" => &mut source,
             _ => continue,
         };
-        if place.replace(value.as_slice()).is_some() {
+        if place.replace(value).is_some() {
             return None;
         }
     }
@@ -120,7 +120,8 @@ fn marked(record: &Record) -> Option<(&[u8], &[u8], &[u8])> {
 
 fn reason(letter: &StoredLetter) -> Headers {
     let mut headers = Headers::new();
-    let mut add = |name: &str, value: &str| headers.push((format!("{DEAD_LETTER}{name}"), value.as_bytes().to_vec()));
+    let mut add =
+        |name: &str, value: &str| headers.push((format!("{DEAD_LETTER}{name}"), Some(value.as_bytes().to_vec())));
     add("letter", &letter.key);
     add("code", &letter.code);
     add("detail", shortened(&letter.detail));

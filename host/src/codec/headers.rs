@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use sagahost_saga::event::Attributes;
 
 use super::undecodable::{INVALID_HEADER, Undecodable};
-use crate::transport::Headers;
+use crate::transport::{Headers, header_bytes};
 
 pub(super) const HANDLED: &str = "sagahost-handled";
 pub(super) const HOPS: &str = "sagahost-hops";
@@ -56,7 +56,8 @@ impl<'r> Found<'r> {
     pub fn read(headers: &'r Headers, let_through: &[String]) -> Result<Self, Undecodable> {
         check_bounds(headers)?;
         let mut found = Self::default();
-        for (name, value) in headers {
+        // A null value says nothing: the header counts as absent.
+        for (name, value) in headers.iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
             let name = lower_case(name);
             let place = match &*name {
                 "ce_id" => &mut found.id,
@@ -143,7 +144,7 @@ pub(super) fn check_attributes(attributes: &Attributes) -> Result<(), Undecodabl
 }
 
 fn check_bounds(headers: &Headers) -> Result<(), Undecodable> {
-    check_sizes(headers.len(), headers.iter().map(|(name, value)| name.len() + value.len()).sum())
+    check_sizes(headers.len(), header_bytes(headers))
 }
 
 fn check_sizes(count: usize, bytes: usize) -> Result<(), Undecodable> {

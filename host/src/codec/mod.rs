@@ -234,7 +234,7 @@ impl Codec {
         };
         let Draft { key, saga, kind, content_type, data, .. } = draft;
         let (attributes, hops) = (found.attributes()?, found.hops()?);
-        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: None })
+        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: None, record_key: None })
     }
 
     /// Known kinds are shared, not copied.

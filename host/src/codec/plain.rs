@@ -56,7 +56,7 @@ impl Codec {
             }
             Some(EventIdFrom::Header(header)) => {
                 let found = record.headers.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(header));
-                match text(header, found.map(|(_, value)| value.as_slice()))? {
+                match text(header, found.and_then(|(_, value)| value.as_deref()))? {
                     Some(id) if !id.is_empty() => Ok(id.to_owned()),
                     Some(_) | None => Err(missing(format!("there is no header {header}"))),
                 }

@@ -38,7 +38,7 @@ fn record(topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&st
         timestamp_ms: Some(1_000_000_000_000),
         key: key.map(<[u8]>::to_vec),
         value: value.map(<[u8]>::to_vec),
-        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Some(value.to_vec()))).collect(),
     }
 }
 
@@ -324,6 +324,7 @@ fn emitted() -> Event {
         attributes: Vec::new(),
         hops: 2,
         origin: None,
+        record_key: None,
     }
 }
 
@@ -341,7 +342,11 @@ fn delivered(outgoing: Outgoing) -> Record {
 
 fn shown(outgoing: &Outgoing) -> String {
     let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or("-".into(), |b| String::from_utf8_lossy(b).into_owned());
-    let headers = outgoing.headers.iter().map(|(name, value)| format!("\n{name}: {}", String::from_utf8_lossy(value)));
+    let shown = |value: &Option<Vec<u8>>| match value {
+        Some(value) => String::from_utf8_lossy(value).into_owned(),
+        None => "(null)".to_owned(),
+    };
+    let headers = outgoing.headers.iter().map(|(name, value)| format!("\n{name}: {}", shown(value)));
     format!("{} {}={}{}", outgoing.topic, text(&outgoing.key), text(&outgoing.value), headers.collect::<String>())
 }
 
@@ -391,7 +396,7 @@ fn a_mark_counts_only_where_it_fits() {
     };
     let set = |outgoing: &mut Outgoing, name: &str, value: &[u8]| {
         outgoing.headers.retain(|(known, _)| known != name);
-        outgoing.headers.push((name.to_owned(), value.to_vec()));
+        outgoing.headers.push((name.to_owned(), Some(value.to_vec())));
     };
     assert_eq!(marked(&|_| {}).unwrap(), r#"Handled { journal: "j", incarnation: "i", batch: 17, event_id: "abc" }"#);
     // Somebody else copied the headers of what it read.
@@ -410,8 +415,9 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let codec = codec();
     let mut outgoing = codec.encode(&emitted());
     codec.mark_handled(&mut outgoing, "j/i/17", "abc");
-    outgoing.headers.push(("sagahost-dlq-code".to_owned(), b"of an earlier time".to_vec()));
-    outgoing.headers.push(("cookie".to_owned(), vec![0xff]));
+    outgoing.headers.push(("sagahost-dlq-code".to_owned(), Some(b"of an earlier time".to_vec())));
+    outgoing.headers.push(("cookie".to_owned(), Some(vec![0xff])));
+    outgoing.headers.push(("null".to_owned(), None));
     let letter = StoredLetter {
         key: "sagahost/shop/payment/abc|inventory".to_owned(),
         saga: Some(SagaId::new("o1")),
@@ -431,7 +437,11 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let roomy = Codec::new("shop", &TopicSettings::of_app("shop"), 100_000);
     let published = roomy.dead_letter(&letter);
     let detail = |outgoing: &Outgoing| {
-        outgoing.headers.iter().find(|(name, _)| name == "sagahost-dlq-detail").map(|(_, value)| value.len())
+        outgoing
+            .headers
+            .iter()
+            .find(|(name, _)| name == "sagahost-dlq-detail")
+            .and_then(|(_, value)| Some(value.as_ref()?.len()))
     };
     assert_eq!(detail(&published), Some(4096));
     expect![[r#"
@@ -445,6 +455,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         content-type: application/json
         sagahost-hops: 2
         cookie: �
+        null: (null)
         sagahost-dlq-letter: sagahost/shop/payment/abc|inventory
         sagahost-dlq-code: attempts-spent
         sagahost-dlq-detail: ééé
@@ -472,6 +483,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         content-type: application/json
         sagahost-hops: 2
         cookie: �
+        null: (null)
         sagahost-dlq-omitted: value
         sagahost-dlq-letter: sagahost/shop/payment/abc|inventory
         sagahost-dlq-code: attempts-spent
@@ -485,7 +497,7 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         sagahost-dlq-attempts: 5
         sagahost-dlq-plugin-version: 1.2.0"#]]
     .assert_eq(&shown(&codec.dead_letter(&large)));
-    large.record.headers.push(("large".to_owned(), vec![b'x'; 900]));
+    large.record.headers.push(("large".to_owned(), Some(vec![b'x'; 900])));
     expect![[r#"
         shop.dead-letters -=
         sagahost-dlq-omitted: key, value and headers
@@ -554,6 +566,7 @@ impl Draw {
             attributes,
             hops: self.below(5) as u32,
             origin: None,
+            record_key: None,
         }
     }
 }
@@ -586,7 +599,10 @@ fn no_record_is_too_strange() {
         let mut some = || Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);
         let (key, value) = (some(), some());
         let headers: Headers = (0..draw.below(10))
-            .map(|_| (names[draw.below(names.len())].to_owned(), values[draw.below(values.len())].to_vec()))
+            .map(|_| {
+                let value = Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);
+                (names[draw.below(names.len())].to_owned(), value)
+            })
             .collect();
         let topic = ["order-created", "legacy", "shared", "legacy-offset"][draw.below(4)];
         let record = Record { key, value, headers, ..record(topic, None, None, &[]) };

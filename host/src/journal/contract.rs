@@ -128,7 +128,11 @@ fn record(text: &str) -> Outgoing {
         topic: Arc::from("order-completed"),
         key: Some(text.as_bytes().to_vec()),
         value: Some(vec![0, 255, 1]),
-        headers: vec![("ce_id".to_owned(), text.as_bytes().to_vec()), ("ce_id".to_owned(), Vec::new())],
+        headers: vec![
+            ("ce_id".to_owned(), Some(text.as_bytes().to_vec())),
+            ("ce_id".to_owned(), Some(Vec::new())),
+            ("ce_id".to_owned(), None),
+        ],
     }
 }
 
@@ -167,9 +171,10 @@ fn core_letter(key: &str, saga: &str) -> Letter {
             record: Some(Arc::new(AsItCame {
                 key: Some(vec![0xff]),
                 value: None,
-                headers: vec![("h".to_owned(), vec![0, 0xfe])],
+                headers: vec![("h".to_owned(), Some(vec![0, 0xfe])), ("null".to_owned(), None)],
             })),
         }),
+        record_key: Some(Arc::from(&[0, 0xff][..])),
     };
     Letter {
         key: key.to_owned(),

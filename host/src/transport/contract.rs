@@ -47,7 +47,12 @@ pub fn records_come_back_as_they_went(transport: &dyn Transport, prefix: &str) {
     for key in ["a", "b", "c", "d", "e"] {
         for round in 0..3 {
             let mut record = outgoing(&topic, key, &format!("{key}{round}"));
-            record.headers = vec![("ce_id".into(), b"1".to_vec()), ("x".into(), vec![0, 255]), ("x".into(), vec![])];
+            record.headers = vec![
+                ("ce_id".into(), Some(b"1".to_vec())),
+                ("x".into(), Some(vec![0, 255])),
+                ("x".into(), Some(vec![])),
+                ("x".into(), None),
+            ];
             sent.push(record);
         }
     }
@@ -68,7 +73,7 @@ pub fn records_come_back_as_they_went(transport: &dyn Transport, prefix: &str) {
         let values: Vec<_> = of_key.iter().map(|record| text(record.value.as_deref())).collect();
         assert_eq!(values, [format!("{key}0"), format!("{key}1"), format!("{key}2")], "a key keeps its order");
         assert!(of_key.iter().all(|record| record.partition == of_key[0].partition), "a key has one partition");
-        assert_eq!(of_key[0].headers, sent[0].headers, "headers keep order, doubles and bytes");
+        assert_eq!(of_key[0].headers, sent[0].headers, "headers keep order, doubles, bytes and nulls");
     }
     let find = |key: Option<&[u8]>| read.iter().find(|record| record.key.as_deref() == key).expect("it was published");
     assert_eq!(find(Some(b"gone")).value, None, "a tombstone has no value");

@@ -49,8 +49,13 @@ impl fmt::Debug for Partition {
     }
 }
 
-/// Names are as on the wire; a name may come twice.
-pub type Headers = Vec<(String, Vec<u8>)>;
+/// Names are as on the wire; a name may come twice. A value of None is Kafka's null, which is not the same as empty.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
+/// Of names and values.
+pub fn header_bytes(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
+}
 
 /// A record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +82,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// What a broker would count, with room for the framing of a record.
     pub fn size_bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+        let headers = header_bytes(&self.headers) + 10 * self.headers.len();
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers + 70
     }
 }

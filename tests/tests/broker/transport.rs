@@ -103,12 +103,13 @@ fn kafkas_own_tools_see_what_was_published() {
     let topic = topic(&transport, "tools", 1);
     let mut sink = claimed(&transport);
     let mut record = outgoing(&topic, "k", "{\"a\":1}");
-    record.headers = vec![("ce_id".into(), b"7".to_vec())];
+    record.headers = vec![("ce_id".into(), Some(b"7".to_vec())), ("e".into(), Some(vec![])), ("n".into(), None)];
     publish(&mut *sink, &[record], &[(at(&topic, 0), 5)], "j/i/1");
     let lines = broker().read(&topic, Duration::from_secs(15)).unwrap();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!((&*lines[0].key, &*lines[0].value), ("k", "{\"a\":1}"));
-    assert_eq!(lines[0].headers, [("ce_id".to_owned(), "7".to_owned())]);
+    let headers: Vec<_> = lines[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(headers, [("ce_id", "7"), ("e", ""), ("n", "null")]);
     let group = broker().describe_group("tools").unwrap();
     assert!(group.lines().any(|line| line.contains("tools") && line.contains(" 5 ")), "{group}");
     // An operator's reset, while the host runs: the offset moves, the metadata is gone.

@@ -37,7 +37,7 @@ fn without(header: &str, record: Outgoing) -> Outgoing {
 
 fn with(header: &str, value: &[u8], record: Outgoing) -> Outgoing {
     let mut record = without(header, record);
-    record.headers.push((header.to_owned(), value.to_vec()));
+    record.headers.push((header.to_owned(), Some(value.to_vec())));
     record
 }
 
@@ -108,7 +108,7 @@ fn assert_published(shop: &Shop, bad: &[(Outgoing, &str, &str)]) {
         let offset = (2 * number).to_string();
         let header = |of: &sagahost::transport::Record, name: &str| {
             let found = of.headers.iter().find(|(header, _)| header == name);
-            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+            found.and_then(|(_, value)| value.as_deref()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
         let of_this = |of: &&sagahost::transport::Record| header(of, "sagahost-dlq-offset").as_ref() == Some(&offset);
         let letters: Vec<_> = published.iter().filter(of_this).collect();

@@ -78,7 +78,7 @@ fn a_corrupt_saga_record_is_quarantined_and_goes_on_when_it_is_repaired() {
         key: Some(saga.clone().into_bytes()),
         value: Some(b"{}".to_vec()),
         headers: [("ce_id", "f-1"), ("ce_source", "test"), ("ce_type", "SagaFailed"), ("ce_specversion", "1.0")]
-            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+            .map(|(name, value)| (name.to_owned(), Some(value.as_bytes().to_vec())))
             .to_vec(),
     };
     shop.topics().offer(&cancelled).expect("a record can be appended");

@@ -1,6 +1,8 @@
 //! The record as bytes. Invariant: the golden files are never made anew; a change that breaks one needs a new version
 //! of the format.
 
+use std::sync::Arc;
+
 use expect_test::expect;
 use proptest::prelude::*;
 
@@ -8,7 +10,7 @@ use super::{
     script::play,
     world::{World, shop},
 };
-use crate::{Saga, format::FormatError};
+use crate::{Saga, event::AsItCame, format::FormatError};
 
 /// A life with something of everything in it.
 const RICH: &str = "with payment outside; with inline-max 8; with member mailer SagaFailed compensating
@@ -16,7 +18,28 @@ const RICH: &str = "with payment outside; with inline-max 8; with member mailer 
      with order.InventoryUpdated after OrderCreated; away mailer
      InventoryUpdated#0; payment uncertain; inventory retries BUSY 5s; OrderCreated; wait 1s; OrderCreated=other
      payment undo stuck NO; order undo retries BUSY 5s; SagaFailed; PaymentProcessed#2; upgrade payment";
-const GOLDEN: &[u8] = include_bytes!("../../tests/golden/saga-v2.bin");
+const GOLDEN: &[u8] = include_bytes!("../../tests/golden/saga-v3.bin");
+const GOLDEN_V2: &[u8] = include_bytes!("../../tests/golden/saga-v2.bin");
+/// Its first step keeps a record as it came.
+const GOLDEN_V2_RECORD: &[u8] = include_bytes!("../../tests/golden/saga-v2-record.bin");
+
+/// What format 2 could not say: a null header, and a key that is not the saga id's text.
+fn richest() -> Saga {
+    let mut saga = play(RICH).saga;
+    let event = &mut saga.steps[0].event;
+    event.record_key = Some([0, 0, 3, 0xf8][..].into());
+    event.origin.as_mut().expect("it came from outside").record = Some(Arc::new(AsItCame {
+        key: Some(vec![0, 0, 3, 0xf8]),
+        value: None,
+        headers: vec![
+            ("null".to_owned(), None),
+            ("empty".to_owned(), Some(vec![])),
+            ("bytes".to_owned(), Some(vec![0, 0xff])),
+        ],
+    }));
+    saga.record_key = Some([0, 0, 3, 0xf8][..].into());
+    saga
+}
 
 fn sealed(record: &[u8]) -> Vec<u8> {
     let mut bytes = record.to_vec();
@@ -25,15 +48,39 @@ fn sealed(record: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn golden_v2_is_read_as_it_was_written() {
+fn golden_v3_is_read_as_it_was_written() {
     if std::env::var_os("WRITE_GOLDEN").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/saga-v2.bin");
-        std::fs::write(path, play(RICH).saga.encode()).expect("the golden file can be written");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/saga-v3.bin");
+        std::fs::write(path, richest().encode()).expect("the golden file can be written");
         return;
     }
+    let saga = Saga::decode(GOLDEN).expect("the golden file is readable");
+    assert_eq!(saga.encode(), GOLDEN);
+    assert_eq!(saga.record_key.as_deref(), Some(&[0, 0, 3, 0xf8][..]));
+    let event = &saga.steps[0].event;
+    assert_eq!(event.record_key, saga.record_key);
+    let record = event.origin.as_ref().and_then(|origin| origin.record.as_ref()).expect("it is kept as it came");
+    let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    assert_eq!(headers, [("null", None), ("empty", Some(&[][..])), ("bytes", Some(&[0, 0xff][..]))]);
+}
+
+#[test]
+fn a_record_kept_by_format_2_keeps_its_headers() {
+    let saga = Saga::decode(GOLDEN_V2_RECORD).expect("the golden file is readable");
+    let record = saga.steps[0].event.origin.as_ref().and_then(|origin| origin.record.as_ref());
+    let record = record.expect("it is kept as it came");
+    assert_eq!(record.key.as_deref(), Some(&b"o-1"[..]));
+    let headers: Vec<_> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    assert_eq!(headers, [("empty", Some(&[][..])), ("bytes", Some(&[0, 0xff][..]))]);
+}
+
+#[test]
+fn golden_v2_is_read_as_it_was_written() {
     let mut world = World::new(shop());
-    world.saga = Saga::decode(GOLDEN).expect("the golden file is readable");
-    assert_eq!(world.saga.encode(), GOLDEN);
+    world.saga = Saga::decode(GOLDEN_V2).expect("the golden file is readable");
+    let rewritten = world.saga.encode();
+    assert_eq!(rewritten[0], 3, "what is read in format 2 is written in format 3");
+    assert_eq!(Saga::decode(&rewritten).as_ref(), Ok(&world.saga));
     expect![[r#"
         = finishing
           order.InventoryUpdated: done
@@ -150,8 +197,11 @@ fn corrupt_records_are_refused_by_name() {
     let bytes = play("OrderCreated").saga.encode();
     let refused = |bytes: &[u8]| Saga::decode(bytes).expect_err("it must be refused").to_string();
     assert_eq!(Saga::decode(&[]), Err(FormatError::Empty));
-    assert_eq!(refused(&[9, 1, 2]), "read a saga record of format 9: this host reads format 2; a newer one wrote it");
-    let unreleased = "read a saga record of format 1: this host reads format 2; a development version that was never \
+    assert_eq!(
+        refused(&[9, 1, 2]),
+        "read a saga record of format 9: this host reads formats 2 to 3; a newer one wrote it"
+    );
+    let unreleased = "read a saga record of format 1: this host reads formats 2 to 3; a development version that was never \
                       released wrote it";
     assert_eq!(refused(&[1, 1, 2]), unreleased);
     assert_eq!(refused(&bytes[..5]), "read a saga record: its bytes are corrupt (only 5 bytes)");
@@ -174,17 +224,21 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let _ = Saga::decode(&bytes);
-        let _ = Saga::decode(&sealed(&[&[2], &*bytes].concat()));
+        for version in [2, 3] {
+            let _ = Saga::decode(&sealed(&[&[version], &*bytes].concat()));
+        }
     }
 
     #[test]
     fn a_changed_record_never_panics(at in any::<prop::sample::Index>(), to in any::<u8>()) {
-        let mut record = GOLDEN[..GOLDEN.len() - 8].to_vec();
-        let at = at.index(record.len());
-        record[at] = to;
-        if let Ok(saga) = Saga::decode(&sealed(&record)) {
-            let topology = shop();
-            let _ = (saga.check(&topology), saga.status(), saga.steps().count(), saga.next_commands());
+        for golden in [GOLDEN, GOLDEN_V2_RECORD] {
+            let mut record = golden[..golden.len() - 8].to_vec();
+            let at = at.index(record.len());
+            record[at] = to;
+            if let Ok(saga) = Saga::decode(&sealed(&record)) {
+                let topology = shop();
+                let _ = (saga.check(&topology), saga.status(), saga.steps().count(), saga.next_commands());
+            }
         }
     }
 }

@@ -116,6 +116,7 @@ pub fn event(kind: &str, id: &str, data: &str) -> Event {
         attributes: vec![("traceparent".to_owned(), "00-1".to_owned())],
         hops: 0,
         origin: Some(crate::event::Origin { topic: kind.into(), partition: 0, offset: 1, record: None }),
+        record_key: None,
     }
 }
 

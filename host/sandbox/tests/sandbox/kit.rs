@@ -95,6 +95,7 @@ pub fn call(data: &str) -> Call {
             attributes: vec![("subject".to_owned(), "test".to_owned())],
             hops: 0,
             origin: None,
+            record_key: None,
         },
         step_id,
         state: None,

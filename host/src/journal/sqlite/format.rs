@@ -15,11 +15,13 @@ use sha2::{Digest as _, Sha256};
 use super::fault::{Fault, Outcome, corrupt, failed};
 use crate::{
     journal::Position,
-    transport::{Headers, Outgoing, Partition},
+    transport::{Outgoing, Partition},
 };
 
 /// First byte of a postcard cell.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Before it: values of headers were never null.
+const WITHOUT_NULLS: u8 = 1;
 
 /// Numbers and times are far below 2^63; SQLite's integers are signed.
 pub(super) fn int(number: u64) -> i64 {
@@ -114,15 +116,16 @@ struct RecordOut<'a> {
     topic: &'a str,
     key: Option<Bytes<'a>>,
     value: Option<Bytes<'a>>,
-    headers: Vec<(&'a str, Bytes<'a>)>,
+    headers: Vec<(&'a str, Option<Bytes<'a>>)>,
 }
 
+/// `V`: what a header's value is in the cell's format.
 #[derive(Deserialize)]
-struct RecordIn {
+struct RecordIn<V> {
     topic: Arc<str>,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
-    headers: Headers,
+    headers: Vec<(String, V)>,
 }
 
 impl<'a> From<&'a Outgoing> for RecordOut<'a> {
@@ -131,14 +134,15 @@ impl<'a> From<&'a Outgoing> for RecordOut<'a> {
             topic: &record.topic,
             key: record.key.as_deref().map(Bytes),
             value: record.value.as_deref().map(Bytes),
-            headers: record.headers.iter().map(|(name, value)| (name.as_str(), Bytes(value))).collect(),
+            headers: record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().map(Bytes))).collect(),
         }
     }
 }
 
-impl From<RecordIn> for Outgoing {
-    fn from(record: RecordIn) -> Self {
-        Self { topic: record.topic, key: record.key, value: record.value, headers: record.headers }
+impl<V: Into<Option<Vec<u8>>>> From<RecordIn<V>> for Outgoing {
+    fn from(record: RecordIn<V>) -> Self {
+        let headers = record.headers.into_iter().map(|(name, value)| (name, value.into())).collect();
+        Self { topic: record.topic, key: record.key, value: record.value, headers }
     }
 }
 
@@ -152,8 +156,8 @@ struct OutboxOut<'a> {
 }
 
 #[derive(Deserialize)]
-struct OutboxIn {
-    records: Vec<RecordIn>,
+struct OutboxIn<V> {
+    records: Vec<RecordIn<V>>,
     positions: Vec<PositionCell<Arc<str>>>,
 }
 
@@ -165,15 +169,19 @@ pub(super) fn outbox_cell(records: &[Outgoing], positions: &BTreeMap<Partition, 
     postcard_cell(&OutboxOut { records: records.iter().map(RecordOut::from).collect(), positions })
 }
 
+impl<V: Into<Option<Vec<u8>>>> From<OutboxIn<V>> for OutboxBody {
+    fn from(body: OutboxIn<V>) -> Self {
+        let positions = body
+            .positions
+            .into_iter()
+            .map(|(topic, number, next, last)| (Partition { topic, number }, Position { next, last }))
+            .collect();
+        (body.records.into_iter().map(Outgoing::from).collect(), positions)
+    }
+}
+
 pub(super) fn outbox(cell: &[u8]) -> Outcome<OutboxBody> {
-    let body: OutboxIn = from_postcard(cell, "a batch of the outbox")?;
-    let records = body.records.into_iter().map(Outgoing::from).collect();
-    let positions = body
-        .positions
-        .into_iter()
-        .map(|(topic, number, next, last)| (Partition { topic, number }, Position { next, last }))
-        .collect();
-    Ok((records, positions))
+    from_postcard::<OutboxIn<Option<Vec<u8>>>, OutboxIn<Vec<u8>>, _>(cell, "a batch of the outbox")
 }
 
 pub(super) fn record_cell(record: &Outgoing) -> Outcome<Vec<u8>> {
@@ -181,18 +189,31 @@ pub(super) fn record_cell(record: &Outgoing) -> Outcome<Vec<u8>> {
 }
 
 pub(super) fn record(cell: &[u8]) -> Outcome<Outgoing> {
-    from_postcard::<RecordIn>(cell, "the record of a dead letter").map(Outgoing::from)
+    from_postcard::<RecordIn<Option<Vec<u8>>>, RecordIn<Vec<u8>>, _>(cell, "the record of a dead letter")
 }
 
 fn postcard_cell<T: Serialize>(value: &T) -> Outcome<Vec<u8>> {
     postcard::to_extend(value, vec![FORMAT]).map_err(|error| failed(format!("a value cannot be written: {error}")))
 }
 
-fn from_postcard<T: DeserializeOwned>(cell: &[u8], what: &str) -> Outcome<T> {
-    let unreadable = |why: String| -> Fault { corrupt(format!("{what} cannot be read: {why}")) };
-    match cell.split_first() {
-        Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|error| unreadable(error.to_string())),
-        Some((format, _)) => Err(unreadable(format!("it has the format {format}, this host knows {FORMAT}"))),
-        None => Err(unreadable("it is empty".to_owned())),
-    }
+/// `New` and `Old` are the shapes of the two formats.
+fn from_postcard<New, Old, T>(cell: &[u8], what: &str) -> Outcome<T>
+where
+    New: DeserializeOwned + Into<T>,
+    Old: DeserializeOwned + Into<T>,
+{
+    let read = match cell.split_first() {
+        Some((&FORMAT, body)) => postcard::from_bytes::<New>(body).map(New::into),
+        Some((&WITHOUT_NULLS, body)) => postcard::from_bytes::<Old>(body).map(Old::into),
+        Some((format, _)) => {
+            let why = format!("it has the format {format}, this host knows {WITHOUT_NULLS} and {FORMAT}");
+            return Err(unreadable(what, &why));
+        }
+        None => return Err(unreadable(what, "it is empty")),
+    };
+    read.map_err(|error| unreadable(what, &error.to_string()))
+}
+
+fn unreadable(what: &str, why: &str) -> Fault {
+    corrupt(format!("{what} cannot be read: {why}"))
 }

@@ -5,10 +5,10 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::transport::{Headers, TransportError};
+use crate::transport::{Headers, TransportError, header_bytes};
 
-/// Raised with each change of the tables.
-const SCHEMA_VERSION: i64 = 1;
+/// Raised with each change of the tables, or of what a cell holds. Version 2: values of headers may be null.
+const SCHEMA_VERSION: i64 = 2;
 /// `SAGT`, so that tools tell what the file is.
 const APPLICATION_ID: i64 = 0x5341_4754;
 
@@ -99,17 +99,21 @@ fn into_wal(connection: &Connection, busy: Duration) -> rusqlite::Result<()> {
     }
 }
 
-/// Returns the version of the tables.
+/// Makes the tables, or brings older ones up to date. Returns their version.
 fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
     let found: i64 = version(connection)?;
-    if found != 0 {
+    if found >= SCHEMA_VERSION {
         return Ok(found);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if version(&transaction)? == 0 {
+    let found: i64 = version(&transaction)?;
+    if found == 0 {
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    // What version 1 wrote is read as it is: only a host that does not know null values must be kept out.
+    if found < SCHEMA_VERSION {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     let made = version(&transaction)?;
@@ -143,17 +147,20 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> TransportError {
     }
 }
 
+/// The length of a value that is null.
+const NULL: u32 = u32::MAX;
+
 /// Headers as one blob: (name's length, name, value's length, value)*, lengths as 32 bits little-endian. NULL: none.
 pub(super) fn pack_headers(headers: &Headers) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
     }
-    let length = headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-    let mut blob = Vec::with_capacity(length);
+    let mut blob = Vec::with_capacity(header_bytes(headers) + 8 * headers.len());
     for (name, value) in headers {
-        for part in [name.as_bytes(), value.as_slice()] {
-            blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
-            blob.extend_from_slice(part);
+        for part in [Some(name.as_bytes()), value.as_deref()] {
+            let length = part.map_or(NULL, |part| u32::try_from(part.len()).unwrap_or(NULL));
+            blob.extend_from_slice(&length.to_le_bytes());
+            blob.extend_from_slice(part.unwrap_or_default());
         }
     }
     Some(blob)
@@ -164,16 +171,23 @@ pub(super) fn unpack_headers(blob: Option<&[u8]>) -> Option<Headers> {
     let mut rest = blob.unwrap_or_default();
     let mut headers = Headers::new();
     while !rest.is_empty() {
-        let name = part(&mut rest)?;
+        let name = part(&mut rest)??;
         let value = part(&mut rest)?;
-        headers.push((String::from_utf8(name.to_vec()).ok()?, value.to_vec()));
+        headers.push((String::from_utf8(name.to_vec()).ok()?, value.map(<[u8]>::to_vec)));
     }
     Some(headers)
 }
 
-fn part<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
+/// Outer None: the blob is damaged. Inner None: null.
+fn part<'b>(rest: &mut &'b [u8]) -> Option<Option<&'b [u8]>> {
     let (length, after) = rest.split_first_chunk::<4>()?;
-    let (part, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (part, after) = match u32::from_le_bytes(*length) {
+        NULL => (None, after),
+        length => {
+            let (part, after) = after.split_at_checked(length as usize)?;
+            (Some(part), after)
+        }
+    };
     *rest = after;
     Some(part)
 }
@@ -184,10 +198,16 @@ mod tests {
 
     #[test]
     fn headers_survive_and_damage_is_noticed() {
-        let headers: Headers = vec![("a".into(), vec![0, 255]), ("a".into(), vec![]), (String::new(), b"x".to_vec())];
+        let headers: Headers = vec![
+            ("a".into(), Some(vec![0, 255])),
+            ("a".into(), Some(vec![])),
+            ("a".into(), None),
+            (String::new(), Some(b"x".to_vec())),
+        ];
         let blob = pack_headers(&headers).expect("headers");
         assert_eq!(unpack_headers(Some(&blob)), Some(headers));
         assert_eq!(unpack_headers(Some(&blob[..blob.len() - 1])), None);
+        assert_eq!(unpack_headers(Some(&u32::MAX.to_le_bytes())), None, "a name is never null");
         assert_eq!(unpack_headers(None), Some(vec![]));
         assert_eq!(pack_headers(&vec![]), None);
     }

@@ -189,7 +189,12 @@ fn the_newest_claim_wins() {
 #[test]
 fn records_come_back_as_they_were() {
     let bench = bench();
-    let headers: Headers = vec![("ce_id".into(), b"1".to_vec()), ("h".into(), vec![0xff, 0]), ("h".into(), Vec::new())];
+    let headers: Headers = vec![
+        ("ce_id".into(), Some(b"1".to_vec())),
+        ("h".into(), Some(vec![0xff, 0])),
+        ("h".into(), Some(Vec::new())),
+        ("h".into(), None),
+    ];
     let tombstone = Outgoing { topic: "a".into(), key: Some(vec![0xff]), value: None, headers: headers.clone() };
     let empty = Outgoing { topic: "a".into(), key: None, value: Some(Vec::new()), headers: Headers::new() };
     bench.transport.offer_all(&[tombstone, empty]).unwrap();

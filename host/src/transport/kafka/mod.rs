@@ -211,7 +211,7 @@ fn base_record(record: &Outgoing, number: usize) -> BaseRecord<'_, [u8], [u8], u
             record
                 .headers
                 .iter()
-                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: value.as_ref() })),
         );
     }
     base

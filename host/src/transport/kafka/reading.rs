@@ -163,7 +163,7 @@ fn made_anew(partition: &Partition, offset: i64) -> String {
 
 fn record(partition: &Partition, message: &BorrowedMessage<'_>, timestamp_ms: Option<u64>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });
     Record {
         partition: partition.clone(),

@@ -69,20 +69,46 @@ fn readers_read_while_a_batch_is_written() {
     });
 }
 
-/// Format 1 of the outbox's cells: what was written must be readable for as long as the format is known.
+/// What was written in a format must be readable for as long as the format is known.
 #[test]
-fn the_format_of_the_outbox_stays() {
-    let records = [Outgoing {
+fn the_formats_of_the_outbox_stay() {
+    let mut records = [Outgoing {
         topic: "t".into(),
         key: Some(b"k".to_vec()),
         value: None,
-        headers: vec![("h".to_owned(), vec![0, 255])],
+        headers: vec![("h".to_owned(), Some(vec![0, 255])), ("n".to_owned(), None)],
     }];
     let positions = BTreeMap::from([
         (Partition::new("t", 0), Position { next: 300, last: Some((299, 1_700_000_000_000)) }),
         (Partition::new("t", 1), Position { next: 0, last: None }),
     ]);
     let cell = format::outbox_cell(&records, &positions).unwrap();
-    expect_test::expect!["0101017401016b000101680200ff02017400d80401d60480d095ffbc310174020000"].assert_eq(&hex(&cell));
-    assert_eq!(format::outbox(&cell).unwrap(), (records.to_vec(), positions));
+    expect_test::expect!["0201017401016b00020168010200ff016e0002017400d80401d60480d095ffbc310174020000"]
+        .assert_eq(&hex(&cell));
+    assert_eq!(format::outbox(&cell).unwrap(), (records.to_vec(), positions.clone()));
+    let format_1 = bytes("0101017401016b000101680200ff02017400d80401d60480d095ffbc310174020000");
+    records[0].headers.pop();
+    assert_eq!(format::outbox(&format_1).unwrap(), (records.to_vec(), positions));
+    let newer = format::outbox(&[3]).unwrap_err();
+    assert!(format!("{newer:?}").contains("it has the format 3, this host knows 1 and 2"), "{newer:?}");
+}
+
+#[test]
+fn the_formats_of_a_letters_record_stay() {
+    let mut record = Outgoing {
+        topic: "t".into(),
+        key: None,
+        value: Some(b"v".to_vec()),
+        headers: vec![("e".to_owned(), Some(vec![])), ("n".to_owned(), None)],
+    };
+    let cell = format::record_cell(&record).unwrap();
+    expect_test::expect!["020174000101760201650100016e00"].assert_eq(&hex(&cell));
+    assert_eq!(format::record(&cell).unwrap(), record);
+    record.headers.pop();
+    assert_eq!(format::record(&bytes("0101740001017601016500")).unwrap(), record);
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    (0..hex.len()).step_by(2).map(digits).collect()
 }

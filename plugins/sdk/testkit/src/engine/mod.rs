@@ -250,6 +250,7 @@ impl Engine {
             attributes: sent.attributes,
             hops: 0,
             origin: None,
+            record_key: None,
         })
     }
 

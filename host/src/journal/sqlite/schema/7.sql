@@ -1,0 +1,3 @@
+-- Values of headers may be null from here on, in the records of dead letters (`letter.record`, `letter.letter`) and of
+-- the outbox, and in sagas. The tables stay as they are and older cells are read as they are; the version keeps out
+-- hosts that cannot read the new ones.
