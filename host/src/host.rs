@@ -28,6 +28,7 @@ use crate::{
         protocol::{Refusal, Why},
     },
     clock::{Clock, SystemClock},
+    codec::Decoded,
     commit::{Committer, Fatal},
     config::Config,
     intake::{Intake, Reader},
@@ -515,10 +516,11 @@ impl Live for Shared {
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal> {
         let decoded = self.pipeline.surroundings.load().codec.decode_letter(&letter);
-        let event = decoded.map_err(|why| {
+        let Decoded { event, formerly } = decoded.map_err(|why| {
             Refusal::new(Why::Failed, format!("it still cannot be decoded: {}: {}", why.code, why.detail))
         })?;
-        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, letter: Box::new(letter), reply })
+        let letter = Box::new(letter);
+        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, formerly, letter, reply })
     }
 
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal> {

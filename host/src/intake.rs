@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    codec::Decoded,
     journal::{BatchNo, Identity, Position},
     letters,
     mailbox::Item,
@@ -416,9 +417,9 @@ impl Reader {
             return self.pipeline.stage.skipped(&receipt);
         }
         match self.pipeline.surroundings.load().codec.decode(&record) {
-            Ok(event) => {
+            Ok(Decoded { event, formerly }) => {
                 let saga = event.saga.clone();
-                self.pipeline.post(&saga, Item::Delivery { event, receipt: Some(receipt) });
+                self.pipeline.post(&saga, Item::Delivery { event, formerly, receipt: Some(receipt) });
             }
             Err(why) => {
                 warn!(partition = %record.partition, offset = record.offset, code = %why.code, detail = why.detail, "undecodable record; kept as a dead letter");

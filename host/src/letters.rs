@@ -55,6 +55,14 @@ pub fn quarantined(event: &Event, why: &str, codec: &Codec, now: Time) -> Stored
     }
 }
 
+/// The code of events that an earlier version may have taken in under another identity.
+pub const FORMER_SAGA_UNREADABLE: &str = "former-saga-unreadable";
+
+/// An event of which nobody can say whether it was taken in before.
+pub fn undecided(event: &Event, why: &str, codec: &Codec, now: Time) -> StoredLetter {
+    StoredLetter { code: FORMER_SAGA_UNREADABLE.to_owned(), ..quarantined(event, why, codec, now) }
+}
+
 /// A record that could not be decoded: kept by where it stood.
 pub fn undecodable(record: &Record, why: &Undecodable, now: Time) -> StoredLetter {
     StoredLetter {
@@ -106,7 +114,7 @@ mod tests {
     use crate::config::TopicSettings;
 
     fn kept(record: &Record, codec: &Codec) -> Outgoing {
-        quarantined(&codec.decode(record).unwrap(), "a test", codec, Time(1)).record
+        quarantined(&codec.decode(record).unwrap().event, "a test", codec, Time(1)).record
     }
 
     #[test]
@@ -148,10 +156,10 @@ mod tests {
         record.key = Some(b"o-1".to_vec());
         assert_eq!(kept(&record, &codec), as_it_came(&record), "somebody else's CloudEvent");
 
-        let event = codec.decode(&record).unwrap();
+        let event = codec.decode(&record).unwrap().event;
         let own = codec.encode(&event);
         record = Record { key: own.key.clone(), value: own.value.clone(), headers: own.headers.clone(), ..record };
-        let origin = codec.decode(&record).unwrap().origin.unwrap();
+        let origin = codec.decode(&record).unwrap().event.origin.unwrap();
         assert_eq!(origin.record, None, "what encoding gives back is not kept twice");
         assert_eq!(kept(&record, &codec), own);
     }

@@ -9,13 +9,14 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use sagahost_saga::{event::Event, id::SagaId, input::Command};
 
-use crate::{journal::StoredLetter, positions::Receipt, stage::Reply};
+use crate::{codec::Formerly, journal::StoredLetter, positions::Receipt, stage::Reply};
 
 /// What enters a saga's mailbox.
 pub enum Item {
     /// A record that was decoded.
     Delivery {
         event: Event,
+        formerly: Option<Box<Formerly>>,
         receipt: Option<Receipt>,
     },
     /// Something may be due. `deadlines`: deadlines and park expiries too.
@@ -31,6 +32,7 @@ pub enum Item {
     /// An operator has the record of a dead letter without a saga taken in again.
     Redelivery {
         event: Event,
+        formerly: Option<Box<Formerly>>,
         letter: Box<StoredLetter>,
         reply: Reply,
     },

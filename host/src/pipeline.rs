@@ -30,7 +30,7 @@ use crate::{
     admin::protocol::{Refusal, Why},
     attempt::AttemptCalls,
     clock::Clock,
-    codec::Codec,
+    codec::{Codec, Decoded, Formerly},
     config::{PipelineSettings, TopicSettings},
     journal::{BatchNo, Journal, JournalError, LetterFilter, LetterWrite, SagaKey},
     letters,
@@ -69,6 +69,9 @@ enum ChainError {
     /// An assertion of the core failed, or the record cannot be read: this saga and this input go into quarantine.
     #[error("{0}")]
     Quarantine(String),
+    /// Whether an earlier version took this event in cannot be read: the event is kept aside, no saga is touched.
+    #[error("{0}")]
+    Undecided(String),
     /// The host could not do its job: nothing happened, the input comes again.
     #[error("{0}")]
     Host(String),
@@ -143,10 +146,10 @@ impl Pipeline {
         let count = kept.len();
         for letter in kept {
             match self.surroundings.load().codec.decode_letter(&letter) {
-                Ok(event) => {
+                Ok(Decoded { event, formerly }) => {
                     let (reply, _) = crossbeam_channel::bounded(1);
                     let saga = event.saga.clone();
-                    self.post(&saga, Item::Redelivery { event, letter: Box::new(letter), reply });
+                    self.post(&saga, Item::Redelivery { event, formerly, letter: Box::new(letter), reply });
                 }
                 Err(why) => {
                     error!(letter = letter.key, code = %why.code, "a letter of a quarantined saga is unreadable")
@@ -206,6 +209,7 @@ impl Pipeline {
             let chain = match self.run(id, &item) {
                 Ok(chain) => chain,
                 Err(ChainError::Quarantine(why)) => return self.quarantine(id, item, &why),
+                Err(ChainError::Undecided(why)) => return self.undecided(item, &why),
                 Err(ChainError::Host(why)) => return self.stage.fail(life, why),
             };
             let surroundings = chain.surroundings.clone();
@@ -244,8 +248,9 @@ impl Pipeline {
 
     fn run(&self, id: &SagaId, item: &Item) -> Result<Chain<'_>, ChainError> {
         let mut chain = Chain::begin(self, id)?;
-        let input = chain.input(item)?;
-        chain.drive(input)?;
+        if let Some(input) = chain.input(item)? {
+            chain.drive(input)?;
+        }
         chain.saga.check(&chain.surroundings.topology)?;
         Ok(chain)
     }
@@ -260,7 +265,7 @@ impl Pipeline {
         }
         self.stage.quarantine(id, why.to_owned());
         match item {
-            Item::Delivery { event, receipt } => {
+            Item::Delivery { event, receipt, .. } => {
                 let letter = letters::quarantined(&event, why, &self.surroundings.load().codec, self.clock.now());
                 self.stage_letter(Some(id.clone()), letter, receipt);
             }
@@ -269,6 +274,39 @@ impl Pipeline {
             }
             Item::Operator { reply: None, .. } | Item::Due { .. } | Item::TopologyChanged => {}
         }
+    }
+
+    /// A person decides: a redrive asks again.
+    fn undecided(&self, item: Item, why: &str) {
+        match item {
+            Item::Delivery { event, receipt, .. } => {
+                warn!(saga = %event.saga, event = %event.key, why, "event kept as a dead letter");
+                let letter = letters::undecided(&event, why, &self.surroundings.load().codec, self.clock.now());
+                self.stage_letter(None, letter, receipt);
+            }
+            Item::Redelivery { reply, .. } => {
+                let _ = reply.send(Err(Refusal::new(Why::Failed, why)));
+            }
+            Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged => {}
+        }
+    }
+
+    /// Did an earlier version take the record in as this event? Asked only where it would have read the record
+    /// differently.
+    fn taken_in_as(&self, former: &Formerly) -> Result<bool, ChainError> {
+        let cell = self.stage.saga(&former.saga).map_err(|error| match error {
+            SagaError::Unreadable(why) | SagaError::Quarantined(why) => ChainError::Undecided(format!(
+                "an earlier version read this record as event {} of saga {}; whether it took it in is unknown, because that \
+                 saga's record cannot be read: {why}",
+                former.key, former.saga
+            )),
+            SagaError::Journal(error) => error.into(),
+        })?;
+        let Some(saga) = cell.saga else { return Ok(false) };
+        if saga.knows(&former.key) || !saga.has_spilled() {
+            return Ok(saga.knows(&former.key));
+        }
+        Ok(self.spilled(cell.key, &cell.spilling, former.key.hash128())?.is_some())
     }
 
     /// A dead letter that no saga knows of.
@@ -388,21 +426,33 @@ impl<'p> Chain<'p> {
         })
     }
 
-    fn input(&mut self, item: &Item) -> Result<Input, ChainError> {
-        match item {
-            Item::Delivery { event, .. } => self.received(event.clone()),
+    /// None: an earlier version took the event in, so there is nothing to do.
+    fn input(&mut self, item: &Item) -> Result<Option<Input>, ChainError> {
+        let input = match item {
+            Item::Delivery { formerly: Some(former), .. } | Item::Redelivery { formerly: Some(former), .. }
+                if self.pipeline.taken_in_as(former)? =>
+            {
+                Stats::add(&self.pipeline.stats.duplicates, 1);
+                let text =
+                    format!("an earlier version took this record in as event {} of saga {}", former.key, former.saga);
+                debug!(saga = %self.id, text, "known already");
+                self.answer = Some(Answer { done: false, text });
+                return Ok(None);
+            }
+            Item::Delivery { event, .. } => self.received(event.clone())?,
             Item::Redelivery { event, letter, .. } => {
                 let at = self.pipeline.clock.now();
                 let how = "redriven".to_owned();
                 self.letters.push(LetterWrite::Close { key: letter.key.clone(), how, at });
                 self.answer = Some(Answer { done: true, text: format!("taken in as event {}", event.key) });
                 self.changed = true;
-                self.received(event.clone())
+                self.received(event.clone())?
             }
-            Item::Due { deadlines } => Ok(Input::Due { deadlines: *deadlines }),
-            Item::TopologyChanged => Ok(Input::TopologyChanged),
-            Item::Operator { command, .. } => Ok(Input::Operator(command.clone())),
-        }
+            Item::Due { deadlines } => Input::Due { deadlines: *deadlines },
+            Item::TopologyChanged => Input::TopologyChanged,
+            Item::Operator { command, .. } => Input::Operator(command.clone()),
+        };
+        Ok(Some(input))
     }
 
     fn received(&self, event: sagahost_saga::event::Event) -> Result<Input, ChainError> {

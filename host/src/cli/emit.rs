@@ -23,7 +23,7 @@ use crate::{
         view::{ExampleView, Placed},
     },
     clock::{Clock as _, SystemClock},
-    codec::Codec,
+    codec::{Codec, without_byte_order_mark},
     config::Config,
     topic_name,
     transport::Outgoing,
@@ -60,7 +60,7 @@ pub struct Emit {
     /// A plain record keyed by the saga id, without the headers of CloudEvents.
     #[arg(long, conflicts_with_all = ["id", "source"])]
     plain: bool,
-    /// Send the data even when it is no JSON.
+    /// Send the data as it is, even when it is not valid JSON.
     #[arg(long)]
     unchecked: bool,
 }
@@ -104,12 +104,7 @@ impl Emit {
     }
 
     fn record(&self, config: &Config, saga: &str) -> Result<Outgoing, Failure> {
-        let data = self.bytes(config)?;
-        if !self.unchecked
-            && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&data)
-        {
-            return Err(Failure::usage(format!("--data is no JSON: {error} (--unchecked sends it all the same)")));
-        }
+        let data = if self.unchecked { self.bytes(config)? } else { self.json(config)? };
         let mut record =
             if self.plain { self.plain_record(config, saga, data) } else { self.cloud_event(config, saga, data)? };
         if let Some(topic) = &self.topic {
@@ -117,6 +112,18 @@ impl Emit {
             record.topic = topic.as_str().into();
         }
         Ok(record)
+    }
+
+    /// Without a byte order mark, which some editors put in front of a text.
+    fn json(&self, config: &Config) -> Result<Vec<u8>, Failure> {
+        let data = self.bytes(config)?;
+        let json = without_byte_order_mark(&data);
+        match serde_json::from_slice::<serde::de::IgnoredAny>(json) {
+            Ok(_) => Ok(json.to_vec()),
+            Err(error) => {
+                Err(Failure::usage(format!("--data is not valid JSON: {error} (--unchecked sends it anyway)")))
+            }
+        }
     }
 
     fn bytes(&self, config: &Config) -> Result<Vec<u8>, Failure> {

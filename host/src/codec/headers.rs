@@ -1,11 +1,15 @@
-//! The headers of a record, read once. Invariant: a header that gives an event its identity stands there at most once,
-//! or always with the same value.
+//! The headers of a record, read once. Invariant: what gives an event its identity is said once, or always with the
+//! same value, in whichever spelling.
 
 use std::borrow::Cow;
 
 use sagahost_saga::event::Attributes;
 
-use super::undecodable::{INVALID_HEADER, Undecodable};
+use super::{
+    content_type::ContentTypes,
+    spelling::{self, Spelling},
+    undecodable::{INVALID_HEADER, Undecodable},
+};
 use crate::transport::{Headers, header_bytes};
 
 pub(super) const HANDLED: &str = "sagahost-handled";
@@ -13,15 +17,26 @@ pub(super) const HOPS: &str = "sagahost-hops";
 pub(super) const DEAD_LETTER: &str = "sagahost-dlq-";
 /// Carries an attribute whose name CloudEvents does not allow: it knows small letters and digits only.
 pub(super) const ATTRIBUTE: &str = "sagahost-attribute-";
-pub(super) const EXTENSION: &str = "ce_";
+pub(super) const EXTENSION: &str = spelling::KAFKA;
 
 /// A record with more is refused.
 const HEADERS_MAX: usize = 256;
 const HEADERS_BYTES_MAX: usize = 64 << 10;
 
 /// Names that the envelope needs for itself: no attribute has them.
-const ENVELOPE: [&str; 9] =
-    ["id", "source", "type", "specversion", "time", "datacontenttype", "data", "sagaid", "sagahop"];
+const ENVELOPE: [&str; 11] = [
+    "id",
+    "source",
+    "type",
+    "specversion",
+    "time",
+    "datacontenttype",
+    "data",
+    "sagaid",
+    "sagahop",
+    "content-type",
+    "contenttype",
+];
 
 /// Of a trace header; a longer one is dropped (W3C Trace Context, 3.3.1.5: 512 characters should be propagated). It is
 /// copied into every event that follows, so that it must not grow.
@@ -37,105 +52,235 @@ pub(super) fn is_attribute_name(name: &str) -> bool {
     !name.is_empty() && !reserved && !ENVELOPE.contains(&name)
 }
 
+/// By which rules a record is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rules {
+    Current,
+    /// Those of hosts that knew no spelling but Kafka's. They say which identity such a host gave an event.
+    Former,
+}
+
+/// What one header says of an attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said<'r> {
+    /// The header's name as it stands on the record.
+    pub header: &'r str,
+    pub value: Cow<'r, [u8]>,
+    /// None: a header of no binding of CloudEvents.
+    spelling: Option<Spelling>,
+}
+
+impl Said<'_> {
+    pub fn text(&self) -> Result<&str, Undecodable> {
+        std::str::from_utf8(&self.value).map_err(|_| not_utf8(self.header))
+    }
+}
+
 /// What a record's headers say.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Found<'r> {
-    pub id: Option<&'r [u8]>,
-    pub source: Option<&'r [u8]>,
-    pub kind: Option<&'r [u8]>,
-    pub spec_version: Option<&'r [u8]>,
-    pub time: Option<&'r [u8]>,
-    pub saga: Option<&'r [u8]>,
-    pub content_type: Option<&'r [u8]>,
-    pub hops: Option<&'r [u8]>,
+    pub rules: Rules,
+    pub id: Option<Said<'r>>,
+    pub source: Option<Said<'r>>,
+    pub kind: Option<Said<'r>>,
+    pub spec_version: Option<Said<'r>>,
+    pub time: Option<Said<'r>>,
+    pub saga: Option<Said<'r>>,
+    pub content_types: ContentTypes<'r>,
+    /// Something that may change an identity is said in a way that former rules did not read.
+    pub respelled: bool,
+    hops: Option<Said<'r>>,
     /// Extensions, the trace, and what the operator lets through.
-    pub others: Vec<(Cow<'r, str>, &'r [u8])>,
+    others: Vec<(Cow<'r, str>, Said<'r>)>,
 }
 
 impl<'r> Found<'r> {
-    pub fn read(headers: &'r Headers, let_through: &[String]) -> Result<Self, Undecodable> {
+    pub fn read(headers: &'r Headers, let_through: &[String], rules: Rules) -> Result<Self, Undecodable> {
         check_bounds(headers)?;
-        let mut found = Self::default();
-        // A null value says nothing: the header counts as absent.
-        for (name, value) in headers.iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
-            let name = lower_case(name);
-            let place = match &*name {
-                "ce_id" => &mut found.id,
-                "ce_source" => &mut found.source,
-                "ce_type" => &mut found.kind,
-                "ce_specversion" => &mut found.spec_version,
-                "ce_time" => &mut found.time,
-                "ce_sagaid" => &mut found.saga,
-                "content-type" => &mut found.content_type,
-                HOPS => &mut found.hops,
-                _ => {
-                    found.other(name, value, let_through);
-                    continue;
-                }
-            };
-            if place.is_some_and(|earlier| earlier != value) {
-                return Err(Undecodable::new(INVALID_HEADER, format!("{name} stands twice, with different values")));
+        let mut found = Self::new(rules);
+        for (header, value) in headers {
+            // A null value says nothing: the header counts as absent.
+            if let Some(value) = value {
+                found.header(header, value, let_through)?;
             }
-            *place = Some(value);
         }
         Ok(found)
     }
 
-    /// Of several with one name the last one counts, as with Kafka's own clients.
-    fn other(&mut self, name: Cow<'r, str>, value: &'r [u8], let_through: &[String]) {
-        let passes = name == "traceparent" || name == "tracestate" || let_through.iter().any(|known| *known == *name);
-        let name = match name.strip_prefix(EXTENSION).or_else(|| name.strip_prefix(ATTRIBUTE)) {
-            Some(inner) if is_attribute_name(inner) => Cow::Owned(inner.to_owned()),
-            None if passes => name,
-            Some(_) | None => return,
-        };
-        match self.others.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = value,
-            None => self.others.push((name, value)),
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            id: None,
+            source: None,
+            kind: None,
+            spec_version: None,
+            time: None,
+            saga: None,
+            content_types: ContentTypes::default(),
+            respelled: false,
+            hops: None,
+            others: Vec::new(),
         }
     }
 
-    /// Does the record say itself what event it is?
-    pub fn is_cloud_event(&self) -> bool {
-        self.id.is_some() || self.source.is_some() || self.kind.is_some() || self.spec_version.is_some()
+    fn header(&mut self, header: &'r str, value: &'r [u8], let_through: &[String]) -> Result<(), Undecodable> {
+        let lower = lower_case(header);
+        let spelled =
+            Spelling::of(&lower).filter(|(spelling, _)| self.rules == Rules::Current || *spelling == Spelling::Kafka);
+        if let Some((spelling, name)) = spelled {
+            let name = name.to_owned();
+            return self.attribute(header, value, spelling, name);
+        }
+        match &*lower {
+            HOPS => return keep(&mut self.hops, Said { header, value: value.into(), spelling: None }),
+            "content-type" => return self.content_types.of_record(header, value, self.rules),
+            "contenttype" if self.rules == Rules::Current => {
+                self.respelled = true;
+                return self.content_types.of_record(header, value, self.rules);
+            }
+            _ => {}
+        }
+        let name = match lower.strip_prefix(ATTRIBUTE) {
+            Some(inner) => Cow::Owned(inner.to_owned()),
+            None if is_trace(&lower) || let_through.iter().any(|known| *known == *lower) => lower,
+            None => return Ok(()),
+        };
+        self.other(name, Said { header, value: value.into(), spelling: None })
+    }
+
+    fn attribute(
+        &mut self,
+        header: &'r str,
+        value: &'r [u8],
+        spelling: Spelling,
+        name: String,
+    ) -> Result<(), Undecodable> {
+        let Some(value) = spelling.value(value) else {
+            let detail = format!("{header} has a % that is not followed by two hexadecimal digits");
+            return Err(Undecodable::new(INVALID_HEADER, detail));
+        };
+        let said = Said { header, value, spelling: Some(spelling) };
+        let place = match name.as_str() {
+            "id" => &mut self.id,
+            "source" => &mut self.source,
+            "type" => &mut self.kind,
+            "specversion" => &mut self.spec_version,
+            "time" => &mut self.time,
+            "sagaid" => &mut self.saga,
+            "datacontenttype" => match self.rules {
+                Rules::Current => return self.content_types.of_data(header, &said.value),
+                Rules::Former => return Ok(()),
+            },
+            _ => return self.other(Cow::Owned(name), said),
+        };
+        self.respelled |= spelling != Spelling::Kafka;
+        keep(place, said)
+    }
+
+    /// Of several with one name the last one counts, as with Kafka's own clients; but bindings must agree.
+    fn other(&mut self, name: Cow<'r, str>, said: Said<'r>) -> Result<(), Undecodable> {
+        if !is_attribute_name(&name) {
+            return Ok(());
+        }
+        let Some((_, known)) = self.others.iter_mut().find(|(known, _)| *known == name) else {
+            self.others.push((name, said));
+            return Ok(());
+        };
+        let bindings = known.spelling.is_some() && said.spelling.is_some() && known.spelling != said.spelling;
+        if bindings && known.value != said.value && !is_trace(&name) {
+            return Err(disagree(known.header, said.header));
+        }
+        *known = said;
+        Ok(())
+    }
+
+    /// Does the record say itself what event it is? A record that says a part of it is neither a CloudEvent nor plain.
+    /// `configured`: a header that the topic's configuration asks for, which may be there by itself.
+    pub fn is_cloud_event(&self, configured: Option<&str>) -> Result<bool, Undecodable> {
+        let four = [
+            ("ce_id", &self.id),
+            ("ce_source", &self.source),
+            ("ce_type", &self.kind),
+            ("ce_specversion", &self.spec_version),
+        ];
+        let missing: Vec<&str> = four.iter().filter(|(_, said)| said.is_none()).map(|(name, _)| *name).collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let present = four.iter().filter_map(|(_, said)| said.as_ref()).chain(self.extensions());
+        let present = present.map(|said| said.header);
+        let present: Vec<&str> =
+            present.filter(|header| !configured.is_some_and(|name| name.eq_ignore_ascii_case(header))).collect();
+        if present.is_empty() {
+            return Ok(false);
+        }
+        let (present, missing) = (present.join(", "), missing.join(", "));
+        let detail = format!(
+            "the record has {present}, but not {missing}: a CloudEvent must have all four of ce_id, ce_source, ce_type and \
+             ce_specversion, and a plain record no header of CloudEvents but ce_sagaid, ce_time and ce_datacontenttype"
+        );
+        Err(Undecodable::new(INVALID_HEADER, detail))
+    }
+
+    /// Headers of CloudEvents that a plain record has no use for.
+    fn extensions(&self) -> impl Iterator<Item = &Said<'r>> {
+        let current = self.rules == Rules::Current;
+        let extension =
+            move |(name, said): &&(Cow<'r, str>, Said<'r>)| current && said.spelling.is_some() && !is_trace(name);
+        self.others.iter().filter(extension).map(|(_, said)| said)
     }
 
     pub fn hops(&self) -> Result<u32, Undecodable> {
-        let Some(hops) = text(HOPS, self.hops)? else {
+        let Some(hops) = self.hops.as_ref().map(Said::text).transpose()? else {
             return Ok(0);
         };
-        hops.parse().map_err(|_| Undecodable::new(INVALID_HEADER, format!("{HOPS} is {hops:?}, which is no count")))
+        hops.parse().map_err(|_| Undecodable::new(INVALID_HEADER, format!("{HOPS} is {hops:?}, which is not a count")))
     }
 
     pub fn attributes(&self) -> Result<Attributes, Undecodable> {
         let mut attributes = Attributes::with_capacity(self.others.len());
-        for (name, value) in &self.others {
-            match std::str::from_utf8(value) {
+        for (name, said) in &self.others {
+            match said.text() {
                 Ok(value) if is_trace(name) && value.len() > TRACE_BYTES_MAX => {}
                 Ok(value) => attributes.push((name.as_ref().to_owned(), value.to_owned())),
                 // A broken trace is no reason to lose an event.
                 Err(_) if is_trace(name) => {}
-                Err(_) => return Err(not_utf8(name)),
+                Err(why) => return Err(why),
             }
         }
         Ok(attributes)
     }
 }
 
-pub(super) fn text<'r>(name: &str, value: Option<&'r [u8]>) -> Result<Option<&'r str>, Undecodable> {
-    value.map(|value| std::str::from_utf8(value).map_err(|_| not_utf8(name))).transpose()
-}
-
-/// A header that must be there and must say something.
-pub(super) fn required<'r>(name: &str, value: Option<&'r [u8]>) -> Result<&'r str, Undecodable> {
-    match text(name, value)? {
-        None => Err(Undecodable::new(INVALID_HEADER, format!("a CloudEvent must have {name}"))),
-        Some("") => Err(Undecodable::new(INVALID_HEADER, format!("{name} is empty"))),
-        Some(text) => Ok(text),
+fn keep<'r>(place: &mut Option<Said<'r>>, said: Said<'r>) -> Result<(), Undecodable> {
+    match place {
+        Some(earlier) if earlier.value != said.value => Err(disagree(earlier.header, said.header)),
+        Some(_) => Ok(()),
+        None => {
+            *place = Some(said);
+            Ok(())
+        }
     }
 }
 
-fn not_utf8(name: &str) -> Undecodable {
+pub(super) fn disagree(one: &str, other: &str) -> Undecodable {
+    let detail = match one.eq_ignore_ascii_case(other) {
+        true => format!("{one} appears twice, with different values"),
+        false => format!("{one} and {other} disagree: they are spellings of one attribute and must have one value"),
+    };
+    Undecodable::new(INVALID_HEADER, detail)
+}
+
+/// A header that must be there and must say something.
+pub(super) fn required<'f>(name: &str, said: Option<&'f Said<'_>>) -> Result<&'f str, Undecodable> {
+    match said.map(|said| Ok((said.header, said.text()?))).transpose()? {
+        None => Err(Undecodable::new(INVALID_HEADER, format!("a CloudEvent must have {name}"))),
+        Some((header, "")) => Err(Undecodable::new(INVALID_HEADER, format!("{header} is empty"))),
+        Some((_, text)) => Ok(text),
+    }
+}
+
+pub(super) fn not_utf8(name: &str) -> Undecodable {
     Undecodable::new(INVALID_HEADER, format!("{name} is not UTF-8"))
 }
 
@@ -159,7 +304,7 @@ fn check_sizes(count: usize, bytes: usize) -> Result<(), Undecodable> {
     Ok(())
 }
 
-/// Names on the wire are in lower case; some clients write `Content-Type` all the same.
+/// Names on the wire are in lower case; some clients write `Content-Type`.
 fn lower_case(name: &str) -> Cow<'_, str> {
     match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Cow::Owned(name.to_ascii_lowercase()),

@@ -1,15 +1,25 @@
-//! Records as events and events as records. A record with `ce_*` headers is a CloudEvent and says itself what it is;
-//! any other is plain JSON, and its topic's configuration says. Invariant: a record becomes the same event however often
-//! it is read, and a record that is no event becomes an `Undecodable` with a reason, never a guess.
+//! Records as events and events as records. A CloudEvent says itself what it is, by its headers or by its value; any
+//! other record is plain JSON, and its topic's configuration says. Invariant: a record becomes the same event however
+//! often it is read, and a record that is not an event becomes an `Undecodable` with a reason, never a guess.
 
 pub mod timestamp;
 pub mod undecodable;
 
-mod data;
-mod encode;
+mod mode;
+
 mod headers;
+mod spelling;
+
+mod content_type;
+
 mod plain;
 mod structured;
+
+mod data;
+mod pointer;
+
+mod encode;
+mod former;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,10 +30,9 @@ use sagahost_saga::{
 
 use self::{
     data::{Data, check_json, is_json},
-    headers::{Found, HANDLED, check_attributes, required, text},
-    undecodable::{
-        BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE, UNSUPPORTED_MODE,
-    },
+    headers::{Found, HANDLED, Rules, Said, check_attributes, required},
+    mode::Mode,
+    undecodable::{BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE},
 };
 use crate::{
     config::{SAGA_FAILED, TopicSettings},
@@ -31,7 +40,12 @@ use crate::{
     transport::{Partition, Record},
 };
 
-pub use self::{encode::Handled, undecodable::Undecodable};
+pub use self::{
+    data::without_byte_order_mark,
+    encode::Handled,
+    former::{Decoded, Formerly},
+    undecodable::Undecodable,
+};
 
 const SAGA_ID_BYTES_MAX: usize = 1024;
 const EVENT_ID_BYTES_MAX: usize = 1024;
@@ -100,17 +114,18 @@ impl Codec {
         })
     }
 
-    pub fn decode(&self, record: &Record) -> Result<Event, Undecodable> {
-        let found = Found::read(&record.headers, &self.topics.headers);
-        let event = found.as_ref().map_err(Clone::clone).and_then(|found| {
-            let event = self.event(record, found)?;
-            Ok(Event { origin: Some(self.origin(record, &event, found.is_cloud_event())), ..event })
+    pub fn decode(&self, record: &Record) -> Result<Decoded, Undecodable> {
+        let found = Found::read(&record.headers, &self.topics.headers, Rules::Current);
+        let decoded = found.as_ref().map_err(Clone::clone).and_then(|found| {
+            let (event, mode) = self.event(record, found)?;
+            let formerly = self.formerly(record, found, mode, &event);
+            Ok(Decoded { event: Event { origin: Some(self.origin(record, &event, mode)), ..event }, formerly })
         });
-        event.map_err(|why| Undecodable { saga: self.said_saga(record, found.as_ref().ok()), ..why })
+        decoded.map_err(|why| Undecodable { saga: self.said_saga(record, found.as_ref().ok()), ..why })
     }
 
     /// The event of a dead letter, as if its record were read again where it stood.
-    pub fn decode_letter(&self, letter: &StoredLetter) -> Result<Event, Undecodable> {
+    pub fn decode_letter(&self, letter: &StoredLetter) -> Result<Decoded, Undecodable> {
         let elsewhere = || (Partition { topic: letter.record.topic.clone(), number: -1 }, -1);
         let (partition, offset) = letter.origin.clone().unwrap_or_else(elsewhere);
         let record = Record {
@@ -121,17 +136,17 @@ impl Codec {
             value: letter.record.value.clone(),
             headers: letter.record.headers.clone(),
         };
-        let mut event = self.decode(&record)?;
+        let mut decoded = self.decode(&record)?;
         if letter.origin.is_none() {
-            event.origin = None;
+            decoded.event.origin = None;
         }
-        Ok(event)
+        Ok(decoded)
     }
 
     /// Where the record stood, and how it came where encoding the event would not give it back.
-    fn origin(&self, record: &Record, event: &Event, cloud_event: bool) -> Origin {
+    fn origin(&self, record: &Record, event: &Event, mode: Mode) -> Origin {
         let headers = || record.headers.iter().filter(|(name, _)| name != HANDLED);
-        let same = cloud_event && {
+        let same = mode == Mode::Binary && {
             let encoded = self.encode(event);
             encoded.key == record.key && encoded.value == record.value && encoded.headers.iter().eq(headers())
         };
@@ -148,20 +163,23 @@ impl Codec {
         }
     }
 
-    fn event(&self, record: &Record, found: &Found<'_>) -> Result<Event, Undecodable> {
+    fn event(&self, record: &Record, found: &Found<'_>) -> Result<(Event, Mode), Undecodable> {
         let value = self.value(record)?;
-        let content_type = text("content-type", found.content_type)?;
-        match content_type.and_then(structured_mode) {
-            Some(Mode::Json) => self.structured(record, found, value),
-            Some(Mode::Other(mode)) => Err(Undecodable::new(
-                UNSUPPORTED_MODE,
-                format!(
-                    "the content type is {mode}; CloudEvents are read in binary mode and as application/cloudevents+json"
-                ),
-            )),
-            None if found.is_cloud_event() => self.binary(record, found, value, content_type),
-            None => self.plain(record, found, value, content_type),
-        }
+        let mode = self.mode(record, found, value)?;
+        let event = match mode {
+            Mode::Binary => self.binary(record, found, value),
+            Mode::Structured => self.structured(record, found, value),
+            Mode::Recognised => self.structured(record, found, value).map_err(|why| {
+                let topic = &record.partition.topic;
+                let hint = format!(
+                    "(it is read as a CloudEvent because it has `specversion`; if it is a plain record, set \
+                     `structured = false` in [topics.records.{topic:?}])"
+                );
+                Undecodable { detail: format!("{} {hint}", why.detail), ..why }
+            }),
+            Mode::Plain => self.plain(record, found, value),
+        };
+        Ok((event?, mode))
     }
 
     fn value<'r>(&self, record: &'r Record) -> Result<&'r [u8], Undecodable> {
@@ -177,40 +195,40 @@ impl Codec {
         Ok(value)
     }
 
-    fn binary(
-        &self,
-        record: &Record,
-        found: &Found<'_>,
-        value: &[u8],
-        content_type: Option<&str>,
-    ) -> Result<Event, Undecodable> {
-        check_spec_version(required("ce_specversion", found.spec_version)?)?;
-        let key = self.key(required("ce_source", found.source)?, required("ce_id", found.id)?)?;
-        let kind = self.kind(required("ce_type", found.kind)?);
-        if content_type.is_none_or(is_json) {
-            check_json(value)?;
-        }
+    fn binary(&self, record: &Record, found: &Found<'_>, value: &[u8]) -> Result<Event, Undecodable> {
+        check_spec_version(required("ce_specversion", found.spec_version.as_ref())?)?;
+        let key = self.key(required("ce_source", found.source.as_ref())?, required("ce_id", found.id.as_ref())?)?;
+        let kind = self.kind(required("ce_type", found.kind.as_ref())?);
+        let content_type = found.content_types.of_value()?;
+        let data = match content_type.is_none_or(is_json) {
+            true => Data::of_json(check_json(without_byte_order_mark(value))?),
+            false => Data::new(value),
+        };
         let draft = Draft {
             key,
-            saga: self.saga(record, found, &Data::new(value))?,
+            saga: self.saga(record, found, &data)?,
             kind,
-            time: text("ce_time", found.time)?,
+            time: found.time.as_ref().map(Said::text).transpose()?,
             content_type: self.content_type(content_type),
-            data: value.into(),
+            data: data.bytes().into(),
         };
         self.finish(record, found, draft)
     }
 
     fn structured(&self, record: &Record, found: &Found<'_>, value: &[u8]) -> Result<Event, Undecodable> {
-        let envelope = structured::parse(value)?;
+        let envelope = structured::parse(without_byte_order_mark(value))?;
         check_spec_version(&envelope.spec_version)?;
-        let data = envelope.data()?;
-        if envelope.content_type.as_deref().is_none_or(is_json) {
-            check_json(&data)?;
+        if found.rules == Rules::Current {
+            envelope.agrees_with(found)?;
         }
+        let bytes = envelope.data()?;
+        let data = match envelope.content_type.as_deref().is_none_or(is_json) {
+            true => Data::of_json(check_json(&bytes)?),
+            false => Data::new(&bytes),
+        };
         let saga = match &envelope.saga {
             Some(saga) => checked_saga(saga)?,
-            None => self.saga(record, found, &Data::new(&data))?,
+            None => self.saga(record, found, &data)?,
         };
         let draft = Draft {
             key: self.key(&envelope.source, &envelope.id)?,
@@ -218,7 +236,7 @@ impl Codec {
             kind: self.kind(&envelope.kind),
             time: envelope.time.as_deref(),
             content_type: self.content_type(envelope.content_type.as_deref()),
-            data: data.into(),
+            data: data.bytes().into(),
         };
         let mut event = self.finish(record, found, draft)?;
         event.attributes = envelope.attributes(event.attributes);
@@ -229,7 +247,7 @@ impl Codec {
     fn finish(&self, record: &Record, found: &Found<'_>, draft: Draft<'_>) -> Result<Event, Undecodable> {
         let time = match draft.time {
             Some(text) => timestamp::parse(text)
-                .ok_or_else(|| Undecodable::new(BAD_TIME, format!("the time {text:?} is not as RFC 3339 has it")))?,
+                .ok_or_else(|| Undecodable::new(BAD_TIME, format!("{text:?} is not a valid RFC 3339 time")))?,
             None => Time(record.timestamp_ms.unwrap_or(0)),
         };
         let Draft { key, saga, kind, content_type, data, .. } = draft;
@@ -258,17 +276,15 @@ impl Codec {
         Ok(EventKey::new(source, id))
     }
 
-    /// Header `ce_sagaid`, else where the topic's mapping points, else the record's key.
+    /// Attribute `sagaid`, else where the topic's mapping points, else the record's key.
     fn saga(&self, record: &Record, found: &Found<'_>, data: &Data<'_>) -> Result<SagaId, Undecodable> {
-        if let Some(saga) = text("ce_sagaid", found.saga)? {
-            return checked_saga(saga);
+        if let Some(saga) = &found.saga {
+            return checked_saga(saga.text()?);
         }
         let mapping = self.topics.records.get(&record.partition.topic);
         if let Some(pointer) = mapping.and_then(|mapping| mapping.saga_id.as_deref()) {
-            let saga = data.at(pointer);
-            let missing =
-                || Undecodable::new(MISSING_SAGA_ID, format!("the data has no string or integer at {pointer}"));
-            return checked_saga(&saga.ok_or_else(missing)?);
+            let saga = data.at(pointer).map_err(|why| Undecodable::new(MISSING_SAGA_ID, why))?;
+            return checked_saga(&saga);
         }
         match record.key.as_deref() {
             None | Some([]) => Err(Undecodable::new(MISSING_SAGA_ID, "no header ce_sagaid, and the record has no key")),
@@ -286,26 +302,9 @@ impl Codec {
     fn said_saga(&self, record: &Record, found: Option<&Found<'_>>) -> Option<SagaId> {
         let pointed = self.topics.records.get(&record.partition.topic).is_some_and(|mapping| mapping.saga_id.is_some());
         let key = record.key.as_deref().filter(|_| !pointed);
-        let said = found.and_then(|found| found.saga).or(key)?;
+        let said = found.and_then(|found| Some(&*found.saga.as_ref()?.value)).or(key)?;
         checked_saga(std::str::from_utf8(said).ok()?).ok()
     }
-}
-
-/// How a content type of CloudEvents' own carries the event.
-enum Mode<'r> {
-    Json,
-    Other(&'r str),
-}
-
-/// None: binary mode, or no CloudEvent at all.
-fn structured_mode(content_type: &str) -> Option<Mode<'_>> {
-    const PREFIX: &str = "application/cloudevents";
-    let begins = content_type.get(..PREFIX.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX));
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    begins.then(|| match essence.eq_ignore_ascii_case("application/cloudevents+json") {
-        true => Mode::Json,
-        false => Mode::Other(content_type),
-    })
 }
 
 fn check_spec_version(version: &str) -> Result<(), Undecodable> {

@@ -8,8 +8,8 @@ use sagahost_saga::{
 
 use super::{
     Codec, Draft,
-    data::{Data, check_json, is_json},
-    headers::{Found, text},
+    data::{Data, check_json, is_json, without_byte_order_mark},
+    headers::{Found, Said, not_utf8},
     undecodable::{MISSING_EVENT_ID, UNKNOWN_KIND, Undecodable},
 };
 use crate::{
@@ -18,26 +18,19 @@ use crate::{
 };
 
 impl Codec {
-    pub(super) fn plain(
-        &self,
-        record: &Record,
-        found: &Found<'_>,
-        value: &[u8],
-        content_type: Option<&str>,
-    ) -> Result<Event, Undecodable> {
+    pub(super) fn plain(&self, record: &Record, found: &Found<'_>, value: &[u8]) -> Result<Event, Undecodable> {
         let topic = &record.partition.topic;
         let kind = self.kind_of_topic(topic).ok_or_else(|| self.unknown_kind(topic))?;
-        check_json(value)?;
-        let data = Data::new(value);
+        let data = Data::of_json(check_json(without_byte_order_mark(value))?);
         let saga = self.saga(record, found, &data)?;
         let id = self.plain_id(record, &kind, &saga, &data)?;
         let draft = Draft {
             key: self.key(topic, &id)?,
             saga,
             kind,
-            time: text("ce_time", found.time)?,
-            content_type: self.content_type(content_type.filter(|content_type| is_json(content_type))),
-            data: value.into(),
+            time: found.time.as_ref().map(Said::text).transpose()?,
+            content_type: self.content_type(found.content_types.of_value()?.filter(|text| is_json(text))),
+            data: data.bytes().into(),
         };
         self.finish(record, found, draft)
     }
@@ -51,14 +44,14 @@ impl Codec {
                 Ok(hex(&sha256(&parts)[..16]))
             }
             Some(EventIdFrom::Offset) => Ok(format!("{}-{}", record.partition.number, record.offset)),
-            Some(EventIdFrom::Pointer(pointer)) => {
-                data.at(pointer).ok_or_else(|| missing(format!("the data has no string or integer at {pointer}")))
-            }
+            Some(EventIdFrom::Pointer(pointer)) => data.at(pointer).map_err(missing),
             Some(EventIdFrom::Header(header)) => {
                 let found = record.headers.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(header));
-                match text(header, found.and_then(|(_, value)| value.as_deref()))? {
-                    Some(id) if !id.is_empty() => Ok(id.to_owned()),
-                    Some(_) | None => Err(missing(format!("there is no header {header}"))),
+                match found.and_then(|(_, value)| value.as_deref()).map(std::str::from_utf8) {
+                    Some(Err(_)) => Err(not_utf8(header)),
+                    Some(Ok(id)) if !id.is_empty() => Ok(id.to_owned()),
+                    Some(Ok(_)) => Err(missing(format!("the header {header} is empty"))),
+                    None => Err(missing(format!("there is no header {header}"))),
                 }
             }
         }

@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod bindings;
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
@@ -21,11 +23,14 @@ fn codec() -> Codec {
         kind: Some(Kind::new("OrderCreated")),
         saga_id: Some("/order/id".to_owned()),
         event_id,
+        structured: false,
     };
     topics.records = BTreeMap::from([
         ("legacy".into(), mapping(EventIdFrom::Pointer("/uuid".to_owned()))),
         ("legacy-header".into(), mapping(EventIdFrom::Header("message-id".to_owned()))),
+        ("legacy-http".into(), mapping(EventIdFrom::Header("ce-id".to_owned()))),
         ("legacy-offset".into(), mapping(EventIdFrom::Offset)),
+        ("legacy-structured".into(), RecordMapping { structured: true, ..mapping(EventIdFrom::Offset) }),
     ]);
     Codec::new("shop", &topics, 1000).with_kinds(&[Kind::new("OrderCreated"), Kind::new("PaymentProcessed")])
 }
@@ -57,12 +62,13 @@ fn event(changes: &[(&str, &[u8])]) -> Record {
     record("order-created", Some(b"o1"), Some(b"{}"), &kept.chain(added).collect::<Vec<_>>())
 }
 
-fn line(decoded: &Result<Event, Undecodable>) -> String {
+fn line(decoded: &Result<Decoded, Undecodable>) -> String {
     match decoded {
-        Ok(event) => {
+        Ok(Decoded { event, formerly }) => {
+            let formerly = formerly.as_ref().map(|was| format!(", formerly {} of saga {}", was.key, was.saga));
             let origin = event.origin.as_ref().map(|at| format!("{}[{}]@{}", at.topic, at.partition, at.offset));
             format!(
-                "{} {} saga {} at {} {} {:?} hops {} {:?} from {}",
+                "{} {} saga {} at {} {} {:?} hops {} {:?} from {}{}",
                 event.kind,
                 event.key,
                 event.saga,
@@ -72,6 +78,7 @@ fn line(decoded: &Result<Event, Undecodable>) -> String {
                 event.hops,
                 event.attributes,
                 origin.unwrap_or_default(),
+                formerly.unwrap_or_default(),
             )
         }
         Err(why) => format!("{why} (saga {})", why.saga.as_ref().map_or("-", SagaId::as_str)),
@@ -138,22 +145,22 @@ fn cloud_events_with_faults() {
             event(&[("n", b"x".as_slice()); 300]),
         ],
         expect![[r#"
-            invalid-header: a CloudEvent must have ce_specversion (saga o1)
+            invalid-header: the record has ce_id, ce_source, ce_type, but not ce_specversion: a CloudEvent must have all four of ce_id, ce_source, ce_type and ce_specversion, and a plain record no header of CloudEvents but ce_sagaid, ce_time and ce_datacontenttype (saga o1)
             invalid-header: CloudEvents version "0.3"; only 1.0 is read (saga o1)
             invalid-header: CloudEvents version "2.0"; only 1.0 is read (saga o1)
-            invalid-header: a CloudEvent must have ce_id (saga o1)
-            invalid-header: a CloudEvent must have ce_source (saga o1)
-            invalid-header: a CloudEvent must have ce_type (saga o1)
+            invalid-header: the record has ce_source, ce_type, ce_specversion, but not ce_id: a CloudEvent must have all four of ce_id, ce_source, ce_type and ce_specversion, and a plain record no header of CloudEvents but ce_sagaid, ce_time and ce_datacontenttype (saga o1)
+            invalid-header: the record has ce_id, ce_type, ce_specversion, but not ce_source: a CloudEvent must have all four of ce_id, ce_source, ce_type and ce_specversion, and a plain record no header of CloudEvents but ce_sagaid, ce_time and ce_datacontenttype (saga o1)
+            invalid-header: the record has ce_id, ce_source, ce_specversion, but not ce_type: a CloudEvent must have all four of ce_id, ce_source, ce_type and ce_specversion, and a plain record no header of CloudEvents but ce_sagaid, ce_time and ce_datacontenttype (saga o1)
             invalid-header: ce_id is not UTF-8 (saga o1)
-            invalid-header: ce_id stands twice, with different values (saga o1)
-            invalid-header: ce_sagaid stands twice, with different values (saga o1)
+            invalid-header: ce_id appears twice, with different values (saga o1)
+            invalid-header: ce_sagaid appears twice, with different values (saga o1)
             invalid-saga-id: the saga id has 1025 bytes, 1024 are allowed (saga -)
             invalid-header: source and id of the event have 1028 bytes, 1024 are allowed (saga o1)
-            bad-time: the time "yesterday" is not as RFC 3339 has it (saga o1)
-            invalid-header: colour is not UTF-8 (saga o1)
-            invalid-header: sagahost-hops is "-1", which is no count (saga o1)
-            invalid-header: sagahost-hops is "4294967296", which is no count (saga o1)
-            unsupported-mode: the content type is application/cloudevents-batch+json; CloudEvents are read in binary mode and as application/cloudevents+json (saga o1)
+            bad-time: "yesterday" is not a valid RFC 3339 time (saga o1)
+            invalid-header: ce_colour is not UTF-8 (saga o1)
+            invalid-header: sagahost-hops is "-1", which is not a count (saga o1)
+            invalid-header: sagahost-hops is "4294967296", which is not a count (saga o1)
+            unsupported-mode: the content type is application/cloudevents-batch+json; a record carries one event: send each event of the batch as a record of its own (saga o1)
             unsupported-mode: the content type is application/cloudevents+avro; CloudEvents are read in binary mode and as application/cloudevents+json (saga o1)
             invalid-header: 70058 bytes of headers, 65536 are allowed (saga o1)
             invalid-header: 304 headers, 256 are allowed (saga o1)"#]],
@@ -183,6 +190,9 @@ fn data_that_is_not_there_or_not_json() {
             of(Some(b"\"\xff\""), &[]),
             of(Some(b"\xff"), &[("content-type", b"application/octet-stream")]),
             of(Some(b"\0\0\0\0\x01{}"), &[]),
+            of(Some(b"\xef\xbb\xbf{}"), &[]),
+            of(Some(b"\xef\xbb\xbf{}"), &[("content-type", b"text/plain")]),
+            of(Some(b"\xff\xfe{\0}\0"), &[]),
             of(Some(&[b'1'; 1001]), &[]),
         ],
         expect![[r#"
@@ -195,6 +205,9 @@ fn data_that_is_not_there_or_not_json() {
             invalid-json: the data is not UTF-8: invalid utf-8 sequence of 1 bytes from index 1 (saga o1)
             OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/octet-stream "�" hops 0 [] from order-created[1]@7
             invalid-json: the data begins with a zero byte, as records of a schema registry do; only JSON is read (saga o1)
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
+            OrderCreated web/e1 saga o1 at 2001-09-09T01:46:40.000Z text/plain "\u{feff}{}" hops 0 [] from order-created[1]@7
+            invalid-json: the data begins with the byte order mark of UTF-16; only UTF-8 is read (saga o1)
             oversized-record: key and value have 1003 bytes, 1000 are allowed (record-bytes-max) (saga o1)"#]],
     );
 }
@@ -214,6 +227,13 @@ fn the_saga_is_named_by_header_pointer_or_key() {
             plain("legacy-offset", r#"{"order": {"id": 1.5}}"#),
             plain("legacy-offset", r#"{"order": {"id": ""}}"#),
             plain("legacy-offset", r#"{"order": null}"#),
+            plain("legacy-offset", r#"{"a": "\ud800", "b": 1e400, "order": {"id": 18446744073709551616}}"#),
+            plain(
+                "legacy-offset",
+                &format!(r#"{{"a": {}{}, "order": {{"id": "o3"}}}}"#, "[".repeat(150), "]".repeat(150)),
+            ),
+            plain("legacy-offset", r#"{"order": {"id": "\udfff"}}"#),
+            plain("legacy-offset", "\u{feff}{\"order\": {\"id\": \"o3\"}}"),
         ],
         expect![[r#"
             OrderCreated order-created/2fad7efe2453b3ea4d200949660cd65e saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
@@ -223,9 +243,13 @@ fn the_saga_is_named_by_header_pointer_or_key() {
             OrderCreated order-created/9f8a423c73fa0d7c25befbfa749b3e5c saga o2 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
             OrderCreated legacy-offset/1-7 saga o3 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o3\"}}" hops 0 [] from legacy-offset[1]@7
             OrderCreated legacy-offset/1-7 saga 42 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": 42}}" hops 0 [] from legacy-offset[1]@7
-            missing-saga-id: the data has no string or integer at /order/id (saga -)
-            missing-saga-id: the data has no string or integer at /order/id (saga -)
-            missing-saga-id: the data has no string or integer at /order/id (saga -)"#]],
+            missing-saga-id: the data has no string or integer at /order/id: at byte 17 is 1.5 (saga -)
+            missing-saga-id: the data has no string or integer at /order/id: the string there is empty (saga -)
+            missing-saga-id: the data has no string or integer at /order/id: there is nothing (saga -)
+            OrderCreated legacy-offset/1-7 saga 18446744073709551616 at 2001-09-09T01:46:40.000Z application/json "{\"a\": \"\\ud800\", \"b\": 1e400, \"order\": {\"id\": 18446744073709551616}}" hops 0 [] from legacy-offset[1]@7
+            OrderCreated legacy-offset/1-7 saga o3 at 2001-09-09T01:46:40.000Z application/json "{\"a\": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]], \"order\": {\"id\": \"o3\"}}" hops 0 [] from legacy-offset[1]@7
+            missing-saga-id: the data has no string or integer at /order/id: at byte 17 is a string with a lone surrogate (half of a \u escape pair), which is not text (saga -)
+            OrderCreated legacy-offset/1-7 saga o3 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o3\"}}" hops 0 [] from legacy-offset[1]@7"#]],
     );
 }
 
@@ -254,7 +278,7 @@ fn plain_records_are_what_their_topic_says() {
             invalid-json: the data is not JSON: expected value at line 1 column 1 (saga o1)
             OrderCreated order-created/0e9fa94539cf4296349bb7e4c951b419 saga o1 at 2001-09-09T01:46:40.000Z application/json "[]" hops 0 [("tenant", "t")] from order-created[1]@7
             OrderCreated legacy/u-1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o1\"}, \"uuid\": \"u-1\"}" hops 0 [] from legacy[1]@7
-            missing-event-id: the data has no string or integer at /uuid (saga -)
+            missing-event-id: the data has no string or integer at /uuid: there is nothing (saga -)
             OrderCreated legacy-header/m-1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o1\"}}" hops 0 [] from legacy-header[1]@7
             missing-event-id: there is no header message-id (saga -)"#]],
     );
@@ -263,7 +287,7 @@ fn plain_records_are_what_their_topic_says() {
 #[test]
 fn a_producers_double_is_one_event() {
     let codec = codec();
-    let key = |record: &Record| codec.decode(record).unwrap().key;
+    let key = |record: &Record| codec.decode(record).unwrap().event.key;
     let first = plain("order-created", r#"{"a": 1}"#);
     let mut again = first.clone();
     (again.offset, again.partition.number, again.timestamp_ms) = (99, -1, None);
@@ -306,10 +330,10 @@ fn structured_mode() {
             invalid-json: the data is empty (saga o1)
             invalid-header: a CloudEvent must have `type` (saga o1)
             invalid-header: CloudEvents version ""; only 1.0 is read (saga o1)
-            invalid-json: the value is no CloudEvent in JSON: invalid type: integer `1`, expected a string at line 1 column 27 (saga o1)
+            invalid-json: the value is not a CloudEvent in JSON: `id` is 1, not a string (saga o1)
             invalid-json: both `data` and `data_base64` are there (saga o1)
-            invalid-json: `data_base64` is no base64: Invalid symbol 37, offset 0. (saga o1)
-            invalid-json: the value is no CloudEvent in JSON: invalid type: sequence, expected struct Envelope at line 1 column 0 (saga o1)"#]],
+            invalid-json: `data_base64` is not base64: Invalid symbol 37, offset 0. (saga o1)
+            invalid-json: the value is not a CloudEvent in JSON: invalid type: sequence, expected a JSON object at line 1 column 0 (saga o1)"#]],
     );
 }
 
@@ -514,13 +538,14 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         sagahost-dlq-plugin-version: 1.2.0"#]]
     .assert_eq(&shown(&codec.dead_letter(&large)));
 
-    let mut event = codec.decode_letter(&short).unwrap();
+    let mut event = codec.decode_letter(&short).unwrap().event;
     let came = event.origin.as_mut().and_then(|origin| origin.record.take()).unwrap();
     let headers = short.record.headers.iter().filter(|(name, _)| name != HANDLED);
     assert!(came.headers.iter().eq(headers), "should it fail again, it is kept as it came");
     let origin = Some(Origin { topic: "payment-processed".into(), partition: 3, offset: 12, record: None });
     assert_eq!(event, Event { origin, ..emitted() });
-    assert_eq!(codec.decode_letter(&StoredLetter { origin: None, ..short }).unwrap(), emitted());
+    let decoded = codec.decode_letter(&StoredLetter { origin: None, ..short }).unwrap();
+    assert_eq!(decoded, Decoded { event: emitted(), formerly: None });
 }
 
 #[test]
@@ -533,14 +558,18 @@ fn topics_and_kinds() {
 }
 
 /// Numbers from one seed.
-struct Draw(u64);
+pub struct Draw(pub u64);
 
 impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound
     }
-    fn text(&mut self, alphabet: &str, length_max: usize) -> String {
+    /// All 64 bits.
+    pub fn number(&mut self) -> u64 {
+        (0..4).fold(0, |number, _| number << 16 | self.below(1 << 16) as u64)
+    }
+    pub fn text(&mut self, alphabet: &str, length_max: usize) -> String {
         let letters: Vec<char> = alphabet.chars().collect();
         (0..1 + self.below(length_max)).map(|_| letters[self.below(letters.len())]).collect()
     }
@@ -581,7 +610,7 @@ fn what_is_encoded_is_decoded() {
     for seed in 0..3000 {
         let event = Draw(seed).event();
         let record = delivered(codec.encode(&event));
-        let mut decoded = codec.decode(&record).unwrap();
+        let mut decoded = codec.decode(&record).unwrap().event;
         assert_eq!(decoded.origin.take().unwrap().offset, 5);
         assert_eq!(decoded, event, "seed {seed}");
     }
@@ -590,10 +619,22 @@ fn what_is_encoded_is_decoded() {
 #[test]
 fn no_record_is_too_strange() {
     let codec = codec();
-    let names =
-        ["ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time", "ce_sagaid", "content-type", "sagahost-hops"];
-    let values: [&[u8]; 7] =
-        [b"", b"1.0", b"\xff\xfe", b"application/cloudevents+json", b"2026-01-01T00:00:00Z", b"7", b"{}"];
+    let names = [
+        "ce_id",
+        "ce-source",
+        "ce_source",
+        "ce_type",
+        "cloudEvents:type",
+        "ce_specversion",
+        "ce_time",
+        "ce_sagaid",
+        "content-type",
+        "contentType",
+        "ce-datacontenttype",
+        "sagahost-hops",
+    ];
+    let values: [&[u8]; 9] =
+        [b"", b"1.0", b"\xff\xfe", b"application/cloudevents+json", b"2026-01-01T00:00:00Z", b"7", b"{}", b"\"", b"%"];
     for seed in 0..5000 {
         let mut draw = Draw(seed);
         let mut some = || Some(values[draw.below(values.len())].to_vec()).filter(|_| draw.below(9) > 0);

@@ -304,8 +304,9 @@ fn mapping(mut table: Table<'_, '_>) -> RecordMapping {
     });
     let saga_id = table.text("saga-id").and_then(|(text, at)| pointer(&table, "saga-id", text, at));
     let event_id = table.text("event-id").and_then(|(text, at)| event_id(&table, text, at)).unwrap_or_default();
+    let structured = table.boolean("structured", false);
     table.finish();
-    RecordMapping { kind, saga_id, event_id }
+    RecordMapping { kind, saga_id, event_id, structured }
 }
 
 fn pointer(table: &Table<'_, '_>, name: &str, text: String, at: Range<usize>) -> Option<String> {

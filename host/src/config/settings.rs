@@ -238,7 +238,7 @@ impl TopicSettings {
 /// The kind that announces a failure to other apps.
 pub const SAGA_FAILED: &str = "SagaFailed";
 
-/// How a plain JSON record becomes an event. (A record with `ce_*` headers says it all itself.)
+/// How a plain JSON record becomes an event. (A CloudEvent says it all itself.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordMapping {
     /// None: the kind whose topic this is.
@@ -246,6 +246,19 @@ pub struct RecordMapping {
     /// JSON pointer to the saga id; None: header `ce_sagaid`, else the record's key.
     pub saga_id: Option<String>,
     pub event_id: EventIdFrom,
+    /// Is a JSON object with `specversion`, whose headers do not say so, read as a CloudEvent? In a topic without a
+    /// mapping it is; a mapping that does not say so was made for values as they are.
+    pub structured: bool,
+}
+
+impl RecordMapping {
+    /// The header that holds the event's id, where one does.
+    pub fn id_header(&self) -> Option<&str> {
+        match &self.event_id {
+            EventIdFrom::Header(name) => Some(name),
+            EventIdFrom::Content | EventIdFrom::Pointer(_) | EventIdFrom::Offset => None,
+        }
+    }
 }
 
 /// What makes two plain records one event.

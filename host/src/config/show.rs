@@ -129,6 +129,7 @@ fn record(mapping: &RecordMapping) -> Value {
         table.insert("saga-id".into(), text(pointer));
     }
     table.insert("event-id".into(), text(event_id));
+    table.insert("structured".into(), Value::Boolean(mapping.structured));
     Value::Table(table)
 }
 

@@ -329,6 +329,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         [topics.records.order-created]
         saga-id = "/orderId"
         event-id = "header:x-request-id"
+        structured = false
 
         [plugin.inventory.config]
         opening-stock = 1000

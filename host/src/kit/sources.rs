@@ -39,6 +39,7 @@ pub const SOURCES: &[(&str, &str)] = carried![
     "host/saga/src/ending.rs",
     "host/saga/src/event.rs",
     "host/saga/src/format.rs",
+    "host/saga/src/format/v2.rs",
     "host/saga/src/forward.rs",
     "host/saga/src/history.rs",
     "host/saga/src/id.rs",

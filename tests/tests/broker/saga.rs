@@ -19,7 +19,7 @@ use sagahost_tests::{
     shop::THREE,
 };
 
-fn broker() -> &'static Broker {
+pub fn broker() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     BROKER.get_or_init(|| Broker::start(Options::default()).expect("a broker"))
 }

@@ -41,6 +41,12 @@ fn with(header: &str, value: &[u8], record: Outgoing) -> Outgoing {
     record
 }
 
+fn null(header: &str, record: Outgoing) -> Outgoing {
+    let mut record = without(header, record);
+    record.headers.push((header.to_owned(), None));
+    record
+}
+
 /// The record, the code of its dead letter, and what its detail must say.
 fn bad_records() -> Vec<(Outgoing, &'static str, &'static str)> {
     let kind = "HostileTried";
@@ -51,6 +57,8 @@ fn bad_records() -> Vec<(Outgoing, &'static str, &'static str)> {
         (plain(kind, Some(b"s-1"), Some(cut_short)), "invalid-json", "EOF while parsing"),
         (plain(kind, Some(b"s-1"), Some(b"\xff\xfe{}")), "invalid-json", ""),
         (plain(kind, Some(b"s-1"), Some(b"{\"id\": \"\xc3\"}")), "invalid-json", ""),
+        (null("content-type", plain(kind, Some(b"s-1"), Some(cut_short))), "invalid-json", "EOF while parsing"),
+        (null("ce_id", good()), "invalid-header", "but not ce_id"),
         (plain(kind, None, Some(b"{}")), "missing-saga-id", "no header ce_sagaid, and the record has no key"),
         (plain(kind, Some(b""), Some(b"{}")), "missing-saga-id", "the record has no key"),
         (plain(kind, Some(b"s-\xff"), Some(b"{}")), "missing-saga-id", "the record's key is not UTF-8"),
@@ -78,10 +86,13 @@ fn each_bad_record_is_kept_with_its_origin_and_the_others_flow() {
     assert_eq!(letters.len(), bad.len());
     for (number, (record, code, detail)) in bad.iter().enumerate() {
         let key = format!("hostile-tried[0]@{}", 2 * number);
-        let LetterView { line, value, topic, .. } = operator.letter(&key);
+        let LetterView { line, value, topic, headers, .. } = operator.letter(&key);
         assert_eq!((line.code.as_str(), line.origin.as_deref()), (*code, Some(key.as_str())), "{line:?}");
         assert!(line.detail.contains(detail), "{line:?} does not say {detail:?}");
         assert_eq!(topic, "hostile-tried");
+        let shown: Vec<_> = headers.iter().map(|(name, value)| (name, value.is_none())).collect();
+        let sent: Vec<_> = record.headers.iter().map(|(name, value)| (name, value.is_none())).collect();
+        assert_eq!(shown, sent, "{key}: null headers are shown as null");
         assert_eq!(value.is_none(), record.value.is_none(), "{key}: the value stays as it came");
         await_done(&operator, &format!("good-{number}"));
     }
@@ -116,6 +127,7 @@ fn assert_published(shop: &Shop, bad: &[(Outgoing, &str, &str)]) {
         assert_eq!(header(letter, "sagahost-dlq-topic").as_deref(), Some("hostile-tried"));
         assert_eq!(header(letter, "sagahost-dlq-partition").as_deref(), Some("0"));
         assert_eq!(header(letter, "sagahost-dlq-code").as_deref(), Some(*code));
+        assert!(letter.headers.starts_with(&record.headers), "offset {offset}: headers stay as they came");
         match *code {
             "oversized-record" => assert_eq!(header(letter, "sagahost-dlq-omitted").as_deref(), Some("value")),
             _ => assert_eq!((&letter.key, &letter.value), (&record.key, &record.value)),

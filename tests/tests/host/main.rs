@@ -3,6 +3,7 @@
 
 mod bad_records;
 mod bad_setup;
+mod bindings;
 mod commits;
 mod data_directory;
 mod deaths;

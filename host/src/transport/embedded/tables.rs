@@ -212,6 +212,37 @@ mod tests {
         assert_eq!(pack_headers(&vec![]), None);
     }
 
+    /// What was written is read for as long as there are such files.
+    #[test]
+    fn the_formats_of_headers_stay() {
+        let version_1 = b"\x01\0\0\0h\x02\0\0\0\0\xff\x01\0\0\0e\0\0\0\0";
+        let mut headers: Headers = vec![("h".into(), Some(vec![0, 255])), ("e".into(), Some(vec![]))];
+        assert_eq!(unpack_headers(Some(version_1)).as_ref(), Some(&headers));
+        assert_eq!(pack_headers(&headers).as_deref(), Some(&version_1[..]));
+        headers.push(("n".into(), None));
+        let version_2 = [&version_1[..], b"\x01\0\0\0n\xff\xff\xff\xff"].concat();
+        assert_eq!(pack_headers(&headers).as_ref(), Some(&version_2));
+        assert_eq!(unpack_headers(Some(&version_2)), Some(headers));
+    }
+
+    #[test]
+    fn older_tables_are_brought_up_to_date_and_newer_ones_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("topics.db");
+        let busy = Duration::from_secs(1);
+        let version_1 = Connection::open(&file).expect("it opens");
+        version_1.execute_batch(SCHEMA).expect("the tables are made");
+        version_1.pragma_update(None, "user_version", 1).expect("it is set");
+        drop(version_1);
+        let opened = open(&file, busy).expect("version 1 is brought up to date");
+        let version: i64 = opened.pragma_query_value(None, "user_version", |row| row.get(0)).expect("it has a version");
+        assert_eq!(version, SCHEMA_VERSION);
+        opened.pragma_update(None, "user_version", SCHEMA_VERSION + 1).expect("it is set");
+        drop(opened);
+        let refused = open(&file, busy).expect_err("a newer host wrote it").to_string();
+        assert!(refused.contains("version 3, this host knows version 2"), "{refused}");
+    }
+
     #[test]
     fn ids_are_clustered_by_partition() {
         assert!(record_id(1, OFFSET_MAX) < record_id(2, 0));

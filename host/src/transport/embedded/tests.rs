@@ -429,7 +429,7 @@ fn files_that_are_not_ours_are_refused_with_a_reason() {
     std::fs::remove_file(&path).unwrap();
     EmbeddedTransport::open(directory.path(), "shop").unwrap();
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    expect!["DIR/topics.db has tables of version 99, this host knows version 1: use the newer host that wrote it"]
+    expect!["DIR/topics.db has tables of version 99, this host knows version 2: use the newer host that wrote it"]
         .assert_eq(&open().replace(&place, "DIR"));
 
     std::fs::remove_file(&path).unwrap();

@@ -7,6 +7,8 @@ use crate::journal::LetterFilter;
 
 const OLD: &str = include_str!("../../../../tests/fixtures/journal-v1.sql");
 
+const LETTER: &str = include_str!("../../../../tests/fixtures/letter-v6.sql");
+
 fn refused(outcome: Result<SqliteJournal, JournalError>) -> String {
     match outcome {
         Err(JournalError::Unusable(why) | JournalError::InUse(why)) => why,
@@ -89,6 +91,21 @@ fn an_older_schema_is_brought_up_to_date() {
     assert_eq!(journal.commit(identity.epoch, &batch(8, 1)).unwrap()[0].1, SagaKey(3));
     journal.close().unwrap();
     dir.host().unwrap();
+}
+
+/// What a saga kept of a record stands in a letter as JSON, and the record in a cell of format 1.
+#[test]
+fn a_letter_from_before_null_headers_is_read_as_it_was() {
+    let dir = Dir::new();
+    execute(&dir, OLD);
+    execute(&dir, LETTER);
+    let journal = dir.host().unwrap();
+    let letter = journal.letter("web/e-1|payment").unwrap().unwrap();
+    assert_eq!(letter.record.headers, [("h".to_owned(), Some(vec![0, 255]))]);
+    let event = letter.letter.unwrap().event;
+    assert_eq!((&*event.data, event.record_key), (&b"{}"[..], None));
+    let came = event.origin.unwrap().record.unwrap();
+    assert_eq!(came.headers, [("h".to_owned(), Some(vec![0, 255])), ("e".to_owned(), Some(vec![]))]);
 }
 
 #[test]
