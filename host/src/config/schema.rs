@@ -19,11 +19,12 @@ use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AdminSettings, Config, EmbeddedSettings, EventIdFrom, LogFormat, LogSettings, PipelineSettings, PluginSettings,
-    RecordMapping, RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings, WatchSettings,
+    AdminSettings, Config, EmbeddedSettings, LogFormat, LogSettings, PipelineSettings, PluginSettings, RetrySettings,
+    SAGA_FAILED, SubscriptionSettings, TopicSettings, WatchSettings,
     faults::Fault,
     kafka, limits,
     reader::{Source, Table, Value, type_of},
+    records,
 };
 use crate::topic_name;
 
@@ -239,13 +240,13 @@ fn topics(mut table: Table<'_, '_>, app: &str) -> TopicSettings {
         settings.saga_failed = topic;
     }
     settings.headers = table.texts("headers").into_iter().map(|(name, _)| name.to_lowercase()).collect();
-    kind_topics(&table.table("of-kind"), &mut settings);
-    let records = table.table("records");
-    mapping(records.absent("TOPIC"));
-    for (name, at, child) in records.tables("TOPIC") {
-        check_topic(&records, &name, at, &name);
-        settings.records.insert(name.into(), mapping(child));
+    let records_table = table.table("records");
+    records::read(records_table.absent("TOPIC"));
+    for (name, at, child) in records_table.tables("TOPIC") {
+        check_topic(&records_table, &name, at, &name);
+        settings.records.insert(name.into(), records::read(child));
     }
+    kind_topics(&table.table("of-kind"), &mut settings);
     table.finish();
     settings
 }
@@ -260,9 +261,11 @@ fn kind_topics(table: &Table<'_, '_>, settings: &mut TopicSettings) {
             table.fault(&kind, at, "is no kind of an event: letters, digits and . _ - / : only");
         } else if kind == SAGA_FAILED {
             table.fault(&kind, at, "has a field of its own: write saga-failed = \"…\" in [topics]");
-        } else if let Some(other) = settings.of_kind.iter().find(|(_, topic)| ***topic == **name).map(|(kind, _)| kind)
-        {
-            let text = format!("`{name}` is the topic of {other} already: a plain record there would have two kinds");
+        } else if let Some(other) = settings.only_kind_of(name) {
+            let text = format!(
+                "`{name}` is the topic of {other} already: a plain record there would have two kinds; where each says its \
+                 own, set kind = \"header:NAME\" or kind = \"/POINTER\" in [topics.records.{name:?}]"
+            );
             table.fault(&kind, value.span(), text);
         } else if check_topic(table, &kind, value.span(), name) {
             settings.of_kind.insert(Kind::new(kind), name.as_ref().into());
@@ -290,45 +293,6 @@ fn check_topic(table: &Table<'_, '_>, field: &str, at: Range<usize>, topic: &str
         Err(why) => {
             table.fault(field, at, why);
             false
-        }
-    }
-}
-
-fn mapping(mut table: Table<'_, '_>) -> RecordMapping {
-    let kind = table.text("kind").and_then(|(kind, at)| {
-        if is_kind(&kind) {
-            return Some(Kind::new(kind));
-        }
-        table.fault("kind", at, format_args!("`{kind}` is no kind of an event"));
-        None
-    });
-    let saga_id = table.text("saga-id").and_then(|(text, at)| pointer(&table, "saga-id", text, at));
-    let event_id = table.text("event-id").and_then(|(text, at)| event_id(&table, text, at)).unwrap_or_default();
-    let structured = table.boolean("structured", false);
-    table.finish();
-    RecordMapping { kind, saga_id, event_id, structured }
-}
-
-fn pointer(table: &Table<'_, '_>, name: &str, text: String, at: Range<usize>) -> Option<String> {
-    if text.starts_with('/') {
-        return Some(text);
-    }
-    table.fault(name, at, format_args!("`{text}` is no JSON pointer: write \"/{}\"", text.replace('.', "/")));
-    None
-}
-
-fn event_id(table: &Table<'_, '_>, text: String, at: Range<usize>) -> Option<EventIdFrom> {
-    if let Some(header) = text.strip_prefix("header:") {
-        return Some(EventIdFrom::Header(header.trim().to_lowercase()));
-    }
-    match text.as_str() {
-        "content" => Some(EventIdFrom::Content),
-        "offset" => Some(EventIdFrom::Offset),
-        _ if text.starts_with('/') => Some(EventIdFrom::Pointer(text)),
-        _ => {
-            let ways = "a JSON pointer (\"/eventId\"), \"header:NAME\", \"content\" or \"offset\"";
-            table.fault("event-id", at, format_args!("`{text}` is none of {ways}"));
-            None
         }
     }
 }

@@ -55,7 +55,7 @@ fn what_the_keys_mean() {
     assert_eq!(config.topics.dead_letters.as_deref(), Some("shop.dead-letters"));
     assert_eq!(config.plugin("payment").config["limit-cents"], 100_000);
     assert_eq!(config.plugin("nobody"), PluginSettings::default());
-    assert_eq!(config.topics.mapping("order-created").saga_id.as_deref(), Some("/orderId"));
+    assert_eq!(config.topics.mapping("order-created").saga_id, Some(Locator::Pointer("/orderId".into())));
     assert_eq!(config.topics.mapping("order-created").event_id, EventIdFrom::Header("x-request-id".into()));
     let kafka = config.kafka.unwrap();
     assert_eq!(kafka.properties["sasl.password"].value(), "s3cret");
@@ -109,10 +109,10 @@ fn wrong_topics_and_plugins() {
         "[topics]\ndead-letters = \"a b\"\n[topics.of-kind]\nA = \"x\"\nB = \"x\"\nSagaFailed = \"y\"\n[topics.records.t]\nsaga-id = \"order.id\"\nevent-id = \"id\"\n[plugin.Payment.config]\nwhen = 2020-01-01\n[plugin.p.on.K]\non-dead-letter = \"drop\"\nretry = { attempts = 3 }\n[plugins]\n",
         expect![[r#"
             sagahost.toml:2: topics.dead-letters: `a b` has ' ' in it; a topic's name consists of letters, digits, `.`, `_` and `-`
-            sagahost.toml:5: topics.of-kind.B: `x` is the topic of A already: a plain record there would have two kinds
+            sagahost.toml:5: topics.of-kind.B: `x` is the topic of A already: a plain record there would have two kinds; where each says its own, set kind = "header:NAME" or kind = "/POINTER" in [topics.records."x"]
             sagahost.toml:6: topics.of-kind.SagaFailed: has a field of its own: write saga-failed = "…" in [topics]
-            sagahost.toml:8: topics.records.t.saga-id: `order.id` is no JSON pointer: write "/order/id"
-            sagahost.toml:9: topics.records.t.event-id: `id` is none of a JSON pointer ("/eventId"), "header:NAME", "content" or "offset"
+            sagahost.toml:8: topics.records.t.saga-id: `order.id` is neither a JSON pointer nor a header: write "/order/id" or "header:order.id"
+            sagahost.toml:9: topics.records.t.event-id: `id` is not a place of an event's id: write "/id" or "header:id", or "content" or "offset"
             sagahost.toml:10: plugin.Payment: is no name of a plugin: lower-case letters, digits and hyphens, a letter first
             sagahost.toml:11: plugin.Payment.config.when: is a date or time: put it in quotes, a plugin reads text
             sagahost.toml:13: plugin.p.on.K.on-dead-letter: `drop` is not one of "compensate", "block", "skip"
@@ -329,6 +329,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         [topics.records.order-created]
         saga-id = "/orderId"
         event-id = "header:x-request-id"
+        key = "text"
         structured = false
 
         [plugin.inventory.config]

@@ -5,6 +5,7 @@ mod crashes;
 mod deadlines;
 mod faults;
 mod headers;
+mod mappings;
 mod owners;
 mod saga;
 mod transport;
