@@ -55,7 +55,7 @@ fn a_null_header_says_nothing_and_stays_null() {
     // Without a content type data is JSON.
     transport.offer(&record(&shop, "broken", b"{".to_vec(), with_nulls("broken"))).unwrap();
     shop.until("the dead letter", LONG, |status| status.number("open-letters") == 1);
-    let letter = shop.ask(&["dead-letters", "list"])[0].clone();
+    let letter = shop.ask(&["dead-letters", "list", "--each"])[0].clone();
     assert_eq!((&letter["code"], &letter["saga"]), (&"invalid-json".into(), &"broken".into()), "{letter}");
     let shown = shop.ask(&["dead-letters", "show", letter["key"].as_str().unwrap()]);
     let nulls = ["ce_time", "ce_sagaid", "content-type"];
@@ -97,7 +97,7 @@ fn headers_of_other_bindings_are_read_and_a_part_of_them_is_refused() {
     }
     watch.until(run.len(), LONG);
     shop.until("the dead letters", LONG, |status| status.number("open-letters") == 3);
-    for letter in shop.ask(&["dead-letters", "list"]).as_array().unwrap() {
+    for letter in shop.ask(&["dead-letters", "list", "--each"]).as_array().unwrap() {
         assert_eq!((&letter["code"], &letter["saga"]), (&"invalid-header".into(), &"other".into()), "{letter}");
         assert!(letter["detail"].as_str().unwrap().contains("type, but not ce_id"), "{letter}");
     }
