@@ -22,9 +22,9 @@ fn shop(name: &str, mapping: &str) -> KafkaShop<'static> {
 
 /// Orders whose ids are numbers.
 fn numbered(count: usize) -> Vec<(i64, Order)> {
-    let all = orders(&Shape { customers: 2, articles: 2, ..Shape::of(count) });
+    let shape = Shape { customers: 2, articles: 2, ..Shape::of(count) };
     (1..)
-        .zip(all)
+        .zip(orders(&shape))
         .map(|(number, order): (i64, Order)| (number, Order { order_id: number.to_string(), ..order }))
         .collect()
 }
