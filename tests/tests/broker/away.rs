@@ -68,7 +68,9 @@ fn a_broker_that_is_away_at_the_start_is_named_and_waited_for() {
 fn commands_that_need_the_broker_have_an_exit_code_for_its_absence() {
     let broker = broker();
     let shop = shop(&broker, "codes", "");
-    let mut host = Some(shop.start());
+    let mut serving = shop.start();
+    serving.says("serving", LONG);
+    let mut host = Some(serving);
     broker.stop().expect("the broker stops");
     for hosted in [true, false] {
         for words in [&["topics", "list"][..], &["topics", "create"]] {

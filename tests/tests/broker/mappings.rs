@@ -32,7 +32,8 @@ fn numbered(count: usize) -> Vec<(i64, Order)> {
 #[test]
 fn sagas_of_long_keys_have_names_and_their_answers_stay_in_the_partition() {
     let shop = shop("longs", "key = \"long\"\n");
-    let host = shop.start();
+    let mut host = shop.start();
+    host.says("serving", LONG);
     let transport = broker().transport("longs-client").unwrap();
     let send = |key: Vec<u8>, value: Vec<u8>| {
         let topic = shop.topics.of("OrderCreated").into();
@@ -49,7 +50,7 @@ fn sagas_of_long_keys_have_names_and_their_answers_stay_in_the_partition() {
     // A key that is not a long, and one that an operator types.
     send(b"o-1".to_vec(), b"{}".to_vec());
     shop.until("the dead letter", LONG, |status| status.number("open-letters") == 1);
-    let letter = shop.ask(&["dead-letters", "list"])[0].clone();
+    let letter = shop.ask(&["dead-letters", "list", "--each"])[0].clone();
     assert_eq!(letter["code"], "invalid-key", "{letter}");
     let (_, order) = numbered(21).pop().unwrap();
     let data = serde_json::to_string(&order).unwrap();
@@ -101,9 +102,10 @@ fn what_an_outbox_relay_writes_is_read() {
     watch.until(all.len(), LONG);
     send(&all[0], None);
     shop.until("the dead letter", LONG, |status| status.number("open-letters") == 1);
-    let letter = shop.ask(&["dead-letters", "list"])[0].clone();
+    let letter = shop.ask(&["dead-letters", "list", "--each"])[0].clone();
     assert_eq!(letter["code"], "unknown-kind", "{letter}");
-    assert!(letter["detail"].as_str().unwrap().contains("there is no header eventtype"), "{letter}");
+    let shown = shop.ask(&["dead-letters", "show", letter["key"].as_str().unwrap()]);
+    assert!(shown["detail"].as_str().unwrap().contains("there is no header eventtype"), "{shown}");
     shop.until_quiet();
     assert!(host.stop().success());
     shop.assert_right_with(&all, &shop.counters());
