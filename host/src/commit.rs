@@ -16,6 +16,7 @@ use sagahost_saga::input::Answer;
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    admin::protocol::{Refusal, Why},
     crash,
     intake::Intake,
     journal::{BatchNo, Identity, JournalError, OutboxBatch},
@@ -114,7 +115,8 @@ impl Committer {
             }
             Err(error) => {
                 for (reply, _) in sealed.replies {
-                    let _ = reply.send(Err(format!("the journal could not be written: {error}")));
+                    let _ =
+                        reply.send(Err(Refusal::new(Why::Journal, format!("failed to write the journal: {error}"))));
                 }
                 self.restart(&error.to_string())
             }
@@ -172,7 +174,7 @@ impl Committer {
     /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.
     fn move_position(&mut self, Move { partition, next, reply }: Move) -> Result<(), Fatal> {
         if let Err(error) = self.pipeline.journal.set_position(self.identity.epoch, &partition, next) {
-            let _ = reply.send(Err(format!("the journal could not be written: {error}")));
+            let _ = reply.send(Err(Refusal::new(Why::Journal, format!("failed to write the journal: {error}"))));
             return Ok(());
         }
         info!(%partition, next, "an operator has it read from there; the host begins anew from the journal");

@@ -22,7 +22,11 @@ use sagahost_sandbox::{Report, directory::Looks};
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::{Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom, plugin_view::PluginsView},
+    admin::{
+        Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
+        plugin_view::PluginsView,
+        protocol::{Refusal, Why},
+    },
     clock::{Clock, SystemClock},
     codec::Decoded,
     commit::{Committer, Fatal},
@@ -448,30 +452,30 @@ fn join(threads: impl Iterator<Item = JoinHandle<()>>, until: Option<Instant>) {
 }
 
 impl Shared {
-    fn ask(&self, saga: &SagaId, item: impl FnOnce(Reply) -> Item) -> Result<Answer, String> {
+    fn ask(&self, saga: &SagaId, item: impl FnOnce(Reply) -> Item) -> Result<Answer, Refusal> {
         let (reply, answer) = bounded(1);
         self.pipeline.post(saga, item(reply));
         self.patiently(&answer)
     }
 
-    fn patiently(&self, answer: &Receiver<Result<Answer, String>>) -> Result<Answer, String> {
+    fn patiently(&self, answer: &Receiver<Result<Answer, Refusal>>) -> Result<Answer, Refusal> {
         self.patiently_or(answer, "the host could not journal it in time; look at `sagahost status`")
     }
 
-    fn patiently_or(&self, answer: &Receiver<Result<Answer, String>>, otherwise: &str) -> Result<Answer, String> {
+    fn patiently_or(&self, answer: &Receiver<Result<Answer, Refusal>>, otherwise: &str) -> Result<Answer, Refusal> {
         const PATIENCE: Duration = Duration::from_secs(25);
-        answer.recv_timeout(PATIENCE).map_err(|_| otherwise.to_owned())?
+        answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::Failed, otherwise))?
     }
 
     /// The keeper does one thing after the other, and compiling may be one of them.
-    fn keeper(&self, what: What) -> Result<Answer, String> {
+    fn keeper(&self, what: What) -> Result<Answer, Refusal> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
                               that, unless too much waits there: look at `sagahost plugins list`";
         self.patiently_or(&self.board.order(what), QUEUED)
     }
 
-    fn release(&self, saga: &SagaId) -> Result<Answer, String> {
-        self.journal.release(self.identity.epoch, saga).map_err(|error| error.to_string())?;
+    fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
+        self.journal.release(self.identity.epoch, saga)?;
         // What was kept aside a moment ago is in the journal with the next batch.
         let staged = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
         self.pipeline.stage.release(saga);
@@ -483,7 +487,7 @@ impl Shared {
             self.pipeline.stage.urge();
             thread::sleep(Duration::from_millis(5));
         }
-        let count = self.pipeline.take_in_again(Some(saga)).map_err(|error| error.to_string())?;
+        let count = self.pipeline.take_in_again(Some(saga))?;
         self.pipeline.post(saga, Item::TopologyChanged);
         let text = format!("saga {saga} is out of quarantine; {count} events that were kept aside are taken in again");
         Ok(Answer { done: true, text })
@@ -491,25 +495,23 @@ impl Shared {
 }
 
 impl Live for Shared {
-    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, String> {
+    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, Refusal> {
         if matches!(command, Command::Retry { .. }) && self.pipeline.stage.is_quarantined(saga) {
             return self.release(saga);
         }
         self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply) })
     }
 
-    fn outbox(&self, action: OutboxAction) -> Result<Answer, String> {
+    fn outbox(&self, action: OutboxAction) -> Result<Answer, Refusal> {
         let done = match action {
             OutboxAction::Retry => self.outbox.retry(),
             OutboxAction::Skip { batch, index, by, reason } => {
                 let refused = self.outbox.refused().is_some_and(|row| row.batch == batch && row.index == index);
                 if !refused {
-                    return Err(format!("row {index} of batch {} is not refused", batch.0));
+                    return Err(Refusal::not_found(format!("row {index} of batch {} is not refused", batch.0)));
                 }
                 let reason = format!("{by}: {reason}");
-                self.journal
-                    .leave_out(self.identity.epoch, batch, index, LeftOut::Row, &reason)
-                    .map_err(|error| error.to_string())?;
+                self.journal.leave_out(self.identity.epoch, batch, index, LeftOut::Row, &reason)?;
                 self.outbox.skip(batch, index, &reason)
             }
         };
@@ -517,36 +519,40 @@ impl Live for Shared {
         Ok(Answer { done, text: text.to_owned() })
     }
 
-    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String> {
+    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal> {
         let decoded = self.pipeline.surroundings.load().codec.decode_letter(&letter);
-        let Decoded { event, formerly } =
-            decoded.map_err(|why| format!("it still cannot be decoded: {}: {}", why.code, why.detail))?;
+        let Decoded { event, formerly } = decoded.map_err(|why| {
+            Refusal::new(Why::Failed, format!("it still cannot be decoded: {}: {}", why.code, why.detail))
+        })?;
         let letter = Box::new(letter);
         self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, formerly, letter, reply })
     }
 
-    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String> {
+    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal> {
         let (reply, answer) = bounded(1);
         self.pipeline.close_letter(&letter.key, format!("discarded by {by}: {reason}"), reply);
         self.patiently(&answer)
     }
 
-    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String> {
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal> {
         if !self.intake.is_held(partition) {
-            return Err(format!("{partition} is not held; `sagahost status` lists those that are"));
+            let text = format!("{partition} is not held; `sagahost status` lists those that are");
+            return Err(Refusal::not_found(text));
         }
         let Some(from) = from else {
             self.intake.assign_again(partition);
             return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
         };
-        let bounds = self.transport.bounds(std::slice::from_ref(partition)).map_err(|error| error.to_string())?;
-        let (first, end) = bounds.get(partition).copied().ok_or_else(|| format!("{partition} does not exist"))?;
+        let bounds = self.transport.bounds(std::slice::from_ref(partition))?;
+        let missing = || Refusal::not_found(format!("{partition} does not exist"));
+        let (first, end) = bounds.get(partition).copied().ok_or_else(missing)?;
         let next = match from {
             ResumeFrom::Earliest => first,
             ResumeFrom::Latest => end,
             ResumeFrom::Offset(offset) if (first..=end).contains(&offset) => offset,
             ResumeFrom::Offset(offset) => {
-                return Err(format!("{partition} holds {first} to {end}; {offset} is outside of that"));
+                let text = format!("{partition} holds {first} to {end}; {offset} is outside of that");
+                return Err(Refusal::invalid(text));
             }
         };
         let (reply, answer) = bounded(1);
@@ -554,11 +560,11 @@ impl Live for Shared {
         self.patiently(&answer)
     }
 
-    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal> {
         self.keeper(What::Plugin(plugin.clone(), action))
     }
 
-    fn reload_config(&self) -> Result<Answer, String> {
+    fn reload_config(&self) -> Result<Answer, Refusal> {
         self.keeper(What::ReloadConfig)
     }
 

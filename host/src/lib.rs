@@ -1,5 +1,5 @@
 //! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `attempt`,
-//! `stage`, `overlay`, `values`, `commit`, `publish`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `host`,
+//! `stage`, `overlay`, `values`, `commit`, `publish`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `preflight`, `host`,
 //! `plugins`, `keeper`; then `config`, `admin`, `cli`, and `kit` (what `sagahost new` writes).
 
 pub mod pipeline;
@@ -30,6 +30,7 @@ pub mod touch;
 pub mod host;
 pub mod keeper;
 pub mod plugins;
+pub mod preflight;
 pub mod start;
 
 pub mod admin;

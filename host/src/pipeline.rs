@@ -27,6 +27,7 @@ use sagahost_sandbox::registry::{Pick, Registry};
 use tracing::{debug, error, trace, warn};
 
 use crate::{
+    admin::protocol::{Refusal, Why},
     attempt::AttemptCalls,
     clock::Clock,
     codec::{Codec, Decoded, Formerly},
@@ -269,7 +270,7 @@ impl Pipeline {
                 self.stage_letter(Some(id.clone()), letter, receipt);
             }
             Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply, .. } => {
-                let _ = reply.send(Err(format!("saga {id} is quarantined: {why}")));
+                let _ = reply.send(Err(Refusal::new(Why::Failed, format!("saga {id} is quarantined: {why}"))));
             }
             Item::Operator { reply: None, .. } | Item::Due { .. } | Item::TopologyChanged => {}
         }
@@ -284,7 +285,7 @@ impl Pipeline {
                 self.stage_letter(None, letter, receipt);
             }
             Item::Redelivery { reply, .. } => {
-                let _ = reply.send(Err(why.to_owned()));
+                let _ = reply.send(Err(Refusal::new(Why::Failed, why)));
             }
             Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged => {}
         }

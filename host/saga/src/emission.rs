@@ -44,6 +44,9 @@ impl Saga {
         let step = &self.steps[step];
         let mut attributes = guest_attributes(emission.attributes);
         trace(&step.event.attributes, &mut attributes);
+        // The key of this saga's records says nothing of another saga.
+        let own = emission.saga.as_ref().is_none_or(|saga| *saga == self.id);
+        let record_key = self.record_key.clone().filter(|_| own);
         Event {
             key: EventKey::new(format!("sagahost/{}/{}", turn.topology.app, step.participant), id),
             saga: emission.saga.unwrap_or_else(|| self.id.clone()),
@@ -54,7 +57,7 @@ impl Saga {
             attributes,
             hops: step.event.hops.saturating_add(1),
             origin: None,
-            record_key: None,
+            record_key,
         }
     }
 
@@ -120,7 +123,7 @@ impl Saga {
             attributes,
             hops: from.map_or(0, |from| from.hops.saturating_add(1)),
             origin: None,
-            record_key: None,
+            record_key: self.record_key.clone(),
         };
         self.note(turn.now, What::Emitted { participant: None, kind: event.kind.clone(), id: key.id.clone() });
         self.announced = Some(key);

@@ -59,6 +59,9 @@ impl Saga {
         if !turn.topology.concerns(&event.kind) {
             return Ok(Disposition::Nothing("nobody here acts on this kind"));
         }
+        if self.record_key.is_none() {
+            self.record_key.clone_from(&event.record_key);
+        }
         let expected = self.take_expected(&event);
         if self.overtaken(&event, turn) {
             self.reopen(turn.now);

@@ -89,12 +89,12 @@ impl Desk {
     /// A letter that no saga keeps: only a running host can close it.
     fn record(
         &self,
-        ask: impl FnOnce(&dyn super::Live) -> Result<sagahost_saga::input::Answer, String>,
+        ask: impl FnOnce(&dyn super::Live) -> Result<sagahost_saga::input::Answer, Refusal>,
     ) -> Result<Done, Refusal> {
         let Some(live) = &self.live else {
             return Err(Refusal::new(Why::NeedsHost, "this letter belongs to no saga: start the host, then try again"));
         };
-        let answer = ask(&**live).map_err(Refusal::failed)?;
+        let answer = ask(&**live)?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 

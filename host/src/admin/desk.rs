@@ -214,7 +214,7 @@ impl Desk {
 
     pub(super) fn command(&self, saga: &SagaId, command: Command) -> Result<Done, Refusal> {
         if let Some(live) = &self.live {
-            let answer = live.command(saga, command).map_err(Refusal::failed)?;
+            let answer = live.command(saga, command)?;
             return Ok(Done { done: answer.done, queued: false, text: answer.text });
         }
         let quarantined = self.journal.quarantined(saga).map_err(Refusal::failed)?;
@@ -260,7 +260,7 @@ impl Desk {
 
     fn change_outbox(&self, action: OutboxAction) -> Result<Done, Refusal> {
         if let Some(live) = &self.live {
-            let answer = live.outbox(action).map_err(Refusal::failed)?;
+            let answer = live.outbox(action)?;
             return Ok(Done { done: answer.done, queued: false, text: answer.text });
         }
         match action {
@@ -292,13 +292,13 @@ impl Desk {
                 "no host runs: start it; where a partition cannot be read it says so, and then it can be resumed";
             return Err(Refusal::new(Why::NeedsHost, text));
         };
-        let answer = live.resume(partition, from).map_err(|why| Refusal::new(Why::Invalid, why))?;
+        let answer = live.resume(partition, from)?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Done, Refusal> {
         let Some(live) = &self.live else { return plugins::change_without_host(self, plugin, action) };
-        let answer = live.change_plugin(plugin, action).map_err(|why| Refusal::new(Why::Invalid, why))?;
+        let answer = live.change_plugin(plugin, action)?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 
@@ -306,7 +306,7 @@ impl Desk {
         let Some(live) = &self.live else {
             return Err(Refusal::new(Why::NeedsHost, "no host runs: its start reads the configuration"));
         };
-        let answer = live.reload_config().map_err(|why| Refusal::new(Why::Invalid, why))?;
+        let answer = live.reload_config()?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })
     }
 

@@ -30,6 +30,7 @@ use sagahost_saga::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::protocol::Refusal;
 use crate::{
     journal::{BatchNo, StoredLetter},
     transport::Partition,
@@ -38,16 +39,16 @@ use crate::{
 /// What a running host does for an operator. Blocks until it is journaled.
 pub trait Live: Send + Sync {
     /// Enters the saga's mailbox.
-    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, String>;
-    fn outbox(&self, action: OutboxAction) -> Result<Answer, String>;
+    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, Refusal>;
+    fn outbox(&self, action: OutboxAction) -> Result<Answer, Refusal>;
     /// A dead letter without a saga (its record could not be decoded): decode it again, take it in.
-    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, String>;
-    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, String>;
+    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal>;
+    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal>;
     /// A partition that is held goes on: from where it stood, or from elsewhere.
-    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String>;
-    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String>;
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal>;
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal>;
     /// The configuration file is read again: other values for plugins.
-    fn reload_config(&self) -> Result<Answer, String>;
+    fn reload_config(&self) -> Result<Answer, Refusal>;
     /// What serves, and what does not.
     fn plugins(&self) -> plugin_view::PluginsView;
     fn status(&self) -> LiveStatus;

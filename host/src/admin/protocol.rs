@@ -5,11 +5,15 @@ use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
 };
+use sagahost_sandbox::digests::DigestError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{OutboxAction, PluginAction, ResumeFrom};
-use crate::transport::{Outgoing, Partition};
+use crate::{
+    journal::JournalError,
+    transport::{Outgoing, Partition, TransportError},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -131,8 +135,26 @@ pub enum Why {
     Invalid,
     /// A host must run for it.
     NeedsHost,
-    /// Journal or transport failed.
+    /// The broker, or the embedded topics, did not answer or refused.
+    Transport,
+    /// The journal could not be read or written.
+    Journal,
+    /// Anything else.
     Failed,
+}
+
+impl Why {
+    /// What an error is at heart.
+    pub fn of(error: &anyhow::Error) -> Self {
+        let cause = |cause: &(dyn std::error::Error + 'static)| {
+            if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+                return Some(refusal.why);
+            }
+            let journal = cause.is::<JournalError>().then_some(Self::Journal);
+            journal.or_else(|| cause.is::<TransportError>().then_some(Self::Transport))
+        };
+        error.chain().find_map(cause).unwrap_or(Self::Failed)
+    }
 }
 
 impl Refusal {
@@ -142,8 +164,36 @@ impl Refusal {
     pub fn not_found(text: impl Into<String>) -> Self {
         Self::new(Why::NotFound, text)
     }
-    pub fn failed(error: impl std::fmt::Display) -> Self {
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::new(Why::Invalid, text)
+    }
+    /// By the kind of the error.
+    pub fn failed(error: impl Into<Self>) -> Self {
+        error.into()
+    }
+}
+
+impl From<JournalError> for Refusal {
+    fn from(error: JournalError) -> Self {
+        Self::new(Why::Journal, error.to_string())
+    }
+}
+
+impl From<TransportError> for Refusal {
+    fn from(error: TransportError) -> Self {
+        Self::new(Why::Transport, error.to_string())
+    }
+}
+
+impl From<DigestError> for Refusal {
+    fn from(error: DigestError) -> Self {
         Self::new(Why::Failed, error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Why::of(&error), format!("{error:#}"))
     }
 }
 

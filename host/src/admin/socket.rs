@@ -7,10 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::Config;
+use crate::config::{Config, SOCKET_PATH_BYTES_MAX as PATH_BYTES_MAX};
 
-/// Of `sun_path` on Linux, without the final zero.
-const PATH_BYTES_MAX: usize = 107;
 const NAME: &str = "admin.sock";
 /// In the data directory: where the socket is, when it cannot be there.
 const POINTER: &str = "socket";

@@ -23,7 +23,7 @@ use super::{
     client::{Client, ClientError},
     desk::Desk,
     plugin_view::{GONE, PluginLine, PluginsView},
-    protocol::{LetterSelection, Reply, Request},
+    protocol::{LetterSelection, Refusal, Reply, Request},
     server::Server,
     socket,
     view::{Done, Placed, SagaPage, StatusView},
@@ -42,29 +42,29 @@ use crate::{
 struct Told(Mutex<Vec<String>>);
 
 impl Live for Told {
-    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, String> {
+    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, Refusal> {
         self.0.lock().push(format!("{saga}: {command:?}"));
         Ok(Answer { done: true, text: "the saga is cancelled".to_owned() })
     }
-    fn outbox(&self, _: OutboxAction) -> Result<Answer, String> {
+    fn outbox(&self, _: OutboxAction) -> Result<Answer, Refusal> {
         Ok(Answer { done: false, text: "no outbox row is refused".to_owned() })
     }
-    fn redrive_record(&self, _: StoredLetter) -> Result<Answer, String> {
-        Err("not in this test".to_owned())
+    fn redrive_record(&self, _: StoredLetter) -> Result<Answer, Refusal> {
+        Err(Refusal::invalid("not in this test"))
     }
-    fn discard_record(&self, _: StoredLetter, _: String, _: String) -> Result<Answer, String> {
-        Err("not in this test".to_owned())
+    fn discard_record(&self, _: StoredLetter, _: String, _: String) -> Result<Answer, Refusal> {
+        Err(Refusal::invalid("not in this test"))
     }
-    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, String> {
+    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal> {
         self.0.lock().push(format!("{partition}: {from:?}"));
-        Err("it is not held".to_owned())
+        Err(Refusal::not_found("it is not held"))
     }
-    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, String> {
+    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal> {
         self.0.lock().push(format!("{plugin}: {action:?}"));
-        Err("not in this test".to_owned())
+        Err(Refusal::invalid("not in this test"))
     }
-    fn reload_config(&self) -> Result<Answer, String> {
-        Err("not in this test".to_owned())
+    fn reload_config(&self) -> Result<Answer, Refusal> {
+        Err(Refusal::invalid("not in this test"))
     }
     fn plugins(&self) -> PluginsView {
         PluginsView::default()

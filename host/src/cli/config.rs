@@ -3,7 +3,11 @@
 use clap::Subcommand;
 
 use super::{Site, exit::Failure, output::Output, reach, sagas::told};
-use crate::{admin::protocol::Request, config::FILE_NAME};
+use crate::{
+    admin::{plugin_view::PluginsView, protocol::Request},
+    config::{self, FILE_NAME, Faults},
+    preflight::{self, Known},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -25,17 +29,47 @@ impl Config {
     }
 }
 
+/// What a start refuses, and what has no effect, all at once.
 fn check(site: &Site, out: &mut Output) -> Result<(), Failure> {
-    let config = match site.load()? {
-        Ok(config) => config,
-        Err(faults) if out.json => {
-            let count = faults.faults.len();
-            out.show(&faults, |faults, _| faults.to_string())?;
-            return Err(Failure::usage(format!("{count} faults")));
-        }
-        Err(faults) => return Err(faults.into()),
+    let file = match site.file()? {
+        Some(file) => file,
+        None => return out.show(&serde_json::json!({ "faults": [] }), |_, _| "there is no file to check".to_owned()),
     };
-    let file = config.file.as_ref().map_or_else(|| FILE_NAME.to_owned(), |file| file.display().to_string());
-    let right = serde_json::json!({ "file": file, "faults": [] });
-    out.show(&right, |_, _| format!("{file} is right"))
+    let path = file.config.file.clone().unwrap_or_else(|| FILE_NAME.into());
+    let known = known_plugins(&file.config);
+    let mut faults = preflight::refused(&file);
+    let strays = preflight::strays(&file.config, &known).into_iter().chain(preflight::plugin_faults(&file.config));
+    faults.extend(strays.map(|stray| stray.fault(&file)));
+    faults.sort();
+    let report = Faults { file: path, faults };
+    let count = report.faults.len();
+    match (count, out.json) {
+        (0, _) => out.show(&report, |report, _| valid_text(&file.config, &known, report)),
+        (_, true) => {
+            out.show(&report, |report, _| report.to_string())?;
+            Err(Failure::usage(format!("{count} faults")))
+        }
+        (_, false) => Err(report.into()),
+    }
+}
+
+fn valid_text(config: &config::Config, known: &Known, report: &Faults) -> String {
+    let text = format!("{} is valid", report.file.display());
+    let compared = config.plugins.is_empty() || !known.is_empty();
+    if compared {
+        return text;
+    }
+    format!("{text}\nthere is no plugin in {}: [plugin.*] was compared with none", config.plugins_dir.display())
+}
+
+/// Those of the directory; a running host also knows plugins whose files are gone.
+fn known_plugins(config: &config::Config) -> Known {
+    let mut known = Known::of(config, &[]);
+    if let Ok(Some(mut host)) = reach::host(config)
+        && let Ok(value) = host.ask(&Request::Plugins)
+        && let Ok(view) = serde_json::from_value::<PluginsView>(value)
+    {
+        known.names.extend(view.plugins.into_iter().map(|line| line.name));
+    }
+    known
 }

@@ -111,6 +111,7 @@ impl Emit {
             topic_name::check(topic).map_err(Failure::usage)?;
             record.topic = topic.as_str().into();
         }
+        record.key = Some(key(config, &record.topic, saga)?);
         Ok(record)
     }
 
@@ -166,6 +167,15 @@ impl Emit {
     }
 }
 
+/// In the form that readers of the topic expect.
+fn key(config: &Config, topic: &str, saga: &str) -> Result<Vec<u8>, Failure> {
+    codec(config).key_of(topic, &SagaId::new(saga)).ok_or_else(|| {
+        let form = config.topics.mapping(topic).key.name();
+        let why = format!("keys of topic {topic} are key = \"{form}\" in [topics.records.{topic:?}]");
+        Failure::usage(format!("--saga {saga:?} is no such key: {why}"))
+    })
+}
+
 /// As a good producer makes it.
 pub fn event(kind: &str, saga: &str, key: EventKey, data: Vec<u8>) -> Event {
     Event {
@@ -183,7 +193,11 @@ pub fn event(kind: &str, saga: &str, key: EventKey, data: Vec<u8>) -> Event {
 }
 
 pub fn encoded(config: &Config, event: &Event) -> Outgoing {
-    Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).encode(event)
+    codec(config).encode(event)
+}
+
+fn codec(config: &Config) -> Codec {
+    Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max)
 }
 
 pub fn random_id() -> Result<String, Failure> {

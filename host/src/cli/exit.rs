@@ -22,6 +22,8 @@ pub enum Exit {
     Unpublished = 6,
     EndedItself = 7,
     LawBroken = 8,
+    Transport = 9,
+    Journal = 10,
     Killed = 130,
 }
 
@@ -36,6 +38,8 @@ Exit codes:
     6  run: ended at its deadline with batches that are journaled and not yet published
     7  run: the host ended by itself (another owner, journal not usable)
     8  check: a law is broken, or a figure is above its budget
+    9  the broker (or the embedded topics) did not answer or refused
+   10  the journal could not be opened, read or written
   130  run: ended at once, by a second signal";
 
 /// Why a command did not do what it was told.
@@ -75,6 +79,8 @@ impl From<Refusal> for Failure {
             Why::NotFound => Exit::NothingMatched,
             Why::Invalid => Exit::Usage,
             Why::NeedsHost => Exit::HostNotReached,
+            Why::Transport => Exit::Transport,
+            Why::Journal => Exit::Journal,
             Why::Failed => Exit::Failed,
         };
         Self::new(exit, refusal.text)
@@ -94,7 +100,12 @@ impl From<ClientError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, told(&error))
+        let exit = match Why::of(&error) {
+            Why::Journal => Exit::Journal,
+            Why::Transport => Exit::Transport,
+            Why::NotFound | Why::Invalid | Why::NeedsHost | Why::Failed => Exit::Failed,
+        };
+        Self::new(exit, told(&error))
     }
 }
 
@@ -110,5 +121,36 @@ fn told(error: &anyhow::Error) -> String {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test")]
+
+    use anyhow::Context as _;
+
+    use super::*;
+    use crate::{journal::JournalError, transport::TransportError};
+
+    /// Whichever way an error takes, through a running host or not.
+    #[test]
+    fn errors_of_transport_and_journal_have_codes_of_their_own() {
+        let away = || TransportError::Away("no answer".to_owned());
+        let corrupt = || JournalError::Corrupt("journal.db".to_owned());
+        let through = |error: anyhow::Error| Failure::from(error).exit;
+        assert_eq!(Failure::from(Refusal::from(away())).exit, Exit::Transport);
+        assert_eq!(Failure::from(Refusal::from(corrupt())).exit, Exit::Journal);
+        assert_eq!(through(Err::<(), _>(away()).context("failed to start").unwrap_err()), Exit::Transport);
+        assert_eq!(through(Err::<(), _>(corrupt()).context("failed to start").unwrap_err()), Exit::Journal);
+        assert_eq!(through(anyhow::anyhow!("something else")), Exit::Failed);
+        // As the keeper of plugins answers.
+        let refused = |error: anyhow::Error| Failure::from(Refusal::from(error)).exit;
+        assert_eq!(refused(Err::<(), _>(corrupt()).context("failed to pause").unwrap_err()), Exit::Journal);
+        assert_eq!(refused(Refusal::not_found("no such plugin").into()), Exit::NothingMatched);
+        assert_eq!(refused(Refusal::invalid("wrong configuration").into()), Exit::Usage);
+        let codes = [Why::NotFound, Why::Invalid, Why::NeedsHost, Why::Transport, Why::Journal, Why::Failed];
+        let codes = codes.map(|why| Failure::from(Refusal::new(why, "")).exit as u8);
+        assert_eq!(codes, [3, 2, 4, 9, 10, 1]);
     }
 }

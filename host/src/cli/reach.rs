@@ -23,7 +23,7 @@ use crate::{
         protocol::{Reply, Request},
         socket,
     },
-    config::{Config, FILE_NAME, Faults},
+    config::{Config, ConfigFile, FILE_NAME},
     host::open_transport,
     journal::{
         Journal, JournalError,
@@ -34,30 +34,45 @@ use crate::{
 
 impl Site {
     pub fn config(&self) -> Result<Config, Failure> {
-        Ok(self.load()??)
+        match self.place()? {
+            ConfigPlace::File(file) => Ok(Config::load(&file)?),
+            ConfigPlace::Data(data) => Ok(Config::embedded(remembered_plugins(&data), data)),
+        }
     }
 
-    pub fn load(&self) -> Result<Result<Config, Faults>, Failure> {
+    /// The file with everything that is wrong about it; none: the app runs without one.
+    pub fn file(&self) -> Result<Option<ConfigFile>, Failure> {
+        match self.place()? {
+            ConfigPlace::File(file) => Ok(Some(ConfigFile::read(&file)?)),
+            ConfigPlace::Data(_) => Ok(None),
+        }
+    }
+
+    fn place(&self) -> Result<ConfigPlace, Failure> {
         if self.data.is_some() && self.config.is_some() {
             return Err(Failure::usage("name a configuration file or a data directory, not both"));
         }
         if let Some(data) = &self.data {
-            return Ok(Ok(Config::embedded(remembered_plugins(data), data)));
+            return Ok(ConfigPlace::Data(data.clone()));
         }
-        let file = match &self.config {
-            Some(file) => file.as_path(),
-            None => Path::new(FILE_NAME),
-        };
+        let file = self.config.as_deref().unwrap_or(Path::new(FILE_NAME));
         if self.config.is_none() && !file.exists() && Path::new(dev::DATA).is_dir() {
-            return Ok(Ok(Config::embedded(remembered_plugins(Path::new(dev::DATA)), dev::DATA)));
+            return Ok(ConfigPlace::Data(dev::DATA.into()));
         }
         if self.config.is_none() && !file.exists() {
             return Err(Failure::usage(format!(
                 "there is no {FILE_NAME} here: name it with --config FILE, or a data directory with --data DIR"
             )));
         }
-        Ok(Config::load(file))
+        Ok(ConfigPlace::File(file.to_owned()))
     }
+}
+
+/// Where an app's configuration comes from.
+enum ConfigPlace {
+    File(PathBuf),
+    /// The data directory of an app without a file.
+    Data(PathBuf),
 }
 
 /// In the data directory of an app without a configuration file: where its plugins are, for commands that name the data
@@ -105,7 +120,7 @@ pub fn ask<T: DeserializeOwned>(config: &Config, request: Request) -> Result<T, 
             let reply = desk.reply(request);
             journal
                 .close()
-                .map_err(|error| Failure::new(Exit::Failed, format!("failed to close the journal: {error}")))?;
+                .map_err(|error| Failure::new(Exit::Journal, format!("failed to close the journal: {error}")))?;
             match reply {
                 Reply::Ok(value) => value,
                 Reply::Refused(refusal) => return Err(refusal.into()),
@@ -140,10 +155,14 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
             Exit::HostNotReached,
             format!("{text}\n(it does not serve its admin socket: it may be starting or ending)"),
         )),
-        Err(error) => Err(Failure::new(Exit::Failed, format!("failed to open the journal: {error}"))),
+        Err(error) => Err(Failure::new(Exit::Journal, format!("failed to open the journal: {error}"))),
     }
 }
 
 pub fn transport(config: &Config) -> Result<Arc<dyn Transport>, Failure> {
-    Ok(open_transport(config)?)
+    open_transport(config).map_err(|error| match config.kafka.is_some() {
+        // Nobody has been asked yet: librdkafka makes no client of it.
+        true => Failure::usage(format!("{error:#}")),
+        false => error.into(),
+    })
 }

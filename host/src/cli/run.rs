@@ -27,9 +27,10 @@ use super::{
 use crate::{
     admin::{Live, desk::Desk, server::Server},
     commit::Fatal,
-    config::{Config, LogFormat, LogSettings, format_duration},
+    config::{Config, Faults, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
     journal::{BatchNo, Journal},
+    preflight,
     start::{Decisions, StartError},
 };
 
@@ -67,8 +68,18 @@ impl Run {
         match (&self.plugins, &site.data) {
             (Some(plugins), Some(data)) => Ok(Config::embedded(plugins, data)),
             (None, Some(_)) => Err(Failure::usage("name the plugin directory too: --plugins DIR --data DIR")),
-            (_, None) => site.config(),
+            (_, None) => valid(site),
         }
+    }
+}
+
+/// Everything that a start would refuse is refused at once, as `config check` reports it.
+fn valid(site: &Site) -> Result<Config, Failure> {
+    let Some(file) = site.file()? else { return site.config() };
+    let faults = preflight::refused(&file);
+    match file.config.file.clone() {
+        Some(path) if !faults.is_empty() => Err(Faults { file: path, faults }.into()),
+        Some(_) | None => Ok(file.config),
     }
 }
 

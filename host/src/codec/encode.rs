@@ -50,11 +50,15 @@ impl Codec {
             };
             add(&format!("{prefix}{name}"), value);
         }
-        Outgoing {
-            topic: self.topic_of(&event.kind),
-            key: Some(event.saga.as_str().as_bytes().to_vec()),
-            value: Some(event.data.to_vec()),
-            headers,
+        let topic = self.topic_of(&event.kind);
+        Outgoing { key: Some(self.published_key(&topic, event)), topic, value: Some(event.data.to_vec()), headers }
+    }
+
+    /// That of the saga's records, so that the event lands in their partition; else in the form of the topic.
+    fn published_key(&self, topic: &str, event: &Event) -> Vec<u8> {
+        match &event.record_key {
+            Some(key) => key.to_vec(),
+            None => self.key_of(topic, &event.saga).unwrap_or_else(|| event.saga.as_str().as_bytes().to_vec()),
         }
     }
 

@@ -38,7 +38,10 @@ impl Codec {
         mode: Mode,
         event: &Event,
     ) -> Option<Box<Formerly>> {
-        if !(found.respelled || found.content_types.quoted || mode == Mode::Recognised) {
+        // Every key was text once.
+        let key = event.record_key.as_deref().filter(|_| found.saga.is_none());
+        let by_key = key.is_some_and(|key| std::str::from_utf8(key).is_ok());
+        if !(by_key || found.respelled || found.content_types.quoted || mode == Mode::Recognised) {
             return None;
         }
         let found = Found::read(&record.headers, &self.topics.headers, Rules::Former).ok()?;

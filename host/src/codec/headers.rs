@@ -195,8 +195,8 @@ impl<'r> Found<'r> {
     }
 
     /// Does the record say itself what event it is? A record that says a part of it is neither a CloudEvent nor plain.
-    /// `configured`: a header that the topic's configuration asks for, which may be there by itself.
-    pub fn is_cloud_event(&self, configured: Option<&str>) -> Result<bool, Undecodable> {
+    /// `configured`: headers that the topic's configuration asks for, which may be there by themselves.
+    pub fn is_cloud_event(&self, configured: &[&str]) -> Result<bool, Undecodable> {
         let four = [
             ("ce_id", &self.id),
             ("ce_source", &self.source),
@@ -210,7 +210,7 @@ impl<'r> Found<'r> {
         let present = four.iter().filter_map(|(_, said)| said.as_ref()).chain(self.extensions());
         let present = present.map(|said| said.header);
         let present: Vec<&str> =
-            present.filter(|header| !configured.is_some_and(|name| name.eq_ignore_ascii_case(header))).collect();
+            present.filter(|header| !configured.iter().any(|name| name.eq_ignore_ascii_case(header))).collect();
         if present.is_empty() {
             return Ok(false);
         }
@@ -277,6 +277,18 @@ pub(super) fn required<'f>(name: &str, said: Option<&'f Said<'_>>) -> Result<&'f
         None => Err(Undecodable::new(INVALID_HEADER, format!("a CloudEvent must have {name}"))),
         Some((header, "")) => Err(Undecodable::new(INVALID_HEADER, format!("{header} is empty"))),
         Some((_, text)) => Ok(text),
+    }
+}
+
+/// A header that the topic's configuration asks for; `code` is for one that is not there. Of several with one name the
+/// last one counts.
+pub(super) fn configured<'r>(headers: &'r Headers, name: &str, code: &'static str) -> Result<&'r str, Undecodable> {
+    let found = headers.iter().rev().find(|(header, _)| header.eq_ignore_ascii_case(name));
+    match found.and_then(|(_, value)| value.as_deref()).map(std::str::from_utf8) {
+        Some(Err(_)) => Err(not_utf8(name)),
+        Some(Ok("")) => Err(Undecodable::new(code, format!("the header {name} is empty"))),
+        Some(Ok(text)) => Ok(text),
+        None => Err(Undecodable::new(code, format!("there is no header {name}"))),
     }
 }
 

@@ -18,6 +18,8 @@ mod structured;
 mod data;
 mod pointer;
 
+mod key;
+
 mod encode;
 mod former;
 mod letter_copy;
@@ -31,12 +33,12 @@ use sagahost_saga::{
 
 use self::{
     data::{Data, check_json, is_json},
-    headers::{Found, HANDLED, Rules, Said, check_attributes, required},
+    headers::{Found, HANDLED, Rules, Said, check_attributes, configured, required},
     mode::Mode,
     undecodable::{BAD_TIME, INVALID_HEADER, INVALID_SAGA_ID, MISSING_SAGA_ID, OVERSIZED_RECORD, TOMBSTONE},
 };
 use crate::{
-    config::{SAGA_FAILED, TopicSettings},
+    config::{KeyForm, KindFrom, Locator, SAGA_FAILED, TopicSettings},
     journal::StoredLetter,
     transport::{Partition, Record},
 };
@@ -107,9 +109,13 @@ impl Codec {
     }
 
     /// Which kind a plain record of this topic has: as the configuration says, else the one known kind whose topic it
-    /// is. None: no such kind, or several.
+    /// is. None: no such kind, or several, or each record says its own.
     pub fn kind_of_topic(&self, topic: &str) -> Option<Kind> {
-        let mapped = self.topics.records.get(topic).and_then(|mapping| mapping.kind.clone());
+        let mapped = match self.topics.records.get(topic).and_then(|mapping| mapping.kind.as_ref()) {
+            Some(KindFrom::Fixed(kind)) => Some(kind.clone()),
+            Some(KindFrom::At(_)) => return None,
+            None => None,
+        };
         mapped.or_else(|| match self.kinds_of_topic.get(topic).map(Vec::as_slice) {
             Some([kind]) => Some(kind.clone()),
             Some(_) | None => None,
@@ -208,7 +214,7 @@ impl Codec {
         };
         let draft = Draft {
             key,
-            saga: self.saga(record, found, &data)?,
+            saga: self.saga(record, found, &|pointer| data.at(pointer))?,
             kind,
             time: found.time.as_ref().map(Said::text).transpose()?,
             content_type: self.content_type(content_type),
@@ -230,7 +236,7 @@ impl Codec {
         };
         let saga = match &envelope.saga {
             Some(saga) => checked_saga(saga)?,
-            None => self.saga(record, found, &data)?,
+            None => self.saga(record, found, &|pointer| data.at(pointer))?,
         };
         let draft = Draft {
             key: self.key(&envelope.source, &envelope.id)?,
@@ -253,8 +259,9 @@ impl Codec {
             None => Time(record.timestamp_ms.unwrap_or(0)),
         };
         let Draft { key, saga, kind, content_type, data, .. } = draft;
+        let record_key = self.record_key(record, &saga);
         let (attributes, hops) = (found.attributes()?, found.hops()?);
-        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: None, record_key: None })
+        Ok(Event { key, saga, kind, time, content_type, data, attributes, hops, origin: None, record_key })
     }
 
     /// Known kinds are shared, not copied.
@@ -278,34 +285,74 @@ impl Codec {
         Ok(EventKey::new(source, id))
     }
 
-    /// Attribute `sagaid`, else where the topic's mapping points, else the record's key.
-    fn saga(&self, record: &Record, found: &Found<'_>, data: &Data<'_>) -> Result<SagaId, Undecodable> {
+    /// Attribute `sagaid`, else where the topic's mapping points, else the record's key. `at` reads a pointer.
+    fn saga(
+        &self,
+        record: &Record,
+        found: &Found<'_>,
+        at: &dyn Fn(&str) -> Result<String, String>,
+    ) -> Result<SagaId, Undecodable> {
         if let Some(saga) = &found.saga {
             return checked_saga(saga.text()?);
         }
-        let mapping = self.topics.records.get(&record.partition.topic);
-        if let Some(pointer) = mapping.and_then(|mapping| mapping.saga_id.as_deref()) {
-            let saga = data.at(pointer).map_err(|why| Undecodable::new(MISSING_SAGA_ID, why))?;
-            return checked_saga(&saga);
-        }
-        match record.key.as_deref() {
-            None | Some([]) => Err(Undecodable::new(MISSING_SAGA_ID, "no header ce_sagaid, and the record has no key")),
-            Some(key) => match std::str::from_utf8(key) {
-                Ok(key) => checked_saga(key),
-                Err(_) => {
-                    Err(Undecodable::new(MISSING_SAGA_ID, "no header ce_sagaid, and the record's key is not UTF-8"))
-                }
-            },
+        match self.saga_place(&record.partition.topic) {
+            Some(Locator::Pointer(pointer)) => {
+                checked_saga(&at(pointer).map_err(|why| Undecodable::new(MISSING_SAGA_ID, why))?)
+            }
+            Some(Locator::Header(name)) => checked_saga(configured(&record.headers, name, MISSING_SAGA_ID)?),
+            None => self.saga_of_key(record, found.rules),
         }
     }
 
+    fn saga_place(&self, topic: &str) -> Option<&Locator> {
+        self.topics.records.get(topic)?.saga_id.as_ref()
+    }
+
+    fn saga_of_key(&self, record: &Record, rules: Rules) -> Result<SagaId, Undecodable> {
+        let key = match record.key.as_deref() {
+            None | Some([]) => {
+                return Err(Undecodable::new(MISSING_SAGA_ID, "no header ce_sagaid, and the record has no key"));
+            }
+            Some(key) => key,
+        };
+        let topic = &record.partition.topic;
+        match rules {
+            Rules::Current => checked_saga(&key::decode(self.key_form(topic), key, topic)?),
+            Rules::Former => {
+                let text = std::str::from_utf8(key);
+                checked_saga(text.map_err(|_| Undecodable::new(MISSING_SAGA_ID, "the record's key is not UTF-8"))?)
+            }
+        }
+    }
+
+    fn key_form(&self, topic: &str) -> KeyForm {
+        self.topics.records.get(topic).map_or(KeyForm::Text, |mapping| mapping.key)
+    }
+
+    /// Of a saga of which no record has come yet. None: no key in the form of this topic stands for it.
+    pub fn key_of(&self, topic: &str, saga: &SagaId) -> Option<Vec<u8>> {
+        key::encode(self.key_form(topic), saga.as_str())
+    }
+
+    /// The key as it came, where it stands for the saga id and is not its text.
+    fn record_key(&self, record: &Record, saga: &SagaId) -> Option<Arc<[u8]>> {
+        let (topic, key) = (&record.partition.topic, record.key.as_deref()?);
+        let form = self.key_form(topic);
+        let stands = form != KeyForm::Text && key::decode(form, key, topic).is_ok_and(|text| text == saga.as_str());
+        stands.then(|| key.into())
+    }
+
     /// The saga of a record that is no event, so that it is found where people look for it. A key says nothing where
-    /// the configuration points into the data.
+    /// the configuration points elsewhere.
     fn said_saga(&self, record: &Record, found: Option<&Found<'_>>) -> Option<SagaId> {
-        let pointed = self.topics.records.get(&record.partition.topic).is_some_and(|mapping| mapping.saga_id.is_some());
-        let key = record.key.as_deref().filter(|_| !pointed);
-        let said = found.and_then(|found| Some(&*found.saga.as_ref()?.value)).or(key)?;
-        checked_saga(std::str::from_utf8(said).ok()?).ok()
+        if let Some(said) = found.and_then(|found| found.saga.as_ref()) {
+            return checked_saga(said.text().ok()?).ok();
+        }
+        match self.saga_place(&record.partition.topic) {
+            Some(Locator::Pointer(_)) => None,
+            Some(Locator::Header(name)) => checked_saga(configured(&record.headers, name, MISSING_SAGA_ID).ok()?).ok(),
+            None => self.saga_of_key(record, Rules::Current).ok(),
+        }
     }
 }
 

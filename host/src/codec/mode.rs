@@ -28,7 +28,7 @@ impl Codec {
             return Ok(Mode::Structured);
         }
         let mapping = self.topics.records.get(&record.partition.topic);
-        let by_headers = found.is_cloud_event(mapping.and_then(RecordMapping::id_header));
+        let by_headers = found.is_cloud_event(&mapping.map_or_else(Vec::new, RecordMapping::headers));
         if by_headers == Ok(true) {
             return Ok(Mode::Binary);
         }

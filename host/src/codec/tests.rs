@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod bindings;
+mod mappings;
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,10 @@ fn codec() -> Codec {
     topics.of_kind = BTreeMap::from([(Kind::new("A"), shared.clone()), (Kind::new("B"), shared)]);
     topics.headers = vec!["tenant".to_owned(), "x-region".to_owned()];
     let mapping = |event_id| RecordMapping {
-        kind: Some(Kind::new("OrderCreated")),
-        saga_id: Some("/order/id".to_owned()),
+        kind: Some(KindFrom::Fixed(Kind::new("OrderCreated"))),
+        saga_id: Some(Locator::Pointer("/order/id".to_owned())),
         event_id,
-        structured: false,
+        ..RecordMapping::default()
     };
     topics.records = BTreeMap::from([
         ("legacy".into(), mapping(EventIdFrom::Pointer("/uuid".to_owned()))),
@@ -239,7 +240,7 @@ fn the_saga_is_named_by_header_pointer_or_key() {
             OrderCreated order-created/2fad7efe2453b3ea4d200949660cd65e saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
             missing-saga-id: no header ce_sagaid, and the record has no key (saga -)
             missing-saga-id: no header ce_sagaid, and the record has no key (saga -)
-            missing-saga-id: no header ce_sagaid, and the record's key is not UTF-8 (saga -)
+            invalid-key: no header ce_sagaid, and the key (1 bytes) is not text: set key = "bytes-hex", or saga-id to a JSON pointer or "header:NAME", in [topics.records."order-created"] (saga -)
             OrderCreated order-created/9f8a423c73fa0d7c25befbfa749b3e5c saga o2 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from order-created[1]@7
             OrderCreated legacy-offset/1-7 saga o3 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o3\"}}" hops 0 [] from legacy-offset[1]@7
             OrderCreated legacy-offset/1-7 saga 42 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": 42}}" hops 0 [] from legacy-offset[1]@7

@@ -8,6 +8,8 @@ pub const TOMBSTONE: &str = "tombstone";
 pub const OVERSIZED_RECORD: &str = "oversized-record";
 pub const MISSING_SAGA_ID: &str = "missing-saga-id";
 pub const INVALID_SAGA_ID: &str = "invalid-saga-id";
+/// The record's key is not what the configuration of its topic says.
+pub const INVALID_KEY: &str = "invalid-key";
 /// The configuration says where a plain record's event id stands, and it is not there.
 pub const MISSING_EVENT_ID: &str = "missing-event-id";
 /// A plain record in a topic of no known kind.

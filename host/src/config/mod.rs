@@ -4,19 +4,26 @@
 mod settings;
 
 mod faults;
+mod java_clients;
 mod kafka;
+mod librdkafka;
 mod limits;
+mod properties;
 mod reader;
+mod records;
 mod schema;
+mod servers;
 mod show;
 
 use std::{fs, path::Path};
 
 pub use faults::{Fault, Faults};
-pub use kafka::{KafkaSettings, Property, Start, is_secret};
+pub use kafka::{KafkaSettings, Start};
+pub use properties::{Property, TOKEN_FILE, TRANSACTION_TIMEOUT, is_known as is_known_property, is_secret};
 pub use reader::{format_duration, parse_duration};
+pub use records::{EventIdFrom, KeyForm, KindFrom, Locator, RecordMapping};
 pub use sagahost_sandbox::limits::Limits;
-pub use schema::field_names;
+pub use schema::{SOCKET_PATH_BYTES_MAX, field_names};
 pub use settings::*;
 
 /// Found in the current directory by every command.
@@ -25,20 +32,49 @@ pub const FILE_NAME: &str = "sagahost.toml";
 /// A configuration is written by hand: a larger file is something else.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-impl Config {
-    pub fn load(file: &Path) -> Result<Self, Faults> {
+/// A file as it was read. What is wrong is listed, and has its default in `config`.
+#[derive(Debug)]
+pub struct ConfigFile {
+    pub config: Config,
+    pub faults: Vec<Fault>,
+    text: String,
+}
+
+impl ConfigFile {
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(file: &Path) -> Result<Self, Faults> {
         let failed = |error| Faults::of(file, format!("failed to read the configuration: {error}"));
         let size = fs::metadata(file).map_err(failed)?.len();
         if size > FILE_BYTES_MAX {
-            return Err(Faults::of(file, format!("has {size} bytes, which is no configuration")));
+            return Err(Faults::of(file, format!("has {size} bytes; a configuration has at most {FILE_BYTES_MAX}")));
         }
         let text = fs::read_to_string(file).map_err(failed)?;
-        Self::parse(&text, file)
+        let (config, faults) = schema::read(&text, file);
+        Ok(Self { config, faults, text })
+    }
+
+    /// Where a table or a field begins: `plugin.payment`, `kafka.properties.linger.ms`.
+    pub fn line_of(&self, path: &str) -> Option<usize> {
+        reader::line_of(&self.text, path)
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// Everything that is wrong with the file.
+    pub fn load(file: &Path) -> Result<Self, Faults> {
+        let ConfigFile { config, faults, .. } = ConfigFile::read(file)?;
+        if faults.is_empty() { Ok(config) } else { Err(Faults { file: file.to_owned(), faults }) }
     }
 
     /// `file` is for messages, and relative paths start at its directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Faults> {
-        schema::check(text, file)
+        let (config, faults) = schema::read(text, file);
+        if faults.is_empty() { Ok(config) } else { Err(Faults { file: file.to_owned(), faults }) }
     }
 
     /// The effective configuration as TOML, every field with its value, without secrets.

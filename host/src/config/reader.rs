@@ -48,8 +48,7 @@ impl<'t> Source<'t> {
     }
 
     fn line(&self, at: &Range<usize>) -> usize {
-        let before = self.text.get(..at.start).unwrap_or(self.text);
-        before.bytes().filter(|byte| *byte == b'\n').count() + 1
+        line(self.text, at)
     }
 
     pub fn fault(&self, text: impl Into<String>) {
@@ -313,6 +312,27 @@ impl<'s, 't> Table<'s, 't> {
         self.fault(name, at, format_args!("must be {wanted}, and is {}", type_of(found)));
         None
     }
+}
+
+/// Where the table or field of this path begins: names with a dot may be quoted or nested.
+pub fn line_of(text: &str, path: &str) -> Option<usize> {
+    fn find(entries: &Entries<'_>, path: &str) -> Option<Range<usize>> {
+        entries.iter().find_map(|(key, value)| {
+            let rest = path.strip_prefix(&**key.get_ref())?;
+            match (rest.strip_prefix('.'), value.get_ref()) {
+                (None, _) if rest.is_empty() => Some(key.span()),
+                (Some(rest), DeValue::Table(inner)) => find(inner, rest).or_else(|| Some(key.span())),
+                (_, _) => None,
+            }
+        })
+    }
+    let (entries, _) = DeTable::parse_recoverable(text);
+    find(entries.get_ref(), path).map(|at| line(text, &at))
+}
+
+fn line(text: &str, at: &Range<usize>) -> usize {
+    let before = text.get(..at.start).unwrap_or(text);
+    before.bytes().filter(|byte| *byte == b'\n').count() + 1
 }
 
 pub fn integer(value: &DeValue<'_>) -> Option<i64> {

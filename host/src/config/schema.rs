@@ -16,13 +16,15 @@ use sagahost_saga::{
 use sagahost_sandbox::manifest::{is_kind, is_participant_name};
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
+use tracing_subscriber::EnvFilter;
 
 use super::{
-    AdminSettings, Config, EmbeddedSettings, EventIdFrom, LogFormat, LogSettings, PipelineSettings, PluginSettings,
-    RecordMapping, RetrySettings, SAGA_FAILED, SubscriptionSettings, TopicSettings, WatchSettings,
-    faults::Faults,
+    AdminSettings, Config, EmbeddedSettings, LogFormat, LogSettings, PipelineSettings, PluginSettings, RetrySettings,
+    SAGA_FAILED, SubscriptionSettings, TopicSettings, WatchSettings,
+    faults::Fault,
     kafka, limits,
     reader::{Source, Table, Value, type_of},
+    records,
 };
 use crate::topic_name;
 
@@ -32,11 +34,15 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A record cannot be larger than what a broker is told in 32 bits.
 const BYTES_MAX: usize = 1 << 31;
+/// Of `sun_path` on Linux, without the final zero.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// librdkafka's default of `message.max.bytes`.
+const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// Saga id, event id, source, kind, trace and framing of an event that a plugin emits, beside its attributes.
 const RECORD_OVERHEAD: usize = 8 << 10;
 
-/// Reads the text of a file that stands at `file`.
-pub fn check(text: &str, file: &Path) -> Result<Config, Faults> {
+/// Reads the text of a file at `file`, with everything that is wrong about it.
+pub fn read(text: &str, file: &Path) -> (Config, Vec<Fault>) {
     let source = Source::new(text);
     let (entries, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -46,8 +52,7 @@ pub fn check(text: &str, file: &Path) -> Result<Config, Faults> {
         }
     }
     let config = root(&source, entries.get_ref(), file);
-    let faults = source.into_faults();
-    if faults.is_empty() { Ok(config) } else { Err(Faults { file: file.to_owned(), faults }) }
+    (config, source.into_faults())
 }
 
 /// Every field that exists, for the reference's test: `plugin.NAME.on.KIND.deadline`.
@@ -110,6 +115,16 @@ fn fit_together(table: &Table<'_, '_>, config: &Config) {
              pipeline.record-bytes-max ({record})"
         );
         table.fault_of_table(format_args!("{text}: no record could carry such an event"));
+    }
+    if let Some(kafka) = &config.kafka {
+        let said = kafka.properties.get("message.max.bytes").and_then(|property| property.value().parse().ok());
+        let message = said.unwrap_or(MESSAGE_BYTES_MAX);
+        if record > message {
+            table.fault_of_table(format_args!(
+                "pipeline.record-bytes-max ({record}) is more than librdkafka sends ({message}): set \
+                 \"message.max.bytes\" = {record} in [kafka.properties]"
+            ));
+        }
     }
     if record > config.pipeline.batch_bytes_max {
         table.fault_of_table("pipeline.batch-bytes-max must not be less than pipeline.record-bytes-max");
@@ -225,13 +240,13 @@ fn topics(mut table: Table<'_, '_>, app: &str) -> TopicSettings {
         settings.saga_failed = topic;
     }
     settings.headers = table.texts("headers").into_iter().map(|(name, _)| name.to_lowercase()).collect();
-    kind_topics(&table.table("of-kind"), &mut settings);
-    let records = table.table("records");
-    mapping(records.absent("TOPIC"));
-    for (name, at, child) in records.tables("TOPIC") {
-        check_topic(&records, &name, at, &name);
-        settings.records.insert(name.into(), mapping(child));
+    let records_table = table.table("records");
+    records::read(records_table.absent("TOPIC"));
+    for (name, at, child) in records_table.tables("TOPIC") {
+        check_topic(&records_table, &name, at, &name);
+        settings.records.insert(name.into(), records::read(child));
     }
+    kind_topics(&table.table("of-kind"), &mut settings);
     table.finish();
     settings
 }
@@ -246,9 +261,11 @@ fn kind_topics(table: &Table<'_, '_>, settings: &mut TopicSettings) {
             table.fault(&kind, at, "is no kind of an event: letters, digits and . _ - / : only");
         } else if kind == SAGA_FAILED {
             table.fault(&kind, at, "has a field of its own: write saga-failed = \"…\" in [topics]");
-        } else if let Some(other) = settings.of_kind.iter().find(|(_, topic)| ***topic == **name).map(|(kind, _)| kind)
-        {
-            let text = format!("`{name}` is the topic of {other} already: a plain record there would have two kinds");
+        } else if let Some(other) = settings.only_kind_of(name) {
+            let text = format!(
+                "`{name}` is the topic of {other} already: a plain record there would have two kinds; where each says its \
+                 own, set kind = \"header:NAME\" or kind = \"/POINTER\" in [topics.records.{name:?}]"
+            );
             table.fault(&kind, value.span(), text);
         } else if check_topic(table, &kind, value.span(), name) {
             settings.of_kind.insert(Kind::new(kind), name.as_ref().into());
@@ -276,45 +293,6 @@ fn check_topic(table: &Table<'_, '_>, field: &str, at: Range<usize>, topic: &str
         Err(why) => {
             table.fault(field, at, why);
             false
-        }
-    }
-}
-
-fn mapping(mut table: Table<'_, '_>) -> RecordMapping {
-    let kind = table.text("kind").and_then(|(kind, at)| {
-        if is_kind(&kind) {
-            return Some(Kind::new(kind));
-        }
-        table.fault("kind", at, format_args!("`{kind}` is no kind of an event"));
-        None
-    });
-    let saga_id = table.text("saga-id").and_then(|(text, at)| pointer(&table, "saga-id", text, at));
-    let event_id = table.text("event-id").and_then(|(text, at)| event_id(&table, text, at)).unwrap_or_default();
-    let structured = table.boolean("structured", false);
-    table.finish();
-    RecordMapping { kind, saga_id, event_id, structured }
-}
-
-fn pointer(table: &Table<'_, '_>, name: &str, text: String, at: Range<usize>) -> Option<String> {
-    if text.starts_with('/') {
-        return Some(text);
-    }
-    table.fault(name, at, format_args!("`{text}` is no JSON pointer: write \"/{}\"", text.replace('.', "/")));
-    None
-}
-
-fn event_id(table: &Table<'_, '_>, text: String, at: Range<usize>) -> Option<EventIdFrom> {
-    if let Some(header) = text.strip_prefix("header:") {
-        return Some(EventIdFrom::Header(header.trim().to_lowercase()));
-    }
-    match text.as_str() {
-        "content" => Some(EventIdFrom::Content),
-        "offset" => Some(EventIdFrom::Offset),
-        _ if text.starts_with('/') => Some(EventIdFrom::Pointer(text)),
-        _ => {
-            let ways = "a JSON pointer (\"/eventId\"), \"header:NAME\", \"content\" or \"offset\"";
-            table.fault("event-id", at, format_args!("`{text}` is none of {ways}"));
-            None
         }
     }
 }
@@ -412,10 +390,24 @@ fn json(table: &Table<'_, '_>, name: &str, value: &Value<'_>) -> Option<Json> {
     }
 }
 
+fn socket(table: &mut Table<'_, '_>, base: &Path) -> Option<PathBuf> {
+    let at = table.value("socket").map_or(0..0, toml::Spanned::span);
+    let socket = path(table, "socket", base)?;
+    let bytes = socket.as_os_str().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        table.fault(
+            "socket",
+            at,
+            format_args!("has {bytes} bytes; a socket's path has at most {SOCKET_PATH_BYTES_MAX}"),
+        );
+    }
+    Some(socket)
+}
+
 fn admin(mut table: Table<'_, '_>, base: &Path) -> AdminSettings {
     let d = AdminSettings::default();
     let settings = AdminSettings {
-        socket: path(&mut table, "socket", base),
+        socket: socket(&mut table, base),
         requests_at_once_max: table.number("requests-at-once-max", 1..=10_000, d.requests_at_once_max),
         request_bytes_max: table.number("request-bytes-max", 1024..=256 << 20, d.request_bytes_max),
         request_timeout: table.duration("request-timeout", 100 * MS..=HOUR, d.request_timeout),
@@ -424,11 +416,20 @@ fn admin(mut table: Table<'_, '_>, base: &Path) -> AdminSettings {
     settings
 }
 
+fn filter(table: &mut Table<'_, '_>) -> Option<String> {
+    let (filter, at) = table.text("filter")?;
+    if let Err(error) = EnvFilter::try_new(&filter) {
+        table.fault("filter", at, format_args!("`{filter}` is not a filter: {error}; write \"info,sagahost=debug\""));
+        return None;
+    }
+    Some(filter)
+}
+
 fn log(mut table: Table<'_, '_>) -> LogSettings {
     let d = LogSettings::default();
     let settings = LogSettings {
         format: table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or(d.format),
-        filter: table.text("filter").map_or(d.filter, |(filter, _)| filter),
+        filter: filter(&mut table).unwrap_or(d.filter),
     };
     table.finish();
     settings

@@ -14,7 +14,7 @@ use sagahost_saga::{
     topology::{Bounds, OnDeadLetter},
 };
 
-use super::{KafkaSettings, Limits};
+use super::{KafkaSettings, KindFrom, Limits, RecordMapping};
 use crate::topic_name;
 
 #[derive(Clone, Debug)]
@@ -214,19 +214,10 @@ impl TopicSettings {
         }
     }
 
-    /// Which kind a plain record of this topic has: as its mapping says, else the kind that was given this topic,
-    /// else the topic's name in camel case.
-    pub fn kind_of(&self, topic: &str) -> Kind {
-        if let Some(kind) = self.records.get(topic).and_then(|mapping| mapping.kind.clone()) {
-            return kind;
-        }
-        if topic == &*self.saga_failed {
-            return Kind::new(SAGA_FAILED);
-        }
-        match self.of_kind.iter().find(|(_, name)| &***name == topic) {
-            Some((kind, _)) => kind.clone(),
-            None => Kind::new(camel_case(topic)),
-        }
+    /// The kind that was given this topic, unless each record there says its own.
+    pub fn only_kind_of(&self, topic: &str) -> Option<&Kind> {
+        let kind = self.of_kind.iter().find(|(_, name)| &***name == topic).map(|(kind, _)| kind);
+        kind.filter(|_| !matches!(self.mapping(topic).kind, Some(KindFrom::At(_))))
     }
 
     /// How plain records of this topic are read; the defaults where the file says nothing.
@@ -237,43 +228,6 @@ impl TopicSettings {
 
 /// The kind that announces a failure to other apps.
 pub const SAGA_FAILED: &str = "SagaFailed";
-
-/// How a plain JSON record becomes an event. (A CloudEvent says it all itself.)
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecordMapping {
-    /// None: the kind whose topic this is.
-    pub kind: Option<Kind>,
-    /// JSON pointer to the saga id; None: header `ce_sagaid`, else the record's key.
-    pub saga_id: Option<String>,
-    pub event_id: EventIdFrom,
-    /// Is a JSON object with `specversion`, whose headers do not say so, read as a CloudEvent? In a topic without a
-    /// mapping it is; a mapping that does not say so was made for values as they are.
-    pub structured: bool,
-}
-
-impl RecordMapping {
-    /// The header that holds the event's id, where one does.
-    pub fn id_header(&self) -> Option<&str> {
-        match &self.event_id {
-            EventIdFrom::Header(name) => Some(name),
-            EventIdFrom::Content | EventIdFrom::Pointer(_) | EventIdFrom::Offset => None,
-        }
-    }
-}
-
-/// What makes two plain records one event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum EventIdFrom {
-    /// Hash of topic, kind, saga id and data: a producer's double is one event.
-    #[default]
-    Content,
-    /// JSON pointer into the data.
-    Pointer(String),
-    /// Name of a header, in lower case.
-    Header(String),
-    /// Each record is an event of its own. A producer that sends one twice has made two.
-    Offset,
-}
 
 /// Tables `[plugin.NAME.config]` and `[plugin.NAME.on.KIND]`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -343,23 +297,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// `order-created` → `OrderCreated`.
-pub fn camel_case(topic: &str) -> String {
-    topic
-        .split('-')
-        .map(|word| {
-            let mut letters = word.chars();
-            letters.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_has_a_topic_and_a_topic_a_kind() {
+    fn a_kind_has_a_topic() {
         let mut topics = TopicSettings::of_app("shop");
         topics.of_kind.insert(Kind::new("OrderPaid"), "orders.paid.v1".into());
         for (kind, topic) in [
@@ -369,7 +312,6 @@ mod tests {
             ("Order2Shipped", "order2-shipped"),
         ] {
             assert_eq!(&*topics.topic_of(&Kind::new(kind)), topic);
-            assert_eq!(topics.kind_of(topic), Kind::new(kind));
         }
     }
 }

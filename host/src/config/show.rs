@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{
-    Config, EmbeddedSettings, EventIdFrom, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings,
-    Start, SubscriptionSettings, TopicSettings, limits, reader::format_duration,
+    Config, EmbeddedSettings, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings, Start,
+    SubscriptionSettings, TopicSettings, is_secret, limits, reader::format_duration,
 };
 
 pub fn table(config: &Config) -> Table {
@@ -115,27 +115,33 @@ fn topics(settings: &TopicSettings) -> Value {
 }
 
 fn record(mapping: &RecordMapping) -> Value {
-    let event_id = match &mapping.event_id {
-        EventIdFrom::Content => "content".to_owned(),
-        EventIdFrom::Offset => "offset".to_owned(),
-        EventIdFrom::Pointer(pointer) => pointer.clone(),
-        EventIdFrom::Header(name) => format!("header:{name}"),
-    };
-    let mut table = Table::new();
-    if let Some(kind) = &mapping.kind {
-        table.insert("kind".into(), text(kind));
-    }
-    if let Some(pointer) = &mapping.saga_id {
-        table.insert("saga-id".into(), text(pointer));
-    }
-    table.insert("event-id".into(), text(event_id));
-    table.insert("structured".into(), Value::Boolean(mapping.structured));
-    Value::Table(table)
+    let said = [
+        ("kind", mapping.kind.as_ref().map(text)),
+        ("saga-id", mapping.saga_id.as_ref().map(text)),
+        ("event-id", Some(text(&mapping.event_id))),
+        ("data", mapping.data.as_ref().map(text)),
+        ("key", Some(text(mapping.key.name()))),
+        ("structured", Some(Value::Boolean(mapping.structured))),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }
 
 fn plugin(settings: &PluginSettings) -> Value {
     let on = settings.on.iter().map(|(kind, settings)| (kind.to_string(), subscription(settings)));
-    fields([("config", object(settings.config.clone())), ("on", Value::Table(on.collect()))])
+    fields([("config", object(without_secrets(&settings.config))), ("on", Value::Table(on.collect()))])
+}
+
+/// A plugin's manifest does not say what is a secret; the name of a key does.
+fn without_secrets(config: &serde_json::Map<String, Json>) -> serde_json::Map<String, Json> {
+    let shown = |(name, value): (&String, &Json)| {
+        let value = match value {
+            Json::String(_) if is_secret(name) => Json::from("(hidden)"),
+            Json::Object(inner) => Json::Object(without_secrets(inner)),
+            value => value.clone(),
+        };
+        (name.clone(), value)
+    };
+    config.iter().map(shown).collect()
 }
 
 fn subscription(settings: &SubscriptionSettings) -> Value {

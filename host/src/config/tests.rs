@@ -55,7 +55,7 @@ fn what_the_keys_mean() {
     assert_eq!(config.topics.dead_letters.as_deref(), Some("shop.dead-letters"));
     assert_eq!(config.plugin("payment").config["limit-cents"], 100_000);
     assert_eq!(config.plugin("nobody"), PluginSettings::default());
-    assert_eq!(config.topics.mapping("order-created").saga_id.as_deref(), Some("/orderId"));
+    assert_eq!(config.topics.mapping("order-created").saga_id, Some(Locator::Pointer("/orderId".into())));
     assert_eq!(config.topics.mapping("order-created").event_id, EventIdFrom::Header("x-request-id".into()));
     let kafka = config.kafka.unwrap();
     assert_eq!(kafka.properties["sasl.password"].value(), "s3cret");
@@ -109,10 +109,10 @@ fn wrong_topics_and_plugins() {
         "[topics]\ndead-letters = \"a b\"\n[topics.of-kind]\nA = \"x\"\nB = \"x\"\nSagaFailed = \"y\"\n[topics.records.t]\nsaga-id = \"order.id\"\nevent-id = \"id\"\n[plugin.Payment.config]\nwhen = 2020-01-01\n[plugin.p.on.K]\non-dead-letter = \"drop\"\nretry = { attempts = 3 }\n[plugins]\n",
         expect![[r#"
             sagahost.toml:2: topics.dead-letters: `a b` has ' ' in it; a topic's name consists of letters, digits, `.`, `_` and `-`
-            sagahost.toml:5: topics.of-kind.B: `x` is the topic of A already: a plain record there would have two kinds
+            sagahost.toml:5: topics.of-kind.B: `x` is the topic of A already: a plain record there would have two kinds; where each says its own, set kind = "header:NAME" or kind = "/POINTER" in [topics.records."x"]
             sagahost.toml:6: topics.of-kind.SagaFailed: has a field of its own: write saga-failed = "…" in [topics]
-            sagahost.toml:8: topics.records.t.saga-id: `order.id` is no JSON pointer: write "/order/id"
-            sagahost.toml:9: topics.records.t.event-id: `id` is none of a JSON pointer ("/eventId"), "header:NAME", "content" or "offset"
+            sagahost.toml:8: topics.records.t.saga-id: `order.id` is neither a JSON pointer nor a header: write "/order/id" or "header:order.id"
+            sagahost.toml:9: topics.records.t.event-id: `id` is not a place of an event's id: write "/id" or "header:id", or "content" or "offset"
             sagahost.toml:10: plugin.Payment: is no name of a plugin: lower-case letters, digits and hyphens, a letter first
             sagahost.toml:11: plugin.Payment.config.when: is a date or time: put it in quotes, a plugin reads text
             sagahost.toml:13: plugin.p.on.K.on-dead-letter: `drop` is not one of "compensate", "block", "skip"
@@ -124,14 +124,76 @@ fn wrong_topics_and_plugins() {
 #[test]
 fn properties_that_the_host_owns_and_secrets_that_are_away() {
     check(
-        "[kafka]\nbootstrap-servers = \"b:1\"\n[kafka.properties]\ngroup.id = \"x\"\n\"sasl.password\" = { env = \"SAGAHOST_NO_SUCH_VARIABLE\" }\n\"ssl.key.password\" = { file = \"no/such/file\" }\nbad = [1]\n",
+        "[kafka]\nbootstrap-servers = \"b:1\"\n[kafka.properties]\ngroup.id = \"x\"\n\"sasl.password\" = { env = \"SAGAHOST_NO_SUCH_VARIABLE\" }\n\"ssl.key.password\" = { file = \"no/such/file\" }\n\"linger.ms\" = [1]\n",
         expect![[r#"
             sagahost.toml: needs app = "NAME" with [kafka]: it is the consumer group, and no other app may have it
             sagahost.toml:4: kafka.properties.group.id: is the host's own: it is the app's name
             sagahost.toml:5: kafka.properties.sasl.password: environment variable SAGAHOST_NO_SUCH_VARIABLE is not set, or is no text
             sagahost.toml:6: kafka.properties.ssl.key.password: failed to read no/such/file: No such file or directory (os error 2)
-            sagahost.toml:7: kafka.properties.bad: must be text, a number, true or false, { env = "NAME" } or { file = "PATH" }, and is a list"#]],
+            sagahost.toml:7: kafka.properties.linger.ms: must be text, a number, true or false, { env = "NAME" } or { file = "PATH" }, and is a list"#]],
     );
+}
+
+#[test]
+fn properties_that_librdkafka_would_refuse() {
+    check(
+        r#"app = "shop"
+[kafka]
+bootstrap-servers = "http://user:hunter2@b:8082, b"
+[kafka.properties]
+"sasl.pasword" = "hunter2"
+"compression.type" = "brotli"
+linger.ms = "abc"
+"transaction.timeout.ms" = 10
+"sasl.jaas.config" = "… password=hunter2"
+consumer."max.poll.records" = 500
+"no.such.thing" = "hunter2"
+[log]
+filter = "sagahost=loud"
+"#,
+        expect![[r#"
+            sagahost.toml:3: kafka.bootstrap-servers: `b` has no port: write "b:9092"
+            sagahost.toml:3: kafka.bootstrap-servers: a broker has no http:// in front of it: write "b:8082"
+            sagahost.toml:5: kafka.properties.sasl.pasword: librdkafka has no such property; did you mean `sasl.password`?
+            sagahost.toml:6: kafka.properties.compression.type: `brotli` is not one of none, gzip, snappy, lz4, zstd
+            sagahost.toml:7: kafka.properties.linger.ms: `abc` is not a number from 0 to 900000
+            sagahost.toml:8: kafka.properties.transaction.timeout.ms: must be from 5000 to 900000
+            sagahost.toml:9: kafka.properties.sasl.jaas.config: is a property of Java clients: write "sasl.username" = "NAME" and "sasl.password" = { env = "KAFKA_PASSWORD" } (they are in its `username=` and `password=`; "sasl.mechanism" says PLAIN or SCRAM-SHA-512)
+            sagahost.toml:10: kafka.properties.consumer.max.poll.records: is a property of Java clients: remove it (queue-events-max in [pipeline] bounds what is in memory)
+            sagahost.toml:11: kafka.properties.no.such.thing: librdkafka has no such property; its CONFIGURATION.md lists what it knows
+            sagahost.toml:13: log.filter: `sagahost=loud` is not a filter: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5; write "info,sagahost=debug""#]],
+    );
+}
+
+#[test]
+fn what_may_be_a_secret_is_not_shown() {
+    for (name, value, shown) in [
+        ("sasl.pasword", "hunter2", "(hidden)"),
+        ("no.such.thing", "hunter2", "(hidden)"),
+        ("sasl.password", "hunter2", "(hidden)"),
+        ("linger.ms", "2", "2"),
+    ] {
+        assert_eq!(Property::plain(name, value).shown(), shown, "{name}");
+    }
+    let text = "[plugin.payment.config]\nservice-token = \"hunter2\"\ntoken-count = 2\nplain = \"text\"\n";
+    let shown = Config::parse(text, Path::new("sagahost.toml")).unwrap().shown().to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("service-token = \"(hidden)\"") && shown.contains("plain = \"text\""), "{shown}");
+    assert!(shown.contains("token-count = 2"), "{shown}");
+}
+
+#[test]
+fn a_path_has_its_line() {
+    let text = "[kafka.properties]\nlinger.ms = 1\n\"ssl.ca.location\" = \"x\"\n[plugin.payment.config]\n";
+    for (path, line) in [
+        ("kafka.properties.linger.ms", Some(2)),
+        ("kafka.properties.ssl.ca.location", Some(3)),
+        ("plugin.payment", Some(4)),
+        ("plugin.paymnt", Some(4)),
+        ("topics", None),
+    ] {
+        assert_eq!(reader::line_of(text, path), line, "{path}");
+    }
 }
 
 #[test]
@@ -267,6 +329,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         [topics.records.order-created]
         saga-id = "/orderId"
         event-id = "header:x-request-id"
+        key = "text"
         structured = false
 
         [plugin.inventory.config]

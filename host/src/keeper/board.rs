@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use sagahost_saga::{id::Participant, input::Answer};
 
 use crate::{
-    admin::{PluginAction, plugin_view::PluginsView},
+    admin::{PluginAction, plugin_view::PluginsView, protocol::Refusal},
     stage::Reply,
     stats::Stats,
 };
@@ -36,7 +36,7 @@ impl Default for Board {
 }
 
 impl Board {
-    pub fn order(&self, what: What) -> Receiver<Result<Answer, String>> {
+    pub fn order(&self, what: What) -> Receiver<Result<Answer, Refusal>> {
         let (reply, answer) = bounded(1);
         // Where too many wait, the reply goes down with the order, which tells whoever asked.
         let _ = self.orders.0.try_send(Order { what, reply });

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use sagahost_saga::{id::Participant, input::Answer};
 use sagahost_sandbox::{
     Report,
@@ -18,7 +18,7 @@ use super::{
     probation::TakenBack,
 };
 use crate::{
-    admin::PluginAction,
+    admin::{PluginAction, protocol::Refusal},
     config::Config,
     journal::{AdmittedRow, PluginDeed, PluginWrite},
 };
@@ -43,12 +43,15 @@ impl Keeper {
         // What is journaled and could not be put in force is tried again.
         self.again |= done.is_err();
         self.show();
-        let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(|error| format!("{error:#}")));
+        let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(Refusal::failed));
     }
 
     fn change_plugin(&mut self, name: &Participant, action: PluginAction) -> Result<String> {
         let known = self.plugins.rows.iter().any(|row| row.participant == *name);
-        ensure!(known, "no plugin {name} was ever admitted here; `sagahost plugins list` names those that were");
+        ensure!(
+            known,
+            nothing(format!("no plugin {name} was ever admitted here; `sagahost plugins list` names those that were"))
+        );
         match action {
             PluginAction::Admit { by } => self.admit(name, &by),
             PluginAction::Rollback { by, reason } => self.told_to_roll_back(name, &by, &reason),
@@ -58,7 +61,8 @@ impl Keeper {
                 self.pause(name, Some(why.clone()), &why, text)
             }
             PluginAction::Resume { by } => {
-                ensure!(self.plugins.paused.contains_key(name), "plugin {name} is not paused by an operator");
+                let paused = self.plugins.paused.contains_key(name);
+                ensure!(paused, nothing(format!("plugin {name} is not paused by an operator")));
                 self.pause(name, None, &format!("resumed by {by}"), format!("plugin {name} goes on with what parked"))
             }
             PluginAction::Retire { by, reason, force } => self.retire(name, &by, &reason, force),
@@ -68,7 +72,7 @@ impl Keeper {
     fn admit(&mut self, name: &Participant, by: &str) -> Result<String> {
         let quarantined = |row: &&AdmittedRow| row.participant == *name && row.quarantined.is_some();
         let rows: Vec<AdmittedRow> = self.plugins.rows.iter().filter(quarantined).cloned().collect();
-        ensure!(!rows.is_empty(), "no version of plugin {name} is in quarantine");
+        ensure!(!rows.is_empty(), nothing(format!("no version of plugin {name} is in quarantine")));
         let there = |row: &AdmittedRow| self.plugins.files_there().any(|file| *file.plugin.digest() == row.digest);
         let rows: Vec<AdmittedRow> = rows.into_iter().filter(there).collect();
         ensure!(!rows.is_empty(), "the version of plugin {name} that is in quarantine is not in the plugin directory");
@@ -93,10 +97,10 @@ impl Keeper {
 
     fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String> {
         let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
-        let serving = serving.ok_or_else(|| anyhow!("plugin {name} does not serve"))?;
+        let serving = serving.ok_or_else(|| nothing(format!("plugin {name} does not serve")))?;
         let digest = serving.plugin.digest().clone();
         let before = self.plugins.stored(name, Some(&digest), &serving.file);
-        let before = before.ok_or_else(|| anyhow!("no other version of plugin {name} is stored"))?;
+        let before = before.ok_or_else(|| nothing(format!("no other version of plugin {name} is stored")))?;
         let version = before.plugin.manifest().version.clone();
         let why = format!("rolled back by {by}: {reason}");
         self.roll_back(vec![TakenBack { name: name.clone(), digest, before, why }])?;
@@ -105,7 +109,7 @@ impl Keeper {
 
     fn pause(&mut self, name: &Participant, paused: Option<String>, deed: &str, text: String) -> Result<String> {
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
-        let row = row.ok_or_else(|| anyhow!("plugin {name} is retired"))?;
+        let row = row.ok_or_else(|| nothing(format!("plugin {name} is retired")))?;
         self.write(PluginWrite {
             paused: vec![(name.clone(), paused)],
             deeds: vec![self.deed(row, deed)],
@@ -123,7 +127,7 @@ impl Keeper {
             bail!("{} is in the plugin directory: remove it first, then plugin {name} can be retired", file.display());
         }
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
-        let row = row.cloned().ok_or_else(|| anyhow!("plugin {name} is retired already"))?;
+        let row = row.cloned().ok_or_else(|| nothing(format!("plugin {name} is retired already")))?;
         let needing = self.plugins.needed_by(name, &*self.pipeline.journal, NAMED_MAX)?;
         let many = if needing.len() == NAMED_MAX { "at least " } else { "" };
         let some: Vec<&str> = needing.iter().take(5).map(|id| id.as_str()).collect();
@@ -154,14 +158,18 @@ impl Keeper {
     /// Other values for plugins take effect as a switch of their own; everything else waits for the next start.
     fn reload(&mut self) -> Result<String> {
         let Some(file) = self.plugins.config.file.clone() else {
-            bail!("this host runs without a configuration file: there is nothing to read again");
+            bail!(Refusal::invalid("this host runs without a configuration file: there is nothing to read again"));
         };
-        let fresh = Config::load(&file).map_err(|faults| anyhow!("nothing is changed: {faults}"))?;
+        let fresh = Config::load(&file).map_err(|faults| Refusal::invalid(format!("nothing is changed: {faults}")))?;
         let names = changed_plugins(&self.plugins.config, &fresh);
-        let later = match changed_elsewhere(&self.plugins.config, &fresh) {
+        let mut later = match changed_elsewhere(&self.plugins.config, &fresh) {
             fields if fields.is_empty() => String::new(),
             fields => format!("; {} changed too: that takes effect at the next start", fields.join(", ")),
         };
+        let strays = self.plugins.strays(&fresh);
+        for stray in &strays {
+            later += &format!("; no effect: {}", stray.text);
+        }
         if names.is_empty() {
             return Ok(format!("no values for plugins changed in {}{later}", file.display()));
         }
@@ -174,15 +182,17 @@ impl Keeper {
             self.plugins.read();
             return Err(error.context("nothing is changed"));
         }
-        let names = names.join(", ");
-        info!(plugins = names, "other configuration is in force; running calls end on the one before");
-        Ok(format!("{names}: other configuration is in force{later}"))
+        let stray = |name: &String| strays.iter().any(|stray| stray.table == format!("plugin.{name}"));
+        let names: Vec<String> = names.into_iter().filter(|name| !stray(name)).collect();
+        let names = if names.is_empty() { "no plugin".to_owned() } else { names.join(", ") };
+        info!(plugins = names, "new configuration applied; running calls end on the one before");
+        Ok(format!("{names}: new configuration applied{later}"))
     }
 
     fn take_up_configuration(&mut self, now: &Looks) -> Result<()> {
         let reading = self.plugins.read();
         let faults = self.newly_refused(&reading);
-        ensure!(faults.is_empty(), "{faults}");
+        ensure!(faults.is_empty(), Refusal::invalid(faults));
         // Versions that serve from the store follow, too.
         for (file, admitted) in self.plugins.serving.clone() {
             if let Some(again) = self.plugins.readmit(&admitted) {
@@ -210,6 +220,11 @@ impl Keeper {
         journal.change_plugins(journal.identity().epoch, &write)?;
         self.plugins.refresh(&*journal)
     }
+}
+
+/// There is nothing that it could be done to.
+fn nothing(text: String) -> Refusal {
+    Refusal::not_found(text)
 }
 
 fn changed_plugins(before: &Config, now: &Config) -> Vec<String> {

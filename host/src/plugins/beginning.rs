@@ -46,6 +46,7 @@ impl Plugins {
             bail!("nothing to run: no plugin in {dir} is admitted{}", lines(&reading.refused));
         }
         self.say_what_serves(&reading.refused, &waiting);
+        self.strays(&self.config);
         Ok(Beginning { refused: reading.refused, waiting, replaced })
     }
 

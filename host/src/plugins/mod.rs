@@ -4,7 +4,7 @@
 
 mod beginning;
 mod listing;
-mod operator;
+pub(crate) mod operator;
 mod retention;
 mod unfinished;
 
@@ -42,6 +42,7 @@ use crate::{
     crash,
     journal::{AdmittedRow, BatchNo, Journal, PluginDeed, PluginWrite},
     pipeline::Surroundings,
+    preflight::{self, Known, Stray},
     start::Wanted,
 };
 
@@ -117,6 +118,16 @@ impl Plugins {
         self.settings = settings(&self.config);
         self.directory.forget();
         config
+    }
+
+    /// Parts of a configuration that are about no plugin. `config check` calls them faults; here they are warned of, for
+    /// they may be about one that comes later.
+    pub fn strays(&self, config: &Config) -> Vec<Stray> {
+        let strays = preflight::strays(config, &Known::of(config, &self.rows));
+        for Stray { table, text } in &strays {
+            warn!("{table} has no effect: {text}");
+        }
+        strays
     }
 
     /// The files as they were read last, as far as each is admitted by itself.

@@ -19,6 +19,7 @@ use sagahost_saga::{
 
 use self::join::merged;
 use crate::{
+    admin::protocol::{Refusal, Why},
     codec::Codec,
     journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite, StoreEntry},
     overlay::Overlay,
@@ -46,7 +47,7 @@ pub struct SagaChange {
 }
 
 /// Told when the batch is journaled, or that it never will be.
-pub type Reply = crossbeam_channel::Sender<Result<Answer, String>>;
+pub type Reply = crossbeam_channel::Sender<Result<Answer, Refusal>>;
 
 /// Everything that one chain wants to make durable.
 pub struct Staging {
@@ -561,7 +562,7 @@ impl Stage {
         self.roomy.notify_all();
         self.stirred.notify_all();
         for (reply, _) in open.replies {
-            let _ = reply.send(Err("the journal could not be written; try again".to_owned()));
+            let _ = reply.send(Err(Refusal::new(Why::Journal, "failed to write the journal; try again")));
         }
         inner.life
     }

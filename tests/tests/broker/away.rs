@@ -54,6 +54,28 @@ fn a_broker_that_is_away_at_the_start_is_named_and_waited_for() {
     shop.assert_right(&orders);
 }
 
+/// An exit code of its own: what a script does about it is not what it does about wrong usage.
+#[test]
+fn commands_that_need_the_broker_have_an_exit_code_for_its_absence() {
+    let broker = broker();
+    let shop = shop(&broker, "codes", "");
+    let mut serving = shop.start();
+    serving.says("serving", LONG);
+    let mut host = Some(serving);
+    broker.stop().expect("the broker stops");
+    for hosted in [true, false] {
+        for words in [&["topics", "list"][..], &["topics", "create"]] {
+            let ended = shop.command(words);
+            let text = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(9), "{words:?}, hosted {hosted}: {text}");
+            assert!(text.contains("check that the brokers run"), "{text}");
+        }
+        if let Some(host) = host.take().filter(|_| hosted) {
+            host.kill();
+        }
+    }
+}
+
 #[test]
 fn a_broker_that_is_away_for_a_minute_under_load_bounds_the_outbox() {
     let broker = broker();

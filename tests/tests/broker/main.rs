@@ -6,6 +6,7 @@ mod crashes;
 mod deadlines;
 mod faults;
 mod headers;
+mod mappings;
 mod owners;
 mod processor_time;
 mod quiet;

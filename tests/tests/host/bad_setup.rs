@@ -51,6 +51,47 @@ fn a_configuration_wrong_in_four_places_is_told_in_one_go() {
     assert_eq!(site.start().stop(), 0);
 }
 
+/// What only librdkafka or the plugins can say is in the same report, and `run` refuses what it would refuse later.
+#[test]
+fn faults_beyond_the_fields_are_found_before_anything_starts() {
+    let config = "app = \"shop\"\nplugin-order = [\"order\", \"inventry\"]\n[kafka]\nbootstrap-servers = \"http://127.0.0.1:1\"\n\
+                  [kafka.properties]\n\"security.protocol\" = \"ssl\"\n\"ssl.ca.location\" = \"no/such/ca.pem\"\n\
+                  [plugin.paymnt.config]\nlimit-cents = 5\n[plugin.payment.config]\nlimit-cent = 5\n\
+                  [plugin.payment.on.OrderCraeted]\ndeadline = \"1s\"\n[topics.records.order-craeted]\nkind = \"OrderCreated\"\n";
+    let site = Site::new(&THREE, config);
+    let of_a_start =
+        ["sagahost.toml:4: kafka.bootstrap-servers: a broker has no http://", "sagahost.toml:7: ", "ssl.ca.location"];
+    let without_effect = [
+        "sagahost.toml:2: plugin-order: there is no plugin `inventry`; did you mean `inventory`?",
+        "sagahost.toml:8: [plugin.paymnt]: there is no plugin `paymnt`; did you mean `payment`?",
+        "sagahost.toml:11: [plugin.payment.config] limit-cent: the plugin has no configuration key `limit-cent`; did you \
+         mean `limit-cents`?",
+        "sagahost.toml:12: [plugin.payment.on.OrderCraeted]: payment does not subscribe to OrderCraeted; did you mean \
+         `OrderCreated`?",
+        "sagahost.toml:14: [topics.records.order-craeted]: no plugin reads topic order-craeted; did you mean \
+         `order-created`?",
+    ];
+    let checked = site.run(&["config", "check"]);
+    assert_eq!(checked.code, 2, "{checked:?}");
+    assert_says(&checked, &[&of_a_start[..], &without_effect].concat());
+    let ran = site.run(&["run"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert_says(&ran, &of_a_start);
+    assert_eq!(ran.err.lines().count(), 2, "one line for each fault: {}", ran.err);
+    assert!(!site.file("data").exists(), "a wrong configuration touches nothing");
+}
+
+/// A plugin may come later: its table is no reason not to start.
+#[test]
+fn a_table_of_a_plugin_that_does_not_exist_is_a_warning_at_the_start() {
+    let site = Site::new(&THREE, &format!("{PLAIN}[plugin.paymnt.config]\nlimit-cents = 5\n"));
+    let host = site.start();
+    let warned = "plugin.paymnt has no effect: [plugin.paymnt]: there is no plugin `paymnt`; did you mean `payment`?";
+    assert!(host.log().contains(warned), "{}", host.log());
+    assert_eq!(site.run(&["config", "check"]).code, 2);
+    assert_eq!(host.stop(), 0);
+}
+
 /// A key of a plugin that its manifest does not know is found when the plugin is read, with its name.
 #[test]
 fn a_plugin_setting_with_a_slip_names_the_plugin_and_the_key() {

@@ -51,7 +51,7 @@ fn a_second_host_on_one_data_directory_is_told_who_holds_it() {
     let site = Site::new(&THREE, "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n");
     let first = site.start();
     let second = site.run(&["run"]);
-    assert_eq!(second.code, 1, "{second:?}");
+    assert_eq!(second.code, 10, "{second:?}");
     assert_says(&second.err, &[&format!("is in use by process {}", first.id()), "stop that host first"]);
     assert_eq!(site.run(&["status"]).code, 0, "the first one is undisturbed");
     assert_eq!(first.stop(), 0);
@@ -65,7 +65,7 @@ fn the_journal_of_another_app_is_refused() {
     let config = fs::read_to_string(site.file("sagahost.toml")).unwrap();
     fs::write(site.file("sagahost.toml"), config.replace("\"shop\"", "\"store\"")).unwrap();
     let other = site.run(&["run"]);
-    assert_eq!(other.code, 1, "{other:?}");
+    assert_eq!(other.code, 10, "{other:?}");
     assert_says(&other.err, &["shop", "store", "journal.db"]);
     fs::write(site.file("sagahost.toml"), config).unwrap();
     assert_eq!(site.start().stop(), 0);
@@ -205,7 +205,7 @@ fn a_journal_that_was_overwritten_is_called_corrupt() {
         fs::write(&journal, bytes).unwrap();
         for words in [&["run"][..], &["sagas", "list"]] {
             let ended = site.run(words);
-            assert_eq!(ended.code, 1, "{ended:?}");
+            assert_eq!(ended.code, 10, "{ended:?}");
             assert_says(&ended.err, &["the journal is corrupt", "journal.db", "put back the newest backup"]);
             assert!(!ended.err.contains("panicked"), "{}", ended.err);
         }
@@ -227,7 +227,7 @@ fn embedded_topics_that_were_overwritten_are_called_corrupt() {
     for bytes in [bad, b"something else entirely ".repeat(1_000)] {
         fs::write(&topics, bytes).unwrap();
         let ended = site.run(&["run"]);
-        assert_eq!(ended.code, 1, "{ended:?}");
+        assert_eq!(ended.code, 9, "{ended:?}");
         assert_says(&ended.err, &["data/topics.db is corrupt", "restore it from a copy"]);
         assert_eq!(ended.err.matches("is corrupt").count(), 1, "said twice: {}", ended.err);
         assert!(!ended.err.contains("panicked"), "{}", ended.err);

@@ -265,7 +265,7 @@ fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
     change(rollback).expect("a person may bring the other version back");
     assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.digest));
     let refused = change(PluginAction::Rollback { by: "ann".to_owned(), reason: "further".to_owned() });
-    assert!(refused.is_err_and(|why| why.contains("no other version of plugin hostile is stored")));
+    assert!(refused.is_err_and(|why| why.text.contains("no other version of plugin hostile is stored")));
     host.stop(Duration::from_secs(10));
 }
 

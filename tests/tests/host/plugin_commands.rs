@@ -220,10 +220,7 @@ fn other_configuration_takes_effect_at_once_and_wrong_one_changes_nothing() {
     let other = text.replace("limit-cents = 100000", "limit-cents = 80000") + "\n[pipeline]\nworkers = 3\n";
     fs::write(&file, other).expect("it can be written");
     let done = reload().expect("it is right");
-    assert_eq!(
-        done,
-        "payment: other configuration is in force; `pipeline` changed too: that takes effect at the next start"
-    );
+    assert_eq!(done, "payment: new configuration applied; `pipeline` changed too: that takes effect at the next start");
     assert_ne!(configuration(), before);
     assert_eq!(order("after").cancelled.len(), 1, "90,000 cents are above the limit now");
     let view = show(&host, "payment");

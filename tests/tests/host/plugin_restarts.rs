@@ -230,7 +230,7 @@ fn a_host_reads_its_configuration_again_at_sighup() {
     fs::write(&file, format!("{CONFIG}[plugin.payment.config]\nlimit-cents = \"many\"\n")).expect("it can be written");
     hang_up("SIGHUP: nothing is changed");
     fs::write(&file, format!("{CONFIG}[plugin.payment.config]\nlimit-cents = 50\n")).expect("it can be written");
-    hang_up("SIGHUP: payment: other configuration is in force");
+    hang_up("SIGHUP: payment: new configuration applied");
     let emitted = site.run(&[
         "emit", "OrderCreated", "--saga", "o-1", "--data",
         r#"{"orderId": "o-1", "customerId": "c-1", "sku": "apple", "quantity": 1, "amountCents": 100, "currency": "EUR"}"#,
@@ -254,7 +254,7 @@ fn other_configuration_is_not_forgotten_because_files_change() {
         .expect("it can be written");
     drop_in(&site.file("plugins"), "loyalty.wasm", &as_built("loyalty"));
     let reloaded = site.run(&["config", "reload"]);
-    assert!(reloaded.out.contains("payment: other configuration is in force"), "{reloaded:?}");
+    assert!(reloaded.out.contains("payment: new configuration applied"), "{reloaded:?}");
     assert!(host.log().contains("what was asked for is done when it stands still"), "{}", host.log());
     assert!(serves(&site).contains(&("loyalty".into(), "0.1.0".into())));
     assert_eq!(host.stop(), 0);

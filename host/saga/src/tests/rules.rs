@@ -2,7 +2,11 @@
 
 use expect_test::expect;
 
-use super::script::{check, play};
+use super::{
+    script::{check, play},
+    world::{emission, event},
+};
+use crate::outcome::Emission;
 
 #[test]
 fn rule_01_the_main_job() {
@@ -1388,4 +1392,22 @@ fn rule_10_commands_without_anything_to_do() {
         = waiting
     "#]],
     );
+}
+
+/// Answers go where the saga's records came from, those about another saga do not.
+#[test]
+fn events_have_the_key_of_their_saga_s_records() {
+    for answers in ["", "payment rejects DECLINED; "] {
+        let mut world = play(answers);
+        let other = Emission { saga: Some("o-2".into()), ..emission("Noted") };
+        world.extra.push(("order".into(), "OrderCreated".into(), other));
+        let mut first = event("OrderCreated", "e-1", "{}");
+        first.record_key = Some([0, 42][..].into());
+        world.receive(first);
+        assert!(world.published.len() > 1, "{:?}", world.published);
+        for event in &world.published {
+            let own = event.saga.as_str() == "o-1";
+            assert_eq!(event.record_key.as_deref(), own.then_some(&[0, 42][..]), "{event:?}");
+        }
+    }
 }

@@ -20,20 +20,14 @@ use rdkafka::{
 
 use super::{context::Context, errors, producer::Producer, token::TokenSource};
 use crate::{
-    config::KafkaSettings,
+    config::{KafkaSettings, TOKEN_FILE, TRANSACTION_TIMEOUT},
     transport::{Isolation, TransportError},
 };
 
 pub(super) type Consumer = BaseConsumer<Context>;
 
 /// The broker ends a transaction that is open for longer.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15);
-const TRANSACTION_TIMEOUT_MIN: Duration = Duration::from_secs(5);
-/// Kafka's own default for what a broker permits.
-const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);
-
-/// Our own property: librdkafka knows only tokens that a program hands to it.
-const TOKEN_FILE: &str = "sasl.oauthbearer.token.location";
+const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// What the commit protocol depends on is not a setting. The configuration refuses these with the reason.
 const OWN: [&str; 12] = [
@@ -261,14 +255,14 @@ fn uses_oauth(properties: &BTreeMap<String, String>) -> bool {
 
 fn transaction_timeout(property: Option<&str>) -> Result<Duration, TransportError> {
     let Some(text) = property else {
-        return Ok(TRANSACTION_TIMEOUT);
+        return Ok(TRANSACTION_TIMEOUT_DEFAULT);
     };
     let timeout = text.parse().ok().map(Duration::from_millis);
-    timeout.filter(|timeout| (TRANSACTION_TIMEOUT_MIN..=TRANSACTION_TIMEOUT_MAX).contains(timeout)).ok_or_else(|| {
+    timeout.filter(|timeout| TRANSACTION_TIMEOUT.contains(timeout)).ok_or_else(|| {
         TransportError::Refused(format!(
             "transaction.timeout.ms = {text:?} in [kafka.properties] is not between {} and {}",
-            TRANSACTION_TIMEOUT_MIN.as_millis(),
-            TRANSACTION_TIMEOUT_MAX.as_millis()
+            TRANSACTION_TIMEOUT.start().as_millis(),
+            TRANSACTION_TIMEOUT.end().as_millis()
         ))
     })
 }

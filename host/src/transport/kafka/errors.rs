@@ -13,15 +13,11 @@ use crate::transport::TransportError;
 pub(super) fn configuration(connection: &Connection, error: &KafkaError) -> TransportError {
     let text = match error {
         // Its own text has the value, which may be secret.
-        KafkaError::ClientConfig(_, why, name, _) => {
-            format!("property {name} in [kafka.properties]: {why}")
-        }
-        error => error.to_string(),
+        KafkaError::ClientConfig(_, why, name, _) => format!("kafka.properties.{name}: {why}"),
+        KafkaError::ClientCreation(why) => format!("[kafka.properties]: librdkafka makes no client of it: {why}"),
+        error => format!("[kafka.properties]: {error}"),
     };
-    TransportError::Refused(format!(
-        "{} (librdkafka's CONFIGURATION.md lists what it knows)",
-        connection.redaction.clean(&text)
-    ))
+    TransportError::Refused(connection.redaction.clean(text.trim()))
 }
 
 /// May the same call succeed a little later? Of the transactional calls only the claim is asked about here.

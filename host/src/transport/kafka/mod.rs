@@ -1,9 +1,9 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `source`, `lane` and `reading` (the way in), `sink`, `transaction`,
-//! `verdict`, `drain` and `search` (the way out), then what they need: `context`, `producer`, `errors`, `undelivered`,
-//! `token`, `topics`, `ends`.
+//! In reading order: `connection` (which properties), `offline` (are they accepted), `source`, `lane` and `reading` (the
+//! way in), `sink`, `transaction`, `verdict`, `drain` and `search` (the way out), then what they need: `context`,
+//! `producer`, `errors`, `undelivered`, `token`, `topics`, `ends`.
 
 mod connection;
 mod context;
@@ -11,6 +11,7 @@ mod drain;
 mod ends;
 mod errors;
 mod lane;
+mod offline;
 mod producer;
 mod reading;
 mod search;
@@ -40,6 +41,7 @@ use rdkafka::{
 };
 use tracing::warn;
 
+pub use self::offline::client_faults;
 use self::{
     connection::{Connection, Consumer, Served},
     producer::Producer,

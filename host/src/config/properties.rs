@@ -1,0 +1,205 @@
+//! Table `[kafka.properties]`: what is passed to librdkafka. Invariant: a secret's value is in no message, no `Debug` and
+//! no output of `config show`; a name or a value that librdkafka would refuse is a fault of the file.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    ops::{Range, RangeInclusive},
+    path::Path,
+    time::Duration,
+};
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    java_clients, librdkafka,
+    reader::{Table, Value},
+};
+
+/// Our own property: librdkafka knows only tokens that a program hands to it.
+pub const TOKEN_FILE: &str = "sasl.oauthbearer.token.location";
+
+/// `transaction.timeout.ms`: the upper end is Kafka's own default for what a broker permits.
+pub const TRANSACTION_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(15 * 60);
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    value: String,
+    /// Where a secret came from: `env KAFKA_PASSWORD`, `file secrets/password`. None: it stands in the file.
+    from: Option<String>,
+    secret: bool,
+}
+
+impl Property {
+    /// What a name that librdkafka does not know stands for may be a secret: `sasl.pasword`.
+    pub fn plain(name: &str, value: impl Into<String>) -> Self {
+        Self { value: value.into(), from: None, secret: is_secret(name) || !is_known(name) }
+    }
+    /// For librdkafka, and for nobody else.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+    /// For people.
+    pub fn shown(&self) -> String {
+        match (&self.from, self.secret) {
+            (Some(from), _) => format!("({from})"),
+            (None, true) => "(hidden)".to_owned(),
+            (None, false) => self.value.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+/// Does the name say that the value is for nobody else?
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let public = name.ends_with(".location") || name.ends_with(".url") || name.ends_with(".mechanism");
+    let words = [
+        "password",
+        "secret",
+        "token",
+        "jaas",
+        "oauthbearer.config",
+        "assertion",
+        "key.pem",
+        "passphrase",
+        "credential",
+        "api-key",
+        "api.key",
+        "apikey",
+    ];
+    !public && words.iter().any(|word| name.contains(word))
+}
+
+/// Properties that the commit protocol depends on.
+const OWN: [(&str, &str); 17] = [
+    ("bootstrap.servers", "write bootstrap-servers in [kafka]"),
+    ("group.id", "it is the app's name"),
+    ("transactional.id", "it is the app's name"),
+    ("enable.idempotence", "publication is transactional"),
+    ("enable.auto.commit", "offsets are committed with the events"),
+    ("enable.auto.offset.store", "offsets are committed with the events"),
+    ("enable.partition.eof", "the host needs it"),
+    ("isolation.level", "it is read_committed"),
+    ("auto.offset.reset", "write start = \"earliest\" or \"latest\" in [kafka]"),
+    ("partitioner", "records are keyed by saga id as Java clients do it"),
+    ("group.instance.id", "the host assigns partitions itself"),
+    ("acks", "it is all"),
+    ("request.required.acks", "it is all"),
+    ("metadata.broker.list", "write bootstrap-servers in [kafka]"),
+    ("message.timeout.ms", "it follows from transaction.timeout.ms"),
+    ("delivery.timeout.ms", "it follows from transaction.timeout.ms"),
+    ("group.protocol", "the host assigns partitions itself"),
+];
+
+pub fn read(table: &Table<'_, '_>, base: &Path) -> BTreeMap<String, Property> {
+    let mut found = BTreeMap::new();
+    for (name, at, value) in table.values() {
+        gather(table, &name, at, value, base, &mut found);
+    }
+    found
+}
+
+/// `sasl.password = …` without quotes is a table `sasl` to TOML: it is meant as one name all the same.
+fn gather(
+    table: &Table<'_, '_>,
+    name: &str,
+    at: Range<usize>,
+    value: &Value<'_>,
+    base: &Path,
+    found: &mut BTreeMap<String, Property>,
+) {
+    if let DeValue::Table(entries) = value.get_ref()
+        && !is_source(entries)
+    {
+        for (key, value) in entries {
+            gather(table, &format!("{name}.{}", key.get_ref()), key.span(), value, base, found);
+        }
+        return;
+    }
+    if let Some(fault) = name_fault(name) {
+        table.fault(name, at, fault);
+    } else if let Some(property) = property(table, name, value, base) {
+        if let Some(fault) = value_fault(name, property.value()) {
+            table.fault(name, value.span(), fault);
+        }
+        found.insert(name.to_owned(), property);
+    }
+}
+
+fn name_fault(name: &str) -> Option<String> {
+    if let Some((_, instead)) = OWN.iter().find(|(own, _)| *own == name) {
+        return Some(format!("is the host's own: {instead}"));
+    }
+    if is_known(name) {
+        return None;
+    }
+    Some(match (java_clients::advice(name), librdkafka::nearest_name(name)) {
+        (Some(advice), _) => advice.text(),
+        (None, Some(near)) => format!("librdkafka has no such property; did you mean `{near}`?"),
+        (None, None) => "librdkafka has no such property; its CONFIGURATION.md lists what it knows".to_owned(),
+    })
+}
+
+/// Does it reach librdkafka, or the host on its way there?
+pub fn is_known(name: &str) -> bool {
+    name == TOKEN_FILE || librdkafka::is_known(name)
+}
+
+fn value_fault(name: &str, value: &str) -> Option<String> {
+    match name {
+        TOKEN_FILE => None,
+        "transaction.timeout.ms" => {
+            let (from, to) = (TRANSACTION_TIMEOUT.start().as_millis(), TRANSACTION_TIMEOUT.end().as_millis());
+            let fits = value.trim().parse().is_ok_and(|ms: u128| (from..=to).contains(&ms));
+            (!fits).then(|| format!("must be from {from} to {to}"))
+        }
+        name => librdkafka::value_fault(name, value),
+    }
+}
+
+fn is_source(entries: &DeTable<'_>) -> bool {
+    entries.len() == 1
+        && entries.iter().all(|(key, value)| {
+            matches!(&**key.get_ref(), "env" | "file") && matches!(value.get_ref(), DeValue::String(_))
+        })
+}
+
+fn property(table: &Table<'_, '_>, name: &str, value: &Value<'_>, base: &Path) -> Option<Property> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(Property::plain(name, text.as_ref())),
+        DeValue::Boolean(is) => Some(Property::plain(name, is.to_string())),
+        DeValue::Integer(number) => Some(Property::plain(name, number.as_str())),
+        DeValue::Float(number) => Some(Property::plain(name, number.as_str())),
+        DeValue::Table(entries) => {
+            let (key, source) = entries.iter().next()?;
+            let DeValue::String(source) = source.get_ref() else { return None };
+            match secret(key.get_ref(), source, base) {
+                Ok(value) => Some(Property { value, from: Some(format!("{} {source}", key.get_ref())), secret: true }),
+                Err(why) => {
+                    table.fault(name, value.span(), why);
+                    None
+                }
+            }
+        }
+        DeValue::Datetime(_) | DeValue::Array(_) => {
+            let wanted = "text, a number, true or false, { env = \"NAME\" } or { file = \"PATH\" }";
+            table.wrong_type(name, value.span(), wanted, value.get_ref())
+        }
+    }
+}
+
+/// A file may end with a line break; that is not part of the secret.
+fn secret(kind: &str, source: &str, base: &Path) -> Result<String, String> {
+    if kind == "env" {
+        return env::var(source).map_err(|_| format!("environment variable {source} is not set, or is no text"));
+    }
+    let path = base.join(source);
+    let text = fs::read_to_string(&path).map_err(|error| format!("failed to read {}: {error}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
