@@ -57,7 +57,7 @@ impl Saga {
             None => {}
         }
         if !turn.topology.concerns(&event.kind) {
-            return Ok(Disposition::Nothing("nobody here acts on this kind"));
+            return Ok(Disposition::Unhandled);
         }
         let expected = self.take_expected(&event);
         if self.overtaken(&event, turn) {
