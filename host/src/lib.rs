@@ -16,6 +16,7 @@ pub mod commit;
 pub mod journal;
 pub mod letters;
 pub mod publish;
+pub mod resent;
 
 pub mod codec;
 pub mod intake;
@@ -36,4 +37,6 @@ pub mod component;
 pub mod config;
 pub mod crash;
 pub mod kit;
+pub mod lookalike;
 pub mod stats;
+pub mod unhandled;

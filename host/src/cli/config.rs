@@ -1,6 +1,7 @@
 //! `sagahost config`. Invariant: it starts nothing, and shows no secret.
 
 use clap::Subcommand;
+use sagahost_saga::notation;
 
 use super::{Site, exit::Failure, output::Output, reach, sagas::told};
 use crate::{admin::protocol::Request, config::FILE_NAME};
@@ -37,5 +38,5 @@ fn check(site: &Site, out: &mut Output) -> Result<(), Failure> {
     };
     let file = config.file.as_ref().map_or_else(|| FILE_NAME.to_owned(), |file| file.display().to_string());
     let right = serde_json::json!({ "file": file, "faults": [] });
-    out.show(&right, |_, _| format!("{file} is right"))
+    out.show(&right, |_, _| format!("{} is right", notation::line(&file)))
 }

@@ -31,7 +31,11 @@ use crate::{
     transport::{Partition, Record},
 };
 
-pub use self::{encode::Handled, undecodable::Undecodable};
+pub use self::{
+    encode::Handled,
+    headers::{LETTER, OMITTED},
+    undecodable::Undecodable,
+};
 
 const SAGA_ID_BYTES_MAX: usize = 1024;
 const EVENT_ID_BYTES_MAX: usize = 1024;

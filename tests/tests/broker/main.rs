@@ -4,6 +4,7 @@ mod away;
 mod crashes;
 mod deadlines;
 mod faults;
+mod kinds;
 mod owners;
 mod saga;
 mod transport;
