@@ -244,8 +244,9 @@ fn ignored_kinds(table: &mut Table<'_, '_>) -> Vec<String> {
         if beginning == Some("") || is_kind(beginning.unwrap_or(&text)) {
             ignored.push(text);
         } else {
-            let text =
-                format!("`{text}` is not a kind of event: write OrderArchived, or billing.* for all that begin so");
+            let text = format!(
+                "`{text}` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*"
+            );
             table.fault("ignored-kinds", at, text);
         }
     }

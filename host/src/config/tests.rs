@@ -126,9 +126,9 @@ fn kinds_that_are_for_others() {
     check(
         "[topics]\nignored-kinds = [\"OrderArchived\", \"billing.*\", \"two words\", \"a*b\", \"\"]\n",
         expect![[r#"
-            sagahost.toml:2: topics.ignored-kinds: `two words` is not a kind of event: write OrderArchived, or billing.* for all that begin so
-            sagahost.toml:2: topics.ignored-kinds: `a*b` is not a kind of event: write OrderArchived, or billing.* for all that begin so
-            sagahost.toml:2: topics.ignored-kinds: `` is not a kind of event: write OrderArchived, or billing.* for all that begin so"#]],
+            sagahost.toml:2: topics.ignored-kinds: `` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*
+            sagahost.toml:2: topics.ignored-kinds: `a*b` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*
+            sagahost.toml:2: topics.ignored-kinds: `two words` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*"#]],
     );
     let mut topics = TopicSettings::of_app("shop");
     topics.ignored_kinds = vec!["OrderArchived".to_owned(), "billing.*".to_owned()];
