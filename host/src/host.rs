@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command, Status},
+    notation,
 };
 use sagahost_sandbox::{Report, directory::Looks};
 use tracing::{error, info, warn};
@@ -37,6 +38,7 @@ use crate::{
         sqlite::{OpenOptions, SqliteJournal},
     },
     keeper::{Board, Keeper, What},
+    lookalike,
     mailbox::Item,
     outbox::Outbox,
     pipeline::Pipeline,
@@ -52,6 +54,7 @@ use crate::{
         embedded::{self, EmbeddedTransport},
         kafka::KafkaTransport,
     },
+    unhandled::Sort,
 };
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -317,7 +320,7 @@ impl Host {
         let filter = SagaFilter { status: Some(Status::Quarantined), limit: usize::MAX, ..SagaFilter::default() };
         for row in journal.sagas(&filter)? {
             let why = journal.quarantined(&row.id)?.unwrap_or_default();
-            warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", row.id);
+            warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", notation::id_word(row.id.as_str()));
             pipeline.stage.quarantine(&row.id, why);
         }
         Ok(())
@@ -489,7 +492,8 @@ impl Shared {
         }
         let count = self.pipeline.take_in_again(Some(saga))?;
         self.pipeline.post(saga, Item::TopologyChanged);
-        let text = format!("saga {saga} is out of quarantine; {count} events that were kept aside are taken in again");
+        let id = notation::id(saga.as_str());
+        let text = format!("saga {id} is out of quarantine; {count} events that were kept aside are taken in again");
         Ok(Answer { done: true, text })
     }
 }
@@ -499,7 +503,7 @@ impl Live for Shared {
         if matches!(command, Command::Retry { .. }) && self.pipeline.stage.is_quarantined(saga) {
             return self.release(saga);
         }
-        self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply) })
+        self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply), receipt: None })
     }
 
     fn outbox(&self, action: OutboxAction) -> Result<Answer, Refusal> {
@@ -520,12 +524,24 @@ impl Live for Shared {
     }
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal> {
-        let decoded = self.pipeline.surroundings.load().codec.decode_letter(&letter);
+        let surroundings = self.pipeline.surroundings.load();
+        let decoded = surroundings.codec.decode_letter(&letter);
         let Decoded { event, formerly } = decoded.map_err(|why| {
             Refusal::new(Why::Failed, format!("it still cannot be decoded: {}: {}", why.code, why.detail))
         })?;
-        let letter = Box::new(letter);
-        self.ask(&event.saga.clone(), |reply| Item::Redelivery { event, formerly, letter, reply })
+        if !surroundings.topology.concerns(&event.kind) {
+            let hint = surroundings.meant(&event.kind).map(|meant| format!(": {}", lookalike::hint(&meant)));
+            let kind = notation::id(event.kind.as_str());
+            let text = format!("no plugin of this app handles {kind}{}", hint.unwrap_or_default());
+            return Err(Refusal::new(Why::Failed, text));
+        }
+        self.ask(&event.saga.clone(), |reply| Item::Redelivery {
+            event,
+            formerly,
+            letter: Box::new(letter),
+            receipt: None,
+            reply: Some(reply),
+        })
     }
 
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal> {
@@ -596,6 +612,9 @@ impl Live for Shared {
             publications: Stats::get(&stats.publications),
             waiting_for,
             held: self.intake.held(),
+            events_unhandled: stats.unhandled.events(Sort::Unhandled),
+            events_ignored: stats.unhandled.events(Sort::Ignored),
+            unhandled: stats.unhandled.lines(),
         }
     }
 }

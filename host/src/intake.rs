@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    codec::Decoded,
+    codec::{Decoded, Undecodable},
     journal::{BatchNo, Identity, Position},
     letters,
     mailbox::Item,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Surroundings},
     positions::Receipt,
+    resent::{self, Resent},
     stats::Stats,
     transport::{Assignment, Partition, Polled, Record, Source, Transport, TransportError},
 };
@@ -426,7 +427,12 @@ impl Reader {
             Stats::add(&self.pipeline.stats.records_skipped, 1);
             return self.pipeline.stage.skipped(&receipt);
         }
-        match self.pipeline.surroundings.load().codec.decode(&record) {
+        let surroundings = self.pipeline.surroundings.load_full();
+        let decoded = surroundings.codec.decode(&record);
+        if self.resent(&record, &decoded, &receipt, &surroundings) {
+            return;
+        }
+        match decoded {
             Ok(Decoded { event, formerly }) => {
                 let saga = event.saga.clone();
                 self.pipeline.post(&saga, Item::Delivery { event, formerly, receipt: Some(receipt) });
@@ -437,6 +443,32 @@ impl Reader {
                 self.pipeline.stage_letter(None, letter, Some(receipt));
             }
         }
+    }
+
+    /// Is it the record of an open dead letter, sent again? Then it is done with here.
+    fn resent(
+        &self,
+        record: &Record,
+        decoded: &Result<Decoded, Undecodable>,
+        receipt: &Receipt,
+        surroundings: &Surroundings,
+    ) -> bool {
+        let letter = match resent::letter_of(record, &*self.pipeline.journal) {
+            Ok(letter) => letter,
+            Err(error) => {
+                warn!(%error, "failed to look up the dead letter that a record names; taken as an ordinary record");
+                None
+            }
+        };
+        let Some(letter) = letter else { return false };
+        let key = letter.key.clone();
+        let Some(resent) = resent::resent(letter, record, decoded, receipt, surroundings) else { return false };
+        info!(letter = key, partition = %receipt.partition, offset = receipt.offset, "the record of a dead letter was sent again");
+        match resent {
+            Resent::Item(saga, item) => self.pipeline.post(&saga, *item),
+            Resent::Letter(letter) => self.pipeline.stage_letter(None, *letter, Some(receipt.clone())),
+        }
+        true
     }
 
     /// Was this event taken in by this app when it was emitted? The header only saves work: where anything about it

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod letters;
 pub mod outbox;
 pub mod publish;
+pub mod resent;
 
 pub mod codec;
 pub mod intake;
@@ -40,4 +41,6 @@ pub mod component;
 pub mod config;
 pub mod crash;
 pub mod kit;
+pub mod lookalike;
 pub mod stats;
+pub mod unhandled;

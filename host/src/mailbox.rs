@@ -28,13 +28,16 @@ pub enum Item {
         command: Command,
         queued: Option<i64>,
         reply: Option<Reply>,
+        /// It is given by a record: that of a dead letter, sent again.
+        receipt: Option<Receipt>,
     },
-    /// An operator has the record of a dead letter without a saga taken in again.
+    /// The record of a dead letter without a saga is taken in again: an operator asks for it, or it was sent again.
     Redelivery {
         event: Event,
         formerly: Option<Box<Formerly>>,
         letter: Box<StoredLetter>,
-        reply: Reply,
+        receipt: Option<Receipt>,
+        reply: Option<Reply>,
     },
 }
 

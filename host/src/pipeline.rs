@@ -20,11 +20,12 @@ use sagahost_saga::{
     history::Entry,
     id::{Kind, SagaId},
     input::{Answer, Broken, Disposition, Effect, Input, Publish, Transition},
+    notation,
     outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
     topology::Topology,
 };
 use sagahost_sandbox::registry::{Pick, Registry};
-use tracing::{debug, error, trace, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use crate::{
     admin::protocol::{Refusal, Why},
@@ -33,13 +34,18 @@ use crate::{
     codec::{Codec, Decoded, Formerly},
     config::{PipelineSettings, TopicSettings},
     journal::{BatchNo, Journal, JournalError, LetterFilter, LetterWrite, SagaKey},
-    letters,
+    letters, lookalike,
     mailbox::{Item, Mailboxes},
     overlay::Overlay,
     positions::Receipt,
+    resent,
     stage::{Departure, NotStaged, Reply, SagaChange, SagaError, Stage, Staging},
     stats::Stats,
+    unhandled::{Sighting, Sort},
 };
+
+/// Said of an unhandled kind that is like no known one.
+const NOT_FOR_US: &str = "if it is for other apps, name it in `[topics] ignored-kinds`";
 
 /// Who handles what, and with which code. Replaced as a whole; a chain keeps what it began with.
 pub struct Surroundings {
@@ -48,6 +54,16 @@ pub struct Surroundings {
     pub codec: Codec,
     /// Batch from which on all subscribers of a kind take its events.
     pub since: HashMap<Kind, BatchNo>,
+}
+
+impl Surroundings {
+    /// The handled kind that was probably meant.
+    pub fn meant(&self, kind: &Kind) -> Option<String> {
+        let members = &self.topology.members;
+        let handled = members.iter().flat_map(|member| &member.subscriptions).map(|subscription| &subscription.kind);
+        let others = members.iter().flat_map(|member| member.compensate_on.iter().chain(&member.finish_on));
+        lookalike::meant(kind.as_str(), handled.chain(others).map(Kind::as_str)).map(str::to_owned)
+    }
 }
 
 pub struct Pipeline {
@@ -124,7 +140,7 @@ impl Pipeline {
     /// a plugin that is back.
     pub fn resume(&self) -> Result<(), JournalError> {
         for queued in self.journal.queued_commands()? {
-            let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None };
+            let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None, receipt: None };
             self.post(&queued.saga, item);
         }
         self.take_in_again(None)?;
@@ -147,9 +163,9 @@ impl Pipeline {
         for letter in kept {
             match self.surroundings.load().codec.decode_letter(&letter) {
                 Ok(Decoded { event, formerly }) => {
-                    let (reply, _) = crossbeam_channel::bounded(1);
                     let saga = event.saga.clone();
-                    self.post(&saga, Item::Redelivery { event, formerly, letter: Box::new(letter), reply });
+                    let letter = Box::new(letter);
+                    self.post(&saga, Item::Redelivery { event, formerly, letter, receipt: None, reply: None });
                 }
                 Err(why) => {
                     error!(letter = letter.key, code = %why.code, "a letter of a quarantined saga is unreadable")
@@ -213,13 +229,20 @@ impl Pipeline {
                 Err(ChainError::Host(why)) => return self.stage.fail(life, why),
             };
             let surroundings = chain.surroundings.clone();
-            let Some(staging) = chain.into_staging(&item, life, number) else { return self.nothing(id, item) };
+            let unhandled = chain.unhandled;
+            let Some(staging) = chain.into_staging(&item, life, number) else {
+                if unhandled {
+                    self.note_unhandled(&item, &surroundings);
+                }
+                return self.nothing(id, item);
+            };
             let waits = staging.change.as_ref().is_some_and(|change| change.wake.waits_for_plugin);
             match self.stage.stage(staging, &self.surroundings.load().codec) {
                 // It parked for a plugin that has come back meanwhile: whoever woke the parked did not see it.
                 Ok(()) if waits && !Arc::ptr_eq(&surroundings, &self.surroundings.load()) => {
                     return self.post(id, Item::TopologyChanged);
                 }
+                Ok(()) if unhandled => return self.note_unhandled(&item, &surroundings),
                 Ok(()) => return,
                 Err(NotStaged::Stale(conflicts)) => {
                     Stats::add(&self.stats.chains_rerun, 1);
@@ -242,7 +265,33 @@ impl Pipeline {
                     self.stage.skipped(&receipt);
                 }
             }
+            Item::Operator { receipt: Some(receipt), .. } | Item::Redelivery { receipt: Some(receipt), .. } => {
+                info!(saga = %id, partition = %receipt.partition, offset = receipt.offset, "the record of a dead letter came again and changes nothing; the letter stays as it is");
+                self.stage.skipped(&receipt);
+            }
             Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged | Item::Redelivery { .. } => {}
+        }
+    }
+
+    /// An event of a kind that no plugin here acts on: a topic may carry kinds for others. It is counted, and where that is
+    /// not known to be so, its kind is named once.
+    fn note_unhandled(&self, item: &Item, surroundings: &Surroundings) {
+        let (Item::Delivery { event, .. } | Item::Redelivery { event, .. }) = item else { return };
+        let kind = &event.kind;
+        let topic = event.origin.as_ref().map_or_else(|| surroundings.codec.topic_of(kind), |at| at.topic.clone());
+        let expected = self.topics.ignores(kind.as_str()) || surroundings.codec.is_own(&event.key);
+        let sort = if expected { Sort::Ignored } else { Sort::Unhandled };
+        let meant = surroundings.meant(kind);
+        let sighting = self.stats.unhandled.note(event, &topic, sort, || meant.clone());
+        let hint = meant.as_deref().map_or_else(|| NOT_FOR_US.to_owned(), lookalike::hint);
+        match (sort, sighting) {
+            (Sort::Unhandled, Sighting::First) => {
+                warn!(%topic, %kind, saga = %event.saga, event = %event.key, "no plugin here handles events of this kind: {hint}");
+            }
+            (Sort::Unhandled, Sighting::Overflow) => {
+                warn!("events of many kinds that no plugin here handles; further kinds are counted and not named");
+            }
+            (Sort::Unhandled, Sighting::Again) | (Sort::Ignored, _) => {}
         }
     }
 
@@ -265,14 +314,17 @@ impl Pipeline {
         }
         self.stage.quarantine(id, why.to_owned());
         match item {
-            Item::Delivery { event, receipt, .. } => {
+            Item::Delivery { event, receipt, .. } | Item::Redelivery { event, receipt: receipt @ Some(_), .. } => {
                 let letter = letters::quarantined(&event, why, &self.surroundings.load().codec, self.clock.now());
                 self.stage_letter(Some(id.clone()), letter, receipt);
             }
-            Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply, .. } => {
-                let _ = reply.send(Err(Refusal::new(Why::Failed, format!("saga {id} is quarantined: {why}"))));
+            Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply: Some(reply), .. } => {
+                let text = format!("saga {} is quarantined: {why}", notation::id(id.as_str()));
+                let _ = reply.send(Err(Refusal::new(Why::Failed, text)));
             }
-            Item::Operator { reply: None, .. } | Item::Due { .. } | Item::TopologyChanged => {}
+            // The letter is open still, and is redriven when the saga is released.
+            Item::Operator { receipt: Some(receipt), .. } => self.stage.skipped(&receipt),
+            Item::Operator { .. } | Item::Redelivery { .. } | Item::Due { .. } | Item::TopologyChanged => {}
         }
     }
 
@@ -284,8 +336,14 @@ impl Pipeline {
                 let letter = letters::undecided(&event, why, &self.surroundings.load().codec, self.clock.now());
                 self.stage_letter(None, letter, receipt);
             }
-            Item::Redelivery { reply, .. } => {
-                let _ = reply.send(Err(Refusal::new(Why::Failed, why)));
+            Item::Redelivery { reply, receipt, .. } => {
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(Refusal::new(Why::Failed, why)));
+                }
+                // The letter is open still.
+                if let Some(receipt) = receipt {
+                    self.stage.skipped(&receipt);
+                }
             }
             Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged => {}
         }
@@ -388,6 +446,8 @@ struct Chain<'p> {
     spilled_history: Vec<Entry>,
     answer: Option<Answer>,
     changed: bool,
+    /// The event that came in is of a kind that no plugin here acts on.
+    unhandled: bool,
     steps: usize,
 }
 
@@ -422,6 +482,7 @@ impl<'p> Chain<'p> {
             spilled_history: Vec::new(),
             answer: None,
             changed: false,
+            unhandled: false,
             steps: 0,
         })
     }
@@ -440,9 +501,9 @@ impl<'p> Chain<'p> {
                 return Ok(None);
             }
             Item::Delivery { event, .. } => self.received(event.clone())?,
-            Item::Redelivery { event, letter, .. } => {
+            Item::Redelivery { event, letter, receipt, .. } => {
                 let at = self.pipeline.clock.now();
-                let how = "redriven".to_owned();
+                let how = receipt.as_ref().map_or_else(|| "redriven".to_owned(), resent::how);
                 self.letters.push(LetterWrite::Close { key: letter.key.clone(), how, at });
                 self.answer = Some(Answer { done: true, text: format!("taken in as event {}", event.key) });
                 self.changed = true;
@@ -485,6 +546,7 @@ impl<'p> Chain<'p> {
         match transition.disposition {
             Disposition::Changed => self.changed = true,
             Disposition::Known => Stats::add(&self.pipeline.stats.duplicates, 1),
+            Disposition::Unhandled => self.unhandled = true,
             Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
         }
         if let Some(answer) = &transition.answer {
@@ -567,8 +629,8 @@ impl<'p> Chain<'p> {
     fn into_staging(self, item: &Item, life: u64, chain: u64) -> Option<Staging> {
         let (receipt, command_done, reply) = match item {
             Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
-            Item::Operator { queued, reply, .. } => (None, *queued, reply.clone()),
-            Item::Redelivery { reply, .. } => (None, None, Some(reply.clone())),
+            Item::Operator { queued, reply, receipt, .. } => (receipt.clone(), *queued, reply.clone()),
+            Item::Redelivery { reply, receipt, .. } => (receipt.clone(), None, reply.clone()),
             Item::Due { .. } | Item::TopologyChanged => (None, None, None),
         };
         let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });

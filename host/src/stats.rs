@@ -12,6 +12,8 @@ use std::{
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
+use crate::unhandled::UnhandledKinds;
+
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Records read.
@@ -27,6 +29,8 @@ pub struct Stats {
     pub chains_rerun: AtomicU64,
     pub journal_commits: AtomicU64,
     pub publications: AtomicU64,
+    /// Events of kinds that no plugin here handles.
+    pub unhandled: UnhandledKinds,
     /// By digest.
     plugins: Mutex<HashMap<Arc<str>, PluginCalls>>,
 }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sagahost_saga::notation;
 use serde::{Deserialize, Serialize, Serializer};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,18 +57,24 @@ impl fmt::Display for Report {
         let named = self.plugin.as_ref().map(|name| format!(" (plugin {name})")).unwrap_or_default();
         let count = self.faults.len();
         let s = if count == 1 { "" } else { "s" };
-        write!(f, "{}{named} is not admitted: {count} fault{s}", self.file.display())?;
+        let head = format!("{}{named}", self.file.display());
+        write!(f, "{} is not admitted: {count} fault{s}", notation::line(&head))?;
         for fault in &self.faults {
-            write!(f, "\n  - {}", fault.what)?;
+            write!(f, "\n  - {}", below(&fault.what))?;
             if !fault.place.is_empty() {
-                write!(f, "\n    where: {}", fault.place)?;
+                write!(f, "\n    where: {}", below(&fault.place))?;
             }
             if !fault.fix.is_empty() {
-                write!(f, "\n    do:    {}", fault.fix)?;
+                write!(f, "\n    do:    {}", below(&fault.fix))?;
             }
         }
         Ok(())
     }
+}
+
+/// What a file says cannot look like a line of the report: further lines stand below its own.
+fn below(text: &str) -> String {
+    text.lines().map(notation::line).collect::<Vec<_>>().join("\n      ")
 }
 
 /// The known name that `name` was probably meant to be.

@@ -184,7 +184,9 @@ pub enum Disposition {
     Changed,
     /// A duplicate: the event was acted on before. Nothing changed.
     Known,
-    /// Nothing changed: the timer is stale, nobody subscribes. Nothing needs to be written.
+    /// No participant acts on events of this kind. Nothing changed.
+    Unhandled,
+    /// Nothing changed: the timer is stale, nothing waited for it. Nothing needs to be written.
     Nothing(&'static str),
 }
 
@@ -194,6 +196,7 @@ impl Disposition {
         match self {
             Self::Changed => None,
             Self::Known => Some("the event is known"),
+            Self::Unhandled => Some("no participant acts on this kind"),
             Self::Nothing(why) => Some(why),
         }
     }

@@ -28,6 +28,7 @@ mod step;
 mod check;
 pub mod format;
 mod mutation;
+pub mod notation;
 pub mod view;
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl Saga {
             None => {}
         }
         if !turn.topology.concerns(&event.kind) {
-            return Ok(Disposition::Nothing("nobody here acts on this kind"));
+            return Ok(Disposition::Unhandled);
         }
         if self.record_key.is_none() {
             self.record_key.clone_from(&event.record_key);

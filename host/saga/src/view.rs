@@ -11,6 +11,7 @@ use crate::{
     id::{Direction, EventKey, Kind, Participant, Time},
     input::CallRef,
     mutation::{self, Mutation},
+    notation,
     on::short,
     outcome::{Behaviour, Crash, Delay, Outcome, Problem, UndoOutcome},
     saga::{Phase, Saga},
@@ -173,12 +174,12 @@ impl Saga {
 
     /// Beside `needs-operator`: what to type, and why.
     pub fn next_commands(&self) -> Vec<String> {
-        let id = &self.id;
+        let id = notation::id_word(self.id.as_str());
         let mut commands = Vec::new();
         if mutation::on(Mutation::SayNoCommand) {
             return commands;
         }
-        let mut say = |command: String, why: String| commands.push(format!("{command}  # {why}"));
+        let mut say = |command: String, why: String| commands.push(format!("{command}  # {}", notation::line(&why)));
         for undoing in self.plan.iter().filter(|undoing| undoing.stuck()) {
             let step = &self.steps[undoing.step as usize];
             let who = &step.participant;
@@ -205,7 +206,7 @@ impl Saga {
         for need in &self.needs {
             match (&need.letter, &need.participant) {
                 (Some(letter), Some(who)) => say(
-                    format!("sagahost dead-letters redrive '{letter}' --participant {who}"),
+                    format!("sagahost dead-letters redrive {} --participant {who}", notation::id_word(letter)),
                     format!("{}: {}", need.code, need.detail),
                 ),
                 (_, _) => say(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sagahost_manifest::Manifest;
-use sagahost_saga::topology::Role;
+use sagahost_saga::{notation, topology::Role};
 use serde::{Deserialize, Serialize};
 
 /// The app's topology, for people.
@@ -64,7 +64,7 @@ impl Graph {
     pub fn mermaid(&self) -> String {
         let mut text = "flowchart LR\n".to_owned();
         let mut line = |line: std::fmt::Arguments<'_>| {
-            let _ = writeln!(text, "  {line}");
+            let _ = writeln!(text, "  {}", notation::line(&line.to_string()));
         };
         let mut marked = BTreeSet::new();
         for kind in &self.unread {

@@ -8,18 +8,21 @@ use sagahost_saga::{
     history::Entry,
     id::{Participant, SagaId},
     input::{Command, Status},
+    notation,
 };
 use sagahost_sandbox::graph::Graph;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Live, OutboxAction, PluginAction, ResumeFrom, examples, plugins,
+    Live, OutboxAction, PluginAction, ResumeFrom, examples,
+    outlook::Outlook,
+    plugins,
     protocol::{LIST_MAX, Refusal, Reply, Request, Why},
     topics::{self, Sources},
     view::{
         CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, SagaLine, SagaPage, SagaView,
-        StatusView, StoreLine, readable, status_name,
+        StatusView, StoreLine, TopicLine, readable, status_name,
     },
 };
 use crate::{
@@ -70,7 +73,7 @@ impl Desk {
             Request::Discard { of, by, reason } => value(self.discard(&of, &by, &reason)?),
             Request::Outbox { limit } => value(self.outbox(limit)?),
             Request::OutboxChange { action } => value(self.change_outbox(action)?),
-            Request::Topics => value(topics::list(self.sources(), &*self.transport)?),
+            Request::Topics => value(self.topics()?),
             Request::CreateTopics { names, partitions } => {
                 value(topics::create(self.sources(), &*self.transport, &names, partitions)?)
             }
@@ -85,7 +88,7 @@ impl Desk {
                 value(self.store(&participant, &prefix, after.as_deref(), limit)?)
             }
             Request::Example { kind } => value(examples::of_kind(self.sources(), &kind)?),
-            Request::Emit { record } => value(emit(self.sources(), &*self.transport, &record)?),
+            Request::Emit { record, kind } => value(emit(self.sources(), &*self.transport, &record, kind.as_deref())?),
         }
     }
 
@@ -116,7 +119,7 @@ impl Desk {
             let now = live.status();
             view.running = true;
             (view.batch, view.published) = (now.batch, now.published);
-            (view.waiting_for, view.held) = (now.waiting_for, now.held);
+            (view.waiting_for, view.held, view.unhandled) = (now.waiting_for, now.held, now.unhandled);
             view.counters = BTreeMap::from([
                 ("records".to_owned(), now.records),
                 ("records-skipped".to_owned(), now.records_skipped),
@@ -126,9 +129,21 @@ impl Desk {
                 ("chains-rerun".to_owned(), now.chains_rerun),
                 ("journal-commits".to_owned(), now.journal_commits),
                 ("publications".to_owned(), now.publications),
+                ("unhandled".to_owned(), now.events_unhandled),
+                ("ignored".to_owned(), now.events_ignored),
             ]);
         }
         Ok(view)
+    }
+
+    fn topics(&self) -> Result<Vec<TopicLine>, Refusal> {
+        let mut lines = topics::list(self.sources(), &*self.transport)?;
+        for unhandled in self.live.iter().flat_map(|live| live.status().unhandled) {
+            if let Some(line) = lines.iter_mut().find(|line| line.name == unhandled.topic) {
+                line.unhandled.push(unhandled);
+            }
+        }
+        Ok(lines)
     }
 
     fn sagas(
@@ -155,7 +170,7 @@ impl Desk {
         let Some(row) = row else {
             return match quarantined {
                 Some(why) => Ok(self.unreadable(id, why)),
-                None => Err(Refusal::not_found(format!("there is no saga {id} in app {}", self.config.app))),
+                None => Err(self.no_saga(id)),
             };
         };
         let saga = match Saga::decode(&row.bytes) {
@@ -179,6 +194,10 @@ impl Desk {
             *command = self.located(command);
         }
         Ok(view)
+    }
+
+    fn no_saga(&self, id: &SagaId) -> Refusal {
+        not_found("saga", id.as_str(), &format!(" in app {}", self.config.app))
     }
 
     fn unreadable(&self, id: &SagaId, why: String) -> SagaView {
@@ -221,11 +240,12 @@ impl Desk {
         let known = quarantined.is_some() || self.journal.saga(saga).map_err(Refusal::failed)?.is_some();
         // A cancel may come before the saga: then it never begins (SEMANTICS.md, race 9).
         if !known && !matches!(command, Command::Cancel { .. }) {
-            return Err(Refusal::not_found(format!("there is no saga {saga} in app {}", self.config.app)));
+            return Err(self.no_saga(saga));
         }
         if quarantined.is_some() && matches!(command, Command::Retry { .. }) {
             self.journal.release(self.journal.identity().epoch, saga).map_err(Refusal::failed)?;
-            let text = format!("saga {saga} is out of quarantine; it goes on when the host starts");
+            let text =
+                format!("saga {} is out of quarantine; it continues when the host starts", notation::id(saga.as_str()));
             return Ok(Done { done: true, queued: true, text });
         }
         let text =
@@ -246,7 +266,7 @@ impl Desk {
 
     pub(super) fn letter(&self, key: &str) -> Result<StoredLetter, Refusal> {
         let letter = self.journal.letter(key).map_err(Refusal::failed)?;
-        letter.ok_or_else(|| Refusal::not_found(format!("there is no dead letter {key}")))
+        letter.ok_or_else(|| not_found("dead letter", key, ""))
     }
 
     fn outbox(&self, limit: usize) -> Result<Vec<OutboxLine>, Refusal> {
@@ -333,23 +353,42 @@ impl Desk {
     }
 }
 
-/// Publishes one record outside of any batch. A topic that the app needs is made where the app may make it; any other
+/// Publishes one record outside of any batch, and says who handles it. `kind`: what it is meant to be; nothing goes out that
+/// would be read as another. A topic that the app needs is made where the app may make it; any other
 /// that is missing is more likely a slip of the pen.
-pub fn emit(sources: Sources<'_>, transport: &dyn Transport, record: &Outgoing) -> Result<Placed, Refusal> {
+pub fn emit(
+    sources: Sources<'_>,
+    transport: &dyn Transport,
+    record: &Outgoing,
+    kind: Option<&str>,
+) -> Result<Placed, Refusal> {
     let config = sources.config;
+    let manifests = topics::manifests(sources)?;
+    let outlook = Outlook::of(config, &manifests, record, kind)?;
     let may_create = config.kafka.as_ref().is_none_or(|kafka| kafka.create_topics);
     if may_create {
         let there = transport.topics(std::slice::from_ref(&record.topic)).map_err(Refusal::failed)?;
-        if there.is_empty() && topics::needed(config, &topics::manifests(sources)?).contains_key(&record.topic) {
+        if there.is_empty() && topics::needed(config, &manifests).contains_key(&record.topic) {
             let partitions = topics::partitions(config);
             transport.create_topics(std::slice::from_ref(&record.topic), partitions).map_err(Refusal::failed)?;
         }
     }
     let (partition, offset) = transport.offer(record).map_err(Refusal::failed)?;
-    Ok(Placed { topic: partition.topic.to_string(), partition: partition.number, offset })
+    let Outlook { handled_by, note } = outlook;
+    Ok(Placed { topic: partition.topic.to_string(), partition: partition.number, offset, handled_by, note })
+}
+
+/// A backslash may be what a shell left of an id that was printed in double quotes.
+fn not_found(what: &str, id: &str, place: &str) -> Refusal {
+    let hint = match id.contains('\\') {
+        true => "; an id that is printed in double quotes is typed with them, in single quotes for the shell",
+        false => "",
+    };
+    Refusal::not_found(format!("there is no {what} {}{place}{hint}", notation::id(id)))
 }
 
 fn quarantine_command(id: &SagaId) -> String {
+    let id = notation::id_word(id.as_str());
     format!("sagahost sagas retry {id}  # takes it out of quarantine and tries again")
 }
 
@@ -359,8 +398,8 @@ fn command_text(command: &Command) -> String {
         Command::Retry { by } => format!("retry by {by}"),
         Command::Resolve { by, accept: true, .. } => format!("resolve --accept by {by}"),
         Command::Resolve { by, accept: false, .. } => format!("resolve --undone by {by}"),
-        Command::Redrive { by, letter, .. } => format!("redrive {letter} by {by}"),
-        Command::Discard { by, letter, .. } => format!("discard {letter} by {by}"),
+        Command::Redrive { by, letter, .. } => format!("redrive {} by {by}", notation::id(letter)),
+        Command::Discard { by, letter, .. } => format!("discard {} by {by}", notation::id(letter)),
     }
 }
 

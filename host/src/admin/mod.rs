@@ -9,6 +9,7 @@ pub mod protocol;
 mod dead_letters;
 pub mod desk;
 pub mod examples;
+mod outlook;
 pub mod plugin_view;
 mod plugins;
 pub mod topics;
@@ -141,4 +142,8 @@ pub struct LiveStatus {
     /// Why nothing moves, where something waits: broker away, refused outbox row, partitions held.
     pub waiting_for: Vec<String>,
     pub held: Vec<String>,
+    /// Events of kinds that no plugin here handles: those that need a look, and those that are known to be for others.
+    pub events_unhandled: u64,
+    pub events_ignored: u64,
+    pub unhandled: Vec<view::UnhandledLine>,
 }

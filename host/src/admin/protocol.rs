@@ -92,6 +92,9 @@ pub enum Request {
     },
     Emit {
         record: Outgoing,
+        /// What it is meant to be.
+        #[serde(default)]
+        kind: Option<String>,
     },
     /// The example event of a kind.
     Example {

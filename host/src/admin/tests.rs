@@ -112,11 +112,11 @@ fn requests_reach_the_running_host_through_the_socket() {
     let status: StatusView = serde_json::from_value(client.ask(&Request::Status).unwrap()).unwrap();
     assert_eq!((status.running, status.batch, status.waiting_for), (true, 7, vec!["the broker".to_owned()]));
     let missing = Outgoing { topic: "order-creatd".into(), key: None, value: Some(b"{}".to_vec()), headers: vec![] };
-    let refused = client.ask(&Request::Emit { record: missing }).unwrap_err();
+    let refused = client.ask(&Request::Emit { record: missing, kind: None }).unwrap_err();
     expect!["the record for topic order-creatd was refused: there is no such topic; make it with `sagahost topics create order-creatd`"].assert_eq(&refused.to_string());
     client.ask(&Request::CreateTopics { names: vec!["order-created".to_owned()], partitions: 2 }).unwrap();
     let record = Outgoing { topic: "order-created".into(), key: None, value: Some(b"{}".to_vec()), headers: vec![] };
-    let placed: Placed = serde_json::from_value(client.ask(&Request::Emit { record }).unwrap()).unwrap();
+    let placed: Placed = serde_json::from_value(client.ask(&Request::Emit { record, kind: None }).unwrap()).unwrap();
     assert_eq!((placed.topic.as_str(), placed.offset), ("order-created", 0));
     let page: SagaPage = serde_json::from_value(
         client.ask(&Request::Sagas { status: None, notes: vec![], before: None, limit: 10 }).unwrap(),

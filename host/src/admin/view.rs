@@ -415,6 +415,23 @@ pub struct TopicLine {
     pub create: Option<String>,
     /// Partitions that another producer's open transaction holds up, and where.
     pub held_up: Vec<String>,
+    /// Kinds in it that no plugin here handles, since the host's start.
+    pub unhandled: Vec<UnhandledLine>,
+}
+
+/// Events of one kind in one topic that no plugin here handles, since the host's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct UnhandledLine {
+    pub topic: String,
+    pub kind: String,
+    pub events: u64,
+    /// Where the last one is: `order-created[2]@17`.
+    pub last: Option<String>,
+    /// It is known to be for others: the configuration says so, or this app emitted it.
+    pub ignored: bool,
+    /// The kind that is handled here and was probably meant.
+    pub meant: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -450,6 +467,10 @@ pub struct Placed {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    /// Plugins of this app that handle it, or end or compensate on it.
+    pub handled_by: Vec<String>,
+    /// Why none of them will.
+    pub note: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -468,6 +489,8 @@ pub struct StatusView {
     pub counters: BTreeMap<String, u64>,
     pub waiting_for: Vec<String>,
     pub held: Vec<String>,
+    /// Kinds that no plugin here handles.
+    pub unhandled: Vec<UnhandledLine>,
 }
 
 /// Text where it is text.

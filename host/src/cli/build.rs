@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     exit::{Exit, Failure},
-    output::Output,
+    output::{Output, say},
     table::{Cell, Table},
 };
 
@@ -49,8 +49,8 @@ impl Build {
             target_dir: self.target_dir,
             install: self.install,
         };
-        let built = crate_build::build(&request, &mut |line| eprintln!("{line}"))
-            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let built =
+            crate_build::build(&request, &mut say).map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let lines: Vec<BuiltLine> = built
             .into_iter()
             .map(|built| BuiltLine {

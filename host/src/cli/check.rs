@@ -12,13 +12,14 @@ use std::{
 use clap::Args;
 use sagahost_check::{Case, Input, Progress, Report, Request, Status, budget::Budget, report::Finding};
 use sagahost_manifest::{Law, Limits, Manifest, manifest::ConfigType, report::hint};
+use sagahost_saga::notation::{self, word};
 use sagahost_sandbox::admission;
 use serde_json::Value;
 
 use super::{
     Site,
     exit::{Exit, Failure},
-    output::Output,
+    output::{Output, say},
     table::{Cell, Table, Tone},
 };
 
@@ -97,15 +98,15 @@ impl Check {
     }
 
     fn add_commands(&self, report: &mut Report, site: &Site) {
-        let mut command = format!("sagahost check {}", quoted(&self.plugin.display().to_string()));
+        let mut command = format!("sagahost check {}", word(&self.plugin.display().to_string()));
         if let Some(config) = &site.config {
-            command += &format!(" --config {}", quoted(&config.display().to_string()));
+            command += &format!(" --config {}", word(&config.display().to_string()));
         }
         for set in &self.sets {
-            command += &format!(" --set {}", quoted(set));
+            command += &format!(" --set {}", word(set));
         }
         for finding in &mut report.laws {
-            let case = finding.counterexample.as_ref().map(|case| format!(" --case {}", quoted(&case.to_string())));
+            let case = finding.counterexample.as_ref().map(|case| format!(" --case {}", word(&case_text(case))));
             if let Some(case) = case {
                 finding.command = Some(format!("{command} --law {}{case}", finding.law));
             }
@@ -154,7 +155,7 @@ fn checked(request: &Request, quiet: bool) -> Result<Report, Failure> {
     let loud = !quiet || io::stderr().is_terminal();
     let mut progress = |Progress { law, done, of }: Progress| {
         if loud && last.elapsed() >= SILENCE {
-            eprintln!("checking {law}: {done} of {of} cases");
+            say(&format!("checking {law}: {done} of {of} cases"));
             last = Instant::now();
         }
     };
@@ -235,19 +236,11 @@ fn failed(what: &str, file: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("failed to {what} {}: {error}", file.display()))
 }
 
-/// As a shell takes it.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '_' | '-' | '=' | ':');
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
-fn text(report: &Report, file: &Path, out: &Output) -> String {
+pub fn text(report: &Report, file: &Path, out: &Output) -> String {
     let name = report.plugin.as_deref().unwrap_or("no plugin");
     let version = report.version.as_deref().unwrap_or_default();
-    let mut text = format!("{name} {version} ({}), seed {}\n\n", file.display(), report.seed);
+    let head = format!("{name} {version} ({}), seed {}", file.display(), report.seed);
+    let mut text = format!("{}\n\n", notation::line(&head));
     for finding in &report.laws {
         text += &line(finding, out);
     }
@@ -271,15 +264,25 @@ fn line(finding: &Finding, out: &Output) -> String {
         text += &format!("             law:   {}\n", finding.law.meaning());
     }
     if let Some(why) = &finding.why {
-        text += &format!("             {}{}\n", label(finding.status), why.replace('\n', "\n             "));
+        text += &format!("             {}{}\n", label(finding.status), why_text(why));
     }
     if let Some(case) = finding.counterexample.as_ref().filter(|_| finding.status == Status::Broken) {
-        text += &format!("             case:  {case}\n");
+        text += &format!("             case:  {}\n", case_text(case));
     }
     if let Some(command) = finding.command.as_ref().filter(|_| finding.status == Status::Broken) {
-        text += &format!("             again: {command}\n");
+        text += &format!("             again: {}\n", notation::line(command));
     }
     text
+}
+
+/// Several lines, each below the first.
+fn why_text(why: &str) -> String {
+    why.lines().map(notation::line).collect::<Vec<_>>().join("\n             ")
+}
+
+/// JSON of the same meaning, whatever is in its texts.
+fn case_text(case: &Case) -> String {
+    notation::line(&case.to_string()).into_owned()
 }
 
 fn label(status: Status) -> &'static str {

@@ -1,6 +1,7 @@
 //! `sagahost config`. Invariant: it starts nothing, and shows no secret.
 
 use clap::Subcommand;
+use sagahost_saga::notation;
 
 use super::{Site, exit::Failure, output::Output, reach, sagas::told};
 use crate::{
@@ -54,12 +55,13 @@ fn check(site: &Site, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn valid_text(config: &config::Config, known: &Known, report: &Faults) -> String {
-    let text = format!("{} is valid", report.file.display());
+    let text = format!("{} is valid", notation::line(&report.file.display().to_string()));
     let compared = config.plugins.is_empty() || !known.is_empty();
     if compared {
         return text;
     }
-    format!("{text}\nthere is no plugin in {}: [plugin.*] was compared with none", config.plugins_dir.display())
+    let dir = notation::line(&config.plugins_dir.display().to_string()).into_owned();
+    format!("{text}\nthere is no plugin in {dir}: [plugin.*] was compared with none")
 }
 
 /// Those of the directory; a running host also knows plugins whose files are gone.

@@ -2,7 +2,10 @@
 //! common.
 
 use clap::{Args, Subcommand};
-use sagahost_saga::id::{Participant, SagaId};
+use sagahost_saga::{
+    id::{Participant, SagaId},
+    notation::{self, typed},
+};
 
 use super::{
     Operator, Site,
@@ -33,11 +36,13 @@ pub enum DeadLetters {
     /// One dead letter: the reason, where it came from, and its record.
     Show {
         /// Its key, as `list` prints it.
+        #[arg(value_parser = typed)]
         key: String,
     },
     /// Run the participant again with the letter's event.
     Redrive {
         /// The key of one.
+        #[arg(value_parser = typed)]
         key: Option<String>,
         #[command(flatten)]
         choice: Choice,
@@ -53,6 +58,7 @@ pub enum DeadLetters {
     /// Close without running anything.
     Discard {
         /// The key of one.
+        #[arg(value_parser = typed)]
         key: Option<String>,
         #[command(flatten)]
         choice: Choice,
@@ -76,7 +82,7 @@ pub struct Choice {
     #[arg(long, value_name = "NAME")]
     participant: Option<String>,
     /// Only those of this saga.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = typed)]
     saga: Option<String>,
     /// How many at most.
     #[arg(long, default_value_t = 1000)]
@@ -174,27 +180,27 @@ pub fn letters_text(letters: &[LetterLine], out: &Output) -> String {
             (&letter.code).into(),
             letter.participant.clone().unwrap_or_default().into(),
             letter.kind.clone().unwrap_or_default().into(),
-            letter.saga.clone().unwrap_or_default().into(),
+            Cell::id_if_any(letter.saga.as_deref()),
             tries,
-            (&letter.key).into(),
+            Cell::id(&letter.key),
             letter.closed.clone().unwrap_or_default().into(),
         ]);
     }
     table.render(out.colour)
 }
 
-fn letter_text(letter: &LetterView, out: &Output) -> String {
+pub fn letter_text(letter: &LetterView, out: &Output) -> String {
     let line = &letter.line;
-    let mut text = format!("dead letter {}\n", line.key);
+    let code = Tone::Bad.paint(&notation::line(&line.code), out.colour);
+    let mut text = format!("dead letter {}\n  {:<12} {code}\n", notation::id(&line.key), "code");
     let mut say = |name: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            text += &format!("  {name:<12} {value}\n");
+            text += &format!("  {name:<12} {}\n", notation::line(&value));
         }
     };
-    say("code", Some(Tone::Bad.paint(&line.code, out.colour)));
     say("detail", Some(line.detail.clone()));
     say("when", Some(when(line.at, out.now)));
-    say("saga", line.saga.clone());
+    say("saga", line.saga.as_deref().map(|saga| notation::id(saga).into_owned()));
     say("participant", line.participant.clone());
     say("version", Some(line.version.clone()));
     say("event", line.kind.clone());
@@ -202,7 +208,7 @@ fn letter_text(letter: &LetterView, out: &Output) -> String {
     say("came from", line.origin.clone());
     say("closed", line.closed.clone());
     say("topic", Some(letter.topic.clone()));
-    say("key", letter.record_key.clone());
+    say("key", letter.record_key.as_deref().map(|key| notation::id(key).into_owned()));
     for (name, value) in &letter.headers {
         say("header", Some(format!("{name}: {}", value.as_deref().unwrap_or("(null)"))));
     }
@@ -210,13 +216,13 @@ fn letter_text(letter: &LetterView, out: &Output) -> String {
     text
 }
 
-fn deeds_text(deeds: &[LetterDeed], out: &Output) -> String {
+pub fn deeds_text(deeds: &[LetterDeed], out: &Output) -> String {
     let mut table = Table::new(["key", "saga", "saga is", "code", ""]);
     for deed in deeds {
         let tone = if deed.done { Tone::Plain } else { Tone::Bad };
         table.row([
-            (&deed.key).into(),
-            deed.saga.clone().unwrap_or_default().into(),
+            Cell::id(&deed.key),
+            Cell::id_if_any(deed.saga.as_deref()),
             deed.saga_status.clone().unwrap_or_default().into(),
             (&deed.code).into(),
             Cell::toned(&deed.text, tone),

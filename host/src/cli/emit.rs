@@ -11,6 +11,7 @@ use clap::Args;
 use sagahost_saga::{
     event::Event,
     id::{EventKey, Kind, SagaId, hex},
+    notation::{self, typed},
 };
 use serde::Serialize;
 
@@ -33,8 +34,8 @@ use crate::{
 pub struct Emit {
     /// The event's kind, as OrderCreated.
     kind: String,
-    /// The saga that it belongs to; of an example a new one unless given.
-    #[arg(long, value_name = "ID", required_unless_present = "example")]
+    /// The saga that it belongs to, as commands print it; of an example a new one unless given.
+    #[arg(long, value_name = "ID", required_unless_present = "example", value_parser = typed)]
     saga: Option<String>,
     /// The event's data: JSON, or @FILE, or - for standard input.
     #[arg(long, value_name = "JSON|@FILE|-", required_unless_present = "example")]
@@ -46,7 +47,7 @@ pub struct Emit {
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
     /// The event's id: the same id again is the same event. Random unless given.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = typed)]
     id: Option<String>,
     /// Where the event comes from.
     #[arg(long, value_name = "TEXT", default_value = "sagahost-emit")]
@@ -60,7 +61,7 @@ pub struct Emit {
     /// A plain record keyed by the saga id, without the headers of CloudEvents.
     #[arg(long, conflicts_with_all = ["id", "source"])]
     plain: bool,
-    /// Send the data as it is, even when it is not valid JSON.
+    /// Send the data even when it is not valid JSON.
     #[arg(long)]
     unchecked: bool,
 }
@@ -87,19 +88,20 @@ impl Emit {
             None => new_saga()?,
         };
         let record = self.record(&config, &saga)?;
+        let kind = Some(self.kind.clone());
         let placed: Placed = match reach::host(&config)? {
             Some(mut client) => {
-                let value = client.ask(&Request::Emit { record })?;
+                let value = client.ask(&Request::Emit { record, kind })?;
                 serde_json::from_value(value).map_err(anyhow::Error::from)?
             }
             None => {
                 let sources = Sources { config: &config, journal: None, host_runs: false };
-                desk::emit(sources, &*reach::transport(&config)?, &record)?
+                desk::emit(sources, &*reach::transport(&config)?, &record, kind.as_deref())?
             }
         };
+        let named = self.saga.is_none();
         out.show(&Sent { saga, placed }, |Sent { saga, placed }, _| {
-            let of = if self.saga.is_none() { format!(" of saga {saga}") } else { String::new() };
-            format!("{}{of} is in {}[{}] at {}", self.kind, placed.topic, placed.partition, placed.offset)
+            sent_text(&self.kind, named.then_some(saga.as_str()), placed)
         })
     }
 
@@ -174,6 +176,17 @@ fn key(config: &Config, topic: &str, saga: &str) -> Result<Vec<u8>, Failure> {
         let why = format!("keys of topic {topic} are key = \"{form}\" in [topics.records.{topic:?}]");
         Failure::usage(format!("--saga {saga:?} is no such key: {why}"))
     })
+}
+
+/// Where the event is, and a line where no plugin here handles it.
+pub fn sent_text(kind: &str, saga: Option<&str>, placed: &Placed) -> String {
+    let of = saga.map(|saga| format!(" of saga {}", notation::id(saga))).unwrap_or_default();
+    let at = format!("{}[{}] at {}", placed.topic, placed.partition, placed.offset);
+    let mut text = format!("{}{of} is in {}", notation::id(kind), notation::line(&at));
+    if let Some(note) = &placed.note {
+        text += &format!("\n{}", notation::line(note));
+    }
+    text
 }
 
 /// As a good producer makes it.

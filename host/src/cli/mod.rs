@@ -28,6 +28,8 @@ mod status;
 mod topics;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use std::{path::PathBuf, process::ExitCode};

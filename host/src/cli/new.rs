@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use sagahost_saga::notation;
 use sagahost_sandbox::report::lossily;
 use serde::Serialize;
 
@@ -46,7 +47,7 @@ impl New {
             .map_err(|error| Failure::usage(error.to_string()))?;
         let dir = self.dir.unwrap_or_else(|| PathBuf::from(&self.name));
         let made = kit::make(names, &dir).map_err(failure)?;
-        let typed = dir.display();
+        let typed = notation::word(&dir.display().to_string());
         out.show(&MadeView::from(&made), |view, _| {
             format!(
                 "made plugin {} in {typed}: it takes {} and emits {}\n\

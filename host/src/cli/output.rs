@@ -1,12 +1,15 @@
-//! Where results go: text for people, JSON for machines. Invariant: no colour where nobody sees it, and a reader that
-//! goes away is no failure.
+//! Where results go: text for people, JSON for machines. Invariant: no control character reaches a terminal but line
+//! breaks and this program's own colours; no colour where nobody sees it; a reader that goes away is not a failure.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _, Write},
+};
 
-use sagahost_saga::id::Time;
+use sagahost_saga::{id::Time, notation};
 use serde::Serialize;
 
-use super::exit::Failure;
+use super::{exit::Failure, table::Tone};
 use crate::clock::{Clock as _, SystemClock};
 
 pub struct Output {
@@ -36,6 +39,7 @@ impl Output {
     }
 
     pub fn line(&mut self, text: &str) -> Result<(), Failure> {
+        let text = if self.json { text.into() } else { screened(text, self.colour) };
         match writeln!(self.to, "{text}").and_then(|()| self.to.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
@@ -47,7 +51,41 @@ impl Output {
             let object = serde_json::json!({ "error": failure.text, "exit-code": failure.exit as u8 });
             eprintln!("{object}");
         } else {
-            eprintln!("{}", failure.text);
+            say(&failure.text);
         }
     }
+}
+
+/// To standard error, beside the result.
+pub fn say(text: &str) {
+    eprintln!("{}", screened(text, false));
+}
+
+/// The last look at a text before a terminal gets it. Values from elsewhere are shown within their line by whoever prints
+/// them (`notation::line`, `table::Cell`); what was missed there is escaped here.
+pub fn screened(text: &str, colour: bool) -> Cow<'_, str> {
+    let passes = |c: char| c == '\n' || !notation::is_hidden(c);
+    if text.chars().all(passes) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 64);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let length = match Tone::sequence(rest).filter(|_| colour) {
+            Some(sequence) => {
+                shown.push_str(sequence);
+                sequence.len()
+            }
+            None => {
+                if passes(c) {
+                    shown.push(c)
+                } else {
+                    notation::escape(c, &mut shown)
+                }
+                c.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    shown.into()
 }

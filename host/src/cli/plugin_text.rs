@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use sagahost_saga::notation;
 use sagahost_sandbox::{Manifest, graph::Graph};
 
 use super::{
@@ -57,7 +58,7 @@ fn micros(number: u64) -> Cell {
 }
 
 pub fn show_text(view: &PluginView, out: &Output) -> String {
-    let mut text = format!("plugin {}\n\n", view.name);
+    let mut text = format!("plugin {}\n\n", notation::line(&view.name));
     let mut versions = Table::new([
         "version",
         "digest",
@@ -94,7 +95,7 @@ pub fn show_text(view: &PluginView, out: &Output) -> String {
         text += &manifest_text(&manifest, &view.configured, out);
     }
     for note in view.versions.iter().flat_map(|line| &line.notes) {
-        text += &format!("  note            {note}\n");
+        text += &format!("  note            {}\n", notation::line(note));
     }
     if !view.history.is_empty() {
         let mut history = Table::new(["history", "", "version", "configuration"]).indented(2);
@@ -134,7 +135,7 @@ fn manifest_text(manifest: &Manifest, configured: &[String], out: &Output) -> St
     let mut text = format!("\n{}\n", table.render(out.colour));
     let mut line = |name: &str, words: String| {
         if !words.is_empty() {
-            text += &format!("  {name:<15} {words}\n");
+            text += &format!("  {name:<15} {}\n", notation::line(&words));
         }
     };
     line("emits", manifest.emits.join(" "));
@@ -170,7 +171,9 @@ pub fn graph_text(graph: &Graph, out: &Output) -> String {
         ]);
     }
     let mut text = table.render(out.colour) + "\n";
-    let list = |kinds: &BTreeSet<String>| kinds.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let list = |kinds: &BTreeSet<String>| {
+        notation::line(&kinds.iter().map(String::as_str).collect::<Vec<_>>().join(" ")).into_owned()
+    };
     let mut line = |what: &str, kinds: &BTreeSet<String>| {
         if !kinds.is_empty() {
             text += &format!("{what}: {}\n", list(kinds));
@@ -181,7 +184,7 @@ pub fn graph_text(graph: &Graph, out: &Output) -> String {
     line("nothing undoes", &graph.never_undone);
     line("undo without a word to others", &graph.silent_undo);
     for cycle in &graph.cycles {
-        text += &format!("cycle: {}\n", cycle.join(" → "));
+        text += &format!("cycle: {}\n", notation::line(&cycle.join(" → ")));
     }
     text
 }

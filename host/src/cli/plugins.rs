@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
-use sagahost_saga::id::Participant;
+use sagahost_saga::{
+    id::Participant,
+    notation::{self, typed},
+};
 use sagahost_sandbox::{graph::Graph, pack};
 
 use super::{
@@ -120,10 +123,10 @@ pub enum Plugins {
         /// The plugin.
         plugin: String,
         /// Only keys that begin like this.
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", value_parser = typed)]
         prefix: String,
         /// Only keys behind this one.
-        #[arg(long, value_name = "KEY")]
+        #[arg(long, value_name = "KEY", value_parser = typed)]
         after: Option<String>,
         /// How many at most.
         #[arg(long, default_value_t = 100)]
@@ -160,7 +163,7 @@ impl Plugins {
             Self::Pack { file, manifest, out: to } => {
                 let name = pack(&file, &manifest, &to)?;
                 let view = serde_json::json!({ "plugin": name, "file": to.display().to_string() });
-                out.show(&view, |_, _| format!("plugin {name} is in {}", to.display()))
+                out.show(&view, |_, _| notation::line(&format!("plugin {name} is in {}", to.display())).into_owned())
             }
             Self::Counters { plugin } => {
                 let participant = plugin.map(Participant::new);
@@ -248,7 +251,7 @@ fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Fail
     Ok(pack::manifest_of(&packed).map_or_else(String::new, |manifest| manifest.name))
 }
 
-fn counters_text(counters: &[CounterLine], out: &Output) -> String {
+pub fn counters_text(counters: &[CounterLine], out: &Output) -> String {
     if counters.is_empty() {
         return "no counter\n".to_owned();
     }
@@ -261,12 +264,12 @@ fn counters_text(counters: &[CounterLine], out: &Output) -> String {
     }
     let mut text = table.render(out.colour) + "\n";
     for (plugin, (sum, count)) in sums {
-        text += &format!("{plugin}: {count} counters, {sum} together\n");
+        text += &format!("{}: {count} counters, {sum} together\n", notation::line(plugin));
     }
     text
 }
 
-fn store_text(entries: &[StoreLine], out: &Output) -> String {
+pub fn store_text(entries: &[StoreLine], out: &Output) -> String {
     if entries.is_empty() {
         return "nothing in the store\n".to_owned();
     }
@@ -274,7 +277,7 @@ fn store_text(entries: &[StoreLine], out: &Output) -> String {
     for entry in entries {
         let short: String = entry.value.chars().take(80).collect();
         let value = if short.len() < entry.value.len() { short + " …" } else { short };
-        table.row([(&entry.key).into(), Cell::number(entry.bytes), value.into()]);
+        table.row([Cell::id(&entry.key), Cell::number(entry.bytes), value.into()]);
     }
     table.render(out.colour)
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sagahost_saga::notation;
 use sagahost_sandbox::admission::digest;
 
 use super::{
@@ -79,8 +80,9 @@ impl<'f> Wanted<'f> {
     }
 }
 
-fn served(line: &PluginLine) -> String {
-    format!("{} {} serves ({})\n", line.name, line.version, short(&line.digest))
+pub fn served(line: &PluginLine) -> String {
+    let said = format!("{} {} serves ({})", line.name, line.version, short(&line.digest));
+    format!("{}\n", notation::line(&said))
 }
 
 fn in_vain(open: &[Wanted<'_>], view: &PluginsView, patience: Duration) -> Failure {

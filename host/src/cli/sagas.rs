@@ -4,6 +4,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
+    notation::{self, typed},
 };
 
 use super::{
@@ -27,12 +28,14 @@ pub enum Sagas {
     List(List),
     /// One saga: its steps, its timeline, and what to type where it waits for somebody.
     Show {
-        /// The saga's id.
+        /// The saga's id, as commands print it.
+        #[arg(value_parser = typed)]
         id: String,
     },
     /// Stop a saga and undo what it has done. Too late after a pivot step and at the end.
     Cancel {
-        /// The saga's id. One that has not begun yet will never begin.
+        /// The saga's id, as commands print it. One that has not begun yet will never begin.
+        #[arg(value_parser = typed)]
         id: String,
         /// Why, for the timeline.
         #[arg(long, value_name = "TEXT")]
@@ -42,7 +45,8 @@ pub enum Sagas {
     },
     /// Try again what is stuck, blocked or waiting for its next attempt.
     Retry {
-        /// The saga's id.
+        /// The saga's id, as commands print it.
+        #[arg(value_parser = typed)]
         id: String,
         #[command(flatten)]
         operator: Operator,
@@ -70,7 +74,8 @@ pub struct List {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("how").required(true).args(["undone", "accept"]))]
 pub struct Resolve {
-    /// The saga's id.
+    /// The saga's id, as commands print it.
+    #[arg(value_parser = typed)]
     id: String,
     /// What is stuck was undone by hand.
     #[arg(long)]
@@ -155,7 +160,11 @@ pub fn told(done: &Done, out: &mut Output) -> Result<(), Failure> {
     if !done.done {
         return Err(Failure::new(Exit::Declined, done.text.clone()));
     }
-    out.show(done, |done, _| done.text.clone())
+    out.show(done, done_text)
+}
+
+pub fn done_text(done: &Done, _: &Output) -> String {
+    notation::line(&done.text).into_owned()
 }
 
 pub fn list_text(page: &SagaPage, out: &Output) -> String {
@@ -163,7 +172,7 @@ pub fn list_text(page: &SagaPage, out: &Output) -> String {
     for saga in &page.sagas {
         let notes: Vec<String> = saga.notes.iter().map(|(name, value)| format!("{name}={value}")).collect();
         table.row([
-            saga.id.as_str().into(),
+            Cell::id(&saga.id),
             Cell::state(&saga.status),
             when(saga.updated, out.now).into(),
             notes.join(" ").into(),
@@ -172,7 +181,7 @@ pub fn list_text(page: &SagaPage, out: &Output) -> String {
     let mut text = if page.sagas.is_empty() { "no saga fits\n".to_owned() } else { table.render(out.colour) };
     if !page.counts.is_empty() {
         let counts: Vec<String> = page.counts.iter().map(|(status, count)| format!("{count} {status}")).collect();
-        text += &format!("\nin the journal: {}\n", counts.join(", "));
+        text += &format!("\nin the journal: {}\n", notation::line(&counts.join(", ")));
     }
     if let Some(before) = page.more_before {
         text += &format!("more: --before {before}\n");

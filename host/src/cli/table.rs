@@ -1,4 +1,7 @@
-//! Aligned tables. Invariant: no line ends in blanks, and colours take no room.
+//! Aligned tables. Invariant: no line ends in blanks, colours take no room, and a cell is within its line whatever is in
+//! it.
+
+use sagahost_saga::notation;
 
 /// What a cell means, so that a terminal can show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,13 @@ impl Tone {
             Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
             None => text.to_owned(),
         }
+    }
+
+    /// The sequence of these colours that a text begins with.
+    pub fn sequence(text: &str) -> Option<&str> {
+        const ALL: [&str; 5] = ["\u{1b}[0m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[31;1m", "\u{1b}[2m"];
+        let sequence = ALL.into_iter().find(|sequence| text.starts_with(sequence))?;
+        text.get(..sequence.len())
     }
 }
 
@@ -58,7 +68,15 @@ pub struct Cell {
 
 impl Cell {
     pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: text.into(), tone, right: false }
+        Self { text: notation::line(&text.into()).into_owned(), tone, right: false }
+    }
+    /// As it can be typed.
+    pub fn id(id: &str) -> Self {
+        Self { text: notation::id(id).into_owned(), tone: Tone::Plain, right: false }
+    }
+    /// Of what may have one; empty: it has none.
+    pub fn id_if_any(id: Option<&str>) -> Self {
+        id.map_or_else(|| "".into(), Self::id)
     }
     pub fn state(text: &str) -> Self {
         Self::toned(text, tone_of(text))

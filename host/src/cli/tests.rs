@@ -18,7 +18,7 @@ use crate::admin::{
     stamp::Stamp,
     view::{
         LetterGroup, LetterLine, OutboxLine, ParkedLine, SagaLine, SagaPage, SagaView, StatusView, StepLine,
-        TimelineLine, TopicLine,
+        TimelineLine, TopicLine, UnhandledLine,
     },
 };
 
@@ -329,6 +329,15 @@ fn dead_letters_in_groups_and_one_by_one() {
 
 #[test]
 fn topics_plugins_outbox_and_status() {
+    let unhandled = UnhandledLine {
+        topic: "order-created".into(),
+        kind: "orderCreated".into(),
+        events: 3,
+        last: text("order-created[2]@17"),
+        meant: text("OrderCreated"),
+        ..UnhandledLine::default()
+    };
+    let archived = UnhandledLine { kind: "OrderArchived".into(), events: 12, ignored: true, ..unhandled.clone() };
     let lines = [
         TopicLine {
             name: "order-created".into(),
@@ -337,6 +346,7 @@ fn topics_plugins_outbox_and_status() {
             partitions: Some(4),
             records: Some(1000),
             lag: Some(12),
+            unhandled: vec![unhandled.clone(), archived],
             ..TopicLine::default()
         },
         TopicLine {
@@ -348,9 +358,9 @@ fn topics_plugins_outbox_and_status() {
         },
     ];
     expect![[r#"
-        topic              kinds         the app  partitions  records  behind
-        order-created      OrderCreated  reads             4     1000      12
-        shop.dead-letters                writes                                missing: sagahost topics create shop.dead-letters
+        topic              kinds         the app  partitions  records  behind  unhandled
+        order-created      OrderCreated  reads             4     1000      12  orderCreated 3, OrderArchived 12 (ignored)
+        shop.dead-letters                writes                                                                            missing: sagahost topics create shop.dead-letters
     "#]].assert_eq(&topics::list_text(&lines, &out()));
     let listing = PluginsView {
         plugins: vec![PluginLine {
@@ -409,6 +419,7 @@ fn topics_plugins_outbox_and_status() {
         counters: [("events".to_owned(), 4000)].into(),
         waiting_for: vec!["the broker at 127.0.0.1:9092, away for 12s".into()],
         held: vec!["order-created[2]: it was made anew".into()],
+        unhandled: vec![unhandled.clone(), UnhandledLine { ignored: true, ..unhandled }],
     };
     expect![[r#"
         app shop runs
@@ -418,6 +429,7 @@ fn topics_plugins_outbox_and_status() {
           journal      f00d in data
           incarnation  beef
           batches      12 journaled, 1 of them not known to be published
+          unhandled    3 × orderCreated in order-created, last at order-created[2]@17: did you mean OrderCreated?
           dead letters 2 open: `sagahost dead-letters list`
           commands     1 wait for a host to run
 

@@ -1,7 +1,7 @@
 //! A saga as people read it: state, steps, timeline, and what to type next. Invariant: everything that `--json` says is
 //! there, in the order in which it happened.
 
-use sagahost_saga::id::Time;
+use sagahost_saga::{id::Time, notation};
 
 use super::{
     table::{Cell, Table, Tone, tone_of},
@@ -28,11 +28,12 @@ pub fn text(saga: &SagaView, now: Time, colour: bool) -> String {
     if !saga.letters.is_empty() {
         text += "\nopen dead letters\n";
         for letter in &saga.letters {
-            text += &format!("  {}  {}: {}\n", letter.key, letter.code, letter.detail);
+            let said = format!("{}: {}", letter.code, letter.detail);
+            text += &format!("  {}  {}\n", notation::id(&letter.key), notation::line(&said));
         }
     }
     for queued in &saga.queued {
-        text += &format!("\nwaits for a host to run: {queued}\n");
+        text += &format!("\nwaits for a host to run: {}\n", notation::line(queued));
     }
     if !saga.next.is_empty() {
         text +=
@@ -42,9 +43,10 @@ pub fn text(saga: &SagaView, now: Time, colour: bool) -> String {
 }
 
 fn head(saga: &SagaView, now: Time, colour: bool) -> String {
-    let status = tone_of(&saga.status).paint(&saga.status, colour);
-    let mut text = format!("saga {} is {status} in app {}\n", saga.id, saga.app);
-    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {value}\n");
+    let status = tone_of(&saga.status).paint(&notation::line(&saga.status), colour);
+    let app = notation::line(&saga.app);
+    let mut text = format!("saga {} is {status} in app {app}\n", notation::id(&saga.id));
+    let mut line = |name: &str, value: &str| text += &format!("  {name:<8} {}\n", notation::line(value));
     if let Some(why) = &saga.quarantined {
         line("why", why);
     }
@@ -96,8 +98,8 @@ fn timeline(lines: &[TimelineLine], colour: bool) -> String {
 
 /// What came behind the first `known` lines.
 pub fn news(saga: &SagaView, known: usize, colour: bool) -> String {
-    let status = tone_of(&saga.status).paint(&saga.status, colour);
-    format!("saga {} is {status}\n{}", saga.id, rows(&saga.timeline, known, colour))
+    let status = tone_of(&saga.status).paint(&notation::line(&saga.status), colour);
+    format!("saga {} is {status}\n{}", notation::id(&saga.id), rows(&saga.timeline, known, colour))
 }
 
 fn rows(lines: &[TimelineLine], known: usize, colour: bool) -> String {
@@ -138,14 +140,15 @@ fn entry(line: &TimelineLine) -> EntryText {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let who = text(&line.participant);
     let kind = text(&line.kind);
+    let id = line.id.as_deref().map(|id| notation::id(id).into_owned()).unwrap_or_default();
     let why = [&line.code, &line.detail].into_iter().flatten().cloned().collect::<Vec<_>>().join(": ");
     let (who, what, outcome, why) = match line.what.as_str() {
-        "event" => (String::new(), format!("event {kind}"), text(&line.note), text(&line.id)),
+        "event" => (String::new(), format!("event {kind}"), text(&line.note), id),
         "attempt" => {
             let what = format!("{} {kind} #{}", text(&line.direction), line.attempt.unwrap_or_default());
             (who, what, text(&line.outcome), why)
         }
-        "emitted" => (who, format!("emit {kind}"), String::new(), text(&line.id)),
+        "emitted" => (who, format!("emit {kind}"), String::new(), id),
         "parked" => {
             let until = line.until.map(|until| format!(" until {}", until.time_of_day())).unwrap_or_default();
             (who, format!("{kind} waits{until}"), String::new(), text(&line.reason))
@@ -154,7 +157,7 @@ fn entry(line: &TimelineLine) -> EntryText {
         "operator" => (text(&line.by), text(&line.outcome), String::new(), text(&line.reason)),
         "dead-letter" => {
             let outcome = line.closed.as_ref().map_or("open".to_owned(), |how| format!("closed: {how}"));
-            (String::new(), "dead letter".to_owned(), outcome, [text(&line.code), text(&line.id)].join(" "))
+            (String::new(), "dead letter".to_owned(), outcome, [text(&line.code), id].join(" "))
         }
         other => (who, format!("{other} {kind}"), String::new(), why),
     };

@@ -1,6 +1,7 @@
 //! `sagahost topics`. Invariant: what an app needs follows from its plugins and its configuration; no host has to run.
 
 use clap::Subcommand;
+use sagahost_saga::notation;
 
 use super::{
     Site,
@@ -57,7 +58,7 @@ impl Topics {
                 let made = create(&config, names, partitions)?;
                 out.show(&made, |made, _| match made.as_slice() {
                     [] => "they are all there".to_owned(),
-                    made => format!("made {}", made.join(", ")),
+                    made => notation::line(&format!("made {}", made.join(", "))).into_owned(),
                 })
             }
         }
@@ -86,8 +87,17 @@ fn create(config: &Config, names: Vec<String>, partitions: i32) -> Result<Vec<St
     }
 }
 
+/// Of kinds that no plugin here handles: `orderCreated 3, OrderArchived 12 (ignored)`.
+fn unhandled(line: &TopicLine) -> String {
+    let kinds = line.unhandled.iter().map(|kind| {
+        let known = if kind.ignored { " (ignored)" } else { "" };
+        format!("{} {}{known}", notation::id(&kind.kind), kind.events)
+    });
+    kinds.collect::<Vec<_>>().join(", ")
+}
+
 pub fn list_text(lines: &[TopicLine], out: &Output) -> String {
-    let mut table = Table::new(["topic", "kinds", "the app", "partitions", "records", "behind", ""]);
+    let mut table = Table::new(["topic", "kinds", "the app", "partitions", "records", "behind", "unhandled", ""]);
     for line in lines {
         let use_of = match (line.read, line.written) {
             (true, true) => "reads, writes",
@@ -107,6 +117,10 @@ pub fn list_text(lines: &[TopicLine], out: &Output) -> String {
             number(line.partitions.map(i64::from)),
             number(line.records),
             number(line.lag),
+            Cell::toned(
+                unhandled(line),
+                if line.unhandled.iter().all(|kind| kind.ignored) { Tone::Faint } else { Tone::Bad },
+            ),
             Cell::toned(fault, Tone::Bad),
         ]);
     }

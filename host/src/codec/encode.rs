@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sagahost_saga::event::Event;
+use sagahost_saga::{event::Event, id::EventKey};
 
 use super::{
     Codec,
@@ -68,6 +68,11 @@ impl Codec {
         outgoing.headers.push((HANDLED.to_owned(), Some(format!("{batch}/{event_id}").into_bytes())));
     }
 
+    /// Did a participant of this app emit it?
+    pub fn is_own(&self, key: &EventKey) -> bool {
+        is_below(key.source.as_bytes(), self.source.as_bytes())
+    }
+
     /// Was the record taken in by this app before it was published? Only what is wanted for that is looked at. None
     /// also where the mark does not fit the record: a service that copies the headers of what it read copies the mark.
     pub fn handled<'r>(&self, record: &'r Record) -> Option<Handled<'r>> {
@@ -75,8 +80,7 @@ impl Codec {
         let mut parts = std::str::from_utf8(mark).ok()?.splitn(4, '/');
         let (journal, incarnation) = (parts.next()?, parts.next()?);
         let (batch, event_id) = (parts.next()?.parse().ok()?, parts.next()?);
-        let rest = source.strip_prefix(self.source.as_bytes())?;
-        let ours = rest.is_empty() || rest[0] == b'/';
+        let ours = is_below(source, self.source.as_bytes());
         (ours && event_id.as_bytes() == id).then_some(Handled { journal, incarnation, batch, event_id })
     }
 
@@ -103,6 +107,11 @@ impl Codec {
         outgoing.headers.extend(reason);
         outgoing
     }
+}
+
+/// Is it this source, or one behind a `/`?
+fn is_below(source: &[u8], above: &[u8]) -> bool {
+    source.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// The values of `sagahost-handled`, `ce_id` and `ce_source`; None where one is missing or stands twice.

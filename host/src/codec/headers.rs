@@ -15,6 +15,10 @@ use crate::transport::{Headers, header_bytes};
 pub(super) const HANDLED: &str = "sagahost-handled";
 pub(super) const HOPS: &str = "sagahost-hops";
 pub(super) const DEAD_LETTER: &str = "sagahost-dlq-";
+/// On a published dead letter: its key in the journal.
+pub const LETTER: &str = "sagahost-dlq-letter";
+/// On a published dead letter: what of the record was left out.
+pub const OMITTED: &str = "sagahost-dlq-omitted";
 /// Carries an attribute whose name CloudEvents does not allow: it knows small letters and digits only.
 pub(super) const ATTRIBUTE: &str = "sagahost-attribute-";
 pub(super) const EXTENSION: &str = spelling::KAFKA;

@@ -47,6 +47,7 @@ pub use self::{
     data::without_byte_order_mark,
     encode::Handled,
     former::{Decoded, Formerly},
+    headers::{LETTER, OMITTED},
     letter_copy::{copied_letter, without_value},
     undecodable::Undecodable,
 };

@@ -240,6 +240,7 @@ fn topics(mut table: Table<'_, '_>, app: &str) -> TopicSettings {
         settings.saga_failed = topic;
     }
     settings.headers = table.texts("headers").into_iter().map(|(name, _)| name.to_lowercase()).collect();
+    settings.ignored_kinds = ignored_kinds(&mut table);
     let records_table = table.table("records");
     records::read(records_table.absent("TOPIC"));
     for (name, at, child) in records_table.tables("TOPIC") {
@@ -249,6 +250,22 @@ fn topics(mut table: Table<'_, '_>, app: &str) -> TopicSettings {
     kind_topics(&table.table("of-kind"), &mut settings);
     table.finish();
     settings
+}
+
+fn ignored_kinds(table: &mut Table<'_, '_>) -> Vec<String> {
+    let mut ignored = Vec::new();
+    for (text, at) in table.texts("ignored-kinds") {
+        let beginning = text.strip_suffix('*');
+        if beginning == Some("") || is_kind(beginning.unwrap_or(&text)) {
+            ignored.push(text);
+        } else {
+            let text = format!(
+                "`{text}` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*"
+            );
+            table.fault("ignored-kinds", at, text);
+        }
+    }
+    ignored
 }
 
 fn kind_topics(table: &Table<'_, '_>, settings: &mut TopicSettings) {

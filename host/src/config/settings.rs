@@ -11,6 +11,7 @@ use std::{
 
 use sagahost_saga::{
     id::{Kind, Participant},
+    notation::word,
     topology::{Bounds, OnDeadLetter},
 };
 
@@ -78,8 +79,8 @@ impl Config {
     pub fn command_line(&self, command: &str) -> String {
         match &self.file {
             Some(file) if file == Path::new(super::FILE_NAME) => format!("sagahost {command}"),
-            Some(file) => format!("sagahost {command} --config {}", file.display()),
-            None => format!("sagahost {command} --data {}", self.data_dir.display()),
+            Some(file) => format!("sagahost {command} --config {}", word(&file.display().to_string())),
+            None => format!("sagahost {command} --data {}", word(&self.data_dir.display().to_string())),
         }
     }
 }
@@ -193,6 +194,8 @@ pub struct TopicSettings {
     pub saga_failed: Arc<str>,
     /// Names of record headers, in lower case, that become attributes of the event beside `ce_*` and `traceparent`.
     pub headers: Vec<String>,
+    /// Kinds that others handle: `OrderArchived`, or `billing.*` for all that begin like this.
+    pub ignored_kinds: Vec<String>,
 }
 
 impl TopicSettings {
@@ -203,7 +206,16 @@ impl TopicSettings {
             dead_letters: Some(format!("{app}.dead-letters").into()),
             saga_failed: topic_name::of_kind(SAGA_FAILED).into(),
             headers: Vec::new(),
+            ignored_kinds: Vec::new(),
         }
+    }
+
+    /// Is it expected that no plugin here handles this kind?
+    pub fn ignores(&self, kind: &str) -> bool {
+        self.ignored_kinds.iter().any(|ignored| match ignored.strip_suffix('*') {
+            Some(beginning) => kind.starts_with(beginning),
+            None => kind == ignored,
+        })
     }
 
     pub fn topic_of(&self, kind: &Kind) -> Arc<str> {

@@ -109,6 +109,7 @@ fn topics(settings: &TopicSettings) -> Value {
         ("dead-letters", text(settings.dead_letters.as_deref().unwrap_or("off"))),
         ("saga-failed", text(&*settings.saga_failed)),
         ("headers", Value::Array(settings.headers.iter().map(text).collect())),
+        ("ignored-kinds", Value::Array(settings.ignored_kinds.iter().map(text).collect())),
         ("of-kind", Value::Table(of_kind.collect())),
         ("records", Value::Table(records.collect())),
     ])

@@ -122,6 +122,22 @@ fn wrong_topics_and_plugins() {
 }
 
 #[test]
+fn kinds_that_are_for_others() {
+    check(
+        "[topics]\nignored-kinds = [\"OrderArchived\", \"billing.*\", \"two words\", \"a*b\", \"\"]\n",
+        expect![[r#"
+            sagahost.toml:2: topics.ignored-kinds: `` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*
+            sagahost.toml:2: topics.ignored-kinds: `a*b` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*
+            sagahost.toml:2: topics.ignored-kinds: `two words` is not a kind of event: write a kind, as OrderArchived, or the beginning of several, as billing.*"#]],
+    );
+    let mut topics = TopicSettings::of_app("shop");
+    topics.ignored_kinds = vec!["OrderArchived".to_owned(), "billing.*".to_owned()];
+    let ignored =
+        ["OrderArchived", "orderArchived", "OrderArchived2", "billing.Sent", "billing"].map(|k| topics.ignores(k));
+    assert_eq!(ignored, [true, false, false, true, false]);
+}
+
+#[test]
 fn properties_that_the_host_owns_and_secrets_that_are_away() {
     check(
         "[kafka]\nbootstrap-servers = \"b:1\"\n[kafka.properties]\ngroup.id = \"x\"\n\"sasl.password\" = { env = \"SAGAHOST_NO_SUCH_VARIABLE\" }\n\"ssl.key.password\" = { file = \"no/such/file\" }\n\"linger.ms\" = [1]\n",
@@ -322,6 +338,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         dead-letters = "shop.dead-letters"
         saga-failed = "saga-failed"
         headers = []
+        ignored-kinds = []
 
         [topics.of-kind]
         OrderShipped = "orders.shipped.v1"

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
-use sagahost_saga::{id::Participant, input::Answer};
+use sagahost_saga::{id::Participant, input::Answer, notation};
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
@@ -130,7 +130,7 @@ impl Keeper {
         let row = row.cloned().ok_or_else(|| nothing(format!("plugin {name} is retired already")))?;
         let needing = self.plugins.needed_by(name, &*self.pipeline.journal, NAMED_MAX)?;
         let many = if needing.len() == NAMED_MAX { "at least " } else { "" };
-        let some: Vec<&str> = needing.iter().take(5).map(|id| id.as_str()).collect();
+        let some: Vec<_> = needing.iter().take(5).map(|id| notation::id(id.as_str())).collect();
         let some = some.join(", ");
         ensure!(
             needing.is_empty() || force,

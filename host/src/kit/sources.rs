@@ -47,6 +47,7 @@ pub const SOURCES: &[(&str, &str)] = carried![
     "host/saga/src/letters.rs",
     "host/saga/src/lib.rs",
     "host/saga/src/mutation.rs",
+    "host/saga/src/notation.rs",
     "host/saga/src/on.rs",
     "host/saga/src/operator.rs",
     "host/saga/src/outcome.rs",

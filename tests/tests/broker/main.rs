@@ -6,6 +6,7 @@ mod crashes;
 mod deadlines;
 mod faults;
 mod headers;
+mod kinds;
 mod mappings;
 mod owners;
 mod processor_time;

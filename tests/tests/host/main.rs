@@ -18,4 +18,7 @@ mod races;
 mod restarts;
 mod retries;
 mod scenarios;
+mod sent_again;
+mod typed_ids;
+mod unhandled_kinds;
 mod ways_on;

@@ -451,7 +451,7 @@ fn rule_07_who_announces() {
         payment.OrderCreated: ok
         publish PaymentProcessed
         > PaymentVoided
-        nothing: nobody here acts on this kind
+        nothing: no participant acts on this kind
         > SagaFailed={"saga":"o-1","app":"stock","participant":"inventory","code":"EMPTY","detail":"none"}
         undo payment.OrderCreated (done): ok
         publish PaymentRefunded

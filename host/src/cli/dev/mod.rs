@@ -259,8 +259,8 @@ fn send(desk: &Desk, kind: &str, saga: &str, data: Option<String>) -> Result<Str
     };
     let key = EventKey::new("sagahost-dev", emit::random_id()?);
     let record = emit::encoded(&desk.config, &emit::event(kind, saga, key, data.into_bytes()));
-    let placed: Placed = ask(desk, Request::Emit { record })?;
-    Ok(format!("{kind} of saga {saga} is in {}[{}] at {}", placed.topic, placed.partition, placed.offset))
+    let placed: Placed = ask(desk, Request::Emit { record, kind: Some(kind.to_owned()) })?;
+    Ok(emit::sent_text(kind, Some(saga), &placed))
 }
 
 fn list(limit: usize) -> Request {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, bounded};
+use sagahost_saga::notation::typed;
 use sagahost_sandbox::report::hint;
 
 pub const HELP: &str = "\
@@ -46,11 +47,18 @@ pub fn parse(line: &str) -> Result<Typed, String> {
         "emit" => emit(rest, true),
         "sagas" => no_more(Typed::Sagas),
         "show" if rest.is_empty() => Err("which saga? `show SAGA`; `sagas` lists them".to_owned()),
-        "show" => Ok(Typed::Show { saga: rest.trim_start_matches('@').to_owned() }),
+        "show" => show(rest.trim_start_matches('@')),
         "plugins" => no_more(Typed::Plugins),
         "help" | "?" => no_more(Typed::Help),
         "quit" | "exit" => no_more(Typed::Quit),
         other => Err(format!("`{other}` is no command: {}", hint(other, WORDS.iter().copied()))),
+    }
+}
+
+fn show(rest: &str) -> Result<Typed, String> {
+    match saga(rest)? {
+        (saga, "") => Ok(Typed::Show { saga }),
+        (_, more) => Err(format!("`show` takes one saga; what is `{more}`?")),
     }
 }
 
@@ -61,8 +69,8 @@ fn emit(rest: &str, with_data: bool) -> Result<Typed, String> {
     }
     let (saga, data) = match rest.strip_prefix('@') {
         Some(rest) => {
-            let (saga, data) = split(rest);
-            (Some(saga.to_owned()), data)
+            let (saga, data) = saga(rest)?;
+            (Some(saga), data)
         }
         None => (None, rest),
     };
@@ -76,9 +84,22 @@ fn emit(rest: &str, with_data: bool) -> Result<Typed, String> {
         return Err("`example` takes no data; `emit KIND JSON` does".to_owned());
     }
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(data) {
-        return Err(format!("the data is no JSON: {error}"));
+        return Err(format!("the data is not valid JSON: {error}"));
     }
     Ok(Typed::Emit { kind: kind.to_owned(), saga, data: Some(data.to_owned()) })
+}
+
+/// A saga id as it is listed, and what comes behind it. In double quotes it may contain anything.
+fn saga(text: &str) -> Result<(String, &str), String> {
+    if !text.starts_with('"') {
+        let (saga, rest) = split(text);
+        return Ok((saga.to_owned(), rest));
+    }
+    let mut ids = serde_json::Deserializer::from_str(text).into_iter::<String>();
+    match ids.next() {
+        Some(Ok(id)) => Ok((id, text[ids.byte_offset()..].trim_start())),
+        Some(Err(_)) | None => typed(text).map(|id| (id, "")),
+    }
 }
 
 /// The first word, and what comes behind it.
@@ -129,6 +150,8 @@ mod tests {
         check("emit Paid {\"a\": 1}", Ok(emit("Paid", None, Some("{\"a\": 1}"))));
         check("emit Paid @o-1 {\"a\": 1}", Ok(emit("Paid", Some("o-1"), Some("{\"a\": 1}"))));
         check("show o-1", Ok(Typed::Show { saga: "o-1".to_owned() }));
+        check(r#"show "two words\n""#, Ok(Typed::Show { saga: "two words\n".to_owned() }));
+        check(r#"emit Paid @"a b" {"a": 1}"#, Ok(emit("Paid", Some("a b"), Some("{\"a\": 1}"))));
         check("quit", Ok(Typed::Quit));
     }
 
@@ -137,9 +160,10 @@ mod tests {
         check("emti Paid", Err("`emti` is no command: did you mean `emit`?"));
         check("emit", Err("which kind of event? `example OrderCreated`"));
         check("emit Paid @", Err("which saga? `@` stands before its id"));
-        check("emit Paid {a}", Err("the data is no JSON: key must be a string at line 1 column 2"));
+        check("emit Paid {a}", Err("the data is not valid JSON: key must be a string at line 1 column 2"));
         check("example Paid {}", Err("`example` takes no data; `emit KIND JSON` does"));
         check("show", Err("which saga? `show SAGA`; `sagas` lists them"));
+        check("show o-1 o-2", Err("`show` takes one saga; what is `o-2`?"));
         check("quit now", Err("`quit` takes nothing more"));
     }
 }

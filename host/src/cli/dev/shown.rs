@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use sagahost_saga::notation;
 use sagahost_sandbox::Report;
 
 use crate::{
@@ -68,7 +69,8 @@ impl Shown {
             }
             let digest = line.digest.get(..12).unwrap_or(&line.digest);
             let what = if before.is_some() { "serves from the next event on" } else { "serves" };
-            news.push(format!("{} {} {what} (digest {digest}): {}", line.name, line.version, takes(&line.handles)));
+            let said = format!("{} {} {what} (digest {digest}): {}", line.name, line.version, takes(&line.handles));
+            news.push(notation::line(&said).into_owned());
         }
         for report in view.refused.iter().filter(|report| !self.refused.contains(report)) {
             news.push(report.to_string());

@@ -73,7 +73,7 @@ impl Chain<'_> {
         let transition = self.record.saga.on(input, &self.engine.topology, now).map_err(|broken| broken.to_string())?;
         match transition.disposition {
             Disposition::Changed => self.changed = true,
-            Disposition::Known | Disposition::Nothing(_) => {}
+            Disposition::Known | Disposition::Unhandled | Disposition::Nothing(_) => {}
         }
         if let Some(answer) = &transition.answer {
             self.happened.answer = Some(Answered { done: answer.done, text: answer.text.clone() });
