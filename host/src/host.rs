@@ -41,7 +41,7 @@ use crate::{
     stats::Stats,
     timers::Timers,
     transport::{
-        Partition, Transport,
+        Partition, TopicId, Transport,
         embedded::{self, EmbeddedTransport},
         kafka::KafkaTransport,
     },
@@ -457,6 +457,19 @@ impl Shared {
         answer.recv_timeout(PATIENCE).map_err(|_| otherwise.to_owned())?
     }
 
+    /// An offset in the topic before says nothing of this one.
+    fn refuse_made_anew(&self, partition: &Partition, topic_id: Option<&TopicId>) -> Result<(), String> {
+        let journaled = self.journal.positions().map_err(|error| error.to_string())?;
+        let known = journaled.get(partition).filter(|position| position.next > 0).and_then(|at| at.topic_id.as_ref());
+        match (known, topic_id) {
+            (Some(known), Some(now)) if known != now => Err(format!(
+                "{partition}: the topic was made anew (its id was {known}, now it is {now}), so there is no place where \
+                 it stood: add --from earliest, --from latest or --from OFFSET"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The keeper does one thing after the other, and compiling may be one of them.
     fn keeper(&self, what: What) -> Result<Answer, String> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
@@ -527,7 +540,12 @@ impl Live for Shared {
         if !self.intake.is_held(partition) {
             return Err(format!("{partition} is not held; `sagahost status` lists those that are"));
         }
+        // The id first: then a topic made anew in between is noticed.
+        let ids =
+            self.transport.topic_ids(std::slice::from_ref(&partition.topic)).map_err(|error| error.to_string())?;
+        let topic_id = ids.get(&partition.topic).cloned();
         let Some(from) = from else {
+            self.refuse_made_anew(partition, topic_id.as_ref())?;
             self.intake.assign_again(partition);
             return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
         };
@@ -542,7 +560,7 @@ impl Live for Shared {
             }
         };
         let (reply, answer) = bounded(1);
-        self.pipeline.stage.move_position(Move { partition: partition.clone(), next, reply });
+        self.pipeline.stage.move_position(Move { partition: partition.clone(), next, topic_id, reply });
         self.patiently(&answer)
     }
 

@@ -6,4 +6,5 @@ mod deadlines;
 mod faults;
 mod owners;
 mod saga;
+mod topic_anew;
 mod transport;

@@ -171,7 +171,8 @@ pub(super) fn outbox(cell: &[u8]) -> Outcome<OutboxBody> {
     let positions = body
         .positions
         .into_iter()
-        .map(|(topic, number, next, last)| (Partition { topic, number }, Position { next, last }))
+        // A publication goes to whichever topic has the name, so the id is not kept with it.
+        .map(|(topic, number, next, last)| (Partition { topic, number }, Position { next, last, topic_id: None }))
         .collect();
     Ok((records, positions))
 }

@@ -7,11 +7,13 @@ use super::fault::{Fault, Outcome};
 use crate::journal::JournalError;
 
 /// Each step brings a journal from the version before it to its own. A step that was released is never edited.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 6] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
     include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
+    include_str!("schema/6.sql"),
 ];
 
 /// The version that this host writes.

@@ -79,8 +79,8 @@ fn the_format_of_the_outbox_stays() {
         headers: vec![("h".to_owned(), vec![0, 255])],
     }];
     let positions = BTreeMap::from([
-        (Partition::new("t", 0), Position { next: 300, last: Some((299, 1_700_000_000_000)) }),
-        (Partition::new("t", 1), Position { next: 0, last: None }),
+        (Partition::new("t", 0), Position { next: 300, last: Some((299, 1_700_000_000_000)), topic_id: None }),
+        (Partition::new("t", 1), Position::new(0, None)),
     ]);
     let cell = format::outbox_cell(&records, &positions).unwrap();
     expect_test::expect!["0101017401016b000101680200ff02017400d80401d60480d095ffbc310174020000"].assert_eq(&hex(&cell));
