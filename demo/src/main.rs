@@ -196,7 +196,7 @@ impl Watch {
         let assignments: Vec<Assignment> = partitions
             .iter()
             .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
-            .map(|partition| Assignment { partition, position: 0, last: None })
+            .map(|partition| Assignment::new(partition, 0))
             .collect();
         let mut source = transport.source()?;
         source.assign(&assignments)?;

@@ -77,7 +77,11 @@ fn one_batch(number: usize, size: usize, key: &impl Fn(usize) -> Option<SagaKey>
         counters: (0..20).map(|n| ((Participant::from("inventory"), format!("article-{n}")), n)).collect(),
         positions: BTreeMap::from([(
             Partition::new("order-created", 0),
-            Position { next: (first + size) as i64, last: Some(((first + size) as i64 - 1, number as u64)) },
+            Position {
+                next: (first + size) as i64,
+                last: Some(((first + size) as i64 - 1, number as u64)),
+                topic_id: None,
+            },
         )]),
         confirmed: BatchNo(number.saturating_sub(2) as u64),
         ..BatchWrite::default()

@@ -19,7 +19,7 @@ use crate::{
     admin::protocol::{Refusal, Why},
     crash,
     intake::Intake,
-    journal::{BatchNo, Identity, JournalError, OutboxBatch},
+    journal::{BatchNo, Identity, JournalError, OutboxBatch, Position},
     pipeline::Pipeline,
     stage::{Move, Next, Sealed},
     stats::Stats,
@@ -172,8 +172,9 @@ impl Committer {
     }
 
     /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.
-    fn move_position(&mut self, Move { partition, next, reply }: Move) -> Result<(), Fatal> {
-        if let Err(error) = self.pipeline.journal.set_position(self.identity.epoch, &partition, next) {
+    fn move_position(&mut self, Move { partition, next, topic_id, reply }: Move) -> Result<(), Fatal> {
+        let position = Position::new(next, topic_id);
+        if let Err(error) = self.pipeline.journal.set_position(self.identity.epoch, &partition, &position) {
             let _ = reply.send(Err(Refusal::new(Why::Journal, format!("failed to write the journal: {error}"))));
             return Ok(());
         }

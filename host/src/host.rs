@@ -50,7 +50,7 @@ use crate::{
     timers::Timers,
     touch::Touch,
     transport::{
-        Partition, Transport,
+        Partition, TopicId, Transport,
         embedded::{self, EmbeddedTransport},
         kafka::KafkaTransport,
     },
@@ -470,6 +470,19 @@ impl Shared {
         answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::Failed, otherwise))?
     }
 
+    /// An offset in the topic before says nothing of this one.
+    fn refuse_made_anew(&self, partition: &Partition, topic_id: Option<&TopicId>) -> Result<(), Refusal> {
+        let journaled = self.journal.positions()?;
+        let known = journaled.get(partition).filter(|position| position.next > 0).and_then(|at| at.topic_id.as_ref());
+        match (known, topic_id) {
+            (Some(known), Some(now)) if known != now => Err(Refusal::invalid(format!(
+                "{partition}: the topic was made anew (its id was {known}, now it is {now}), so there is no place where \
+                 it stood: add --from earliest, --from latest or --from OFFSET"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The keeper does one thing after the other, and compiling may be one of them.
     fn keeper(&self, what: What) -> Result<Answer, Refusal> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
@@ -555,7 +568,11 @@ impl Live for Shared {
             let text = format!("{partition} is not held; `sagahost status` lists those that are");
             return Err(Refusal::not_found(text));
         }
+        // The id first: then a topic made anew in between is noticed.
+        let ids = self.transport.topic_ids(std::slice::from_ref(&partition.topic))?;
+        let topic_id = ids.get(&partition.topic).cloned();
         let Some(from) = from else {
+            self.refuse_made_anew(partition, topic_id.as_ref())?;
             self.intake.assign_again(partition);
             return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
         };
@@ -572,7 +589,7 @@ impl Live for Shared {
             }
         };
         let (reply, answer) = bounded(1);
-        self.pipeline.stage.move_position(Move { partition: partition.clone(), next, reply });
+        self.pipeline.stage.move_position(Move { partition: partition.clone(), next, topic_id, reply });
         self.patiently(&answer)
     }
 

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     codec::{Decoded, Undecodable},
-    journal::{BatchNo, Identity, Position},
+    journal::{BatchNo, Identity, JournalError, Position},
     letters,
     mailbox::Item,
     pipeline::{Pipeline, Surroundings},
@@ -237,6 +237,20 @@ impl Reader {
                 Err(error) => self.trouble(&error),
             }
         }
+        self.verify_rest();
+    }
+
+    /// What was read last would be read again if nobody knew which topic it came from.
+    fn verify_rest(&mut self) {
+        const WITHIN: Duration = Duration::from_millis(300);
+        let end = Instant::now() + WITHIN;
+        let paused = self.source.pause(&self.intake.assigned());
+        while paused.is_ok() && self.pipeline.stage.unverified() && Instant::now() < end {
+            match self.source.poll(Duration::from_millis(20)) {
+                Ok(polled) => self.polled(polled),
+                Err(error) => return debug!(%error, "the rest is read again"),
+            }
+        }
     }
 
     fn assign(&mut self, assignments: &[Assignment]) {
@@ -317,6 +331,7 @@ impl Reader {
                 self.read_on();
                 self.pipeline.stage.passed(&partition, offset);
             }
+            Polled::Verified(all) => self.pipeline.stage.verified(&all),
             Polled::Held { partition, why } => {
                 let text =
                     format!("{why}. To go on: sagahost topics resume '{partition}' [--from earliest|latest|OFFSET]");
@@ -351,8 +366,7 @@ impl Reader {
         let assigned = self.intake.assigned();
         partitions.retain(|partition| !assigned.contains(partition));
         info!(?partitions, "new partitions; read from their beginning");
-        let new = |partition| Assignment { partition, position: 0, last: None };
-        self.assign_with(partitions.into_iter().map(new).collect());
+        self.assign_with(partitions.into_iter().map(|partition| Assignment::new(partition, 0)).collect());
     }
 
     fn assign_again(&mut self) {
@@ -382,8 +396,12 @@ impl Reader {
     fn assign_with(&mut self, mut more: Vec<Assignment>) {
         let assigned = self.intake.state.lock().assigned.clone();
         more.retain(|more| !assigned.contains(&more.partition));
-        let begin =
-            |at: &Assignment| self.pipeline.journal.set_position(self.identity.epoch, &at.partition, at.position);
+        let begin = |at: &Assignment| {
+            let position = Position { next: at.position, last: at.last, topic_id: at.topic_id.clone() };
+            self.pipeline.journal.set_position(self.identity.epoch, &at.partition, &position)?;
+            self.pipeline.stage.begin(&at.partition, position);
+            Ok::<_, JournalError>(())
+        };
         if let Err(error) = more.iter().try_for_each(begin) {
             warn!(%error, "failed to journal where new partitions begin; trying again");
             let mut state = self.intake.state.lock();
@@ -399,7 +417,7 @@ impl Reader {
             .into_iter()
             .map(|partition| match positions.get(&partition) {
                 Some(position) => assignment(partition, position),
-                None => Assignment { partition, position: 0, last: None },
+                None => Assignment::new(partition, 0),
             })
             .collect();
         assignments.extend(more);
@@ -501,5 +519,5 @@ impl Reader {
 
 /// What a partition is read from.
 pub fn assignment(partition: Partition, position: &Position) -> Assignment {
-    Assignment { partition, position: position.next, last: position.last }
+    Assignment { partition, position: position.next, last: position.last, topic_id: position.topic_id.clone() }
 }

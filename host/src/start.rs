@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     config::Start,
+    intake::assignment,
     journal::{BatchNo, BatchWrite, Identity, Journal, JournalError, OutboxBatch, Position},
     publish,
     touch::TOUCH_EVERY,
@@ -202,10 +203,7 @@ impl Beginning<'_> {
         if !backlog.is_empty() {
             info!(batches = backlog.len(), "batches that were journaled and not yet published go out first");
         }
-        let assignments = positions
-            .into_iter()
-            .map(|(partition, at)| Assignment { partition, position: at.position.next, last: at.position.last })
-            .collect();
+        let assignments = positions.into_iter().map(|(partition, at)| assignment(partition, &at.position)).collect();
         Ok(Begun { identity, sink, anchor, assignments, backlog, published })
     }
 
@@ -335,10 +333,17 @@ impl Beginning<'_> {
         let known_topics: BTreeSet<&Arc<str>> = journaled.keys().map(|partition| &partition.topic).collect();
         let fresh: Vec<Partition> =
             partitions.iter().filter(|partition| !journaled.contains_key(*partition)).cloned().collect();
-        let bounds = if fresh.is_empty() {
-            BTreeMap::new()
+        let (ids, bounds) = if fresh.is_empty() {
+            Default::default()
         } else {
-            self.patiently("the ends of topics", || self.transport.bounds(&fresh).map_err(StartError::from))?
+            let topics: BTreeSet<Arc<str>> = fresh.iter().map(|partition| partition.topic.clone()).collect();
+            let topics: Vec<_> = topics.into_iter().collect();
+            // The ids first: then a topic made anew in between is noticed.
+            let ids =
+                self.patiently("the ids of topics", || self.transport.topic_ids(&topics).map_err(StartError::from))?;
+            let bounds =
+                self.patiently("the ends of topics", || self.transport.bounds(&fresh).map_err(StartError::from))?;
+            (ids, bounds)
         };
         let first_start = identity.last_batch == BatchNo(0);
         let resolve = |partition: &Partition| {
@@ -359,7 +364,7 @@ impl Beginning<'_> {
                 }
             };
             let next = committed.unwrap_or(if from_start { low } else { end });
-            Resolved { position: Position { next, last: None }, new: true }
+            Resolved { position: Position::new(next, ids.get(&partition.topic).cloned()), new: true }
         };
         Ok(partitions.iter().map(|partition| (partition.clone(), resolve(partition))).collect())
     }
@@ -406,7 +411,7 @@ fn skip_ahead(partition: &Partition, journaled: &Position, committed: Option<i64
     match committed {
         Some(offset) if offset > journaled.next => {
             warn!(%partition, from = journaled.next, to = offset, "records are skipped: the committed offset is ahead of the journal");
-            Position { next: offset, last: None }
+            Position::new(offset, journaled.topic_id.clone())
         }
         Some(offset) if offset < journaled.next => {
             info!(%partition, from = offset, to = journaled.next, "records below the journaled position are handled already; skipped unread");

@@ -117,7 +117,7 @@ impl Journal for FaultyJournal {
         queued_commands() -> Vec<QueuedCommand>;
         referenced_digests() -> BTreeMap<Arc<str>, u64>;
         set_anchor(epoch: Epoch, anchor: &Partition) -> ();
-        set_position(epoch: Epoch, partition: &Partition, next: i64) -> ();
+        set_position(epoch: Epoch, partition: &Partition, position: &Position) -> ();
         new_lineage(epoch: Epoch) -> Identity;
         publication_notes() -> PublicationNotes;
         leave_out(epoch: Epoch, batch: BatchNo, index: usize, what: LeftOut, reason: &str) -> ();
@@ -205,6 +205,9 @@ impl Transport for FaultyTransport {
     }
     fn topics(&self, names: &[Arc<str>]) -> Result<Topics, TransportError> {
         self.inner.topics(names)
+    }
+    fn topic_ids(&self, names: &[Arc<str>]) -> Result<BTreeMap<Arc<str>, TopicId>, TransportError> {
+        self.inner.topic_ids(names)
     }
     fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError> {
         self.inner.create_topics(names, partitions)

@@ -254,7 +254,7 @@ impl<'b> KafkaShop<'b> {
         let assignments: Vec<Assignment> = there
             .iter()
             .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
-            .map(|partition| Assignment { partition, position: 0, last: None })
+            .map(|partition| Assignment::new(partition, 0))
             .collect();
         let mut source = transport.source().expect("a consumer");
         source.assign(&assignments).expect("partitions can be assigned");

@@ -12,4 +12,5 @@ pub mod payment_service;
 pub mod plugin_files;
 pub mod shop;
 pub mod small_disk;
+pub mod topic_admin;
 pub mod wait;

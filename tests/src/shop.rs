@@ -123,7 +123,7 @@ impl Shop {
         let assignments: Vec<Assignment> = there
             .iter()
             .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
-            .map(|partition| Assignment { partition, position: 0, last: None })
+            .map(|partition| Assignment::new(partition, 0))
             .collect();
         let mut source = transport.source().expect("a source can be made");
         source.assign(&assignments).expect("partitions can be assigned");
@@ -133,6 +133,7 @@ impl Shop {
             match source.poll(Duration::from_millis(200)).expect("topics can be read") {
                 Polled::Record(record) => records.push(record),
                 Polled::End(..) => ended += 1,
+                Polled::Verified(_) => {}
                 Polled::Nothing => break,
                 other => panic!("unexpected: {other:?}"),
             }

@@ -191,6 +191,7 @@ fn core_letter(key: &str, saga: &str) -> Letter {
 type PositionOf = (i32, i64, Option<(i64, u64)>);
 
 fn positions(entries: &[PositionOf]) -> BTreeMap<Partition, Position> {
-    let position = |&(number, next, last)| (Partition::new("order-created", number), Position { next, last });
+    let position =
+        |&(number, next, last)| (Partition::new("order-created", number), Position { next, last, topic_id: None });
     entries.iter().map(position).collect()
 }

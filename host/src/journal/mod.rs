@@ -18,7 +18,7 @@ use sagahost_saga::{
 use sagahost_sandbox::Manifest;
 use serde::{Deserialize, Serialize};
 
-use crate::transport::{Outgoing, Partition};
+use crate::transport::{Outgoing, Partition, TopicId};
 
 /// Grows with each owner: a commit with an older one is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,6 +78,15 @@ pub struct Position {
     pub next: i64,
     /// Offset and timestamp of a record handled, the highest with a timestamp.
     pub last: Option<(i64, u64)>,
+    /// The topic that both belong to; none: it has no id, or an older host wrote the position.
+    pub topic_id: Option<TopicId>,
+}
+
+impl Position {
+    /// Nothing is known of the record before it.
+    pub fn new(next: i64, topic_id: Option<TopicId>) -> Self {
+        Self { next, last: None, topic_id }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -342,7 +351,7 @@ pub trait Journal: Send + Sync {
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError>;
     fn set_anchor(&self, epoch: Epoch, anchor: &Partition) -> Result<(), JournalError>;
     /// An operator has a partition read from elsewhere.
-    fn set_position(&self, epoch: Epoch, partition: &Partition, next: i64) -> Result<(), JournalError>;
+    fn set_position(&self, epoch: Epoch, partition: &Partition, position: &Position) -> Result<(), JournalError>;
     /// The deliberate way on after a refused start: a new journal id, as if the journal were new; outbox rows above
     /// `confirmed` stay.
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError>;

@@ -54,8 +54,9 @@ impl Keeper {
         let fresh = self.fresh_positions(&partitions, &wanted.inputs)?;
         let journal = self.pipeline.journal.clone();
         let epoch = journal.identity().epoch;
-        for Assignment { partition, position, .. } in &fresh {
-            journal.set_position(epoch, partition, *position)?;
+        for Assignment { partition, position, last, topic_id } in &fresh {
+            let position = Position { next: *position, last: *last, topic_id: topic_id.clone() };
+            journal.set_position(epoch, partition, &position)?;
         }
         crash::point("plugin-positions");
         self.keep(&target)?;
@@ -142,6 +143,9 @@ impl Keeper {
             return Ok(Vec::new());
         }
         let journaled = self.pipeline.journal.positions()?;
+        let topics: BTreeSet<Arc<str>> = new.iter().map(|partition| partition.topic.clone()).collect();
+        // The ids first: then a topic made anew in between is noticed.
+        let ids = self.transport.topic_ids(&topics.into_iter().collect::<Vec<_>>())?;
         let bounds = self.transport.bounds(&new)?;
         let place = |partition: Partition| {
             if let Some(position) = journaled.get(&partition) {
@@ -152,7 +156,8 @@ impl Keeper {
             if !whole && end > first {
                 info!(%partition, records = end - first, "what is in this topic has passed: the new subscription begins with what comes now");
             }
-            assignment(partition, &Position { next: if whole { first } else { end }, last: None })
+            let topic_id = ids.get(&partition.topic).cloned();
+            assignment(partition, &Position::new(if whole { first } else { end }, topic_id))
         };
         Ok(new.into_iter().map(place).collect())
     }

@@ -24,9 +24,12 @@ use crate::{
     journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite, StoreEntry},
     overlay::Overlay,
     positions::{Positions, Receipt},
-    transport::{Outgoing, Partition},
+    transport::{Outgoing, Partition, TopicId, Verified},
     values::{Name, SagaCell, Values},
 };
+
+/// The batch of an idle host waits so long for its positions to be verified; then they come with a later one.
+const VERIFIED_WITHIN: Duration = Duration::from_millis(20);
 
 /// An event on its way out. `handled`: its id, when this app took it in with the same batch.
 #[derive(Clone, Debug)]
@@ -145,6 +148,8 @@ struct Inner {
 pub struct Move {
     pub partition: Partition,
     pub next: i64,
+    /// The topic that the position is one of.
+    pub topic_id: Option<TopicId>,
     pub reply: Reply,
 }
 
@@ -300,6 +305,22 @@ impl Stage {
         self.moved(inner);
     }
 
+    pub fn begin(&self, partition: &Partition, position: Position) {
+        self.inner.lock().positions.begin(partition, position);
+    }
+
+    pub fn unverified(&self) -> bool {
+        self.inner.lock().positions.unverified()
+    }
+
+    pub fn verified(&self, all: &[Verified]) {
+        let mut inner = self.inner.lock();
+        all.iter().for_each(|of| inner.positions.verified(of));
+        // A batch may have waited for it.
+        self.stirred.notify_one();
+        self.moved(inner);
+    }
+
     fn moved(&self, mut inner: MutexGuard<'_, Inner>) {
         if inner.moved_since.is_none() && inner.positions.moved() {
             inner.moved_since = Some(Instant::now());
@@ -440,8 +461,16 @@ impl Stage {
 
     fn due_at(&self, inner: &Inner, now: Instant) -> Option<Instant> {
         if let Some(opened) = inner.open.opened {
-            let at_once = inner.busy == 0 || inner.urged || self.full(&inner.open);
-            return Some(if at_once { now } else { opened + self.bounds.wait });
+            if inner.urged || self.full(&inner.open) {
+                return Some(now);
+            }
+            if inner.busy > 0 {
+                return Some(opened + self.bounds.wait);
+            }
+            // Without the positions in it they would need a batch of their own.
+            let wait =
+                if inner.positions.unverified() { VERIFIED_WITHIN.min(self.bounds.wait) } else { Duration::ZERO };
+            return Some(opened + wait);
         }
         inner.moved_since.map(|since| if inner.urged { now } else { since + self.bounds.position_wait })
     }

@@ -253,14 +253,14 @@ pub fn positions_are_checked(transport: &dyn Transport, prefix: &str) {
     let second = self::records(&mut *source, 2).remove(1);
     let seen = (second.offset, second.timestamp_ms.expect("a record has a time"));
 
-    let assignment = |position, last| Assignment { partition: partition.clone(), position, last };
+    let assignment = |position, last| Assignment { last, ..Assignment::new(partition.clone(), position) };
     source.assign(&[assignment(seen.0 + 1, Some(seen))]).expect("assign");
     assert_eq!(values(&self::records(&mut *source, 3)), ["2", "3", "4"], "the same record stands there");
 
     let end = transport.bounds(std::slice::from_ref(&partition)).expect("bounds")[&partition].1;
     let anew = (seen.0, seen.1 - 1_000);
     for wrong in [assignment(end + 1, None), assignment(end + 1_000, None), assignment(seen.0 + 1, Some(anew))] {
-        let beside = Assignment { partition: other.clone(), position: 0, last: None };
+        let beside = Assignment::new(other.clone(), 0);
         source.assign(&[wrong.clone(), beside]).expect("assign");
         let (mut held, mut served) = (None, false);
         let started = Instant::now();
@@ -338,10 +338,8 @@ pub fn committed(sink: &mut dyn Sink, partitions: &[Partition]) -> BTreeMap<Part
 }
 
 pub fn assign(source: &mut dyn Source, positions: &[(Partition, i64)]) {
-    let assignments: Vec<_> = positions
-        .iter()
-        .map(|(partition, position)| Assignment { partition: partition.clone(), position: *position, last: None })
-        .collect();
+    let assignments: Vec<_> =
+        positions.iter().map(|(partition, position)| Assignment::new(partition.clone(), *position)).collect();
     source.assign(&assignments).expect("assign");
 }
 

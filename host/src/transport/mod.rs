@@ -87,6 +87,16 @@ impl Outgoing {
     }
 }
 
+/// Tells a topic from a later one of the same name. Opaque: only equality means something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TopicId(pub Arc<str>);
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Where to read a partition from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -96,6 +106,28 @@ pub struct Assignment {
     /// Offset and timestamp of the last record that was handled, where known: if the record there has another
     /// timestamp now, the topic was made anew.
     pub last: Option<(i64, u64)>,
+    /// The topic that the position belongs to. None: not known, whichever topic has the name.
+    pub topic_id: Option<TopicId>,
+}
+
+impl Assignment {
+    /// Nothing is known of what was handled before.
+    pub fn new(partition: Partition, position: i64) -> Self {
+        Self { partition, position, last: None, topic_id: None }
+    }
+}
+
+/// What was delivered of a partition up to an offset (exclusive) came from this topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub partition: Partition,
+    /// `CERTAIN`: a source that cannot read from another topic by mistake.
+    pub up_to: i64,
+    pub topic_id: TopicId,
+}
+
+impl Verified {
+    pub const CERTAIN: i64 = i64::MAX;
 }
 
 /// What a poll brings.
@@ -104,6 +136,9 @@ pub enum Polled {
     Record(Record),
     /// All records of the partition up to this offset (exclusive) have been delivered.
     End(Partition, i64),
+    /// Which topic the records before this came from. From the first one on, a position of the partition counts only
+    /// as far as it is verified. Partitions of topics without an id are never verified.
+    Verified(Vec<Verified>),
     /// The partition is not read any more until somebody acts; the others are. `why` is for the operator and says
     /// what to do.
     Held {
@@ -123,8 +158,8 @@ pub enum Polled {
 }
 
 pub trait Source: Send {
-    /// Replaces what is read. Each assignment is checked before its first record is delivered: a position beyond the
-    /// end, below the first record still kept, or a record made anew gives `Held`.
+    /// Replaces what is read. Each assignment is checked before its first record is delivered: another topic id, a
+    /// position beyond the end, below the first record still kept, or a record made anew gives `Held`.
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError>;
     fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError>;
     /// Backpressure. Records already fetched of a paused partition are not delivered until it is resumed.
@@ -243,6 +278,9 @@ pub trait Transport: Send + Sync {
     fn describe(&self) -> String;
     /// Of the topics asked for, those that exist.
     fn topics(&self, names: &[Arc<str>]) -> Result<Topics, TransportError>;
+    /// Of the topics asked for, those that exist and have an id. Where a position is taken from the topic's bounds, the
+    /// id is asked for first: then a topic made anew in between is noticed.
+    fn topic_ids(&self, names: &[Arc<str>]) -> Result<BTreeMap<Arc<str>, TopicId>, TransportError>;
     fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError>;
     /// The command that makes a missing topic, for messages.
     fn create_command(&self, topic: &str) -> String;

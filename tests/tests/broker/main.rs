@@ -13,4 +13,5 @@ mod processor_time;
 mod quiet;
 mod saga;
 mod stalls;
+mod topic_anew;
 mod transport;

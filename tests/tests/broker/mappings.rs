@@ -10,7 +10,7 @@ use sagahost_tests::{
     shop::THREE,
 };
 
-use super::saga::broker;
+use crate::brokers::steady as broker;
 
 const LONG: Duration = Duration::from_secs(100);
 

@@ -227,7 +227,7 @@ fn a_topic_made_anew_is_held() {
     let (position, _) = (read[2].offset + 1, drop(source));
     make_anew(&transport, &topic);
     // Shorter than what was handled, then as long.
-    let assignment = Assignment { partition: at(&topic, 0), position, last: Some(last) };
+    let assignment = Assignment { last: Some(last), ..Assignment::new(at(&topic, 0), position) };
     for (records, said) in [(1, "ends at"), (4, "another record")] {
         for n in 0..records {
             transport.offer(&outgoing(&topic, "k", &format!("anew {n}"))).unwrap();
@@ -271,7 +271,7 @@ fn retention_ahead_of_the_position_is_held_with_what_is_lost() {
     assert!(why.contains("8 offsets are lost") && why.contains("From `earliest`"), "{why}");
     // The record to compare with is gone as well, which proves nothing.
     let last = Some((11, 1));
-    source.assign(&[Assignment { partition: at(&topic, 0), position: 12, last }]).unwrap();
+    source.assign(&[Assignment { last, ..Assignment::new(at(&topic, 0), 12) }]).unwrap();
     assert_eq!(values(&records(&mut *source, 2)), ["12", "13"]);
 }
 
@@ -435,11 +435,7 @@ fn a_broker_that_is_away_at_the_start_is_named() {
         transport.topics(&["any".into()]).map(drop).unwrap_err(),
         transport.bounds(&[at("any", 0)]).map(drop).unwrap_err(),
         transport.sink().unwrap().claim().unwrap_err(),
-        transport
-            .source()
-            .unwrap()
-            .assign(&[Assignment { partition: at("any", 0), position: 0, last: None }])
-            .unwrap_err(),
+        transport.source().unwrap().assign(&[Assignment::new(at("any", 0), 0)]).unwrap_err(),
     ] {
         let text = error.to_string();
         assert!(matches!(error, TransportError::Away(_)), "{error:?}");

@@ -4,7 +4,10 @@
 use sagahost_saga::input::Command;
 
 use super::*;
-use crate::journal::{Epoch, JournalError, PluginWrite};
+use crate::{
+    journal::{Epoch, JournalError, PluginWrite},
+    transport::TopicId,
+};
 
 pub(crate) fn stale_epoch(place: &dyn Place) {
     let old = Owner::of(place);
@@ -23,7 +26,7 @@ pub(crate) fn stale_epoch(place: &dyn Place) {
     refused(old.journal.commit(epoch, &old.next()).map(drop));
     refused(old.journal.confirm(epoch, BatchNo(1)));
     refused(old.journal.set_anchor(epoch, &partition));
-    refused(old.journal.set_position(epoch, &partition, 5));
+    refused(old.journal.set_position(epoch, &partition, &Position::new(5, None)));
     refused(old.journal.new_lineage(epoch).map(drop));
     refused(old.journal.change_plugins(epoch, &PluginWrite::default()));
     refused(old.journal.leave_out(epoch, BatchNo(1), 0, LeftOut::Row, "why"));
@@ -90,10 +93,12 @@ pub(crate) fn anchor(place: &dyn Place) {
 pub(crate) fn moved_position(place: &dyn Place) {
     let owner = Owner::of(place);
     let partition = Partition::new("order-created", 3);
-    owner.journal.set_position(owner.identity.epoch, &partition, 12).unwrap();
-    let journaled = BTreeMap::from([(partition, Position { next: 12, last: None })]);
-    assert_eq!(owner.journal.positions().unwrap(), journaled);
-    assert_eq!(place.open().positions().unwrap(), journaled);
+    for topic_id in [Some(TopicId("a".into())), Some(TopicId("b".into())), None] {
+        let position = Position::new(12, topic_id);
+        owner.journal.set_position(owner.identity.epoch, &partition, &position).unwrap();
+        assert_eq!(owner.journal.positions().unwrap(), BTreeMap::from([(partition.clone(), position)]));
+    }
+    assert_eq!(place.open().positions().unwrap(), BTreeMap::from([(partition, Position::new(12, None))]));
 }
 
 pub(crate) fn closed_handle(place: &dyn Place) {

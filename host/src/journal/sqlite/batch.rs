@@ -109,11 +109,13 @@ fn write_positions(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
 
 pub(super) fn write_position(conn: &Connection, partition: &Partition, position: &Position) -> Outcome<()> {
     let mut set = conn.prepare_cached(
-        "INSERT INTO position (topic, number, next, last_offset, last_timestamp) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO position (topic, number, next, last_offset, last_timestamp, topic_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO UPDATE SET next = excluded.next, last_offset = excluded.last_offset,
-                                   last_timestamp = excluded.last_timestamp",
+                                   last_timestamp = excluded.last_timestamp, topic_id = excluded.topic_id",
     )?;
     let (offset, timestamp) = position.last.map(|(offset, timestamp)| (offset, int(timestamp))).unzip();
-    set.execute(params![partition.topic, partition.number, position.next, offset, timestamp])?;
+    let topic_id = position.topic_id.as_ref().map(|id| &*id.0);
+    set.execute(params![partition.topic, partition.number, position.next, offset, timestamp, topic_id])?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     journal::{Position, QueuedCommand, StoreEntry},
-    transport::Partition,
+    transport::{Partition, TopicId},
 };
 
 pub(super) fn get(conn: &Connection, participant: &Participant, key: &str) -> Outcome<Option<Arc<[u8]>>> {
@@ -71,7 +71,8 @@ pub(super) fn counters(
 }
 
 pub(super) fn positions(conn: &Connection) -> Outcome<BTreeMap<Partition, Position>> {
-    let mut statement = conn.prepare_cached("SELECT topic, number, next, last_offset, last_timestamp FROM position")?;
+    let mut statement =
+        conn.prepare_cached("SELECT topic, number, next, last_offset, last_timestamp, topic_id FROM position")?;
     let mut rows = statement.query([])?;
     let mut positions = BTreeMap::new();
     while let Some(row) = rows.next()? {
@@ -80,7 +81,8 @@ pub(super) fn positions(conn: &Connection) -> Outcome<BTreeMap<Partition, Positi
             Some(offset) => Some((offset, number(row, 4)?)),
             None => None,
         };
-        positions.insert(partition, Position { next: row.get(2)?, last });
+        let topic_id = row.get::<_, Option<Arc<str>>>(5)?.map(TopicId);
+        positions.insert(partition, Position { next: row.get(2)?, last, topic_id });
     }
     Ok(positions)
 }

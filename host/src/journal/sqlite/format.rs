@@ -174,7 +174,8 @@ impl<V: Into<Option<Vec<u8>>>> From<OutboxIn<V>> for OutboxBody {
         let positions = body
             .positions
             .into_iter()
-            .map(|(topic, number, next, last)| (Partition { topic, number }, Position { next, last }))
+            // A publication goes to whichever topic has the name, so the id is not kept with it.
+            .map(|(topic, number, next, last)| (Partition { topic, number }, Position { next, last, topic_id: None }))
             .collect();
         (body.records.into_iter().map(Outgoing::from).collect(), positions)
     }

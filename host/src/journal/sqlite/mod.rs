@@ -290,8 +290,8 @@ impl Journal for SqliteJournal {
         self.identity.lock().anchor = Some(anchor.clone());
         Ok(())
     }
-    fn set_position(&self, epoch: Epoch, partition: &Partition, next: i64) -> Result<(), JournalError> {
-        self.own(epoch, |conn, _| batch::write_position(conn, partition, &Position { next, last: None }))
+    fn set_position(&self, epoch: Epoch, partition: &Partition, position: &Position) -> Result<(), JournalError> {
+        self.own(epoch, |conn, _| batch::write_position(conn, partition, position))
     }
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError> {
         let journal = self.own(epoch, |conn, _| head::new_lineage(conn))?;

@@ -5,6 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::tables;
 
+pub(super) const DELETED: &str = "the topic was deleted while it was read; go on when it is there again";
+
 /// First offset kept and end (exclusive); None: the partition is gone.
 pub(super) fn bounds(connection: &Connection, partition_id: i64) -> rusqlite::Result<Option<(i64, i64)>> {
     connection
@@ -20,7 +22,7 @@ pub(super) fn check_position(
     position: i64,
 ) -> rusqlite::Result<Option<String>> {
     let Some((first, end)) = bounds(connection, partition_id)? else {
-        return Ok(Some("the topic was deleted while it was read; go on when it is there again".to_owned()));
+        return Ok(Some(DELETED.to_owned()));
     };
     if position > end {
         return Ok(Some(format!(

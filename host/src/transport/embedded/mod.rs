@@ -25,7 +25,7 @@ use self::{
     sink::EmbeddedSink,
     source::EmbeddedSource,
 };
-use super::{Outgoing, Partition, Sink, Source, Topics, Transport, TransportError, Unstable};
+use super::{Outgoing, Partition, Sink, Source, TopicId, Topics, Transport, TransportError, Unstable};
 use crate::{
     clock::{Clock, SystemClock},
     topic_name,
@@ -256,6 +256,16 @@ impl Transport for EmbeddedTransport {
             topics.extend(found.map(|partitions| (name.clone(), partitions)));
         }
         Ok(topics)
+    }
+
+    fn topic_ids(&self, names: &[Arc<str>]) -> Result<BTreeMap<Arc<str>, TopicId>, TransportError> {
+        let desk = self.desk.lock();
+        let mut ids = BTreeMap::new();
+        for name in names {
+            let id = tables::topic_id(&desk.connection, name).map_err(|error| self.shared.explain(&error))?;
+            ids.extend(id.map(|id| (name.clone(), id)));
+        }
+        Ok(ids)
     }
 
     /// Topics that exist stay as they are.

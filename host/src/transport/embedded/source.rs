@@ -12,10 +12,10 @@ use rusqlite::{Connection, params};
 use super::{
     Shared,
     append::{Directory, data_version},
-    bounds::{bounds, check_last, check_position, newest_partition},
+    bounds::{DELETED, bounds, check_last, check_position, newest_partition},
     tables,
 };
-use crate::transport::{Assignment, Partition, Polled, Record, Source, TransportError};
+use crate::transport::{Assignment, Partition, Polled, Record, Source, TopicId, TransportError, Verified};
 
 /// What one look at a partition brings, at most.
 const FETCH_RECORDS: i64 = 500;
@@ -81,6 +81,7 @@ impl EmbeddedSource {
         self.lanes.clear();
         self.turn = 0;
         let mut directory = Directory::default();
+        let mut verified = Vec::new();
         for assignment in assignments {
             let partition = assignment.partition.clone();
             let Some(id) = directory.partition(&self.connection, &partition)? else {
@@ -90,15 +91,42 @@ impl EmbeddedSource {
                 continue;
             };
             let mut lane = Lane::new(partition, id, assignment.position);
-            let why = match check_position(&self.connection, id, assignment.position)? {
-                None => check_last(&self.connection, id, assignment.last)?,
-                wrong => wrong,
-            };
-            self.news.extend(why.map(|why| lane.hold(why)));
+            match self.check(id, assignment)? {
+                Ok(topic_id) => verified.push(Verified {
+                    partition: lane.partition.clone(),
+                    // A row's id is never used again, so that no other topic can be read.
+                    up_to: Verified::CERTAIN,
+                    topic_id,
+                }),
+                Err(why) => self.news.push_back(lane.hold(why)),
+            }
             self.lanes.push(lane);
+        }
+        if !verified.is_empty() {
+            self.news.push_front(Polled::Verified(verified));
         }
         self.newest_partition = newest_partition(&self.connection)?;
         Ok(())
+    }
+
+    /// The id of the topic, or why the partition cannot be read from there.
+    fn check(&self, id: i64, assignment: &Assignment) -> rusqlite::Result<Result<TopicId, String>> {
+        let Assignment { partition, position, last, topic_id } = assignment;
+        let Some(is) = tables::topic_id(&self.connection, &partition.topic)? else {
+            return Ok(Err(DELETED.to_owned()));
+        };
+        let wrong = match topic_id {
+            Some(was) if *was != is && *position > 0 => Some(format!(
+                "the topic was made anew (its id was {was}, now it is {is}), or the database is another copy; from \
+                 `earliest` it is read from its beginning"
+            )),
+            Some(_) | None => check_position(&self.connection, id, *position)?,
+        };
+        let wrong = match wrong {
+            None => check_last(&self.connection, id, *last)?,
+            wrong => wrong,
+        };
+        Ok(wrong.map_or(Ok(is), Err))
     }
 
     fn try_poll(&mut self, deadline: Instant) -> rusqlite::Result<Polled> {

@@ -3,9 +3,9 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
 
-use crate::transport::{Headers, TransportError, header_bytes};
+use crate::transport::{Headers, TopicId, TransportError, header_bytes};
 
 /// Raised with each change of the tables, or of what a cell holds. Version 2: values of headers may be null.
 const SCHEMA_VERSION: i64 = 2;
@@ -53,6 +53,22 @@ CREATE VIEW readable AS
     FROM records r JOIN partitions p ON p.id = r.id >> 40 JOIN topics t ON t.id = p.topic;
 ";
 
+/// Beside the tables of a version, since an older host does not miss it. Ids of rows do not tell topics apart for good:
+/// they begin again in a database that was made anew.
+const TOPIC_IDS: &str = "
+CREATE TABLE topic_ids (
+    topic INTEGER PRIMARY KEY,
+    id TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER topic_made AFTER INSERT ON topics BEGIN
+    INSERT OR REPLACE INTO topic_ids (topic, id) VALUES (new.id, lower(hex(randomblob(16))));
+END;
+CREATE TRIGGER topic_deleted AFTER DELETE ON topics BEGIN
+    DELETE FROM topic_ids WHERE topic = old.id;
+END;
+INSERT INTO topic_ids (topic, id) SELECT id, lower(hex(randomblob(16))) FROM topics;
+";
+
 pub(super) fn record_id(partition_id: i64, offset: i64) -> i64 {
     (partition_id << OFFSET_BITS) | offset.clamp(0, OFFSET_MAX)
 }
@@ -75,6 +91,7 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportE
         )
         .map_err(failed)?;
     let version = migrate(&mut connection).map_err(failed)?;
+    add_topic_ids(&mut connection).map_err(failed)?;
     if version != SCHEMA_VERSION {
         return Err(TransportError::Refused(format!(
             "{} has tables of version {version}, this host knows version {SCHEMA_VERSION}: use the newer host that wrote it",
@@ -119,6 +136,30 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     let made = version(&transaction)?;
     transaction.commit()?;
     Ok(made)
+}
+
+fn add_topic_ids(connection: &mut Connection) -> rusqlite::Result<()> {
+    let missing = |connection: &Connection| {
+        let sql = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'topic_ids')";
+        connection.query_row(sql, [], |row| row.get::<_, bool>(0))
+    };
+    if !missing(connection)? {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been quicker.
+    if missing(&transaction)? {
+        transaction.execute_batch(TOPIC_IDS)?;
+    }
+    transaction.commit()
+}
+
+/// None: there is no such topic.
+pub(super) fn topic_id(connection: &Connection, topic: &str) -> rusqlite::Result<Option<TopicId>> {
+    connection
+        .prepare_cached("SELECT i.id FROM topics t JOIN topic_ids i ON i.topic = t.id WHERE t.name = ?1")?
+        .query_row([topic], |row| Ok(TopicId(row.get(0)?)))
+        .optional()
 }
 
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {

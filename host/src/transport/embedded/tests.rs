@@ -53,7 +53,7 @@ fn record(topic: &str, key: &str, value: &str) -> Outgoing {
 }
 
 fn from(topic: &str, number: i32, position: i64) -> Assignment {
-    Assignment { partition: Partition::new(topic, number), position, last: None }
+    Assignment::new(Partition::new(topic, number), position)
 }
 
 fn line(polled: &Polled) -> String {
@@ -77,6 +77,7 @@ fn drain(source: &mut dyn Source) -> Vec<String> {
     loop {
         match source.poll(SOON).unwrap() {
             Polled::Nothing => return lines,
+            Polled::Verified(_) => {}
             polled => lines.push(line(&polled)),
         }
     }
@@ -199,6 +200,7 @@ fn records_come_back_as_they_were() {
     let empty = Outgoing { topic: "a".into(), key: None, value: Some(Vec::new()), headers: Headers::new() };
     bench.transport.offer_all(&[tombstone, empty]).unwrap();
     let mut source = bench.read(&[from("a", 0, 0)]);
+    assert!(matches!(source.poll(SOON).unwrap(), Polled::Verified(_)));
     let mut read = || match source.poll(SOON).unwrap() {
         Polled::Record(record) => record,
         other => panic!("{other:?}"),
@@ -269,11 +271,22 @@ fn a_topic_made_anew_while_it_is_read_is_held() {
     bench.offer("a", "k", "old");
     let mut source = bench.read(&[from("a", 0, 0)]);
     drain(&mut *source);
+    let id = bench.transport.topic_ids(&["a".into()]).unwrap()["a"].clone();
     bench.transport.delete_topic("a").unwrap();
     bench.transport.create_topics(&["a".into()], 1).unwrap();
     bench.offer("a", "k", "new");
     bench.offer("a", "k", "newer");
     check(&mut *source, expect!["held a[0]: the topic was deleted while it was read; go on when it is there again"]);
+    let verified = |assignment: Assignment| match bench.read(&[assignment]).poll(SOON).unwrap() {
+        Polled::Verified(mut of) => Ok(of.remove(0).topic_id),
+        other => Err(line(&other)),
+    };
+    let known = |position| Assignment { topic_id: Some(id.clone()), ..from("a", 0, position) };
+    let why = verified(known(1)).unwrap_err();
+    assert!(why.contains(&format!("the topic was made anew (its id was {id}, now it is ")), "{why}");
+    let anew = verified(known(0)).expect("nothing of the topic before was handled");
+    assert_ne!(anew, id);
+    assert_eq!(verified(from("a", 0, 1)), Ok(anew), "a position without an id takes the one that is there");
     assert_eq!(
         bench.transport.bounds(&[Partition::new("a", 0), Partition::new("z", 0)]).unwrap(),
         BTreeMap::from([(Partition::new("a", 0), (0, 2))])
@@ -286,6 +299,7 @@ fn pause_resume_and_seek() {
     (0..3).for_each(|n| bench.offer("a", "k", &n.to_string()));
     let a = Partition::new("a", 0);
     let mut source = bench.read(&[from("a", 0, 0), from("b", 0, 0)]);
+    assert!(matches!(source.poll(SOON).unwrap(), Polled::Verified(both) if both.len() == 2));
     let first = source.poll(SOON).unwrap();
     assert_eq!(line(&first), "a[0]@0 k=0");
     source.pause(std::slice::from_ref(&a)).unwrap();
@@ -318,6 +332,7 @@ fn a_long_partition_does_not_starve_a_short_one() {
     let many: Vec<Outgoing> = (0..2000).map(|n| record("a", "k", &n.to_string())).collect();
     bench.transport.offer_all(&many).unwrap();
     let mut source = bench.read(&[from("a", 0, 0), from("b", 2, 0)]);
+    assert!(matches!(source.poll(SOON).unwrap(), Polled::Verified(_)));
     source.poll(SOON).unwrap();
     bench.offer("b", "k", "short");
     let lines = drain(&mut *source);

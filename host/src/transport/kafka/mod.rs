@@ -1,9 +1,9 @@
 //! Records through Kafka: one app is one consumer group and one transactional id, without being a member of the
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
-//! In reading order: `connection` (which properties), `offline` (are they accepted), `source`, `lane` and `reading` (the
-//! way in), `sink`, `transaction`, `verdict`, `drain` and `search` (the way out), then what they need: `context`,
-//! `producer`, `errors`, `undelivered`, `token`, `topics`, `ends`.
+//! In reading order: `connection` (which properties), `offline` (are they accepted), `source`, `topic_changes`, `lane`
+//! and `reading` (the way in), `sink`, `transaction`, `verdict`, `drain` and `search` (the way out), then what they need:
+//! `context`, `producer`, `errors`, `undelivered`, `token`, `topics`, `topic_id`, `topic_watch`, `ends`.
 
 mod connection;
 mod context;
@@ -20,6 +20,9 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod token;
+mod topic_changes;
+mod topic_id;
+mod topic_watch;
 mod topics;
 mod transaction;
 mod undelivered;
@@ -48,7 +51,7 @@ use self::{
     sink::KafkaSink,
     source::KafkaSource,
 };
-use super::{Isolation, Outgoing, Partition, Sink, Source, Topics, Transport, TransportError, Unstable};
+use super::{Isolation, Outgoing, Partition, Sink, Source, TopicId, Topics, Transport, TransportError, Unstable};
 use crate::config::KafkaSettings;
 
 /// For questions that a broker answers in milliseconds.
@@ -116,6 +119,12 @@ impl Transport for KafkaTransport {
         Ok(found)
     }
 
+    fn topic_ids(&self, names: &[Arc<str>]) -> Result<BTreeMap<Arc<str>, TopicId>, TransportError> {
+        let names = names.iter().cloned().collect();
+        let described = topic_id::describe(&self.connection, &self.lookout()?, &names, PATIENCE)?;
+        Ok(described.into_iter().filter_map(|(name, described)| Some((name, described.id()?.clone()))).collect())
+    }
+
     fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError> {
         let existing = self.topics(names)?;
         let missing: Vec<_> = names.iter().filter(|name| !existing.contains_key(*name)).cloned().collect();
@@ -163,7 +172,7 @@ impl Transport for KafkaTransport {
     }
 
     fn source(&self) -> Result<Box<dyn Source>, TransportError> {
-        Ok(Box::new(KafkaSource::new(self.connection.clone())?))
+        Ok(Box::new(KafkaSource::new(self.connection.clone(), self.lookout()?)?))
     }
 
     fn sink(&self) -> Result<Box<dyn Sink>, TransportError> {

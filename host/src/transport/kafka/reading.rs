@@ -8,7 +8,8 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 
-use crate::transport::{Assignment, Partition, Record};
+use super::topic_id::Described;
+use crate::transport::{Assignment, Partition, Record, TopicId};
 
 /// Reading on up to the position costs less than asking again, up to this many records.
 const READ_ON_MAX: i64 = 500;
@@ -23,6 +24,10 @@ pub(super) struct Reading {
     expected: Option<(i64, u64)>,
     /// The last one that was delivered.
     last: Option<(i64, u64)>,
+    /// The topic that is read; none: it has no id.
+    pub topic_id: Option<TopicId>,
+    /// Up to where it was last said that the records came from that topic.
+    pub verified: Option<i64>,
     pub paused: bool,
     pub held: bool,
     /// Something is wrong; when to look what it is, and how often that was done.
@@ -39,12 +44,16 @@ pub(super) enum Taken {
 }
 
 impl Reading {
-    pub fn new(assignment: &Assignment) -> Self {
+    /// `seen`: the topic that has the name now.
+    pub fn new(assignment: &Assignment, seen: Option<&TopicId>) -> Self {
+        let known = assignment.topic_id.as_ref().filter(|_| assignment.position > 0);
         Self {
             partition: assignment.partition.clone(),
             next: assignment.position,
             expected: assignment.last,
             last: assignment.last,
+            topic_id: known.or(seen).or(assignment.topic_id.as_ref()).cloned(),
+            verified: None,
             paused: false,
             held: false,
             doubt: None,
@@ -57,7 +66,8 @@ impl Reading {
 
     /// To be checked like an assignment.
     pub fn as_assignment(&self) -> Assignment {
-        Assignment { partition: self.partition.clone(), position: self.next, last: self.last }
+        let topic_id = self.topic_id.clone();
+        Assignment { partition: self.partition.clone(), position: self.next, last: self.last, topic_id }
     }
 
     /// Goes to `position`; nothing is known of the record before it.
@@ -65,11 +75,18 @@ impl Reading {
         self.next = position;
         self.expected = None;
         self.last = self.last.filter(|(offset, _)| *offset < position);
+        self.verified = self.verified.map(|up_to| up_to.min(position));
     }
 
     /// From the position on once more, with the check that an assignment gets.
-    pub fn again(&mut self, assignment: &Assignment) {
-        *self = Self { paused: self.paused, ..Self::new(assignment) };
+    pub fn again(&mut self, assignment: &Assignment, seen: Option<&TopicId>) {
+        *self = Self { paused: self.paused, ..Self::new(assignment, seen) };
+    }
+
+    /// Is it certain that the record handled last is one of this topic? Before that its id says nothing of the
+    /// position.
+    pub fn is_checked(&self) -> bool {
+        self.expected.is_none()
     }
 
     pub fn doubt(&mut self) {
@@ -115,6 +132,22 @@ pub(super) fn first_offset(assignment: &Assignment, kept_from: i64) -> i64 {
         .map(|(offset, _)| offset)
         .filter(|offset| (kept_from..assignment.position).contains(offset))
         .unwrap_or(assignment.position)
+}
+
+/// Why a partition of this topic cannot be read from there. From the beginning any topic can be read.
+pub(super) fn another_topic(assignment: &Assignment, described: &Described) -> Option<String> {
+    let Assignment { partition, position, topic_id, .. } = assignment;
+    let (was, is) = topic_id.as_ref().zip(described.id()).filter(|(was, is)| was != is && *position > 0)?;
+    let gone = match described {
+        Described::There { partitions, .. } if partition.number >= *partitions => {
+            format!("; it has only {partitions} partitions now, and this one is held until the next start")
+        }
+        _ => ". From `earliest` it is read from its beginning".to_owned(),
+    };
+    Some(format!(
+        "{partition} is one of another topic than the one that this app has read up to {position}: the topic was made \
+         anew (its id was {was}, now it is {is}){gone}"
+    ))
 }
 
 /// Why a partition with these bounds cannot be read from there.
@@ -172,5 +205,57 @@ fn record(partition: &Partition, message: &BorrowedMessage<'_>, timestamp_ms: Op
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> TopicId {
+        TopicId(text.into())
+    }
+
+    fn assignment(position: i64, topic_id: Option<&str>) -> Assignment {
+        Assignment { topic_id: topic_id.map(id), ..Assignment::new(Partition::new("orders", 2), position) }
+    }
+
+    fn described(topic_id: Option<&str>, partitions: i32) -> Described {
+        Described::There { id: topic_id.map(id), partitions }
+    }
+
+    #[test]
+    fn another_topic_is_told_by_its_id_and_by_nothing_else() {
+        let told = |position, was, is| another_topic(&assignment(position, was), &described(is, 4));
+        let why = told(7, Some("a"), Some("b")).expect("another topic");
+        assert!(why.contains("orders[2]") && why.contains("(its id was a, now it is b). From `earliest`"), "{why}");
+        assert_eq!(told(7, Some("a"), Some("a")), None);
+        assert_eq!(told(0, Some("a"), Some("b")), None, "nothing of the topic before was read");
+        assert_eq!(told(7, None, Some("b")), None, "an older host journaled it");
+        assert_eq!(told(7, Some("a"), None), None, "an older broker");
+        for unknown in [Described::Missing, Described::Hidden] {
+            assert_eq!(another_topic(&assignment(7, Some("a")), &unknown), None);
+        }
+        let why = another_topic(&assignment(7, Some("a")), &described(Some("b"), 2)).expect("another topic");
+        assert!(why.contains("only 2 partitions"), "{why}");
+    }
+
+    #[test]
+    fn a_partition_keeps_the_topic_that_its_position_belongs_to() {
+        let read = |position, was, is: Option<&str>| {
+            Reading::new(&assignment(position, was), is.map(id).as_ref()).topic_id.map(|id| id.to_string())
+        };
+        assert_eq!(read(7, Some("a"), Some("b")).as_deref(), Some("a"));
+        assert_eq!(read(0, Some("a"), Some("b")).as_deref(), Some("b"));
+        assert_eq!(read(7, None, Some("b")).as_deref(), Some("b"));
+        assert_eq!(read(7, Some("a"), None).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn what_is_verified_goes_back_with_a_seek() {
+        let mut reading = Reading::new(&assignment(7, Some("a")), None);
+        reading.verified = Some(7);
+        reading.seek(3);
+        assert_eq!(reading.verified, Some(3));
     }
 }

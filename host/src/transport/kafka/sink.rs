@@ -19,6 +19,7 @@ use super::{
     producer::Producer,
     retire,
     search::Search,
+    topics,
     transaction::{Failure, Transaction, Way},
 };
 use crate::transport::{
@@ -27,6 +28,8 @@ use crate::transport::{
 
 /// A claim answers within this, and goes on with the same producer when it is called again.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a partition counts as gone, before it is asked for again.
+const GONE_FOR: Duration = Duration::from_secs(60);
 /// Longer than any transaction that may be pending is allowed to be, on top of its timeout.
 const COMMITTED_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,12 +43,14 @@ pub(super) struct KafkaSink {
     claiming: Option<Producer>,
     /// Transactions so far.
     round: u32,
+    /// Partitions whose offsets nobody takes any more, and when that was found.
+    gone: Option<(Instant, BTreeSet<Partition>)>,
 }
 
 impl KafkaSink {
     pub fn new(connection: Arc<Connection>) -> Result<Self, TransportError> {
         let stable = Some(connection.consumer(Isolation::Stable)?);
-        Ok(Self { connection, stable, uncommitted: None, producer: None, claiming: None, round: 0 })
+        Ok(Self { connection, stable, uncommitted: None, producer: None, claiming: None, round: 0, gone: None })
     }
 
     fn consumer(&mut self, isolation: Isolation) -> Result<&Consumer, TransportError> {
@@ -63,6 +68,34 @@ impl KafkaSink {
         self.round = self.round.wrapping_add(1);
         let consumer = self.stable.as_ref().expect("the consumer is there until the sink is dropped");
         Transaction::new(&self.connection, producer, consumer, self.round, way)
+    }
+
+    /// Without those of partitions that are gone: librdkafka would repeat them until the transaction is over.
+    fn offsets_there(&mut self, offsets: &[(Partition, i64)]) -> Vec<(Partition, i64)> {
+        if self.gone.as_ref().is_some_and(|(at, _)| at.elapsed() > GONE_FOR) {
+            self.look_for_gone(offsets);
+        }
+        let gone = |partition| self.gone.as_ref().is_some_and(|(_, gone)| gone.contains(partition));
+        offsets.iter().filter(|(partition, _)| !gone(partition)).cloned().collect()
+    }
+
+    /// A topic was deleted, or made anew with fewer partitions.
+    fn look_for_gone(&mut self, offsets: &[(Partition, i64)]) {
+        let consumer = self.stable.as_ref().expect("the consumer is there until the sink is dropped");
+        let mut counts = BTreeMap::new();
+        for topic in offsets.iter().map(|(partition, _)| &partition.topic) {
+            if !counts.contains_key(topic) {
+                let Ok(count) = topics::count(&self.connection, consumer, topic, SLICE) else { return };
+                counts.insert(topic.clone(), count.unwrap_or(0));
+            }
+        }
+        let partitions = offsets.iter().map(|(partition, _)| partition);
+        let gone: BTreeSet<_> =
+            partitions.filter(|partition| partition.number >= counts[&partition.topic]).cloned().collect();
+        if !gone.is_empty() && self.gone.as_ref().is_none_or(|(_, before)| *before != gone) {
+            warn!(?gone, "these partitions do not exist any more; batches are published without their offsets");
+        }
+        self.gone = (!gone.is_empty()).then(|| (Instant::now(), gone));
     }
 
     /// The broker refuses something of a publication, and does not say what: it is asked record by record.
@@ -180,6 +213,9 @@ impl Sink for KafkaSink {
             let why = "the transactional id is not claimed".to_owned();
             return Err(PublishError::Lost { commit: CommitState::NotAsked, why });
         };
+        let all = publication.offsets;
+        let offsets = self.offsets_there(all);
+        let publication = &Publication { offsets: &offsets, ..publication.clone() };
         let published = match self.transaction(&producer, Way::Together).publish(publication) {
             Err(Failure::Unclear(code, why)) => self.clarify(&producer, publication, code, why),
             published => published.map_err(Failure::into_error),
@@ -187,6 +223,9 @@ impl Sink for KafkaSink {
         match &published {
             Ok(()) | Err(PublishError::Refused { .. } | PublishError::Aborted(_)) => self.producer = Some(producer),
             Err(PublishError::Fenced { .. } | PublishError::Lost { .. }) => retire("producer", producer),
+        }
+        if !matches!(published, Ok(()) | Err(PublishError::Refused { .. })) {
+            self.look_for_gone(all);
         }
         published
     }

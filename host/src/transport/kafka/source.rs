@@ -6,7 +6,7 @@
 //! when it is full.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,13 +26,14 @@ use super::{
     context::Context,
     errors,
     lane::{Found, Lane},
-    reading::{Reading, Taken, first_offset, forbidden, missing, objection, unreadable},
-    retire, topics,
+    reading::{Reading, Taken, another_topic, first_offset, forbidden, missing, objection, unreadable},
+    retire,
+    topic_id::{self, Described, Questions},
+    topic_watch::TopicWatch,
+    topics,
 };
-use crate::transport::{Assignment, Isolation, Partition, Polled, Source, TransportError};
+use crate::transport::{Assignment, Isolation, Partition, Polled, Source, TransportError, Verified};
 
-/// How often it is looked whether topics have more partitions.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often a broker that is away is tried.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// Records of one partition in a row, while others wait.
@@ -44,37 +45,47 @@ pub(super) struct KafkaSource {
     connection: Arc<Connection>,
     /// Always there, until it is dropped.
     consumer: Option<Arc<Consumer>>,
-    lanes: Vec<Lane>,
+    /// For questions that are not to wait behind a fetch.
+    lookout: Arc<Consumer>,
+    watch: Option<TopicWatch>,
+    /// That a topic has no id is said once.
+    pub(super) no_ids: bool,
+    pub(super) lanes: Vec<Lane>,
     /// Whose turn it is, and for how many records it has been.
     turn: usize,
     run: u32,
-    news: VecDeque<Polled>,
+    pub(super) news: VecDeque<Polled>,
     wake: (Sender<()>, Receiver<()>),
     /// Partitions of the topics that are read.
-    counts: BTreeMap<Arc<str>, i32>,
-    next_look: Instant,
+    pub(super) counts: BTreeMap<Arc<str>, i32>,
     /// The broker is away: when to try again.
-    away: Option<Instant>,
+    pub(super) away: Option<Instant>,
 }
 
 impl KafkaSource {
-    pub fn new(connection: Arc<Connection>) -> Result<Self, TransportError> {
+    pub fn new(connection: Arc<Connection>, lookout: Arc<Consumer>) -> Result<Self, TransportError> {
         let wake = bounded(1);
         let mut consumer = connection.consumer(Isolation::Stable)?;
         let bell: Sender<()> = wake.0.clone();
         consumer.set_nonempty_callback(move || {
             let _ = bell.try_send(());
         });
+        let bell = wake.0.clone();
+        let questions = Questions::new(lookout.clone(), move || {
+            let _ = bell.try_send(());
+        })?;
         Ok(Self {
             connection,
             consumer: Some(Arc::new(consumer)),
+            lookout,
+            watch: Some(TopicWatch::new(questions)),
+            no_ids: false,
             lanes: Vec::new(),
             turn: 0,
             run: 0,
             news: VecDeque::new(),
             wake,
             counts: BTreeMap::new(),
-            next_look: Instant::now() + LOOK_EVERY,
             away: None,
         })
     }
@@ -100,10 +111,27 @@ impl KafkaSource {
         Ok(queue)
     }
 
-    /// The bounds of a partition, or why it cannot be read from the position.
-    fn check(&self, assignment: &Assignment) -> Result<Result<(i64, i64), String>, TransportError> {
+    pub(super) fn watch(&mut self) -> &mut TopicWatch {
+        self.watch.as_mut().expect("the watch is there until the source is dropped")
+    }
+
+    fn describe(&self, topics: &BTreeSet<Arc<str>>) -> Result<topic_id::Descriptions, TransportError> {
+        topic_id::describe(&self.connection, &self.lookout, topics, PATIENCE)
+    }
+
+    /// The bounds of a partition, or why it cannot be read from the position. What is described was asked for before, so
+    /// that the bounds are those of this topic or a later one.
+    fn check(
+        &self,
+        assignment: &Assignment,
+        described: &Described,
+    ) -> Result<Result<(i64, i64), String>, TransportError> {
         let partition = &assignment.partition;
         let consumer = self.consumer();
+        if let Some(why) = another_topic(assignment, described) {
+            return Ok(Err(why));
+        }
+        // It brings the consumer up to date as well: it knows no bounds of partitions that it has not heard of.
         let count = topics::count(&self.connection, consumer, &partition.topic, PATIENCE)?;
         if count.is_none_or(|count| partition.number >= count) {
             return Ok(Err(missing(partition)));
@@ -112,7 +140,7 @@ impl KafkaSource {
         Ok(objection(assignment, bounds).map_or(Ok(bounds), Err))
     }
 
-    fn hold(&mut self, index: usize, why: String) {
+    pub(super) fn hold(&mut self, index: usize, why: String) {
         let reading = &mut self.lanes[index].reading;
         reading.held = true;
         reading.doubt = None;
@@ -127,7 +155,7 @@ impl KafkaSource {
 
     /// Taking a partition back and assigning it anew makes librdkafka forget what it had fetched and what it was
     /// about to fetch; a seek can lose against either.
-    fn go_to(&mut self, places: &[(usize, i64)]) -> Result<(), TransportError> {
+    pub(super) fn go_to(&mut self, places: &[(usize, i64)]) -> Result<(), TransportError> {
         let failed = |source: &Self, error| source.broken("go to a position", &error);
         let mut gone = TopicPartitionList::new();
         for (index, _) in places {
@@ -147,7 +175,7 @@ impl KafkaSource {
         self.consumer().incremental_assign(&come).map_err(|error| failed(self, error))
     }
 
-    fn index(&self, partition: &Partition) -> Option<usize> {
+    pub(super) fn index(&self, partition: &Partition) -> Option<usize> {
         self.lanes.iter().position(|lane| lane.reading.partition == *partition)
     }
 
@@ -173,6 +201,7 @@ impl KafkaSource {
             empty = if found.is_some() { 0 } else { empty + 1 };
             match found {
                 Some(Found::Taken(Taken::Deliver(record))) => {
+                    self.watch().delivered();
                     return Ok(Some(Polled::Record(record)));
                 }
                 Some(found) => self.found(index, found)?,
@@ -193,6 +222,7 @@ impl KafkaSource {
                 let reading = &mut self.lanes[index].reading;
                 let end = reading.end(at);
                 self.news.push_back(Polled::End(reading.partition.clone(), end));
+                self.watch().delivered();
             }
             Found::Trouble(error) => self.partition_trouble(index, &error),
         }
@@ -232,10 +262,14 @@ impl KafkaSource {
             };
             reading.doubt = Some((now + SLICE, looks));
             let assignment = reading.as_assignment();
-            match self.check(&assignment) {
-                Ok(Ok(bounds)) => {
+            let described = self.describe(&BTreeSet::from([assignment.partition.topic.clone()]));
+            let described =
+                described.map(|mut all| all.remove(&assignment.partition.topic).unwrap_or(Described::Missing));
+            let checked = described.and_then(|described| Ok((self.check(&assignment, &described)?, described)));
+            match checked.map(|(checked, described)| checked.map(|bounds| (bounds, described))) {
+                Ok(Ok((bounds, described))) => {
                     let from = first_offset(&assignment, bounds.0);
-                    self.lanes[index].reading.again(&assignment);
+                    self.lanes[index].reading.again(&assignment, described.id());
                     self.go_to(&[(index, from)])?;
                 }
                 // A broker that has just come back may not know it yet.
@@ -274,14 +308,14 @@ impl KafkaSource {
         }
     }
 
-    fn ask_broker(&self) -> Result<(), String> {
+    pub(super) fn ask_broker(&self) -> Result<(), String> {
         let topic = self.counts.keys().next();
         let Some(topic) = topic else { return Ok(()) };
         let asked = topics::count(&self.connection, self.consumer(), topic, SLICE);
         asked.map(drop).map_err(|error| error.to_string())
     }
 
-    fn lost(&mut self, why: String) {
+    pub(super) fn lost(&mut self, why: String) {
         if self.away.is_none() {
             self.news.push_back(Polled::Away(why));
         }
@@ -294,67 +328,40 @@ impl KafkaSource {
         context.take_lost();
         self.news.push_back(Polled::Back);
     }
-
-    /// Topics may get more partitions, or be deleted.
-    fn look_around(&mut self) -> Result<(), TransportError> {
-        if Instant::now() < self.next_look || self.away.is_some() {
-            return Ok(());
-        }
-        self.next_look = Instant::now() + LOOK_EVERY;
-        let mut appeared = Vec::new();
-        for (topic, known) in self.counts.clone() {
-            let count = match topics::count(&self.connection, self.consumer(), &topic, SLICE) {
-                Ok(count) => count.unwrap_or(0),
-                Err(TransportError::Away(why)) => {
-                    self.lost(why);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
-            if count > known {
-                appeared.extend((known..count).map(|number| Partition { topic: topic.clone(), number }));
-                self.counts.insert(topic, count);
-            } else if count < known {
-                for lane in self.lanes.iter_mut().filter(|lane| lane.reading.partition.topic == topic) {
-                    if !lane.reading.held && lane.reading.doubt.is_none() && lane.reading.partition.number >= count {
-                        lane.reading.doubt();
-                    }
-                }
-            }
-        }
-        if !appeared.is_empty() {
-            self.news.push_back(Polled::Appeared(appeared));
-        }
-        Ok(())
-    }
 }
 
 impl Source for KafkaSource {
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError> {
-        let mut counts = BTreeMap::new();
+        let topics: BTreeSet<_> = assignments.iter().map(|assignment| assignment.partition.topic.clone()).collect();
+        let described = self.describe(&topics)?;
+        self.say_without_ids(&described);
+        let described_of = |topic: &Arc<str>| described.get(topic).unwrap_or(&Described::Missing);
         let mut places = Vec::new();
         for assignment in assignments {
-            let topic = &assignment.partition.topic;
-            if !counts.contains_key(topic) {
-                let count = topics::count(&self.connection, self.consumer(), topic, PATIENCE)?;
-                // Partitions that are new since the last look are told by the next one.
-                let count = self.counts.get(topic).copied().or(count);
-                counts.insert(topic.clone(), count.unwrap_or(0));
-            }
-            places.push(self.check(assignment)?.map(|(low, _)| first_offset(assignment, low)));
+            let checked = self.check(assignment, described_of(&assignment.partition.topic))?;
+            places.push(checked.map(|(low, _)| first_offset(assignment, low)));
         }
         let unassigned = self.consumer().unassign();
         unassigned.map_err(|error| self.broken("assign partitions", &error))?;
         self.news.retain(|news| matches!(news, Polled::Away(_) | Polled::Back | Polled::Appeared(_)));
         self.lanes.clear();
+        self.watch().forget();
         let mut list = TopicPartitionList::new();
+        let mut verified = Vec::new();
         for (assignment, place) in assignments.iter().zip(places) {
             let queue = self.queue(&assignment.partition)?;
-            let mut reading = Reading::new(assignment);
+            let seen = described_of(&assignment.partition.topic).id();
+            let mut reading = Reading::new(assignment, seen);
             match place {
                 Ok(from) => {
                     let added = add(&mut list, &assignment.partition, from);
                     added.map_err(|error| self.broken("assign partitions", &error))?;
+                    let same = seen.filter(|seen| assignment.topic_id.as_ref() == Some(*seen) || reading.is_checked());
+                    verified.extend(same.map(|topic_id| Verified {
+                        partition: assignment.partition.clone(),
+                        up_to: assignment.position,
+                        topic_id: topic_id.clone(),
+                    }));
                 }
                 Err(why) => {
                     reading.held = true;
@@ -363,8 +370,16 @@ impl Source for KafkaSource {
             }
             self.lanes.push(Lane { reading, queue });
         }
-        self.counts = counts;
-        self.next_look = Instant::now() + LOOK_EVERY;
+        if !verified.is_empty() {
+            self.news.push_back(Polled::Verified(verified));
+        }
+        let count = |topic: &Arc<str>| match described_of(topic) {
+            Described::There { partitions, .. } => *partitions,
+            Described::Missing | Described::Hidden | Described::Unclear(_) => 0,
+        };
+        // Partitions that are new since the last look are told by the next one.
+        let known = |topic: &Arc<str>| self.counts.get(topic).copied().unwrap_or_else(|| count(topic));
+        self.counts = topics.iter().map(|topic| (topic.clone(), known(topic))).collect();
         self.consumer().assign(&list).map_err(|error| self.broken("assign partitions", &error))
     }
 
@@ -387,6 +402,8 @@ impl Source for KafkaSource {
                 self.back();
                 self.news.push_back(polled);
             }
+            // What was just delivered is asked about at once.
+            self.look_around()?;
             if let Some(news) = self.news.pop_front() {
                 return Ok(news);
             }
@@ -412,6 +429,7 @@ impl Source for KafkaSource {
         let found = positions.iter().filter_map(|(partition, position)| Some((self.index(partition)?, *position)));
         let places: Vec<_> = found.filter(|(index, _)| !self.lanes[*index].reading.held).collect();
         self.go_to(&places)?;
+        self.watch().forget();
         for (index, position) in &places {
             self.lanes[*index].reading.seek(*position);
         }
@@ -420,6 +438,11 @@ impl Source for KafkaSource {
             Polled::End(partition, _) => !positions.iter().any(|(sought, _)| sought == partition),
             _ => true,
         });
+        for verified in self.news.iter_mut() {
+            if let Polled::Verified(all) = verified {
+                all.retain(|verified| !positions.iter().any(|(partition, _)| *partition == verified.partition));
+            }
+        }
         Ok(())
     }
 }
@@ -431,8 +454,9 @@ fn add(list: &mut TopicPartitionList, partition: &Partition, position: i64) -> K
 impl Drop for KafkaSource {
     fn drop(&mut self) {
         let lanes = std::mem::take(&mut self.lanes);
+        let watch = self.watch.take();
         if let Some(consumer) = self.consumer.take() {
-            retire("consumer", (lanes, consumer));
+            retire("consumer", (lanes, consumer, watch));
         }
     }
 }

@@ -79,8 +79,8 @@ fn the_formats_of_the_outbox_stay() {
         headers: vec![("h".to_owned(), Some(vec![0, 255])), ("n".to_owned(), None)],
     }];
     let positions = BTreeMap::from([
-        (Partition::new("t", 0), Position { next: 300, last: Some((299, 1_700_000_000_000)) }),
-        (Partition::new("t", 1), Position { next: 0, last: None }),
+        (Partition::new("t", 0), Position { next: 300, last: Some((299, 1_700_000_000_000)), topic_id: None }),
+        (Partition::new("t", 1), Position::new(0, None)),
     ]);
     let cell = format::outbox_cell(&records, &positions).unwrap();
     expect_test::expect!["0201017401016b00020168010200ff016e0002017400d80401d60480d095ffbc310174020000"]

@@ -3,7 +3,7 @@
 use sagahost_saga::input::Command;
 
 use super::*;
-use crate::journal::LetterFilter;
+use crate::{journal::LetterFilter, transport::TopicId};
 
 const OLD: &str = include_str!("../../../../tests/fixtures/journal-v1.sql");
 
@@ -120,6 +120,21 @@ fn a_row_that_was_skipped_before_rows_could_lose_their_value_alone_stays_out() {
     assert_eq!((&outbox[0].valueless, outbox[0].at), (&BTreeMap::new(), Time(0)));
     journal.leave_out(journal.identity().epoch, BatchNo(7), 0, LeftOut::Value, "why").unwrap();
     assert_eq!(journal.outbox(BatchNo(6), 9).unwrap()[0].valueless.len(), 1);
+}
+
+#[test]
+fn positions_of_an_older_host_belong_to_no_known_topic() {
+    let dir = Dir::new();
+    execute(&dir, include_str!("../../../../tests/fixtures/journal-v4-positions.sql"));
+    let journal = dir.host().unwrap();
+    let (first, second) = (Partition::new("order-created", 0), Partition::new("order-created", 1));
+    let last = Some((11, 1_700_000_000_000));
+    let before = [(first, Position { next: 12, last, topic_id: None }), (second.clone(), Position::new(5, None))];
+    assert_eq!(journal.positions().unwrap(), BTreeMap::from(before));
+    let moved = Position::new(6, Some(TopicId("a".into())));
+    let write = BatchWrite { positions: BTreeMap::from([(second.clone(), moved.clone())]), ..batch(8, 1) };
+    journal.commit(journal.identity().epoch, &write).unwrap();
+    assert_eq!(journal.positions().unwrap()[&second], moved);
 }
 
 #[test]
