@@ -28,7 +28,7 @@ use wit_bindgen_core::{Files, wit_parser::Resolve};
 
 const STOP: Duration = Duration::from_secs(10);
 
-/// `SAGAHOST_UPDATE=1 cargo test -p sagahost-tests --test other_languages` writes them anew.
+/// `SAGAHOST_UPDATE=1 cargo test -p sagahost-tests --test authors bindings` writes them anew.
 #[test]
 fn the_bindings_for_c_match_the_contract() {
     let mut resolve = Resolve::default();
@@ -46,7 +46,7 @@ fn the_bindings_for_c_match_the_contract() {
         assert!(
             fs::read(&path).unwrap_or_default() == generated,
             "plugins/payment-c/bindings/{name} differs from wit/plugin.wit; \
-             write it anew with `SAGAHOST_UPDATE=1 cargo test -p sagahost-tests --test other_languages`"
+             write it anew with `SAGAHOST_UPDATE=1 cargo test -p sagahost-tests --test authors bindings`"
         );
     }
 }
