@@ -57,7 +57,7 @@ fn crashes_have_readable_causes() {
     check(
         "panic -3",
         expect![[r#"
-        trap: it panicked: panicked at src/lib.rs:28:24:
+        trap: it panicked: panicked at src/lib.rs:30:24:
         stock is -3"#]],
     );
     check("loop", expect!["deadline: it ran longer than 300 ms of running time (budget-ms)"]);
