@@ -25,7 +25,7 @@ use crate::{
     },
     clock::{Clock as _, SystemClock},
     codec::{Codec, without_byte_order_mark},
-    config::Config,
+    config::{Config, KeyForm},
     topic_name,
     transport::Outgoing,
 };
@@ -113,7 +113,11 @@ impl Emit {
             topic_name::check(topic).map_err(Failure::usage)?;
             record.topic = topic.as_str().into();
         }
-        record.key = Some(key(config, &record.topic, saga)?);
+        record.key = match key(config, &record.topic, saga) {
+            // A CloudEvent names its saga itself: where keys are text, any bytes will do.
+            Err(_) if !self.plain && config.topics.mapping(&record.topic).key == KeyForm::Text => record.key,
+            key => Some(key?),
+        };
         Ok(record)
     }
 

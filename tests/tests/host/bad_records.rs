@@ -61,7 +61,7 @@ fn bad_records() -> Vec<(Outgoing, &'static str, &'static str)> {
         (null("ce_id", good()), "invalid-header", "but not ce_id"),
         (plain(kind, None, Some(b"{}")), "missing-saga-id", "no header ce_sagaid, and the record has no key"),
         (plain(kind, Some(b""), Some(b"{}")), "missing-saga-id", "the record has no key"),
-        (plain(kind, Some(b"s-\xff"), Some(b"{}")), "missing-saga-id", "the record's key is not UTF-8"),
+        (plain(kind, Some(b"s-\xff"), Some(b"{}")), "invalid-key", "is not text"),
         (plain(kind, Some(&[b's'; 2_000]), Some(b"{}")), "invalid-saga-id", "2000 bytes"),
         (plain(kind, Some(b"s-1"), None), "tombstone", "the record has no value"),
         (plain(kind, Some(b"s-1"), Some(&large)), "oversized-record", "20000 are allowed (record-bytes-max)"),

@@ -198,8 +198,8 @@ fn a_journal_that_was_overwritten_is_called_corrupt() {
     let journal = site.file("data/journal.db");
     let good = fs::read(&journal).unwrap();
     let mut bad = good.clone();
-    let middle = bad.len() / 2 / 4096 * 4096;
-    bad[middle..middle + 4096].fill(0x5a);
+    // All but the page that says what the file is.
+    bad[4096..].fill(0x5a);
     for bytes in [bad, b"something else entirely ".repeat(1_000), good[..5_000].to_vec()] {
         remove_journal(&site.file("data"));
         fs::write(&journal, bytes).unwrap();
@@ -222,8 +222,8 @@ fn embedded_topics_that_were_overwritten_are_called_corrupt() {
     let topics = site.file("data/topics.db");
     let good = fs::read(&topics).unwrap();
     let mut bad = good.clone();
-    let middle = bad.len() / 2 / 4096 * 4096;
-    bad[middle..middle + 4096].fill(0x5a);
+    // All but the page that says what the file is.
+    bad[4096..].fill(0x5a);
     for bytes in [bad, b"something else entirely ".repeat(1_000)] {
         fs::write(&topics, bytes).unwrap();
         let ended = site.run(&["run"]);
