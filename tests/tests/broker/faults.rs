@@ -74,7 +74,7 @@ fn permissions_that_lack_are_named_one_after_another() {
     let shop = shop_with("acl", &settings);
     let refused = |said: &str| {
         let mut host = shop.start();
-        assert_eq!(host.ended().code(), Some(1), "{}", host.log());
+        assert_eq!(host.ended().code(), Some(9), "{}", host.log());
         assert!(host.log().contains(said), "{said}: {}", host.log());
         assert!(!host.log().contains(PASSWORD));
     };
