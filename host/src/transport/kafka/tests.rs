@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
-    mocking::MockCluster,
+    mocking::{MockCluster, MockCoordinator},
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error},
 };
@@ -38,7 +38,11 @@ impl Mock {
     }
 
     fn with(properties: &[(&str, &str)]) -> Self {
-        let cluster = MockCluster::new(1).unwrap();
+        Self::of(1, properties)
+    }
+
+    fn of(brokers: i32, properties: &[(&str, &str)]) -> Self {
+        let cluster = MockCluster::new(brokers).unwrap();
         cluster.create_topic(TOPIC, 2, 1).unwrap();
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), Property::plain(name, *value)));
         let settings = KafkaSettings {
@@ -186,5 +190,25 @@ fn records_that_a_leader_does_not_take_are_not_taken_for_a_broker_that_is_away()
     assert!(text.contains(&format!("did not confirm records for {TOPIC} within 3 s")), "{text}");
     assert!(!text.contains("bootstrap"), "{text}");
     mock.cluster.clear_request_errors(Api::Produce);
+    assert_eq!(mock.publish(), Ok(()));
+}
+
+/// librdkafka waits for this coordinator without a bound.
+#[test]
+fn a_coordinator_of_the_group_that_is_gone_holds_nobody_for_ever() {
+    let mut mock = Mock::of(2, &[("transaction.timeout.ms", "5000")]);
+    for partition in 0..2 {
+        mock.cluster.partition_leader(TOPIC, partition, Some(1)).unwrap();
+    }
+    mock.cluster.coordinator(MockCoordinator::Transaction("shop".to_owned()), 1).unwrap();
+    mock.cluster.coordinator(MockCoordinator::Group("shop".to_owned()), 2).unwrap();
+    assert_eq!(mock.publish(), Ok(()));
+    mock.cluster.broker_down(2).unwrap();
+    let started = Instant::now();
+    let published = mock.publish();
+    assert!(matches!(published, Err(Failed::Lost(CommitState::NotAsked) | Failed::Aborted)), "{published:?}");
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    mock.cluster.broker_up(2).unwrap();
+    mock.sink.claim().unwrap();
     assert_eq!(mock.publish(), Ok(()));
 }

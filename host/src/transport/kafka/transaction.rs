@@ -15,7 +15,7 @@ use std::{
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::Consumer as _,
-    error::{KafkaError, RDKafkaError},
+    error::{KafkaError, KafkaResult, RDKafkaError},
     producer::Producer as _,
     types::RDKafkaErrorCode as Code,
 };
@@ -83,6 +83,9 @@ pub(super) struct Transaction<'a> {
     commit: Cell<CommitState>,
 }
 
+/// A call that did not come back, or could not be made: only another producer can go on.
+struct Unanswered(&'static str);
+
 impl<'a> Transaction<'a> {
     pub fn new(
         connection: &'a Connection,
@@ -136,10 +139,13 @@ impl<'a> Transaction<'a> {
             element.set_metadata(publication.metadata);
         }
         self.consumer.serve(Duration::ZERO);
-        let group = self.consumer.group_metadata();
-        let group = group.ok_or_else(|| self.lost("the consumer has no group".to_owned()))?;
-        self.settle(Call::Offsets, self.connection.delivery_timeout(), |slice| {
-            self.producer.send_offsets_to_transaction(&list, &group, slice)
+        let patience = self.connection.delivery_timeout();
+        let deadline = Instant::now() + patience;
+        self.settle(Call::Offsets, patience, |slice| {
+            let group = self.consumer.group_metadata().ok_or(Unanswered("the consumer has no group"))?;
+            let left = deadline.saturating_duration_since(Instant::now()).max(slice);
+            let sent = self.producer.send_offsets(list.clone(), group, slice, left + SLICE);
+            sent.ok_or(Unanswered("no answer from the coordinator of the group"))
         })?;
         Ok(started.elapsed())
     }
@@ -147,7 +153,9 @@ impl<'a> Transaction<'a> {
     fn commit(&self) -> Result<(), PublishError> {
         self.commit.set(CommitState::Asked);
         // Resumed slice by slice: without a timeout librdkafka waits as long as the coordinator is away.
-        self.settle(Call::Commit, self.connection.transaction_timeout, |slice| self.producer.commit_transaction(slice))
+        self.settle(Call::Commit, self.connection.transaction_timeout, |slice| {
+            Ok(self.producer.commit_transaction(slice))
+        })
     }
 
     /// The same call again while that may help.
@@ -155,11 +163,12 @@ impl<'a> Transaction<'a> {
         &self,
         call: Call,
         patience: Duration,
-        mut attempt: impl FnMut(Duration) -> Result<(), KafkaError>,
+        mut attempt: impl FnMut(Duration) -> Result<KafkaResult<()>, Unanswered>,
     ) -> Result<(), PublishError> {
         let deadline = Instant::now() + patience;
         loop {
-            let Err(error) = attempt(SLICE) else {
+            let answer = attempt(SLICE).map_err(|Unanswered(why)| self.lost(why.to_owned()))?;
+            let Err(error) = answer else {
                 return Ok(());
             };
             if judge(call, &error) != Verdict::Again || Instant::now() >= deadline {
