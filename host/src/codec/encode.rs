@@ -7,7 +7,7 @@ use sagahost_saga::{event::Event, id::EventKey};
 
 use super::{
     Codec,
-    headers::{ATTRIBUTE, DEAD_LETTER, EXTENSION, HANDLED, HOPS, is_attribute_name},
+    headers::{ATTRIBUTE, DEAD_LETTER, EXTENSION, HANDLED, HOPS, OMITTED, is_attribute_name},
     timestamp,
 };
 use crate::{
@@ -98,11 +98,11 @@ impl Codec {
         let size = |headers: &Headers| header_bytes(headers) + 10 * headers.len();
         if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
             outgoing.value = Some(Vec::new());
-            outgoing.headers.push((format!("{DEAD_LETTER}omitted"), Some(b"value".to_vec())));
+            outgoing.headers.push((OMITTED.to_owned(), Some(b"value".to_vec())));
         }
         if outgoing.size_bytes() + size(&reason) > self.record_bytes_max {
             outgoing.key = None;
-            outgoing.headers = vec![(format!("{DEAD_LETTER}omitted"), Some(b"key, value and headers".to_vec()))];
+            outgoing.headers = vec![(OMITTED.to_owned(), Some(b"key, value and headers".to_vec()))];
         }
         outgoing.headers.extend(reason);
         outgoing
