@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sagahost_demo::{
     broker::{PASSWORD, USER},
-    workload::{Order, Shape, orders},
+    workload::Order,
 };
 use sagahost_tests::{
     kafka_shop::{KINDS, KafkaShop, Settings, Topics},
@@ -14,12 +14,9 @@ use sagahost_tests::{
 };
 
 use crate::brokers::guarded as broker;
+use crate::shops::{begun, load};
 
 const LONG: Duration = Duration::from_secs(90);
-
-fn load(count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
-}
 
 fn shop(name: &str) -> KafkaShop<'static> {
     shop_with(name, &Settings::default())
@@ -27,16 +24,6 @@ fn shop(name: &str) -> KafkaShop<'static> {
 
 fn shop_with(name: &str, settings: &Settings) -> KafkaShop<'static> {
     KafkaShop::with(broker(), name, &THREE, &Topics(name.to_owned()), settings)
-}
-
-/// The first `count` orders are done, and the host has stopped.
-fn begun(shop: &KafkaShop<'_>, orders: &[Order]) {
-    let host = shop.start();
-    let mut watch = shop.watch();
-    shop.produce(orders);
-    watch.until(orders.len(), LONG);
-    shop.until_quiet();
-    assert!(host.stop().success());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod owners;
 mod processor_time;
 mod quiet;
 mod saga;
+mod shops;
 mod stalls;
 mod topic_anew;
 mod transport;

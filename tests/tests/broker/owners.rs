@@ -12,32 +12,18 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Topics},
     shop::THREE,
 };
 
 use crate::brokers::steady as broker;
+use crate::shops::{begun, load};
 
 const LONG: Duration = Duration::from_secs(90);
 
-fn load(count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
-}
-
 fn shop(name: &str) -> KafkaShop<'static> {
     KafkaShop::new(broker(), name, &THREE, &Topics(name.to_owned()))
-}
-
-/// The first `count` orders are done, and the host has stopped.
-fn begun(shop: &KafkaShop<'_>, orders: &[Order]) {
-    let host = shop.start();
-    let mut watch = shop.watch();
-    shop.produce(orders);
-    watch.until(orders.len(), LONG);
-    shop.until_quiet();
-    assert!(host.stop().success());
 }
 
 /// Somebody else's producer with the app's id: its claim fences the host.

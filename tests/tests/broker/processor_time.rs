@@ -6,24 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost_demo::{
-    broker::{Broker, Options},
-    workload::{Order, Shape, orders},
-};
+use sagahost_demo::broker::{Broker, Options};
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Running, Settings, Topics},
     shop::THREE,
 };
+
+use crate::shops::load;
 
 const LONG: Duration = Duration::from_secs(90);
 /// Over how long it is measured.
 const WINDOW: Duration = Duration::from_secs(6);
 /// Of one processor. A loop that spins takes all of it.
 const PERCENT_MAX: f64 = 5.0;
-
-fn load(count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
-}
 
 /// User and system time so far, of all threads; and by thread, for a failure.
 fn used(host: &Running) -> (Duration, String) {

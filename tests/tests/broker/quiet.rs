@@ -9,12 +9,14 @@ use std::{
 use sagahost::transport::{Isolation, Partition, Sink, Transport};
 use sagahost_demo::{
     broker::{Broker, Options},
-    workload::{Order, Shape, orders},
+    workload::Order,
 };
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Running, Topics},
     shop::THREE,
 };
+
+use crate::shops::load;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -33,10 +35,6 @@ fn broker() -> &'static Broker {
 
 fn shop(name: &str) -> KafkaShop<'static> {
     KafkaShop::new(broker(), name, &THREE, &Topics(name.to_owned()))
-}
-
-fn load(count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
 }
 
 /// Looks until the broker has forgotten it.

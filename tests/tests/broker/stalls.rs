@@ -7,14 +7,13 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use sagahost_demo::{
-    broker::{Broker, Options},
-    workload::{Order, Shape, orders},
-};
+use sagahost_demo::broker::{Broker, Options};
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Topics},
     shop::THREE,
 };
+
+use crate::shops::load;
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -25,10 +24,6 @@ fn broker() -> &'static Broker {
 
 fn shop(name: &str) -> KafkaShop<'static> {
     KafkaShop::new(broker(), name, &THREE, &Topics(name.to_owned()))
-}
-
-fn load(count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
 }
 
 /// A transaction of somebody else with one record, in this partition.

@@ -14,13 +14,15 @@ use rdkafka::{
 use sagahost::transport::{Assignment, Partition, Polled, Source, TopicId, Transport, Verified};
 use sagahost_demo::{
     broker::{Broker, Options},
-    workload::{Order, Shape, orders},
+    workload::Order,
 };
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Settings, Topics},
     shop::THREE,
     topic_admin::TopicAdmin,
 };
+
+use crate::shops::load;
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -326,10 +328,6 @@ fn ticks() -> u64 {
 }
 
 // ---- the whole host
-
-fn load(count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 40, articles: 30, ..Shape::of(count) }).collect()
-}
 
 fn shop(name: &str) -> KafkaShop<'static> {
     KafkaShop::with(broker(), name, &THREE, &Topics(name.to_owned()), &Settings::default())

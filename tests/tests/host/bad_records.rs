@@ -10,6 +10,8 @@ use sagahost_tests::{
 };
 use serde_json::json;
 
+use crate::shops::await_done;
+
 const RECORD_BYTES_MAX: usize = 20_000;
 
 /// Everything in one partition: what holds up one record would hold up all behind it.
@@ -24,10 +26,6 @@ fn started(more: &str) -> (Shop, Host, Operator) {
     let host = shop.start();
     let operator = Operator::of(&host);
     (shop, host, operator)
-}
-
-fn await_done(operator: &Operator, saga: &str) {
-    operator.await_saga(saga, "done", |saga| saga.steps.iter().all(|step| step.state == "done"));
 }
 
 fn without(header: &str, record: Outgoing) -> Outgoing {

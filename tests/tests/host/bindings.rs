@@ -12,6 +12,8 @@ use sagahost_tests::{
     wait::until,
 };
 
+use crate::shops::await_done;
+
 const STOP: Duration = Duration::from_secs(10);
 
 fn started() -> (Shop, Host, Operator) {
@@ -20,10 +22,6 @@ fn started() -> (Shop, Host, Operator) {
     let host = shop.start();
     let operator = Operator::of(&host);
     (shop, host, operator)
-}
-
-fn await_done(operator: &Operator, saga: &str) {
-    operator.await_saga(saga, "done", |saga| saga.steps.iter().all(|step| step.state == "done"));
 }
 
 /// Until everything that was sent so far is accounted for.

@@ -4,12 +4,10 @@ use std::{
     fs::{self, File},
     io::Write as _,
     ops::Range,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use sagahost::{admin::PluginAction, host::Host, transport::Outgoing};
-use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_saga::{Saga, history::What, id::Direction, input::Command};
 use sagahost_sandbox::admission::digest;
 use sagahost_tests::{
@@ -20,13 +18,7 @@ use sagahost_tests::{
     wait::until,
 };
 
-fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 20, articles: 10, prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
-}
-
-fn plugins(shop: &Shop) -> PathBuf {
-    shop.dir.path().join("plugins")
-}
+use crate::shops::{plugins, some_orders};
 
 #[test]
 fn a_plugin_is_replaced_again_and_again_under_load_and_nothing_is_lost_or_doubled() {

@@ -19,6 +19,7 @@ mod restarts;
 mod retries;
 mod scenarios;
 mod sent_again;
+mod shops;
 mod typed_ids;
 mod unhandled_kinds;
 mod ways_on;

@@ -1,8 +1,6 @@
 //! What operators do to plugins of a running host: pause, resume, retire, other configuration. Embedded topics.
 
-use std::{
-    collections::BTreeSet, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeSet, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, sync::Arc, time::Duration};
 
 use sagahost::{
     admin::{
@@ -15,7 +13,6 @@ use sagahost::{
     host::Host,
     transport::Outgoing,
 };
-use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_sandbox::graph::Graph;
 use sagahost_tests::{
     faulty::Death,
@@ -25,15 +22,9 @@ use sagahost_tests::{
     wait::until,
 };
 
+use crate::shops::{plugins, some_orders};
+
 const BY: &str = "anna";
-
-fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 20, articles: 10, prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
-}
-
-fn plugins(shop: &Shop) -> PathBuf {
-    shop.dir.path().join("plugins")
-}
 
 fn change(host: &Host, plugin: &str, action: PluginAction) -> Result<String, String> {
     let request = Request::ChangePlugin { plugin: plugin.into(), action };

@@ -1,9 +1,8 @@
 //! A host that starts, or is killed, in the middle of a change of plugins comes up with a set that belongs together, and
 //! says which. Embedded topics; the killed ones are the real binary.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
-use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     binary::Site,
     faulty::Death,
@@ -13,13 +12,7 @@ use sagahost_tests::{
 };
 use serde_json::Value;
 
-fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 20, articles: 10, prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
-}
-
-fn plugins(shop: &Shop) -> PathBuf {
-    shop.dir.path().join("plugins")
-}
+use crate::shops::{plugins, some_orders};
 
 #[test]
 fn a_file_that_went_bad_while_no_host_ran_takes_nobody_out_of_service() {

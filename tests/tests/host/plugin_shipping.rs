@@ -9,7 +9,6 @@ use std::{
 };
 
 use sagahost::{admin::view::SagaView, transport::Outgoing};
-use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_sandbox::manifest::From as Begins;
 use sagahost_tests::{
     faulty::Death,
@@ -19,13 +18,7 @@ use sagahost_tests::{
     wait::until,
 };
 
-fn some_orders(prefix: &str, count: usize) -> Vec<Order> {
-    orders(&Shape { customers: 20, articles: 10, prefix: prefix.to_owned(), ..Shape::of(count) }).collect()
-}
-
-fn plugins(shop: &Shop) -> PathBuf {
-    shop.dir.path().join("plugins")
-}
+use crate::shops::{plugins, some_orders};
 
 /// As a config map is mounted: files are links through `..data`, and that link is turned in one step.
 struct Releases(PathBuf);

@@ -13,14 +13,9 @@ use sagahost_tests::{
 };
 use serde_json::json;
 
-const STOP: Duration = Duration::from_secs(10);
+use crate::shops::started;
 
-fn started(plugins: &[&str], more: &str) -> (Shop, Host, Operator) {
-    let shop = Shop::new(plugins, more);
-    let host = shop.start();
-    let operator = Operator::of(&host);
-    (shop, host, operator)
-}
+const STOP: Duration = Duration::from_secs(10);
 
 fn tokens(host: &Host) -> i64 {
     host.journal().counter(&"hostile".into(), "tokens").unwrap().unwrap_or(1_000_000)

@@ -21,14 +21,9 @@ use sagahost_tests::{
 };
 use serde_json::Value;
 
-const STOP: Duration = Duration::from_secs(10);
+use crate::shops::started;
 
-fn started(plugins: &[&str], more: &str) -> (Shop, Host, Operator) {
-    let shop = Shop::new(plugins, more);
-    let host = shop.start();
-    let operator = Operator::of(&host);
-    (shop, host, operator)
-}
+const STOP: Duration = Duration::from_secs(10);
 
 fn order(id: &str, quantity: u32, amount_cents: u64) -> Outgoing {
     order_record(&Order {
