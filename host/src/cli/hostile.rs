@@ -236,7 +236,7 @@ fn reports_of_a_check() {
     assert_tame("check", &check::text(&report, Path::new(HOSTILE), &Output::plain(NOW)), false);
 }
 
-/// Whoever prints a value without a look at it: the terminal is safe all the same.
+/// A value that is printed without being escaped first still does not reach the terminal as it is.
 #[test]
 fn nothing_hidden_passes_the_output() {
     let text = screened(HOSTILE, false);

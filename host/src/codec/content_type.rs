@@ -78,7 +78,7 @@ impl<'r> ContentTypes<'r> {
         Err(Undecodable::new(UNSUPPORTED_MODE, format!("the content type is {}; {way_on}", record.text)))
     }
 
-    /// What the data of a record is that is no structured event.
+    /// The content type of the data of a record that is not a structured event.
     pub fn of_value(&self) -> Result<Option<&str>, Undecodable> {
         match (&self.record, &self.data) {
             (Some(record), Some(data)) if !agree(record.text, &data.text) => Err(disagree(record.header, &data.header)),
