@@ -10,7 +10,12 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{built, shop::PATIENCE, wait::until};
+use crate::{
+    built,
+    compiled::{Lent, lend},
+    shop::PATIENCE,
+    wait::until,
+};
 
 /// What a user has: a configuration, a plugin directory, and somewhere for data.
 pub struct Site {
@@ -49,7 +54,7 @@ impl Site {
         let (out, err) = (self.file("out.txt"), self.file("err.txt"));
         let file = |path: &PathBuf| File::create(path).expect("a file can be made");
         let child = self.command(words).stdout(file(&out)).stderr(file(&err)).spawn().expect("the binary starts");
-        let mut process = Process { child, log: err.clone() };
+        let mut process = Process { child, log: err.clone(), lent: None };
         let code = process.ended();
         let text = |path: &PathBuf| String::from_utf8_lossy(&fs::read(path).expect("it was written")).into_owned();
         Ended { code, out: text(&out), err: text(&err) }
@@ -78,7 +83,7 @@ impl Site {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", user, "--clear-groups", "--"]).arg(binary).arg("run");
         command.current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
-        self.serve(command)
+        self.await_serving(command)
     }
 
     /// A host that may never serve.
@@ -91,10 +96,17 @@ impl Site {
         let file = File::create(&log).expect("a file can be made");
         let twice = file.try_clone().expect("a file can be opened twice");
         let child = command.stdout(twice).stderr(file).spawn().expect("the binary starts");
-        Process { child, log }
+        Process { child, log, lent: None }
     }
 
     fn serve(&self, command: Command) -> Process {
+        let lent = lend(&self.file("data"));
+        let mut process = self.await_serving(command);
+        process.lent = Some(lent);
+        process
+    }
+
+    fn await_serving(&self, command: Command) -> Process {
         let mut process = self.spawn(command);
         until("the host serves", || {
             let ended = process.child.try_wait().expect("the host can be asked");
@@ -108,6 +120,8 @@ impl Site {
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// Given back once the host has ended.
+    lent: Option<Lent>,
 }
 
 impl Process {

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    built,
+    built, compiled,
     shop::{OPENING_BALANCE, OPENING_STOCK},
 };
 
@@ -142,6 +142,7 @@ impl<'b> KafkaShop<'b> {
 
     /// The real binary; `crash`: environment that makes it end itself at a named point.
     pub fn start_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let lent = compiled::lend(&self.data());
         let log = self.dir.path().join("host.log");
         let out = File::options().create(true).append(true).open(&log).expect("the log can be opened");
         let log_from = out.metadata().map_or(0, |log| log.len() as usize);
@@ -155,7 +156,7 @@ impl<'b> KafkaShop<'b> {
             .stderr(out)
             .spawn()
             .expect("the binary starts");
-        Running { child, log, log_from }
+        Running { child, log, log_from, _lent: lent }
     }
 
     /// What a command prints as JSON.
@@ -372,6 +373,7 @@ pub struct Running {
     pub child: Child,
     log: PathBuf,
     log_from: usize,
+    _lent: compiled::Lent,
 }
 
 impl Running {

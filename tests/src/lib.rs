@@ -4,6 +4,7 @@
 pub mod author;
 pub mod binary;
 pub mod built;
+pub mod compiled;
 pub mod events;
 pub mod faulty;
 pub mod kafka_shop;

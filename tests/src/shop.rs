@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::{
     built,
+    compiled::{self, Lent},
     faulty::{Death, FaultyJournal, FaultyTransport},
 };
 
@@ -30,6 +31,7 @@ pub const OPENING_BALANCE: i64 = 1_000_000;
 pub const OPENING_STOCK: i64 = 1_000;
 
 pub struct Shop {
+    lent: OnceLock<Lent>,
     pub dir: TempDir,
     pub config: Config,
     plugins: Vec<String>,
@@ -43,7 +45,7 @@ impl Shop {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         built::copy(plugins, &dir.path().join("plugins"));
         let config = Self::configured(dir.path(), plugins, more);
-        Self { dir, config, plugins: plugins.iter().map(ToString::to_string).collect() }
+        Self { lent: OnceLock::new(), dir, config, plugins: plugins.iter().map(ToString::to_string).collect() }
     }
 
     /// Other further lines, from the next start on.
@@ -84,6 +86,7 @@ impl Shop {
     }
 
     pub fn try_start(&self, death: &Arc<Death>, decisions: Decisions) -> anyhow::Result<Host> {
+        self.lent.get_or_init(|| compiled::lend(&self.data()));
         let journal = self.journal()?;
         let transport = EmbeddedTransport::open(&self.data(), &self.config.app)?;
         Host::start_with(Parts {
