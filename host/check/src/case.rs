@@ -177,7 +177,7 @@ fn unfolded(value: Value) -> Result<Value, String> {
 
 /// Empty lists, one in the other.
 pub fn nested(depth: usize) -> Value {
-    (1..depth).fold(json!([]), |inner, _| json!([inner]))
+    (1..depth).fold(Value::Array(Vec::new()), |inner, _| Value::Array(vec![inner]))
 }
 
 fn depth(value: &Value) -> Option<usize> {
