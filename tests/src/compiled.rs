@@ -15,10 +15,13 @@ pub struct Lent {
     cache: PathBuf,
 }
 
-/// For the host that will run on this data directory.
+/// For the host that will run on this data directory. One that is a link gets nothing: it is elsewhere for a reason, such
+/// as little room.
 pub fn lend(data: &Path) -> Lent {
     let cache = data.join("cache");
-    copy_new(&shelf(), &cache).expect("compiled code can be lent");
+    if !data.is_symlink() {
+        copy_new(&shelf(), &cache).expect("compiled code can be lent");
+    }
     Lent { cache }
 }
 
