@@ -114,8 +114,9 @@ fn a_corrupt_saga_record_is_quarantined_and_goes_on_when_it_is_repaired() {
 #[test]
 fn a_topic_made_anew_is_held_and_goes_on_from_where_it_is_told() {
     let shop = Shop::new(&THREE, "");
-    let orders = some_orders(80);
-    let (before, after) = orders.split_at(40);
+    let orders = some_orders(120);
+    let (before, others) = orders.split_at(40);
+    let (after, last) = others.split_at(40);
     let host = shop.start();
     shop.produce(before);
     shop.await_ends(before, &Death::never(), PATIENCE);
@@ -154,13 +155,10 @@ fn a_topic_made_anew_is_held_and_goes_on_from_where_it_is_told() {
     stop(host);
 
     let host = shop.start();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(
-        !partitions
-            .iter()
-            .any(|partition| { host.live().status().held.iter().any(|text| text.starts_with(&partition.to_string())) })
-    );
-    assert_eq!(shop.ends().faults(after), Vec::<String>::new());
+    shop.produce(last);
+    let ends = shop.await_ends(others, &Death::never(), PATIENCE);
+    assert_eq!(host.live().status().held, Vec::<String>::new());
+    assert_eq!(ends.faults(others), Vec::<String>::new());
     stop(host);
 }
 
