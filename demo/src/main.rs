@@ -18,15 +18,14 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseRecord, Producer as _, ThreadedProducer},
 };
-use sagahost::{
-    config::Config,
-    host::open_transport,
-    transport::{Assignment, Outgoing, Partition, Polled, Source, Transport, embedded::EmbeddedTransport},
-};
+use sagahost::{config::Config, host::open_transport};
 use sagahost_demo::{
     broker::{Broker, Options},
     workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
 };
+use sagahost_transport::{Assignment, Polled, Source, Transport};
+use sagahost_transport_embedded::EmbeddedTransport;
+use sagahost_wire::{Outgoing, Partition};
 use serde_json::Value;
 
 const OPENING_BALANCE_CENTS: i64 = 1_000_000;

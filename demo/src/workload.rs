@@ -101,6 +101,40 @@ impl Ends {
     }
 }
 
+/// Orders that ended otherwise than three plugins alone decide, whatever came in between: above the limit cancelled; of
+/// an article with enough stock completed; of one with too little as many completed as the stock allows. Customers must
+/// be able to pay all that they order.
+pub fn wrong_ends(orders: &[Order], ends: &Ends, opening_stock: i64) -> Vec<String> {
+    let completed = |order: &&Order| ends.completed.contains_key(&order.order_id);
+    let (payable, declined): (Vec<&Order>, Vec<&Order>) =
+        orders.iter().partition(|order| order.amount_cents <= LIMIT_CENTS);
+    let mut wrong: Vec<String> = declined
+        .into_iter()
+        .filter(completed)
+        .map(|order| {
+            format!("{}: completed, although {} cents are above the limit", order.order_id, order.amount_cents)
+        })
+        .collect();
+    let mut articles: BTreeMap<&str, Vec<&Order>> = BTreeMap::new();
+    for order in payable {
+        articles.entry(&order.sku).or_default().push(order);
+    }
+    for (article, orders) in articles {
+        let quantity = |orders: &[&Order]| orders.iter().map(|order| i64::from(order.quantity)).sum::<i64>();
+        let (sold, refused): (Vec<&Order>, Vec<&Order>) = orders.into_iter().partition(completed);
+        let left = opening_stock - quantity(&sold);
+        if left < 0 {
+            wrong.push(format!("{article}: {} more were sold than there were", -left));
+        }
+        // Nothing gives stock back here, so an order that would still fit was never refused rightly.
+        let fits = refused.iter().filter(|order| i64::from(order.quantity) <= left);
+        wrong.extend(fits.map(|order| {
+            format!("{}: cancelled, although it can be paid and {left} of {article} are left", order.order_id)
+        }));
+    }
+    wrong
+}
+
 /// What the plugins' counters say, by participant and name.
 pub type Counters = BTreeMap<(String, String), i64>;
 
@@ -165,6 +199,31 @@ mod tests {
         ends.read("OrderCancelled", &orders[0].order_id, 2);
         ends.cancelled.remove(&orders[1].order_id);
         assert_eq!(ends.faults(&orders).len(), 2);
+    }
+
+    #[test]
+    fn orders_that_should_have_ended_otherwise_are_found() {
+        let orders: Vec<Order> = orders(&Shape { declined_one_in: 4, scarce_one_in: 3, ..Shape::of(24) }).collect();
+        let payable = |order: &&Order| order.amount_cents <= LIMIT_CENTS;
+        let the_piano = orders.iter().find(|order| payable(order) && order.sku == SCARCE).expect("one is asked for");
+        let mut right = Ends::default();
+        for order in &orders {
+            let completes = payable(&order) && (order.sku != SCARCE || order == the_piano);
+            right.read(if completes { "OrderCompleted" } else { "OrderCancelled" }, &order.order_id, 1);
+        }
+        assert_eq!(wrong_ends(&orders, &right, 1_000), Vec::<String>::new());
+        let other = |order: &Order, kind: &str| {
+            let mut ends = Ends { completed: right.completed.clone(), ..Ends::default() };
+            ends.completed.remove(&order.order_id);
+            ends.read(kind, &order.order_id, 1);
+            wrong_ends(&orders, &ends, 1_000).len()
+        };
+        let one = |is: &dyn Fn(&Order) -> bool| orders.iter().find(|order| is(order)).expect("there is one");
+        assert_eq!(other(one(&|order| !payable(&order)), "OrderCompleted"), 1, "above the limit");
+        assert_eq!(other(one(&|order| payable(&order) && order.sku != SCARCE), "OrderCancelled"), 1, "it was payable");
+        let late = one(&|order| payable(&order) && order.sku == SCARCE && order != the_piano);
+        assert_eq!(other(late, "OrderCompleted"), 1, "more than there were");
+        assert!(other(the_piano, "OrderCancelled") > 1, "one was left");
     }
 
     #[test]

@@ -12,19 +12,19 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
+use sagahost_journal::{Identity, JournalError, OutboxBatch};
 use sagahost_saga::input::Answer;
+use sagahost_wire::{BatchNo, Partition, Position};
 use tracing::{debug, error, info, warn};
 
 use crate::{
     admin::protocol::{Refusal, Why},
     crash,
     intake::Intake,
-    journal::{BatchNo, Identity, JournalError, OutboxBatch, Position},
     pipeline::Pipeline,
     stage::{Move, Next, Sealed},
     stats::Stats,
     touch::Touch,
-    transport::Partition,
 };
 
 /// Why the host has to stop by itself.

@@ -14,12 +14,22 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use sagahost_codec::Decoded;
+use sagahost_journal::{Identity, Journal, LeftOut, OutboxBatch, SagaFilter};
+use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command, Status},
     notation,
 };
 use sagahost_sandbox::{Report, directory::Looks};
+use sagahost_transport::Transport;
+use sagahost_transport_embedded::EmbeddedTransport;
+use sagahost_transport_kafka::KafkaTransport;
+use sagahost_wire::{
+    BatchNo, Partition, StoredLetter, TopicId,
+    clock::{Clock, SystemClock},
+};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -28,15 +38,10 @@ use crate::{
         plugin_view::PluginsView,
         protocol::{Refusal, Why},
     },
-    clock::{Clock, SystemClock},
-    codec::Decoded,
     commit::{Committer, Fatal},
     config::Config,
+    crash,
     intake::{Intake, Reader},
-    journal::{
-        BatchNo, Identity, Journal, LeftOut, OutboxBatch, SagaFilter, StoredLetter,
-        sqlite::{OpenOptions, SqliteJournal},
-    },
     keeper::{Board, Keeper, What},
     lookalike,
     mailbox::Item,
@@ -49,11 +54,6 @@ use crate::{
     stats::Stats,
     timers::Timers,
     touch::Touch,
-    transport::{
-        Partition, TopicId, Transport,
-        embedded::{self, EmbeddedTransport},
-        kafka::KafkaTransport,
-    },
     unhandled::Sort,
 };
 
@@ -87,14 +87,14 @@ impl Parts {
 
 pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>> {
     Ok(match &config.kafka {
-        Some(kafka) => Arc::new(KafkaTransport::new(kafka, &config.app)?),
+        Some(kafka) => Arc::new(KafkaTransport::with_points(kafka, &config.app, crash::point)?),
         None => Arc::new(EmbeddedTransport::open_with(
             &config.data_dir,
             &config.app,
-            embedded::Options {
+            sagahost_transport_embedded::Options {
                 record_bytes_max: config.pipeline.record_bytes_max,
                 kept_records_max: Some(config.embedded.kept_records_max),
-                ..embedded::Options::default()
+                ..sagahost_transport_embedded::Options::default()
             },
             Arc::new(SystemClock),
         )?),

@@ -11,18 +11,19 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use sagahost_codec::{Decoded, Undecodable};
+use sagahost_journal::{Identity, JournalError};
+use sagahost_transport::{Assignment, Polled, Source, Transport, TransportError};
+use sagahost_wire::{BatchNo, Partition, Position, Record};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    codec::{Decoded, Undecodable},
-    journal::{BatchNo, Identity, JournalError, Position},
     letters,
     mailbox::Item,
     pipeline::{Pipeline, Surroundings},
     positions::Receipt,
     resent::{self, Resent},
     stats::Stats,
-    transport::{Assignment, Partition, Polled, Record, Source, Transport, TransportError},
 };
 
 /// What is known of the way in, for the other threads and for operators.
@@ -353,9 +354,6 @@ impl Reader {
                 let mut state = self.intake.state.lock();
                 (state.reading, state.reading_away) = (None, false);
                 close_gate(&mut state);
-            }
-            Polled::Assigned(partitions) | Polled::Revoked(partitions) => {
-                debug!(?partitions, "group membership is for journals that several hosts share");
             }
             Polled::Nothing => {}
         }

@@ -1,17 +1,13 @@
 //! Dead letters as they are kept. Invariant: key, value and headers of the record stay as they came; what the host
 //! adds stands in `sagahost-dlq-*` headers.
 
+use sagahost_codec::{Codec, Undecodable};
 use sagahost_saga::{
     event::Event,
     id::{SagaId, Time, hex},
     input::{Letter, letter_key},
 };
-
-use crate::{
-    codec::{Codec, Undecodable},
-    journal::StoredLetter,
-    transport::{Outgoing, Partition, Record},
-};
+use sagahost_wire::{Outgoing, Partition, Record, StoredLetter};
 
 /// A letter that the saga's state machine opened.
 pub fn of_saga(id: &SagaId, letter: Letter, codec: &Codec) -> StoredLetter {
@@ -111,7 +107,7 @@ mod tests {
     use sagahost_saga::id::Kind;
 
     use super::*;
-    use crate::config::TopicSettings;
+    use sagahost_codec::TopicSettings;
 
     fn kept(record: &Record, codec: &Codec) -> Outgoing {
         quarantined(&codec.decode(record).unwrap().event, "a test", codec, Time(1)).record

@@ -1,5 +1,5 @@
 //! The host of choreographed sagas. Read in this order: `pipeline` (the journey of an event), `mailbox`, `attempt`,
-//! `stage`, `overlay`, `values`, `commit`, `publish`, `journal`, `intake`, `transport`, `codec`, `timers`, `start`, `preflight`, `host`,
+//! `stage`, `overlay`, `values`, `commit`, `publish`, `intake`, `timers`, `start`, `preflight`, `host`,
 //! `plugins`, `keeper`; then `config`, `admin`, `cli`, and `kit` (what `sagahost new` writes).
 
 pub mod pipeline;
@@ -13,17 +13,13 @@ pub mod positions;
 pub mod values;
 
 pub mod commit;
-pub mod journal;
 pub mod letters;
 pub mod outbox;
 pub mod publish;
 pub mod resent;
 
-pub mod codec;
 pub mod intake;
 pub mod open_transactions;
-pub mod topic_name;
-pub mod transport;
 
 pub mod timers;
 pub mod touch;
@@ -36,7 +32,6 @@ pub mod start;
 
 pub mod admin;
 pub mod cli;
-pub mod clock;
 pub mod component;
 pub mod config;
 pub mod crash;

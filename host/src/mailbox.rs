@@ -7,9 +7,11 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use sagahost_codec::Formerly;
 use sagahost_saga::{event::Event, id::SagaId, input::Command};
+use sagahost_wire::StoredLetter;
 
-use crate::{codec::Formerly, journal::StoredLetter, positions::Receipt, stage::Reply};
+use crate::{positions::Receipt, stage::Reply};
 
 /// What enters a saga's mailbox.
 pub enum Item {

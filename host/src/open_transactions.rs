@@ -9,15 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sagahost_codec::timestamp;
 use sagahost_saga::id::Time;
+use sagahost_transport::{Transport, Unstable};
+use sagahost_wire::Partition;
 use tracing::{debug, info, warn};
 
-use crate::{
-    codec::timestamp,
-    intake::Intake,
-    pipeline::Pipeline,
-    transport::{Partition, Transport, Unstable},
-};
+use crate::{intake::Intake, pipeline::Pipeline};
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 

@@ -10,8 +10,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-
-use crate::journal::BatchNo;
+use sagahost_wire::BatchNo;
 
 /// A publication that takes longer is said to wait: the transport may be in the middle of its own patience.
 const SLOW: Duration = Duration::from_secs(2);

@@ -11,14 +11,11 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_journal::{JournalError, StoreEntry};
 use sagahost_manifest::counter::{self, CounterFault};
 use sagahost_saga::id::Participant;
 
-use crate::{
-    journal::{JournalError, StoreEntry},
-    stage::Stage,
-    values::Name,
-};
+use crate::{stage::Stage, values::Name};
 
 /// Why the overlay could not answer.
 #[derive(Debug, thiserror::Error)]

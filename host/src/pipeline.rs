@@ -15,6 +15,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use sagahost_codec::{Codec, Decoded, Formerly, TopicSettings};
+use sagahost_journal::{Journal, JournalError, LetterFilter, LetterWrite, SagaKey};
 use sagahost_saga::{
     Saga,
     history::Entry,
@@ -25,15 +27,13 @@ use sagahost_saga::{
     topology::Topology,
 };
 use sagahost_sandbox::registry::{Pick, Registry};
+use sagahost_wire::{BatchNo, clock::Clock};
 use tracing::{debug, error, info, trace, warn};
 
 use crate::{
     admin::protocol::{Refusal, Why},
     attempt::AttemptCalls,
-    clock::Clock,
-    codec::{Codec, Decoded, Formerly},
-    config::{PipelineSettings, TopicSettings},
-    journal::{BatchNo, Journal, JournalError, LetterFilter, LetterWrite, SagaKey},
+    config::PipelineSettings,
     letters, lookalike,
     mailbox::{Item, Mailboxes},
     overlay::Overlay,
@@ -368,7 +368,7 @@ impl Pipeline {
     }
 
     /// A dead letter that no saga knows of.
-    pub fn stage_letter(&self, id: Option<SagaId>, letter: crate::journal::StoredLetter, receipt: Option<Receipt>) {
+    pub fn stage_letter(&self, id: Option<SagaId>, letter: sagahost_wire::StoredLetter, receipt: Option<Receipt>) {
         let departures = self.announce(&letter);
         self.stage_without_saga(id, LetterWrite::Open(letter), departures, receipt, None);
     }
@@ -406,7 +406,7 @@ impl Pipeline {
         }
     }
 
-    fn announce(&self, letter: &crate::journal::StoredLetter) -> Vec<Departure> {
+    fn announce(&self, letter: &sagahost_wire::StoredLetter) -> Vec<Departure> {
         let published = self.topics.dead_letters.is_some();
         published
             .then(|| Departure { outgoing: self.surroundings.load().codec.dead_letter(letter), handled: None })

@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    journal::Position,
-    transport::{Partition, TopicId, Verified},
-};
+use sagahost_transport::Verified;
+use sagahost_wire::{Partition, Position, TopicId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tracker {

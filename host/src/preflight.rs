@@ -4,19 +4,19 @@
 
 use std::collections::BTreeSet;
 
+use sagahost_journal::AdmittedRow;
 use sagahost_manifest::{
     Manifest,
     members::override_faults,
     report::{hint, nearest},
     settings::{Fit, resolve},
 };
+use sagahost_transport_kafka::client_faults;
 
 use crate::{
     admin::topics::{needed, plugin_files},
     config::{Config, ConfigFile, Fault},
-    journal::AdmittedRow,
     plugins::operator::{overrides, settings},
-    transport::kafka,
 };
 
 /// Faults that a start refuses with: those of the file, and, where no property is wrong by itself, those of clients.
@@ -24,7 +24,7 @@ pub fn refused(file: &ConfigFile) -> Vec<Fault> {
     let mut faults = file.faults.clone();
     let of_a_property = |fault: &Fault| fault.text.starts_with("kafka.properties");
     if let Some(kafka) = file.config.kafka.as_ref().filter(|_| !faults.iter().any(of_a_property)) {
-        let clients = kafka::client_faults(kafka, &file.config.app);
+        let clients = client_faults(kafka, &file.config.app);
         let line = |text: &str| {
             let named = kafka.properties.keys().find(|name| text.contains(name.as_str()));
             named.and_then(|name| file.line_of(&format!("kafka.properties.{name}"))).or_else(|| file.line_of("kafka"))

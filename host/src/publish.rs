@@ -16,18 +16,19 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use sagahost_codec::{copied_letter, without_value};
+use sagahost_journal::{Identity, JournalError, LeftOut, OutboxBatch};
+use sagahost_transport::{CommitState, Found, Isolation, Publication, PublishError, Sink, TransportError};
+use sagahost_wire::{BatchNo, Mark, Outgoing, Partition};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    codec,
     commit::Fatal,
     intake::Intake,
-    journal::{BatchNo, Identity, JournalError, LeftOut, OutboxBatch},
     outbox::{Decision, Outbox, RefusedRow},
     pipeline::Pipeline,
-    start::{Mark, Marks, read_marks},
+    start::{Marks, read_marks},
     stats::Stats,
-    transport::{CommitState, Found, Isolation, Outgoing, Partition, Publication, PublishError, Sink, TransportError},
 };
 
 /// A producer on which the same batch is aborted so often in a row is replaced, whatever its errors say.
@@ -270,7 +271,7 @@ impl Publisher {
     /// The broker will never take this row. A dead letter's copy gives way, for the journal has the letter; for any
     /// other row publication halts until an operator decides.
     fn refused(&self, batch: &mut OutboxBatch, row: RefusedRow) -> Result<Then, Fatal> {
-        let copy = batch.records.get(row.index).filter(|record| codec::copied_letter(record).is_some());
+        let copy = batch.records.get(row.index).filter(|record| copied_letter(record).is_some());
         if let Some(copy) = copy {
             let has_value = copy.value.as_ref().is_some_and(|value| !value.is_empty());
             let value_first = has_value && !batch.valueless.contains_key(&row.index);
@@ -295,7 +296,7 @@ impl Publisher {
     /// Journaled before the rest of the batch is sent.
     fn leave_out(&self, batch: &mut OutboxBatch, row: RefusedRow, what: LeftOut) -> Result<Then, Fatal> {
         let RefusedRow { index, topic, why, .. } = row;
-        let letter = batch.records.get(index).and_then(codec::copied_letter).unwrap_or_default();
+        let letter = batch.records.get(index).and_then(copied_letter).unwrap_or_default();
         match self.pipeline.journal.leave_out(self.identity.epoch, batch.number, index, what, &why) {
             Ok(()) => {}
             Err(error @ JournalError::StaleEpoch { .. }) => return Err(Fatal::Superseded(error.to_string())),
@@ -335,7 +336,7 @@ fn sendable(batch: &OutboxBatch) -> (Vec<usize>, Cow<'_, [Outgoing]>) {
     }
     let kept = |(index, _): &(usize, &Outgoing)| !batch.skipped.contains_key(index);
     let sent = |(row, record): (usize, &Outgoing)| match batch.valueless.contains_key(&row) {
-        true => (row, codec::without_value(record)),
+        true => (row, without_value(record)),
         false => (row, record.clone()),
     };
     let (rows, records) = batch.records.iter().enumerate().filter(kept).map(sent).unzip();

@@ -2,20 +2,20 @@
 //! Invariant: only an open letter of this journal is acted on, and only where the record is the letter's;
 //! any other record is an ordinary delivery.
 
+use sagahost_codec::{Decoded, LETTER, OMITTED, Undecodable};
+use sagahost_journal::{Journal, JournalError};
 use sagahost_saga::{
     event::Event,
     id::SagaId,
     input::{Command, Letter, RedrivenEvent},
 };
+use sagahost_wire::{Record, StoredLetter};
 
 use crate::{
-    codec::{Decoded, LETTER, OMITTED, Undecodable},
-    journal::{Journal, JournalError, StoredLetter},
     letters::{self, QUARANTINED},
     mailbox::Item,
     pipeline::Surroundings,
     positions::Receipt,
-    transport::Record,
 };
 
 /// What a record of a letter leads to.

@@ -3,48 +3,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
     time::Duration,
 };
 
+use sagahost_journal::{BatchWrite, Identity, Journal, JournalError, OutboxBatch};
+use sagahost_transport::{Assignment, Found, Isolation, Sink, Transport, TransportError};
+use sagahost_transport_kafka::Start;
+use sagahost_wire::{BatchNo, Mark, Partition, Position, clock::Clock};
+
 use tracing::{info, warn};
 
-use crate::{
-    clock::Clock,
-    config::Start,
-    intake::assignment,
-    journal::{BatchNo, BatchWrite, Identity, Journal, JournalError, OutboxBatch, Position},
-    publish,
-    touch::TOUCH_EVERY,
-    transport::{Assignment, Found, Isolation, Partition, Sink, Transport, TransportError},
-};
-
-/// The metadata of a committed offset: which batch it belongs to, and who journaled that.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    pub journal: Arc<str>,
-    pub incarnation: Arc<str>,
-    pub batch: BatchNo,
-}
-
-impl fmt::Display for Mark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.journal, self.incarnation, self.batch.0)
-    }
-}
-
-impl Mark {
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('/');
-        let mark = Self {
-            journal: parts.next().filter(|part| !part.is_empty())?.into(),
-            incarnation: parts.next()?.into(),
-            batch: BatchNo(parts.next()?.parse().ok()?),
-        };
-        parts.next().is_none().then_some(mark)
-    }
-}
+use crate::{intake::assignment, publish, touch::TOUCH_EVERY};
 
 /// Committed offsets of the app's group, with what their metadata says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

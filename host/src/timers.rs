@@ -10,13 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sagahost_journal::JournalError;
 use sagahost_saga::id::{SagaId, Time};
+use sagahost_transport::Transport;
 use tracing::{info, warn};
 
-use crate::{
-    intake::Intake, journal::JournalError, mailbox::Item, open_transactions::OpenTransactions, pipeline::Pipeline,
-    transport::Transport,
-};
+use crate::{intake::Intake, mailbox::Item, open_transactions::OpenTransactions, pipeline::Pipeline};
 
 #[derive(Clone)]
 pub struct Timers {

@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
+use sagahost_journal::JournalError;
 use sagahost_saga::id::Time;
+use sagahost_wire::Epoch;
 use tracing::{debug, warn};
 
-use crate::{
-    journal::{Epoch, JournalError},
-    pipeline::Pipeline,
-};
+use crate::pipeline::Pipeline;
 
 /// A small part of every expiry that makes sense, and one small transaction.
 pub const TOUCH_EVERY: Duration = Duration::from_secs(3600);

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use sagahost_saga::event::Event;
+use sagahost_wire::Partition;
 
-use crate::{admin::view::UnhandledLine, transport::Partition};
+use crate::admin::view::UnhandledLine;
 
 /// Pairs of topic and kind that are told apart, of each sort; more are counted together.
 const KINDS_MAX: usize = 100;

@@ -11,12 +11,12 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_journal::SagaKey;
 use sagahost_saga::{
     Saga,
     id::{Participant, SagaId},
 };
-
-use crate::journal::{BatchNo, SagaKey};
+use sagahost_wire::BatchNo;
 
 pub type Name = (Participant, String);
 

@@ -1,6 +1,6 @@
 //! Records as other services write them: CloudEvents, and plain ones. Invariant: what a test does not name is right.
 
-use sagahost::transport::Outgoing;
+use sagahost_wire::Outgoing;
 use serde_json::{Value, json};
 
 /// A CloudEvent, keyed by its saga.

@@ -9,12 +9,14 @@ use std::{
     },
 };
 
-use sagahost::{journal::*, transport::*};
+use sagahost_journal::*;
 use sagahost_saga::{
     history::Entry,
     id::{Participant, SagaId, Time},
     input::{Command, Status},
 };
+use sagahost_transport::*;
+use sagahost_wire::{BatchNo, Epoch, Outgoing, Partition, Position, StoredLetter, TopicId};
 
 /// Where the process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

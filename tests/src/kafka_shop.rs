@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::transport::{Assignment, Partition, Polled, Source, Transport};
 use sagahost_demo::{
     broker::Broker,
-    workload::{Counters, Ends, LIMIT_CENTS, Order, conservation_faults, counters_of},
+    workload::{Counters, Ends, LIMIT_CENTS, Order, conservation_faults, counters_of, wrong_ends},
 };
+use sagahost_transport::{Assignment, Polled, Source, Transport};
+use sagahost_wire::Partition;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -297,7 +298,8 @@ impl<'b> KafkaShop<'b> {
         let ends = self.ends();
         let faults = ends.faults(orders);
         assert!(faults.is_empty(), "{} of {}: {:?}", faults.len(), orders.len(), &faults[..faults.len().min(5)]);
-        let faults = conservation_faults(orders, &ends, counters, OPENING_BALANCE, OPENING_STOCK);
+        let mut faults = wrong_ends(orders, &ends, OPENING_STOCK);
+        faults.extend(conservation_faults(orders, &ends, counters, OPENING_BALANCE, OPENING_STOCK));
         assert!(faults.is_empty(), "{:?}", &faults[..faults.len().min(5)]);
     }
 }

@@ -21,7 +21,7 @@ use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
 };
-use sagahost::{config::KafkaSettings, transport::kafka::KafkaTransport};
+use sagahost_transport_kafka::{KafkaSettings, KafkaTransport};
 use tempfile::TempDir;
 
 pub use install::VERSION;

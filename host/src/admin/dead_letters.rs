@@ -1,19 +1,20 @@
 //! Redriving and discarding dead letters (SEMANTICS.md, rule 12). Invariant: a letter of a saga changes through the
 //! saga's mailbox; a dry run changes nothing.
 
+use sagahost_journal::LetterFilter;
 use sagahost_saga::{
     Saga,
     id::SagaId,
     input::{Command, RedrivenEvent, Status},
     view::StepState,
 };
+use sagahost_wire::StoredLetter;
 
 use super::{
     desk::Desk,
     protocol::{LIST_MAX, LetterSelection, Refusal, Why},
     view::{Done, LetterDeed, status_name},
 };
-use crate::journal::{LetterFilter, StoredLetter};
 
 impl Desk {
     pub(super) fn redrive(&self, of: &LetterSelection, by: &str, dry_run: bool) -> Result<Vec<LetterDeed>, Refusal> {

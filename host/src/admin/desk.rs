@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use sagahost_journal::{Journal, LeftOut, LetterFilter, SagaFilter, SagaKey};
 use sagahost_saga::{
     Saga,
     history::Entry,
@@ -11,6 +12,8 @@ use sagahost_saga::{
     notation,
 };
 use sagahost_sandbox::graph::Graph;
+use sagahost_transport::Transport;
+use sagahost_wire::{Outgoing, Partition, StoredLetter};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,11 +28,7 @@ use super::{
         StatusView, StoreLine, TopicLine, readable, status_name,
     },
 };
-use crate::{
-    config::Config,
-    journal::{Journal, LeftOut, LetterFilter, SagaFilter, SagaKey, StoredLetter},
-    transport::{Outgoing, Partition, Transport},
-};
+use crate::config::Config;
 
 /// Everything that an operator's request may need.
 #[derive(Clone)]
@@ -271,7 +270,7 @@ impl Desk {
 
     fn outbox(&self, limit: usize) -> Result<Vec<OutboxLine>, Refusal> {
         let published = match &self.live {
-            Some(live) => crate::journal::BatchNo(live.status().published),
+            Some(live) => sagahost_wire::BatchNo(live.status().published),
             None => self.journal.identity().confirmed,
         };
         let batches = self.journal.outbox(published, limit.clamp(1, LIST_MAX)).map_err(Refusal::failed)?;
@@ -289,7 +288,7 @@ impl Desk {
                 Ok(Done { done: true, queued: true, text })
             }
             OutboxAction::Skip { batch, index, by, reason } => {
-                let there = self.journal.outbox(crate::journal::BatchNo(batch.0.saturating_sub(1)), 1);
+                let there = self.journal.outbox(sagahost_wire::BatchNo(batch.0.saturating_sub(1)), 1);
                 let there = there.map_err(Refusal::failed)?;
                 if !there.first().is_some_and(|first| first.number == batch && index < first.records.len()) {
                     return Err(Refusal::not_found(format!(

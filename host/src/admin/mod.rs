@@ -29,13 +29,10 @@ use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command},
 };
+use sagahost_wire::{BatchNo, Partition, StoredLetter};
 use serde::{Deserialize, Serialize};
 
 use self::protocol::Refusal;
-use crate::{
-    journal::{BatchNo, StoredLetter},
-    transport::Partition,
-};
 
 /// What a running host does for an operator. Blocks until it is journaled.
 pub trait Live: Send + Sync {

@@ -1,19 +1,16 @@
 //! What becomes of a record that is about to be published by hand. Invariant: it is read as the host will read it, so that
 //! nobody has to find out from a saga that never begins.
 
+use sagahost_codec::{Codec, SAGA_FAILED};
 use sagahost_saga::{id::Kind, notation};
 use sagahost_sandbox::Manifest;
+use sagahost_wire::{Outgoing, Partition, Record};
 
 use super::{
     protocol::{Refusal, Why},
     topics,
 };
-use crate::{
-    codec::Codec,
-    config::{Config, SAGA_FAILED},
-    lookalike,
-    transport::{Outgoing, Partition, Record},
-};
+use crate::{config::Config, lookalike};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outlook {

@@ -5,14 +5,12 @@ use std::{
     path::PathBuf,
 };
 
+use sagahost_journal::{AdmittedRow, PluginDeed};
 use sagahost_sandbox::{Report, admission::Admitted, digests::DigestStore};
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
-use crate::{
-    config::Config,
-    journal::{AdmittedRow, PluginDeed},
-};
+use crate::config::Config;
 
 /// Why a plugin is paused that no operator paused.
 pub const GONE: &str = "its file is gone";

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use sagahost_journal::{AdmittedRow, PluginWrite};
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::{Report, digests::DigestStore};
+use sagahost_wire::clock::{Clock as _, SystemClock};
 
 use super::{
     PluginAction,
@@ -13,10 +15,6 @@ use super::{
     protocol::{Refusal, Why},
     topics,
     view::Done,
-};
-use crate::{
-    clock::{Clock as _, SystemClock},
-    journal::{AdmittedRow, PluginWrite},
 };
 
 /// Without a host: what the journal knows.

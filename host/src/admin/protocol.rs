@@ -1,19 +1,18 @@
 //! What may be asked, one JSON object a line, and how it is answered: `{"ok": …}` or `{"refused": …}`. Invariant: a
 //! request names no table and no file of the host's.
 
+use sagahost_journal::JournalError;
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
 };
 use sagahost_sandbox::digests::DigestError;
+use sagahost_transport::TransportError;
+use sagahost_wire::{Outgoing, Partition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{OutboxAction, PluginAction, ResumeFrom};
-use crate::{
-    journal::JournalError,
-    transport::{Outgoing, Partition, TransportError},
-};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case")]

@@ -12,11 +12,14 @@ use std::{
 
 use expect_test::expect;
 use parking_lot::Mutex;
+use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command},
 };
 use sagahost_sandbox::Report;
+use sagahost_transport_embedded::EmbeddedTransport;
+use sagahost_wire::{Outgoing, Partition, StoredLetter};
 
 use super::{
     Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
@@ -28,14 +31,7 @@ use super::{
     socket,
     view::{Done, Placed, SagaPage, StatusView},
 };
-use crate::{
-    config::Config,
-    journal::{
-        StoredLetter,
-        sqlite::{OpenOptions, SqliteJournal},
-    },
-    transport::{Outgoing, Partition, embedded::EmbeddedTransport},
-};
+use crate::config::Config;
 
 /// Notes what it is told.
 #[derive(Default)]

@@ -8,15 +8,15 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_codec::SAGA_FAILED;
+use sagahost_journal::{AdmittedRow, Journal};
 use sagahost_saga::id::Kind;
 use sagahost_sandbox::{manifest::Manifest, pack};
+use sagahost_transport::Transport;
+use sagahost_wire::Partition;
 
 use super::{protocol::Refusal, view::TopicLine};
-use crate::{
-    config::{Config, SAGA_FAILED},
-    journal::{AdmittedRow, Journal},
-    transport::{Partition, Transport},
-};
+use crate::config::Config;
 
 /// Of topics that are made: as the configuration says, and of embedded topics as many as the host makes.
 pub fn partitions(config: &Config) -> i32 {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use sagahost_journal::{OutboxBatch, SagaListRow};
 use sagahost_saga::{
     Saga,
     history::{Entry, EventNote, What},
@@ -12,10 +13,10 @@ use sagahost_saga::{
     topology::Role,
     view::StepState,
 };
+use sagahost_wire::StoredLetter;
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
-use crate::journal::{OutboxBatch, SagaListRow, StoredLetter};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -390,7 +391,7 @@ impl From<&OutboxBatch> for OutboxLine {
             batch: batch.number.0,
             incarnation: batch.incarnation.to_string(),
             records: batch.records.len(),
-            bytes: batch.records.iter().map(crate::transport::Outgoing::size_bytes).sum(),
+            bytes: batch.records.iter().map(sagahost_wire::Outgoing::size_bytes).sum(),
             topics,
             skipped: batch.skipped.clone(),
         }

@@ -8,10 +8,16 @@ use std::{
 };
 
 use clap::Args;
+use sagahost_codec::{Codec, KeyForm, without_byte_order_mark};
 use sagahost_saga::{
     event::Event,
     id::{EventKey, Kind, SagaId, hex},
     notation::{self, typed},
+};
+use sagahost_wire::{
+    Outgoing,
+    clock::{Clock as _, SystemClock},
+    topic_name,
 };
 use serde::Serialize;
 
@@ -23,11 +29,7 @@ use crate::{
         topics::Sources,
         view::{ExampleView, Placed},
     },
-    clock::{Clock as _, SystemClock},
-    codec::{Codec, without_byte_order_mark},
-    config::{Config, KeyForm},
-    topic_name,
-    transport::Outgoing,
+    config::Config,
 };
 
 #[derive(Debug, Args)]

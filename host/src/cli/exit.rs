@@ -131,7 +131,8 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
-    use crate::{journal::JournalError, transport::TransportError};
+    use sagahost_journal::JournalError;
+    use sagahost_transport::TransportError;
 
     /// Whichever way an error takes, through a running host or not.
     #[test]

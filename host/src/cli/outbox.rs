@@ -1,6 +1,7 @@
 //! `sagahost outbox`. Invariant: a row is skipped only by its place, with a name and a reason.
 
 use clap::Subcommand;
+use sagahost_wire::BatchNo;
 
 use super::{
     Operator, Site,
@@ -10,10 +11,7 @@ use super::{
     sagas::told,
     table::{Cell, Table},
 };
-use crate::{
-    admin::{OutboxAction, protocol::Request, view::OutboxLine},
-    journal::BatchNo,
-};
+use crate::admin::{OutboxAction, protocol::Request, view::OutboxLine};
 
 #[derive(Debug, Subcommand)]
 pub enum Outbox {

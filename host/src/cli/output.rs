@@ -7,10 +7,10 @@ use std::{
 };
 
 use sagahost_saga::{id::Time, notation};
+use sagahost_wire::clock::{Clock as _, SystemClock};
 use serde::Serialize;
 
 use super::{exit::Failure, table::Tone};
-use crate::clock::{Clock as _, SystemClock};
 
 pub struct Output {
     pub json: bool,

@@ -10,6 +10,9 @@ use std::{
     time::Duration,
 };
 
+use sagahost_journal::{Journal, JournalError};
+use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_transport::Transport;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -25,11 +28,6 @@ use crate::{
     },
     config::{Config, ConfigFile, FILE_NAME},
     host::open_transport,
-    journal::{
-        Journal, JournalError,
-        sqlite::{self, OpenOptions, SqliteJournal},
-    },
-    transport::Transport,
 };
 
 impl Site {
@@ -145,7 +143,7 @@ pub fn journal(config: &Config) -> Result<Arc<dyn Journal>, Failure> {
 }
 
 pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failure> {
-    if !config.data_dir.join(sqlite::FILE).exists() {
+    if !config.data_dir.join(sagahost_journal_sqlite::FILE).exists() {
         return Ok(None);
     }
     // An app that was started without a configuration has the default name.

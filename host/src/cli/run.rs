@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use sagahost_journal::Journal;
+use sagahost_wire::BatchNo;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -29,7 +31,6 @@ use crate::{
     commit::Fatal,
     config::{Config, Faults, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
-    journal::{BatchNo, Journal},
     preflight,
     start::{Decisions, StartError},
 };

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use sagahost_saga::notation;
+use sagahost_wire::Partition;
 
 use super::{
     Site,
@@ -19,7 +20,6 @@ use crate::{
         view::TopicLine,
     },
     config::Config,
-    transport::Partition,
 };
 
 #[derive(Debug, Subcommand)]

@@ -132,7 +132,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Config, is_known_property};
+    use crate::config::Config;
+    use sagahost_transport_kafka::is_known;
 
     fn config(lines: &str) -> String {
         format!("app = \"shop\"\n[kafka]\nbootstrap-servers = \"b:9092\"\n[kafka.properties]\n{lines}\n")
@@ -145,7 +146,7 @@ mod tests {
                 let text = config(&format!("\"{name}\" = \"hunter2\""));
                 let faults = Config::parse(&text, Path::new("sagahost.toml")).unwrap_err().to_string();
                 assert!(faults.contains(&advice.text()) && !faults.contains("hunter2"), "{name}: {faults}");
-                assert!(!is_known_property(name), "{name} is librdkafka's own");
+                assert!(!is_known(name), "{name} is librdkafka's own");
             }
             // An environment variable that exists wherever tests run.
             let followed = config(&advice.write.join("\n").replace("KAFKA_PASSWORD", "PATH"));

@@ -1,52 +1,11 @@
 //! Table `[kafka]`: with it records go through a broker, without it through embedded topics. Invariant: what
 //! librdkafka would refuse or wait for is a fault of the file, with its line.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
-use super::{
-    properties::{self, Property},
-    reader::Table,
-    servers,
-};
+use sagahost_transport_kafka::{KafkaSettings, Start};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaSettings {
-    pub bootstrap_servers: String,
-    /// Where the very first start of an app begins to read.
-    pub start: Start,
-    /// Make the topics that are missing.
-    pub create_topics: bool,
-    /// Of topics that it makes.
-    pub partitions: i32,
-    pub replication: i32,
-    /// Passed to librdkafka as they are.
-    pub properties: BTreeMap<String, Property>,
-}
-
-impl Default for KafkaSettings {
-    fn default() -> Self {
-        Self {
-            bootstrap_servers: String::new(),
-            start: Start::Earliest,
-            create_topics: false,
-            partitions: 4,
-            replication: 1,
-            properties: BTreeMap::new(),
-        }
-    }
-}
-
-impl KafkaSettings {
-    fn security_protocol(&self) -> String {
-        self.properties.get("security.protocol").map_or_else(|| "plaintext".to_owned(), |is| is.value().to_lowercase())
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    Earliest,
-    Latest,
-}
+use super::{properties, reader::Table, servers};
 
 pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KafkaSettings> {
     let d = KafkaSettings::default();

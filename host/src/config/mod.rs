@@ -6,7 +6,6 @@ mod settings;
 mod faults;
 mod java_clients;
 mod kafka;
-mod librdkafka;
 mod limits;
 mod properties;
 mod reader;
@@ -18,10 +17,7 @@ mod show;
 use std::{fs, path::Path};
 
 pub use faults::{Fault, Faults};
-pub use kafka::{KafkaSettings, Start};
-pub use properties::{Property, TOKEN_FILE, TRANSACTION_TIMEOUT, is_known as is_known_property, is_secret};
 pub use reader::{format_duration, parse_duration};
-pub use records::{EventIdFrom, KeyForm, KindFrom, Locator, RecordMapping};
 pub use sagahost_sandbox::limits::Limits;
 pub use schema::{SOCKET_PATH_BYTES_MAX, field_names};
 pub use settings::*;

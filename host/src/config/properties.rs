@@ -1,80 +1,15 @@
 //! Table `[kafka.properties]`: what is passed to librdkafka. Invariant: a secret's value is in no message, no `Debug` and
 //! no output of `config show`; a name or a value that librdkafka would refuse is a fault of the file.
 
-use std::{
-    collections::BTreeMap,
-    env, fmt, fs,
-    ops::{Range, RangeInclusive},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, env, fs, ops::Range, path::Path};
 
+use sagahost_transport_kafka::{Property, TOKEN_FILE, TRANSACTION_TIMEOUT, is_known, properties as librdkafka};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    java_clients, librdkafka,
+    java_clients,
     reader::{Table, Value},
 };
-
-/// Our own property: librdkafka knows only tokens that a program hands to it.
-pub const TOKEN_FILE: &str = "sasl.oauthbearer.token.location";
-
-/// `transaction.timeout.ms`: the upper end is Kafka's own default for what a broker permits.
-pub const TRANSACTION_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(15 * 60);
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct Property {
-    value: String,
-    /// Where a secret came from: `env KAFKA_PASSWORD`, `file secrets/password`. None: it stands in the file.
-    from: Option<String>,
-    secret: bool,
-}
-
-impl Property {
-    /// What a name that librdkafka does not know stands for may be a secret: `sasl.pasword`.
-    pub fn plain(name: &str, value: impl Into<String>) -> Self {
-        Self { value: value.into(), from: None, secret: is_secret(name) || !is_known(name) }
-    }
-    /// For librdkafka, and for nobody else.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-    /// For people.
-    pub fn shown(&self) -> String {
-        match (&self.from, self.secret) {
-            (Some(from), _) => format!("({from})"),
-            (None, true) => "(hidden)".to_owned(),
-            (None, false) => self.value.clone(),
-        }
-    }
-}
-
-impl fmt::Debug for Property {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown())
-    }
-}
-
-/// Does the name say that the value is for nobody else?
-pub fn is_secret(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let public = name.ends_with(".location") || name.ends_with(".url") || name.ends_with(".mechanism");
-    let words = [
-        "password",
-        "secret",
-        "token",
-        "jaas",
-        "oauthbearer.config",
-        "assertion",
-        "key.pem",
-        "passphrase",
-        "credential",
-        "api-key",
-        "api.key",
-        "apikey",
-    ];
-    !public && words.iter().any(|word| name.contains(word))
-}
 
 /// Properties that the commit protocol depends on.
 const OWN: [(&str, &str); 17] = [
@@ -146,11 +81,6 @@ fn name_fault(name: &str) -> Option<String> {
     })
 }
 
-/// Does it reach librdkafka, or the host on its way there?
-pub fn is_known(name: &str) -> bool {
-    name == TOKEN_FILE || librdkafka::is_known(name)
-}
-
 fn value_fault(name: &str, value: &str) -> Option<String> {
     match name {
         TOKEN_FILE => None,
@@ -180,7 +110,7 @@ fn property(table: &Table<'_, '_>, name: &str, value: &Value<'_>, base: &Path) -
             let (key, source) = entries.iter().next()?;
             let DeValue::String(source) = source.get_ref() else { return None };
             match secret(key.get_ref(), source, base) {
-                Ok(value) => Some(Property { value, from: Some(format!("{} {source}", key.get_ref())), secret: true }),
+                Ok(value) => Some(Property::secret(value, format!("{} {source}", key.get_ref()))),
                 Err(why) => {
                     table.fault(name, value.span(), why);
                     None

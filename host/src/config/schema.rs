@@ -9,24 +9,25 @@ use std::{
     time::Duration,
 };
 
+use sagahost_codec::{SAGA_FAILED, TopicSettings};
 use sagahost_saga::{
     id::{Kind, Participant},
     topology::{Bounds, OnDeadLetter},
 };
 use sagahost_sandbox::manifest::{is_kind, is_participant_name};
+use sagahost_wire::topic_name;
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
     AdminSettings, Config, EmbeddedSettings, LogFormat, LogSettings, PipelineSettings, PluginSettings, RetrySettings,
-    SAGA_FAILED, SubscriptionSettings, TopicSettings, WatchSettings,
+    SubscriptionSettings, WatchSettings,
     faults::Fault,
     kafka, limits,
     reader::{Source, Table, Value, type_of},
     records,
 };
-use crate::topic_name;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,13 +1,15 @@
 //! The effective configuration, to be shown. Invariant: it names every field that can be set, and no secret; read
 //! again it means the same (but for the secrets).
 
+use sagahost_codec::{RecordMapping, TopicSettings};
 use sagahost_saga::topology::OnDeadLetter;
+use sagahost_transport_kafka::{KafkaSettings, Start, is_secret};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{
-    Config, EmbeddedSettings, KafkaSettings, LogFormat, PluginSettings, RecordMapping, RetrySettings, Start,
-    SubscriptionSettings, TopicSettings, is_secret, limits, reader::format_duration,
+    Config, EmbeddedSettings, LogFormat, PluginSettings, RetrySettings, SubscriptionSettings, limits,
+    reader::format_duration,
 };
 
 pub fn table(config: &Config) -> Table {

@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use expect_test::{Expect, expect};
+use sagahost_codec::{EventIdFrom, Locator, TopicSettings};
+use sagahost_transport_kafka::{Property, is_secret};
 
 use super::*;
 

@@ -26,6 +26,8 @@ use sagahost_sandbox::{
     admission::Admitted,
     directory::{Looks, Reading},
 };
+use sagahost_transport::Transport;
+use sagahost_wire::BatchNo;
 use tracing::{error, warn};
 
 pub use self::board::{Board, What};
@@ -33,10 +35,8 @@ use self::{board::Order, probation::Probation, switch::by_name, watch::Watch};
 use crate::{
     config::WatchSettings,
     intake::Intake,
-    journal::BatchNo,
     pipeline::Pipeline,
     plugins::{Beginning, Plugins, Serving},
-    transport::Transport,
 };
 
 pub struct Keeper {

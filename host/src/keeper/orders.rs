@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
+use sagahost_journal::{AdmittedRow, PluginDeed, PluginWrite};
 use sagahost_saga::{id::Participant, input::Answer, notation};
 use sagahost_sandbox::{
     Report,
@@ -20,7 +21,6 @@ use super::{
 use crate::{
     admin::{PluginAction, protocol::Refusal},
     config::Config,
-    journal::{AdmittedRow, PluginDeed, PluginWrite},
 };
 
 impl Keeper {

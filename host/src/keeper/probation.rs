@@ -8,16 +8,14 @@ use std::{
 };
 
 use anyhow::Result;
+use sagahost_journal::{PluginDeed, PluginWrite};
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::admission::Admitted;
+use sagahost_wire::BatchNo;
 use tracing::error;
 
 use super::Keeper;
-use crate::{
-    journal::{BatchNo, PluginDeed, PluginWrite},
-    plugins::short,
-    stats::Stats,
-};
+use crate::{plugins::short, stats::Stats};
 
 /// A version that replaced `before`, and what it had done until then.
 pub(super) struct Probation {

@@ -10,15 +10,15 @@ use std::{
 use anyhow::Result;
 use sagahost_saga::id::{Kind, Participant};
 use sagahost_sandbox::{admission::Admitted, manifest::From};
+use sagahost_transport::Assignment;
+use sagahost_wire::{BatchNo, Partition, Position};
 use tracing::{info, warn};
 
 use super::Keeper;
 use crate::{
     crash,
     intake::assignment,
-    journal::{BatchNo, Position},
     plugins::{Serving, short},
-    transport::{Assignment, Partition},
 };
 
 impl Keeper {

@@ -7,15 +7,13 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use sagahost_journal::{AdmittedRow, Journal};
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::{Report, admission::Admitted, directory::Reading};
+use sagahost_wire::{BatchNo, clock::Clock};
 use tracing::{error, info, warn};
 
 use super::{IN_PLACE_OF, Plugins, Serving};
-use crate::{
-    clock::Clock,
-    journal::{AdmittedRow, BatchNo, Journal},
-};
 
 /// What the host goes on with.
 pub struct Beginning {

@@ -3,13 +3,11 @@
 
 use std::{fs, io, path::Path};
 
+use sagahost_journal::AdmittedRow;
 use sagahost_sandbox::{Report, admission::Admitted, graph::Graph};
 
 use super::{Participating, Plugins};
-use crate::{
-    admin::plugin_view::{GONE, PluginLine, PluginsView},
-    journal::AdmittedRow,
-};
+use crate::admin::plugin_view::{GONE, PluginLine, PluginsView};
 
 /// In the data directory: the listing as JSON, as of the last change.
 const FILE: &str = "plugins.json";

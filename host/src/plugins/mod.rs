@@ -16,6 +16,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use sagahost_codec::{Codec, SAGA_FAILED};
+use sagahost_journal::{AdmittedRow, Journal, PluginDeed, PluginWrite};
 use sagahost_saga::{
     id::{Kind, Participant},
     topology::Topology,
@@ -31,16 +33,15 @@ use sagahost_sandbox::{
     registry::Registry,
     settings::Settings,
 };
+use sagahost_transport_kafka::Start;
+use sagahost_wire::{BatchNo, clock::Clock};
 use tracing::{error, info, warn};
 
 pub use self::beginning::Beginning;
 use self::operator::{overrides, settings};
 use crate::{
-    clock::Clock,
-    codec::Codec,
-    config::{Config, SAGA_FAILED, Start},
+    config::Config,
     crash,
-    journal::{AdmittedRow, BatchNo, Journal, PluginDeed, PluginWrite},
     pipeline::Surroundings,
     preflight::{self, Known, Stray},
     start::Wanted,

@@ -4,12 +4,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use anyhow::{Context as _, Result};
+use sagahost_journal::{AdmittedRow, Journal, PluginWrite};
 use sagahost_saga::id::Kind;
 use sagahost_sandbox::Manifest;
 use tracing::info;
 
 use super::{Plugins, kinds_read};
-use crate::journal::{AdmittedRow, Journal, PluginWrite};
 
 impl Plugins {
     /// Of versions whose bytes are gone: compiled code from before `since`, and rows of the journal. `needed`: digests
@@ -58,7 +58,7 @@ mod tests {
     use sagahost_saga::id::{Participant, Time};
 
     use super::*;
-    use crate::journal::BatchNo;
+    use sagahost_wire::BatchNo;
 
     fn row(participant: &str, digest: &str, since: u64, kinds: &[&str]) -> AdmittedRow {
         let subscriptions: Vec<_> = kinds.iter().map(|kind| serde_json::json!({ "kind": kind })).collect();

@@ -2,6 +2,7 @@
 //! Invariant: nothing is taken away from them without a word.
 
 use anyhow::Result;
+use sagahost_journal::{Journal, SagaFilter};
 use sagahost_saga::{
     Saga,
     id::{Participant, SagaId},
@@ -13,7 +14,6 @@ use sagahost_sandbox::{Fault, admission::Admitted, digests::Stored};
 use tracing::error;
 
 use super::Plugins;
-use crate::journal::{Journal, SagaFilter};
 
 impl Plugins {
     /// Sagas under way must find code that reads what they hold: this version, or a stored one.

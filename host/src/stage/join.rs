@@ -6,12 +6,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use sagahost_codec::Codec;
+use sagahost_journal::{Journal, SagaWrite, StoreEntry};
 use sagahost_saga::id::{Participant, SagaId, Time};
 
 use super::{Conflict, Inner, NotStaged, SagaChange, Staging};
 use crate::{
-    codec::Codec,
-    journal::{Journal, SagaWrite, StoreEntry},
     overlay::{Overlay, Scan, Stale},
     values::{Name, Values},
 };

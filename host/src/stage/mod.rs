@@ -10,21 +10,22 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use sagahost_codec::Codec;
+use sagahost_journal::{BatchWrite, Journal, JournalError, LetterWrite, SagaKey, SagaWrite, StoreEntry};
 use sagahost_saga::{
     Saga,
     history::Entry,
     id::{Participant, SagaId, Time},
     input::{Answer, Status, Wake},
 };
+use sagahost_transport::Verified;
+use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
 
 use self::join::merged;
 use crate::{
     admin::protocol::{Refusal, Why},
-    codec::Codec,
-    journal::{BatchNo, BatchWrite, Journal, JournalError, LetterWrite, Position, SagaKey, SagaWrite, StoreEntry},
     overlay::Overlay,
     positions::{Positions, Receipt},
-    transport::{Outgoing, Partition, TopicId, Verified},
     values::{Name, SagaCell, Values},
 };
 

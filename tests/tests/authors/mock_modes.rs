@@ -7,7 +7,7 @@ use guests::{Hostile, HostileTried};
 use inventory::Inventory;
 use order::Orders;
 use payment::Payment;
-use sagahost::journal::Journal;
+use sagahost_journal::Journal;
 use sagahost_saga::Saga;
 use sagahost_testkit::{
     MockHost, Sent, json,

@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sagahost::transport::{Headers, Outgoing, Transport as _};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     kafka_shop::{KafkaShop, Settings, Topics},
     shop::THREE,
 };
+use sagahost_transport::Transport as _;
+use sagahost_wire::{Headers, Outgoing};
 
 use crate::brokers::steady as broker;
 

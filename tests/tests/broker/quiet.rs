@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::transport::{Isolation, Partition, Sink, Transport};
 use sagahost_demo::{
     broker::{Broker, Options},
     workload::Order,
@@ -15,6 +14,8 @@ use sagahost_tests::{
     kafka_shop::{KafkaShop, Running, Topics},
     shop::THREE,
 };
+use sagahost_transport::{Isolation, Sink, Transport};
+use sagahost_wire::Partition;
 
 use crate::shops::load;
 

@@ -124,6 +124,15 @@ fn assert_no_double_ran(shop: &KafkaShop<'_>, orders: usize) {
     assert!(calls < 5 * (orders as u64 + again), "{status:?}");
 }
 
+/// Behind everything else, where nothing is under way any more that could cost a call.
+fn assert_another_costs_no_call(shop: &KafkaShop<'_>, orders: &[Order], produce: impl Fn(&[Order])) {
+    let before = shop.until_quiet();
+    produce(orders);
+    let all = before.counter("duplicates") + orders.len() as u64;
+    let after = shop.until("every double to be told", LONG, |status| status.counter("duplicates") == all);
+    assert_eq!(after.counter("calls"), before.counter("calls"), "{after:?}");
+}
+
 #[test]
 fn plain_records_three_times_and_offsets_reset_after_a_stop_cost_no_call() {
     let shop = shop("thrice");
@@ -136,6 +145,7 @@ fn plain_records_three_times_and_offsets_reset_after_a_stop_cost_no_call() {
     watch.until(orders.len(), LONG);
     shop.until_quiet();
     assert_no_double_ran(&shop, orders.len());
+    assert_another_costs_no_call(&shop, &orders, |orders| shop.produce(orders));
     assert!(host.stop().success());
     pass_again_without_a_call(&shop, &orders);
 }
@@ -153,6 +163,8 @@ fn cloud_events_three_times_and_offsets_reset_after_a_kill_cost_no_call() {
     shop.until_quiet();
     assert_no_double_ran(&shop, orders.len());
     assert_eq!(shop.status().counter("duplicates"), 2 * orders.len() as u64);
+    assert_another_costs_no_call(&shop, &orders, |orders| shop.produce_cloud_events(orders));
+    shop.until_quiet();
     host.kill();
     // All of it is known to be published: nothing was in flight.
     assert_eq!(shop.status().unpublished(), 0);

@@ -11,7 +11,6 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
-use sagahost::transport::{Assignment, Partition, Polled, Source, TopicId, Transport, Verified};
 use sagahost_demo::{
     broker::{Broker, Options},
     workload::Order,
@@ -21,6 +20,8 @@ use sagahost_tests::{
     shop::THREE,
     topic_admin::TopicAdmin,
 };
+use sagahost_transport::{Assignment, Polled, Source, Transport, Verified};
+use sagahost_wire::{Partition, TopicId};
 
 use crate::shops::load;
 

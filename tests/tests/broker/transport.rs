@@ -8,16 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::{
-    config::{KafkaSettings, Property},
-    transport::{
-        Assignment, Isolation, Outgoing, Partition, Polled, Publication, PublishError, Sink, Source, Transport,
-        TransportError,
-        contract::{self, assign, claimed, committed, outgoing, publish, records, to_the_end, values},
-        kafka::KafkaTransport,
-    },
-};
 use sagahost_demo::broker::{PASSWORD, USER};
+use sagahost_transport::{
+    Assignment, Isolation, Polled, Publication, PublishError, Sink, Source, Transport, TransportError,
+    contract::{self, assign, claimed, committed, outgoing, publish, records, to_the_end, values},
+};
+use sagahost_transport_kafka::{KafkaSettings, KafkaTransport, Property};
+use sagahost_wire::{Outgoing, Partition};
 
 use crate::brokers::{fragile, guarded as broker};
 
@@ -198,7 +195,7 @@ fn a_topic_that_is_deleted_is_refused_for_writing_and_held_for_reading() {
     assert!(matches!(&offered, TransportError::Refused(why) if why.contains("does not exist")), "{offered:?}");
 }
 
-fn records_of(source: &mut dyn Source) -> Vec<sagahost::transport::Record> {
+fn records_of(source: &mut dyn Source) -> Vec<sagahost_wire::Record> {
     records(source, 1)
 }
 

@@ -1,13 +1,14 @@
 //! Records that are no events. Invariant of all tests: each is kept with where it stood and why, what comes behind it in
 //! its partition is handled, and an operator has a way on.
 
-use sagahost::{admin::view::LetterView, host::Host, transport::Outgoing};
+use sagahost::{admin::view::LetterView, host::Host};
 use sagahost_tests::{
     events::{event, plain, tried},
     operator::Operator,
     shop::Shop,
     wait::until,
 };
+use sagahost_wire::Outgoing;
 use serde_json::json;
 
 use crate::shops::await_done;
@@ -22,7 +23,7 @@ fn started(more: &str) -> (Shop, Host, Operator) {
             "[pipeline]\nrecord-bytes-max = {RECORD_BYTES_MAX}\n[limits]\npayload-bytes-max = 10000\nattributes-bytes-max = 1000\n{more}"
         ),
     );
-    sagahost::transport::Transport::create_topics(&shop.topics(), &["hostile-tried".into()], 1).unwrap();
+    sagahost_transport::Transport::create_topics(&shop.topics(), &["hostile-tried".into()], 1).unwrap();
     let host = shop.start();
     let operator = Operator::of(&host);
     (shop, host, operator)
@@ -115,11 +116,11 @@ fn assert_published(shop: &Shop, bad: &[(Outgoing, &str, &str)]) {
     });
     for (number, (record, code, _)) in bad.iter().enumerate() {
         let offset = (2 * number).to_string();
-        let header = |of: &sagahost::transport::Record, name: &str| {
+        let header = |of: &sagahost_wire::Record, name: &str| {
             let found = of.headers.iter().find(|(header, _)| header == name);
             found.and_then(|(_, value)| value.as_deref()).map(|value| String::from_utf8_lossy(value).into_owned())
         };
-        let of_this = |of: &&sagahost::transport::Record| header(of, "sagahost-dlq-offset").as_ref() == Some(&offset);
+        let of_this = |of: &&sagahost_wire::Record| header(of, "sagahost-dlq-offset").as_ref() == Some(&offset);
         let letters: Vec<_> = published.iter().filter(of_this).collect();
         let [letter] = letters.as_slice() else { panic!("{} letters of offset {offset}", letters.len()) };
         assert_eq!(header(letter, "sagahost-dlq-topic").as_deref(), Some("hostile-tried"));

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
-use sagahost::{host::Host, transport::Outgoing};
+use sagahost::host::Host;
 use sagahost_tests::{
     events::{plain, tried},
     operator::Operator,
     shop::Shop,
     wait::until,
 };
+use sagahost_wire::Outgoing;
 
 use crate::shops::await_done;
 
@@ -18,7 +19,7 @@ const STOP: Duration = Duration::from_secs(10);
 
 fn started() -> (Shop, Host, Operator) {
     let shop = Shop::new(&["hostile"], "");
-    sagahost::transport::Transport::create_topics(&shop.topics(), &["hostile-tried".into()], 1).unwrap();
+    sagahost_transport::Transport::create_topics(&shop.topics(), &["hostile-tried".into()], 1).unwrap();
     let host = shop.start();
     let operator = Operator::of(&host);
     (shop, host, operator)

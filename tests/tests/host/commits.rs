@@ -111,7 +111,7 @@ fn an_idle_host_writes_nothing() {
     until("all positions are journaled", || {
         let positions = host.journal().positions().unwrap();
         let partitions: Vec<_> = positions.keys().cloned().collect();
-        let bounds = sagahost::transport::Transport::bounds(&shop.topics(), &partitions).unwrap();
+        let bounds = sagahost_transport::Transport::bounds(&shop.topics(), &partitions).unwrap();
         positions.iter().all(|(at, position)| bounds[at].1 == position.next).then_some(())
     });
     meter.await_confirmed();

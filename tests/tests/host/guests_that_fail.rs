@@ -6,7 +6,6 @@ use std::time::Duration;
 use sagahost::{
     admin::view::{SagaView, TimelineLine},
     host::Host,
-    transport::Record,
 };
 use sagahost_tests::{
     events::tried,
@@ -14,6 +13,7 @@ use sagahost_tests::{
     shop::Shop,
     wait::until,
 };
+use sagahost_wire::Record;
 use serde_json::Value;
 
 /// Few and quick attempts. Two seconds for a call: enough for an innocent one on a busy machine.

@@ -10,7 +10,6 @@ use std::{
 use sagahost::{
     admin::{LiveStatus, PluginAction},
     host::Host,
-    transport::Outgoing,
 };
 use sagahost_saga::{Saga, history::What, id::Direction, input::Command};
 use sagahost_sandbox::admission::digest;
@@ -21,6 +20,7 @@ use sagahost_tests::{
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
+use sagahost_wire::Outgoing;
 
 use crate::shops::{plugins, some_orders};
 

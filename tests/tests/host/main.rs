@@ -20,6 +20,7 @@ mod retries;
 mod scenarios;
 mod sent_again;
 mod shops;
+mod tidy;
 mod typed_ids;
 mod unhandled_kinds;
 mod ways_on;

@@ -11,7 +11,6 @@ use sagahost::{
         view::{Done, TopicLine},
     },
     host::Host,
-    transport::Outgoing,
 };
 use sagahost_sandbox::graph::Graph;
 use sagahost_tests::{
@@ -21,6 +20,7 @@ use sagahost_tests::{
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
+use sagahost_wire::Outgoing;
 
 use crate::shops::{plugins, some_orders};
 
@@ -95,7 +95,7 @@ fn a_paused_plugin_still_undoes() {
     operator.cancel(&orders[0].order_id, "a test");
     operator.await_status(&orders[0].order_id, "compensated");
     shop.await_ends(&orders, &Death::never(), PATIENCE);
-    shop.assert_right(&orders, &*host.journal());
+    shop.assert_conserved(&orders, &*host.journal());
     host.stop(Duration::from_secs(10));
 }
 
@@ -176,7 +176,7 @@ fn a_plugin_is_retired_by_force_and_says_who_waits_in_vain() {
     Operator::of(&host).cancel("o-000000", "its stock is gone");
     let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
     assert_eq!(ends.cancelled.len(), 1, "the way on that was named is one");
-    shop.assert_right(&orders, &*host.journal());
+    shop.assert_conserved(&orders, &*host.journal());
     host.stop(Duration::from_secs(10));
 }
 

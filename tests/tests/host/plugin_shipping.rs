@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sagahost::{admin::view::SagaView, transport::Outgoing};
+use sagahost::admin::view::SagaView;
 use sagahost_sandbox::manifest::From as Begins;
 use sagahost_tests::{
     faulty::Death,
@@ -17,6 +17,7 @@ use sagahost_tests::{
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
+use sagahost_wire::Outgoing;
 
 use crate::shops::{plugins, some_orders};
 

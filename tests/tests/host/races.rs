@@ -106,7 +106,7 @@ fn a_failure_of_another_app_before_the_first_event() {
     host.stop(STOP);
 }
 
-fn followed(saga: &str) -> sagahost::transport::Outgoing {
+fn followed(saga: &str) -> sagahost_wire::Outgoing {
     event("HostileFollowed", saga, &format!("{saga}-followed"), &json!({ "id": saga }))
 }
 

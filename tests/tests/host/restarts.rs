@@ -3,10 +3,7 @@
 
 use std::{fs, thread, time::Duration};
 
-use sagahost::{
-    admin::{plugin_view::PluginsView, protocol::Request},
-    transport::Transport as _,
-};
+use sagahost::admin::{plugin_view::PluginsView, protocol::Request};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     built,
@@ -16,6 +13,7 @@ use sagahost_tests::{
     shop::{PATIENCE, Shop, THREE, order_record},
     wait::until,
 };
+use sagahost_transport::Transport as _;
 use serde_json::json;
 
 const STOP: Duration = Duration::from_secs(10);

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use sagahost::{admin::view::SagaView, transport::Transport as _};
+use sagahost::admin::view::SagaView;
 use sagahost_tests::{
     events::{event, tried},
     operator::{Operator, attempts},
     shop::Shop,
     wait::until,
 };
+use sagahost_transport::Transport as _;
 use serde_json::{Value, json};
 
 /// Forty attempts, a quarter of a second apart on average; one worker, so that waiting would be seen.

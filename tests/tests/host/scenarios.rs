@@ -9,7 +9,6 @@ use sagahost::{
         view::{SagaPage, SagaView},
     },
     host::Host,
-    transport::Outgoing,
 };
 use sagahost_demo::workload::Order;
 use sagahost_saga::input::Status;
@@ -19,6 +18,7 @@ use sagahost_tests::{
     shop::{OPENING_BALANCE, OPENING_STOCK, Shop, THREE, order_record},
     wait::until,
 };
+use sagahost_wire::Outgoing;
 use serde_json::Value;
 
 use crate::shops::started;

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use sagahost::{host::Host, transport::Outgoing};
+use sagahost::host::Host;
 use sagahost_tests::{
     events::{plain, tried},
     operator::{Operator, attempts},
     shop::Shop,
     wait::until,
 };
+use sagahost_wire::Outgoing;
 
 /// Two attempts, then the saga waits.
 const BLOCKING: &str = "[plugin.hostile.on.HostileTried]\non-dead-letter = \"block\"\n\

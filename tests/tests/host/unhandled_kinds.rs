@@ -9,7 +9,6 @@ use sagahost::{
         view::{Placed, TopicLine, UnhandledLine},
     },
     host::Host,
-    transport::Outgoing,
 };
 use sagahost_tests::{
     binary::Site,
@@ -18,6 +17,7 @@ use sagahost_tests::{
     shop::Shop,
     wait::until,
 };
+use sagahost_wire::Outgoing;
 use serde_json::{Value, json};
 
 fn started(more: &str) -> (Shop, Host, Operator) {

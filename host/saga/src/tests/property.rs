@@ -361,7 +361,6 @@ fn reported(mutation: Mutation) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (shapes, breadth_first, acts) in lives() {
         if let Err(violation) = mutation::with(mutation, || live(*shapes, *breadth_first, acts)) {
-            if found.is_empty() {}
             found.insert(violation);
         }
     }

@@ -23,6 +23,7 @@ use anyhow::Context as _;
 use clap::Args;
 use crossbeam_channel::Receiver;
 use sagahost_saga::id::{EventKey, SagaId};
+use sagahost_wire::clock::{Clock as _, SystemClock};
 use serde::de::DeserializeOwned;
 
 use self::{
@@ -47,7 +48,6 @@ use crate::{
         stamp::Stamp,
         view::{ExampleView, Placed, SagaPage, SagaView},
     },
-    clock::{Clock as _, SystemClock},
     config::{Config, LogFormat, LogSettings},
     host::{Host, Parts, StopReport},
 };

@@ -1,0 +1,162 @@
+//! What participants keep, and who they are. Invariant: keys of one participant are invisible to every other.
+
+use crate::{AdmittedRow, PluginDeed, PluginWrite};
+
+use super::*;
+
+fn keep(owner: &Owner, participant: &str, keys: &[&str]) {
+    owner.commit(|batch| {
+        for key in keys {
+            let value: Arc<[u8]> = Arc::from(key.as_bytes());
+            batch.store.insert((Participant::from(participant), (*key).to_owned()), Some(value));
+        }
+    });
+}
+
+fn scan(owner: &Owner, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    let found = owner.journal.store_scan(&Participant::from("payment"), prefix, after, limit).unwrap();
+    found
+        .into_iter()
+        .map(|(key, value)| {
+            assert_eq!(key.as_bytes(), &*value);
+            key
+        })
+        .collect()
+}
+
+pub fn store_scan_by_prefix(place: &dyn Place) {
+    let owner = Owner::of(place);
+    keep(&owner, "payment", &["a", "a/", "a/1", "a/10", "a/2", "a0", "b", "B"]);
+    assert_eq!(scan(&owner, "", None, 99), ["B", "a", "a/", "a/1", "a/10", "a/2", "a0", "b"]);
+    assert_eq!(scan(&owner, "a/", None, 99), ["a/", "a/1", "a/10", "a/2"]);
+    assert_eq!(scan(&owner, "a/", None, 2), ["a/", "a/1"]);
+    assert_eq!(scan(&owner, "a/", Some("a/1"), 99), ["a/10", "a/2"]);
+    assert_eq!(scan(&owner, "a/", Some("a/11"), 99), ["a/2"], "`after` need not be a key");
+    assert_eq!(scan(&owner, "a/", Some("A"), 99), ["a/", "a/1", "a/10", "a/2"], "`after` below the prefix");
+    assert_eq!(scan(&owner, "a/", Some("a/2"), 99), [""; 0]);
+    assert_eq!(scan(&owner, "a/", Some("b"), 99), [""; 0], "`after` above the prefix");
+    assert_eq!(scan(&owner, "c", None, 99), [""; 0]);
+    assert_eq!(scan(&owner, "a", None, 0), [""; 0]);
+}
+
+pub fn store_scan_edges(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let max = "\u{10ffff}";
+    let (twice, beyond) = (format!("{max}{max}"), format!("{max}z"));
+    keep(&owner, "payment", &["", "\0", "\0\0", "x\0y", "x", "é", "e\u{301}", "z", "ÿ", "ÿa", "\u{ff01}", max, &twice]);
+    keep(&owner, "payment", &[&beyond]);
+    assert_eq!(scan(&owner, max, None, 99), [max, &beyond, &twice]);
+    assert_eq!(scan(&owner, "ÿ", None, 99), ["ÿ", "ÿa"]);
+    assert_eq!(scan(&owner, "\0", None, 99), ["\0", "\0\0"]);
+    assert_eq!(scan(&owner, "x\0", None, 99), ["x\0y"]);
+    assert_eq!(scan(&owner, "", None, 2), ["", "\0"]);
+    assert_eq!(scan(&owner, "", Some(""), 1), ["\0"]);
+    assert_eq!(scan(&owner, "e", None, 99), ["e\u{301}"], "bytes, not letters");
+    let mut all = scan(&owner, "", None, 99);
+    assert_eq!(all.len(), 14);
+    assert!(all.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()));
+    all.truncate(5);
+    assert_eq!(scan(&owner, "", Some(&all[4]), 99).len(), 9);
+    owner.commit(|batch| {
+        batch.store.insert((Participant::from("payment"), "x\0y".to_owned()), None);
+    });
+    assert_eq!(scan(&owner, "x", None, 99), ["x"]);
+    assert_eq!(owner.journal.store_get(&Participant::from("payment"), "x\0y").unwrap(), None);
+}
+
+pub fn store_of_participants_apart(place: &dyn Place) {
+    let owner = Owner::of(place);
+    keep(&owner, "payment", &["k"]);
+    keep(&owner, "payment2", &["k", "l"]);
+    assert_eq!(scan(&owner, "", None, 99), ["k"]);
+    assert_eq!(owner.journal.store_get(&Participant::from("order"), "k").unwrap(), None);
+}
+
+pub fn counters_come_back(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let counter = |participant: &str, name: &str| (Participant::from(participant), name.to_owned());
+    owner.commit(|batch| {
+        batch.counters =
+            BTreeMap::from([(counter("b", "x"), i64::MIN), (counter("a", "y"), i64::MAX), (counter("a", "x"), 0)]);
+    });
+    owner.commit(|batch| batch.counters = BTreeMap::from([(counter("a", "x"), 7)]));
+    let (a, b) = (Participant::from("a"), Participant::from("b"));
+    let row = |participant: &Participant, name: &str, value| (participant.clone(), name.to_owned(), value);
+    let all = [row(&a, "x", 7), row(&a, "y", i64::MAX), row(&b, "x", i64::MIN)];
+    assert_eq!(owner.journal.counters(None).unwrap(), all);
+    assert_eq!(owner.journal.counters(Some(&b)).unwrap(), all[2..]);
+    assert_eq!(owner.journal.counter(&b, "x").unwrap(), Some(i64::MIN));
+    assert_eq!(owner.journal.counter(&b, "y").unwrap(), None);
+}
+
+pub fn admission(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let row = |digest: &str, since, serving| AdmittedRow {
+        participant: Participant::from("payment"),
+        digest: Arc::from(digest),
+        manifest: r#"{"name":"payment"}"#.to_owned(),
+        admitted: Time(4),
+        since: BatchNo(since),
+        serving,
+        quarantined: None,
+        file: format!("plugins/{digest}.wasm"),
+        config: Arc::from("c1"),
+    };
+    let admit = |owner: &Owner, row: &AdmittedRow| {
+        owner.change_plugins(PluginWrite { admitted: vec![row.clone()], ..PluginWrite::default() });
+    };
+    admit(&owner, &row("d1", 0, true));
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, true)]);
+    admit(&owner, &row("d2", 5, true));
+    assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), row("d2", 5, true)], "one serves at a time");
+    let owner = Owner::of(place);
+    let retired = AdmittedRow { config: Arc::from("c2"), ..row("d2", 5, false) };
+    admit(&owner, &retired);
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), retired.clone()]);
+    let quarantine = |owner: &Owner, why: Option<&str>| {
+        let quarantined = vec![(Participant::from("payment"), Arc::from("d2"), why.map(str::to_owned))];
+        owner.change_plugins(PluginWrite { quarantined, ..PluginWrite::default() });
+    };
+    quarantine(&owner, Some("it fails"));
+    let quarantined = AdmittedRow { quarantined: Some("it fails".to_owned()), ..retired.clone() };
+    assert_eq!(place.open().admitted().unwrap(), [row("d1", 0, false), quarantined]);
+    let owner = Owner::of(place);
+    let forget = |owner: &Owner, digest: &str| {
+        let forgotten = vec![(Participant::from("payment"), Arc::from(digest))];
+        owner.change_plugins(PluginWrite { forgotten, ..PluginWrite::default() });
+    };
+    forget(&owner, "d2");
+    assert_eq!(owner.journal.admitted().unwrap().len(), 2, "what is in quarantine is not forgotten");
+    quarantine(&owner, None);
+    assert_eq!(owner.journal.admitted().unwrap(), [row("d1", 0, false), retired]);
+    admit(&owner, &row("d2", 5, true));
+    forget(&owner, "d1");
+    forget(&owner, "d2");
+    assert_eq!(place.open().admitted().unwrap(), [row("d2", 5, true)], "what serves is not forgotten");
+}
+
+pub fn pauses_and_deeds(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let (a, b) = (Participant::from("a"), Participant::from("b"));
+    let deed = |participant: &Participant, number: u64| PluginDeed {
+        participant: participant.clone(),
+        at: Time(number),
+        digest: Arc::from("d1"),
+        config: Arc::from("c1"),
+        what: format!("deed {number}"),
+    };
+    let why = |why: &str| Some(why.to_owned());
+    owner.change_plugins(PluginWrite {
+        paused: vec![(a.clone(), why("first")), (b.clone(), why("for a while"))],
+        deeds: (1..=300).map(|number| deed(&a, number)).chain([deed(&b, 1)]).collect(),
+        ..PluginWrite::default()
+    });
+    let paused = vec![(a.clone(), why("second")), (b.clone(), None)];
+    owner.change_plugins(PluginWrite { paused, ..PluginWrite::default() });
+    let journal = place.open();
+    assert_eq!(journal.paused().unwrap(), BTreeMap::from([(a.clone(), "second".to_owned())]));
+    assert_eq!(journal.plugin_deeds(&a, 2).unwrap(), [deed(&a, 300), deed(&a, 299)]);
+    let all = journal.plugin_deeds(&a, usize::MAX).unwrap();
+    assert!((200..300).contains(&all.len()), "they are bounded: {}", all.len());
+    assert_eq!(journal.plugin_deeds(&b, 9).unwrap(), [deed(&b, 1)]);
+}

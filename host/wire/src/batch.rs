@@ -1,0 +1,39 @@
+//! How batches and their owners are named. Invariant: a mark is displayed as it is parsed.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Grows with each owner: a commit with an older one is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+/// Number of a batch; without gaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BatchNo(pub u64);
+
+/// The metadata of a committed offset: which batch it belongs to, and who journaled that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub journal: Arc<str>,
+    pub incarnation: Arc<str>,
+    pub batch: BatchNo,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.journal, self.incarnation, self.batch.0)
+    }
+}
+
+impl Mark {
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let mark = Self {
+            journal: parts.next().filter(|part| !part.is_empty())?.into(),
+            incarnation: parts.next()?.into(),
+            batch: BatchNo(parts.next()?.parse().ok()?),
+        };
+        parts.next().is_none().then_some(mark)
+    }
+}

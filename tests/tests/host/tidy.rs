@@ -1,0 +1,90 @@
+//! What a tool can hold of how the project is laid out: which crate may know which, and that documents name what exists.
+//! Invariant: each rule has a reason in `host/ARCHITECTURE.md`.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use sagahost_tests::built::root;
+
+/// Crates of the house, each with those of the house that it may know.
+const ARROWS: [(&str, &[&str]); 10] = [
+    ("host/saga", &[]),
+    ("host/manifest", &["saga"]),
+    ("host/sandbox", &["manifest", "saga"]),
+    ("host/wire", &["saga"]),
+    ("host/codec", &["manifest", "saga", "wire"]),
+    ("host/journal", &["manifest", "saga", "wire"]),
+    ("host/journal/sqlite", &["codec", "journal", "saga", "wire"]),
+    ("host/transport", &["wire"]),
+    ("host/transport/embedded", &["saga", "transport", "wire"]),
+    ("host/transport/kafka", &["manifest", "transport", "wire"]),
+];
+
+/// What decides builds and tests in seconds because it needs none of these.
+const LIGHT: [&str; 6] = ["host/saga", "host/manifest", "host/wire", "host/codec", "host/journal", "host/transport"];
+const HEAVY: [&str; 4] = ["rdkafka", "rusqlite", "tokio", "wasmtime"];
+
+/// Names under `[dependencies]`.
+fn dependencies(manifest: &str) -> BTreeSet<&str> {
+    let section = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+    let lines = section.take_while(|line| !line.starts_with('['));
+    lines.filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn a_crate_knows_only_what_it_may() {
+    for (dir, allowed) in ARROWS {
+        let manifest = fs::read_to_string(root().join(dir).join("Cargo.toml")).expect("a crate has a manifest");
+        let all = dependencies(&manifest);
+        assert!(all.len() >= 2, "{dir}: its dependencies were not found: {all:?}");
+        let known: BTreeSet<&str> = all.iter().filter_map(|name| name.strip_prefix("sagahost-")).collect();
+        assert_eq!(known, allowed.iter().copied().collect(), "{dir} (ARROWS in {})", file!());
+        let heavy: Vec<&&str> = all.iter().filter(|name| LIGHT.contains(&dir) && HEAVY.contains(name)).collect();
+        assert!(heavy.is_empty(), "{dir} decides; it may not need {heavy:?}");
+    }
+}
+
+/// What stands between backticks and looks like a path of this repository, and not like the pattern of one.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let tops = ["host/", "plugins/", "wit/", "demo/", "tests/", ".ci/"];
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(move |quoted| {
+        tops.iter().any(|top| quoted.starts_with(top))
+            && quoted.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+            && !quoted.contains("NOUN")
+    })
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    for document in ["host/ARCHITECTURE.md", "host/SEMANTICS.md", "CONTRIBUTING.md", "README.md"] {
+        let text = fs::read_to_string(root().join(document)).expect("it is there");
+        let missing: Vec<&str> = paths(&text).filter(|path| !root().join(path).exists()).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "{document} names what does not exist");
+    }
+    let architecture = fs::read_to_string(root().join("host/ARCHITECTURE.md")).expect("it is there");
+    assert!(paths(&architecture).count() > 50, "the paths were not found");
+}
+
+/// Files of Rust below a directory that are neither tests nor generated.
+fn sources(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a directory can be read").flatten() {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if path.is_dir() && !["tests", "target", "fixtures", ".work"].contains(&&*name) {
+            sources(&path, found);
+        } else if name.ends_with(".rs") && !["tests.rs", "bindings.rs"].contains(&&*name) {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    let mut found = Vec::new();
+    for top in ["host", "plugins", "demo", "tests/src"] {
+        sources(&root().join(top), &mut found);
+    }
+    assert!(found.len() > 200, "only {} files were found", found.len());
+    let silent: Vec<_> =
+        found.iter().filter(|path| !fs::read_to_string(path).is_ok_and(|text| text.starts_with("//!"))).collect();
+    assert!(silent.is_empty(), "these do not begin with `//!`: {silent:#?}");
+}
