@@ -260,3 +260,67 @@ impl Overlay {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs of calls; `false`: the attempt did not complete.
+    fn trace(runs: &[(&[CounterCall], bool)]) -> CounterTrace {
+        let run = |(calls, kept): &(&[CounterCall], bool)| CounterRun { calls: calls.to_vec(), kept: *kept };
+        CounterTrace { runs: runs.iter().map(run).collect() }
+    }
+
+    fn take(amount: i64, answer: bool) -> CounterCall {
+        CounterCall::Take { amount, answer }
+    }
+
+    #[test]
+    fn what_changes_no_answer_is_no_conflict() {
+        let sold = trace(&[(&[CounterCall::Ensure(10), take(3, true)], true)]);
+        assert_eq!(sold.replay(None), Ok(Some(7)), "nobody made the counter");
+        for there in [3, 4, 1_000] {
+            assert_eq!(sold.replay(Some(there)), Ok(Some(there - 3)), "others took and gave");
+        }
+        let refused = trace(&[(&[take(3, false)], true)]);
+        for there in [0, 2] {
+            assert_eq!(refused.replay(Some(there)), Ok(Some(there)));
+        }
+        let given = trace(&[(&[CounterCall::Give(5)], true)]);
+        assert_eq!(given.replay(Some(-2)), Ok(Some(3)));
+    }
+
+    #[test]
+    fn an_answer_that_would_be_another_one_is_stale() {
+        let sold = trace(&[(&[take(3, true)], true)]);
+        assert_eq!(sold.replay(Some(2)), Err(Stale), "sold out meanwhile");
+        assert_eq!(sold.replay(None), Err(Stale), "it is gone");
+        let refused = trace(&[(&[take(3, false)], true)]);
+        assert_eq!(refused.replay(Some(3)), Err(Stale), "somebody gave: it would be sold now");
+        assert_eq!(trace(&[(&[CounterCall::Give(1)], true)]).replay(Some(i64::MAX)), Err(Stale));
+        let read = trace(&[(&[CounterCall::Read(Some(7))], true)]);
+        assert_eq!(read.replay(Some(7)), Ok(Some(7)));
+        assert_eq!(read.replay(Some(8)), Err(Stale));
+        assert_eq!(read.replay(None), Err(Stale));
+        assert_eq!(trace(&[(&[CounterCall::Read(None)], true)]).replay(Some(0)), Err(Stale), "absent is not zero");
+    }
+
+    /// An attempt that failed wrote nothing, but its outcome hangs on what it was told.
+    #[test]
+    fn an_attempt_that_does_not_count_is_checked_and_changes_nothing() {
+        let failed = trace(&[(&[take(3, true)], false), (&[take(4, true)], true)]);
+        assert_eq!(failed.replay(Some(4)), Ok(Some(0)), "the three are not taken");
+        assert_eq!(trace(&[(&[take(3, true)], false)]).replay(Some(2)), Err(Stale));
+        assert!(!trace(&[(&[take(3, true)], false)]).writes());
+        assert!(!trace(&[(&[CounterCall::Read(None)], true)]).writes());
+        assert!(failed.writes());
+    }
+
+    #[test]
+    fn calls_of_one_attempt_see_each_other() {
+        let twice =
+            trace(&[(&[take(3, true), take(3, false), CounterCall::Give(1), CounterCall::Read(Some(3))], true)]);
+        assert_eq!(twice.replay(Some(5)), Ok(Some(3)));
+        assert_eq!(twice.replay(Some(6)), Err(Stale), "the second would have been sold, too");
+    }
+}
