@@ -22,7 +22,7 @@ use crate::{
     crash,
     intake::Intake,
     pipeline::Pipeline,
-    stage::{Move, Next, Sealed},
+    stage::{Move, Next, Reply, Sealed},
     stats::Stats,
     touch::Touch,
 };
@@ -50,6 +50,8 @@ pub struct Committer {
     pub stop: Arc<AtomicBool>,
     pub fatal: Sender<Fatal>,
     pub confirmed: BatchNo,
+    /// The last batch that the publisher was given.
+    pub handed: BatchNo,
     /// How long the next new beginning waits: longer each time, until the journal takes something again.
     pub again_after: Duration,
     pub touch: Touch,
@@ -96,7 +98,7 @@ impl Committer {
                     let _ = reply.send(Ok(answer));
                 }
                 debug!(batch = number.0, chains = sealed.chains, records = sealed.write.outbox.len(), "journaled");
-                let batch = OutboxBatch {
+                self.hand_over(OutboxBatch {
                     number,
                     incarnation: self.identity.incarnation.clone(),
                     records: sealed.write.outbox,
@@ -104,9 +106,7 @@ impl Committer {
                     skipped: Default::default(),
                     valueless: Default::default(),
                     at: sealed.write.at,
-                };
-                // The publisher lives as long as the host; a send that fails means that the host stops.
-                let _ = self.publisher.send(batch);
+                });
                 let touched = self.touch.journaled(&self.pipeline, self.identity.epoch);
                 touched.map_err(|error| Fatal::Superseded(error.to_string()))
             }
@@ -114,13 +114,34 @@ impl Committer {
                 Err(Fatal::Superseded(JournalError::StaleEpoch { newest, ours }.to_string()))
             }
             Err(error) => {
-                for (reply, _) in sealed.replies {
-                    let _ =
-                        reply.send(Err(Refusal::new(Why::Journal, format!("failed to write the journal: {error}"))));
-                }
+                self.answer_after(&error, number, sealed.replies);
                 self.restart(&error.to_string())
             }
         }
+    }
+
+    /// A commit that reported a failure may have gone through.
+    fn answer_after(&self, error: &JournalError, number: BatchNo, replies: Vec<(Reply, Answer)>) {
+        if replies.is_empty() {
+            return;
+        }
+        let refusal = match self.pipeline.journal.reread() {
+            Ok(identity) if identity.last_batch >= number => None,
+            Ok(_) => Some(format!("failed to write the journal: {error}")),
+            Err(_) => Some(format!("failed to write the journal, and whether it was written is not known: {error}")),
+        };
+        for (reply, answer) in replies {
+            let _ = reply.send(match &refusal {
+                None => Ok(answer),
+                Some(text) => Err(Refusal::new(Why::Journal, text.clone())),
+            });
+        }
+    }
+
+    fn hand_over(&mut self, batch: OutboxBatch) {
+        self.handed = batch.number;
+        // The publisher lives as long as the host; a send that fails means that the host stops.
+        let _ = self.publisher.send(batch);
     }
 
     fn settled(&mut self) {
@@ -150,25 +171,34 @@ impl Committer {
 
     /// From what the journal holds. False: it cannot be read at the moment.
     fn begin_anew(&mut self) -> Result<bool, Fatal> {
-        let journal = &self.pipeline.journal;
-        let identity = journal.identity();
-        if identity.epoch != self.identity.epoch {
-            return Err(Fatal::Superseded(format!("the journal's epoch is {}", identity.epoch.0)));
-        }
-        let begun = journal.positions().and_then(|positions| {
-            let published = self.pipeline.stage.published_batch().min(identity.last_batch);
-            for (saga, _) in self.pipeline.mailboxes.empty() {
-                debug!(%saga, "void");
-                self.pipeline.stage.busy(-1);
+        match self.begin_from_journal() {
+            Ok(()) => Ok(true),
+            Err(error @ JournalError::StaleEpoch { .. }) => Err(Fatal::Superseded(error.to_string())),
+            Err(error) => {
+                warn!(%error, "failed to read the journal");
+                Ok(false)
             }
-            self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
-            self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-            self.pipeline.resume()
-        });
-        if let Err(error) = &begun {
-            warn!(%error, "failed to read the journal");
         }
-        Ok(begun.is_ok())
+    }
+
+    /// A batch that is journaled although its commit reported a failure goes out before any that follows it: the marks
+    /// of those would say that it is out.
+    fn begin_from_journal(&mut self) -> Result<(), JournalError> {
+        let journal = self.pipeline.journal.clone();
+        let identity = journal.reread()?;
+        let positions = journal.positions()?;
+        for batch in journal.outbox(self.handed, usize::MAX)? {
+            info!(batch = batch.number.0, "journaled after all");
+            self.hand_over(batch);
+        }
+        let published = self.pipeline.stage.published_batch().min(identity.last_batch);
+        for (saga, _) in self.pipeline.mailboxes.empty() {
+            debug!(%saga, "void");
+            self.pipeline.stage.busy(-1);
+        }
+        self.pipeline.stage.restart(identity.last_batch, published, &positions, self.anchor.clone());
+        self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
+        self.pipeline.resume()
     }
 
     /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.

@@ -257,6 +257,7 @@ impl Host {
             outbox: outbox.clone(),
             stop: self.stop.publishing.clone(),
             fatal: fatal.clone(),
+            last: begun.published,
             fenced: Vec::new(),
             not_out_noted: notes.not_out.is_some(),
         };
@@ -271,6 +272,7 @@ impl Host {
             stop: self.stop.committing.clone(),
             fatal: fatal.clone(),
             confirmed: begun.published,
+            handed: begun.identity.last_batch,
             again_after: Committer::AGAIN_AFTER,
             touch: Touch::new(notes.touch_due),
         };

@@ -51,6 +51,8 @@ pub struct Publisher {
     pub outbox: Arc<Outbox>,
     pub stop: Arc<AtomicBool>,
     pub fatal: Sender<Fatal>,
+    /// The last batch that is out.
+    pub last: BatchNo,
     /// When it was fenced, within the window.
     pub fenced: Vec<Instant>,
     /// The journal says of a batch that it is not out, which no longer holds once it is tried again.
@@ -89,6 +91,7 @@ impl Publisher {
 
     /// Until the batch is published. False: the host stops, and it is not.
     fn publish(&mut self, mut batch: OutboxBatch) -> Result<bool, Fatal> {
+        self.follows(batch.number)?;
         let metadata = Mark {
             journal: self.identity.journal.clone(),
             incarnation: batch.incarnation.clone(),
@@ -152,7 +155,20 @@ impl Publisher {
         Ok(true)
     }
 
-    fn published(&self, number: BatchNo) {
+    /// A batch's mark says that all before it are out.
+    fn follows(&self, number: BatchNo) -> Result<(), Fatal> {
+        if number.0 == self.last.0 + 1 {
+            return Ok(());
+        }
+        Err(Fatal::Unknown(format!(
+            "batch {} was to be published behind batch {}, which would hide those between; nothing is lost, the next \
+             start publishes them in order",
+            number.0, self.last.0
+        )))
+    }
+
+    fn published(&mut self, number: BatchNo) {
+        self.last = number;
         self.outbox.published();
         self.intake.broker_trouble(None);
         Stats::add(&self.pipeline.stats.publications, 1);

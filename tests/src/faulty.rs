@@ -45,11 +45,15 @@ pub struct Death {
     dead: AtomicBool,
     /// So many changes of plugins are refused; nothing dies of it.
     refused: AtomicI64,
+    /// So many commits of batches with records go through and say that they failed; nothing dies of it.
+    lies: AtomicI64,
 }
 
 impl Death {
     pub fn at(point: Point, time: i64) -> Arc<Self> {
-        Arc::new(Self { point, left: AtomicI64::new(time), dead: AtomicBool::new(false), refused: AtomicI64::new(0) })
+        let none = || AtomicI64::new(0);
+        let (dead, left) = (AtomicBool::new(false), AtomicI64::new(time));
+        Arc::new(Self { point, left, dead, refused: none(), lies: none() })
     }
     pub fn never() -> Arc<Self> {
         Self::at(Point::BeforeCommit, i64::MAX)
@@ -59,6 +63,16 @@ impl Death {
     }
     pub fn refusals_left(&self) -> i64 {
         self.refused.load(Ordering::SeqCst)
+    }
+    pub fn lie_about_commits(&self, times: i64) {
+        self.lies.store(times, Ordering::SeqCst);
+    }
+    pub fn lies_left(&self) -> i64 {
+        self.lies.load(Ordering::SeqCst)
+    }
+    /// Takes one, if there is one left.
+    fn one_of(left: &AtomicI64) -> bool {
+        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| (left > 0).then(|| left - 1)).is_ok()
     }
     pub fn dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
@@ -93,6 +107,7 @@ impl Journal for FaultyJournal {
         self.inner.identity()
     }
     reads! {
+        reread() -> Identity;
         saga(id: &SagaId) -> Option<SagaRow>;
         spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
         spilled_history(saga: SagaKey) -> Vec<Entry>;
@@ -137,7 +152,8 @@ impl Journal for FaultyJournal {
             return Err(failed());
         }
         let committed = self.inner.commit(epoch, batch)?;
-        if self.death.reached(Point::AfterCommit) { Err(failed()) } else { Ok(committed) }
+        let lies = !batch.outbox.is_empty() && Death::one_of(&self.death.lies);
+        if self.death.reached(Point::AfterCommit) || lies { Err(failed()) } else { Ok(committed) }
     }
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError> {
         if self.death.reached(Point::BeforeConfirm) {
@@ -147,9 +163,11 @@ impl Journal for FaultyJournal {
         if self.death.reached(Point::AfterConfirm) { Err(failed()) } else { Ok(()) }
     }
     fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError> {
-        let left =
-            self.death.refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| (left > 0).then(|| left - 1));
-        if self.death.dead() || left.is_ok() { Err(failed()) } else { self.inner.change_plugins(epoch, write) }
+        if self.death.dead() || Death::one_of(&self.death.refused) {
+            Err(failed())
+        } else {
+            self.inner.change_plugins(epoch, write)
+        }
     }
     fn close(&self) -> Result<(), JournalError> {
         self.inner.close()

@@ -246,6 +246,12 @@ pub enum JournalError {
 /// Reads are answered from what is committed, from any thread. Writes take the owner's epoch.
 pub trait Journal: Send + Sync {
     fn identity(&self) -> Identity;
+    /// The identity as it is kept, for after a write whose end is not known: a commit that reported a failure may have
+    /// gone through.
+    ///
+    /// # Errors
+    /// `StaleEpoch` where another owner has taken the journal over.
+    fn reread(&self) -> Result<Identity, JournalError>;
 
     fn saga(&self, id: &SagaId) -> Result<Option<SagaRow>, JournalError>;
     /// The data hash of a known event that was spilled.

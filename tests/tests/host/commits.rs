@@ -99,6 +99,22 @@ fn under_load_each_batch_is_one_commit_and_one_publication() {
     host.stop(STOP);
 }
 
+/// Its batch is in the journal, so it has to go out before the next one, whose mark would say that it is out.
+#[test]
+fn a_commit_that_went_through_and_said_that_it_failed_is_published() {
+    let shop = Shop::new(&THREE, "[pipeline]\nbatch-chains-max = 5\n");
+    let orders = some_orders(60, "o");
+    let death = Death::never();
+    let host = shop.start_dying(&death);
+    death.lie_about_commits(3);
+    shop.produce(&orders);
+    shop.await_ends(&orders, &death, PATIENCE);
+    assert_eq!(death.lies_left(), 0);
+    shop.assert_right(&orders, &*host.journal());
+    assert_eq!(host.fatal(Duration::ZERO), None);
+    host.stop(STOP);
+}
+
 #[test]
 fn an_idle_host_writes_nothing() {
     let shop = Shop::new(&THREE, "[pipeline]\nposition-wait = \"100ms\"\n");

@@ -149,11 +149,16 @@ impl SqliteJournal {
             head::write(conn, &head)?;
             Ok((answer, head))
         })?;
+        self.learn(&head);
+        Ok(answer)
+    }
+
+    /// Another thread's write may have been learned first: both numbers only grow.
+    fn learn(&self, head: &Head) -> Identity {
         let mut identity = self.identity.lock();
-        // Another thread's write may have been told first: both numbers only grow.
         identity.last_batch = identity.last_batch.max(head.last_batch);
         identity.confirmed = identity.confirmed.max(head.confirmed);
-        Ok(answer)
+        identity.clone()
     }
 }
 
@@ -188,6 +193,11 @@ fn verify(conn: &Connection, file: &Path, options: &OpenOptions) -> Outcome<()> 
 impl Journal for SqliteJournal {
     fn identity(&self) -> Identity {
         self.identity.lock().clone()
+    }
+    fn reread(&self) -> Result<Identity, JournalError> {
+        let ours = self.identity.lock().epoch;
+        let head = self.read(|conn| head::owned(conn, ours))?;
+        Ok(self.learn(&head))
     }
 
     fn saga(&self, id: &SagaId) -> Result<Option<SagaRow>, JournalError> {

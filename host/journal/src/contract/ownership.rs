@@ -22,6 +22,7 @@ pub fn stale_epoch(place: &dyn Place) {
     let epoch = old.identity.epoch;
     let id = SagaId::from("order-1");
     let partition = Partition::new("order-created", 0);
+    refused(old.journal.reread().map(drop));
     refused(old.journal.commit(epoch, &old.next()).map(drop));
     refused(old.journal.confirm(epoch, BatchNo(1)));
     refused(old.journal.set_anchor(epoch, &partition));
@@ -37,6 +38,7 @@ pub fn stale_epoch(place: &dyn Place) {
     refused(old.journal.remove_closed_letters(epoch, Time(9), 5).map(drop));
     // The new owner was not disturbed.
     new.sagas(vec![saga("order-2")]);
+    assert_eq!(new.journal.reread().unwrap(), new.journal.identity());
     assert_eq!(new.list(SagaFilter { limit: 5, ..SagaFilter::default() }), ["order-2", "order-1"]);
     let future = Epoch(new.identity.epoch.0 + 1);
     assert!(matches!(new.journal.commit(future, &new.next()), Err(JournalError::StaleEpoch { .. })));
