@@ -40,6 +40,14 @@ pub enum Fatal {
     Panicked(String),
 }
 
+/// The journal has a newer owner: the host ends. Any other error is handed back, for whoever met it to decide.
+pub fn unless_superseded(error: JournalError) -> Result<JournalError, Fatal> {
+    match error {
+        JournalError::StaleEpoch { .. } => Err(Fatal::Superseded(error.to_string())),
+        other => Ok(other),
+    }
+}
+
 /// Journals batch after batch.
 pub struct Committer {
     pub pipeline: Arc<Pipeline>,
@@ -110,10 +118,8 @@ impl Committer {
                 let touched = self.touch.journaled(&self.pipeline, self.identity.epoch);
                 touched.map_err(|error| Fatal::Superseded(error.to_string()))
             }
-            Err(JournalError::StaleEpoch { newest, ours }) => {
-                Err(Fatal::Superseded(JournalError::StaleEpoch { newest, ours }.to_string()))
-            }
             Err(error) => {
+                let error = unless_superseded(error)?;
                 self.answer_after(&error, number, sealed.replies);
                 self.restart(&error.to_string())
             }
@@ -173,8 +179,8 @@ impl Committer {
     fn begin_anew(&mut self) -> Result<bool, Fatal> {
         match self.begin_from_journal() {
             Ok(()) => Ok(true),
-            Err(error @ JournalError::StaleEpoch { .. }) => Err(Fatal::Superseded(error.to_string())),
             Err(error) => {
+                let error = unless_superseded(error)?;
                 warn!(%error, "failed to read the journal");
                 Ok(false)
             }
@@ -227,10 +233,8 @@ impl Committer {
             crash::point("after-confirm");
             match confirmed {
                 Ok(()) => self.confirmed = published,
-                Err(JournalError::StaleEpoch { newest, ours }) => {
-                    return Err(Fatal::Superseded(JournalError::StaleEpoch { newest, ours }.to_string()));
-                }
                 Err(error) => {
+                    let error = unless_superseded(error)?;
                     warn!(%error, "failed to confirm batch {}", published.0);
                     self.intake.journal_trouble(Some(error.to_string()));
                     return Ok(());

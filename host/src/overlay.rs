@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(sold.replay(Some(2)), Err(Stale), "sold out meanwhile");
         assert_eq!(sold.replay(None), Err(Stale), "it is gone");
         let refused = trace(&[(&[take(3, false)], true)]);
-        assert_eq!(refused.replay(Some(3)), Err(Stale), "somebody gave: it would be sold now");
+        assert_eq!(refused.replay(Some(3)), Err(Stale), "stock was given back: it would be sold now");
         assert_eq!(trace(&[(&[CounterCall::Give(1)], true)]).replay(Some(i64::MAX)), Err(Stale));
         let read = trace(&[(&[CounterCall::Read(Some(7))], true)]);
         assert_eq!(read.replay(Some(7)), Ok(Some(7)));

@@ -17,13 +17,13 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use sagahost_codec::{copied_letter, without_value};
-use sagahost_journal::{Identity, JournalError, LeftOut, OutboxBatch};
+use sagahost_journal::{Identity, LeftOut, OutboxBatch};
 use sagahost_transport::{CommitState, Found, Isolation, Publication, PublishError, Sink, TransportError};
 use sagahost_wire::{BatchNo, Mark, Outgoing, Partition};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    commit::Fatal,
+    commit::{Fatal, unless_superseded},
     intake::Intake,
     outbox::{Decision, Outbox, RefusedRow},
     pipeline::Pipeline,
@@ -258,8 +258,10 @@ impl Publisher {
     fn note_not_out(&mut self, batch: BatchNo) -> Result<(), Fatal> {
         match self.pipeline.journal.set_not_out(self.identity.epoch, Some(batch)) {
             Ok(()) => self.not_out_noted = true,
-            Err(error @ JournalError::StaleEpoch { .. }) => return Err(Fatal::Superseded(error.to_string())),
-            Err(error) => warn!(batch = batch.0, %error, "failed to journal that the batch is not out"),
+            Err(error) => {
+                let error = unless_superseded(error)?;
+                warn!(batch = batch.0, %error, "failed to journal that the batch is not out");
+            }
         }
         Ok(())
     }
@@ -270,9 +272,8 @@ impl Publisher {
         while self.not_out_noted {
             match self.pipeline.journal.set_not_out(self.identity.epoch, None) {
                 Ok(()) => self.not_out_noted = false,
-                Err(error @ JournalError::StaleEpoch { .. }) => return Err(Fatal::Superseded(error.to_string())),
                 Err(error) => {
-                    self.report(batch, &error.to_string());
+                    self.report(batch, &unless_superseded(error)?.to_string());
                     thread::sleep(wait);
                     wait = (wait * 2).min(Duration::from_secs(2));
                 }
@@ -315,9 +316,8 @@ impl Publisher {
         let letter = batch.records.get(index).and_then(copied_letter).unwrap_or_default();
         match self.pipeline.journal.leave_out(self.identity.epoch, batch.number, index, what, &why) {
             Ok(()) => {}
-            Err(error @ JournalError::StaleEpoch { .. }) => return Err(Fatal::Superseded(error.to_string())),
             Err(error) => {
-                self.report(batch.number, &error.to_string());
+                self.report(batch.number, &unless_superseded(error)?.to_string());
                 return Ok(Then::Again);
             }
         }
