@@ -12,7 +12,7 @@ use crate::mapping::{KindFrom, RecordMapping};
 pub struct TopicSettings {
     /// Kinds whose topic is not the kebab-case of their name.
     pub of_kind: BTreeMap<Kind, Arc<str>>,
-    /// By topic: how records are read that are no CloudEvents.
+    /// By topic: how records that are not CloudEvents are read.
     pub records: BTreeMap<Arc<str>, RecordMapping>,
     /// None: dead letters are journaled only.
     pub dead_letters: Option<Arc<str>>,

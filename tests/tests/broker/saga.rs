@@ -129,7 +129,7 @@ fn assert_another_costs_no_call(shop: &KafkaShop<'_>, orders: &[Order], produce:
     let before = shop.until_quiet();
     produce(orders);
     let all = before.counter("duplicates") + orders.len() as u64;
-    let after = shop.until("every double to be told", LONG, |status| status.counter("duplicates") == all);
+    let after = shop.until("every double to be counted", LONG, |status| status.counter("duplicates") == all);
     assert_eq!(after.counter("calls"), before.counter("calls"), "{after:?}");
 }
 

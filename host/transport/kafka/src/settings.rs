@@ -55,7 +55,8 @@ pub const TRANSACTION_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(5)
 #[derive(Clone, PartialEq, Eq)]
 pub struct Property {
     value: String,
-    /// Where a secret came from: `env KAFKA_PASSWORD`, `file secrets/password`. None: it stands in the file.
+    /// Where a secret came from: `env KAFKA_PASSWORD`, `file secrets/password`. None: written in the
+    /// configuration itself.
     from: Option<String>,
     secret: bool,
 }

@@ -7,7 +7,7 @@ use sagahost_wire::TopicId;
 use super::*;
 
 const OLD: &str = include_str!("../../tests/fixtures/journal-v1.sql");
-
+const OLD_V4: &str = include_str!("../../tests/fixtures/journal-v4.sql");
 const LETTER: &str = include_str!("../../tests/fixtures/letter-v6.sql");
 
 fn refused(outcome: Result<SqliteJournal, JournalError>) -> String {
@@ -114,7 +114,7 @@ fn a_letter_from_before_null_headers_is_read_as_it_was() {
 #[test]
 fn a_row_that_was_skipped_before_rows_could_lose_their_value_alone_stays_out() {
     let dir = Dir::new();
-    execute(&dir, include_str!("../../tests/fixtures/journal-v4.sql"));
+    execute(&dir, OLD_V4);
     let journal = dir.host().unwrap();
     let outbox = journal.outbox(BatchNo(6), 9).unwrap();
     assert_eq!(outbox[0].skipped, BTreeMap::from([(0, "ann: too large".to_owned())]));
@@ -126,7 +126,7 @@ fn a_row_that_was_skipped_before_rows_could_lose_their_value_alone_stays_out() {
 #[test]
 fn positions_of_an_older_host_belong_to_no_known_topic() {
     let dir = Dir::new();
-    execute(&dir, include_str!("../../tests/fixtures/journal-v4-positions.sql"));
+    execute(&dir, OLD_V4);
     let journal = dir.host().unwrap();
     let (first, second) = (Partition::new("order-created", 0), Partition::new("order-created", 1));
     let last = Some((11, 1_700_000_000_000));
