@@ -3,9 +3,13 @@
 
 use std::{any::Any, sync::Arc};
 
-use sagahost_manifest::{Manifest, counter::CounterFault};
+use sagahost_manifest::{
+    Manifest,
+    counter::CounterFault,
+    host_calls::{Entries, HostCalls, HostFault, Level},
+};
 use sagahost_saga::outcome::{Behaviour, Call};
-use sagahost_sandbox::{HostCalls, HostFault, Level, Plugin, guest::Entries};
+use sagahost_sandbox::Plugin;
 use sagahost_testkit::{
     Code, Ran,
     values::{Attempt, Line, LogLevel},

@@ -2,21 +2,30 @@
 //! journaled can be lost: source, workers, committer, publisher.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use sagahost_codec::Decoded;
-use sagahost_journal::{Identity, Journal, LeftOut, OutboxBatch, SagaFilter};
+use sagahost_journal::{Identity, Journal, LeftOut, LetterWrite, OutboxBatch, SagaFilter};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_processor::{
+    Fatal, Processor, Settings, lookalike,
+    mailbox::{Item, Loose},
+    processor,
+    reader::Slices,
+    reply::{Declined, Reply},
+    stage::{BatchBounds, Move},
+    stats::Stats,
+    unhandled::Sort,
+};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command, Status},
@@ -30,7 +39,7 @@ use sagahost_wire::{
     BatchNo, Partition, StoredLetter, TopicId,
     clock::{Clock, SystemClock},
 };
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     admin::{
@@ -38,23 +47,12 @@ use crate::{
         plugin_view::PluginsView,
         protocol::{Refusal, Why},
     },
-    commit::{Committer, Fatal},
-    config::Config,
+    config::{Config, PipelineSettings},
     crash,
-    intake::{Intake, Reader},
     keeper::{Board, Keeper, What},
-    lookalike,
-    mailbox::Item,
-    outbox::Outbox,
-    pipeline::Pipeline,
     plugins::{self, Plugins},
-    publish::Publisher,
-    stage::{BatchBounds, Move, Reply, Stage},
     start::{Beginning, Begun, Decisions},
-    stats::Stats,
-    timers::Timers,
-    touch::Touch,
-    unhandled::Sort,
+    threads::{Clocks, Threads, await_until, join},
 };
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -132,23 +130,12 @@ pub struct Host {
     workers: Vec<JoinHandle<()>>,
     committer: Option<JoinHandle<()>>,
     publisher: Option<JoinHandle<()>>,
-    stop: Stops,
-    /// The publisher ends when this is gone and everything is published.
-    batches: Option<Sender<OutboxBatch>>,
-}
-
-#[derive(Clone, Default)]
-struct Stops {
-    reading: Arc<AtomicBool>,
-    committing: Arc<AtomicBool>,
-    publishing: Arc<AtomicBool>,
 }
 
 /// What operators' commands reach.
 struct Shared {
-    pipeline: Arc<Pipeline>,
-    intake: Arc<Intake>,
-    outbox: Arc<Outbox>,
+    processor: Arc<Processor>,
+    clocks: Clocks,
     board: Arc<Board>,
     transport: Arc<dyn Transport>,
     journal: Arc<dyn Journal>,
@@ -164,49 +151,41 @@ impl Host {
 
     pub fn start_with(parts: Parts) -> Result<Self> {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
+        let clocks = Clocks::new(clock);
         let mut plugins = Plugins::open(config.clone())?;
         let looks = plugins.look();
-        let beginning = plugins.start(&*journal, &*clock)?;
+        let beginning = plugins.start(&*journal, &*clocks.wall)?;
         let wanted = plugins.wanted(&plugins.serving);
         let begun = Beginning {
             app: &config.app,
             journal: &*journal,
             transport: &*transport,
-            clock: &*clock,
+            clock: &*clocks.wall,
             wanted: &wanted,
             decisions: &decisions,
             stopped: &|| stop_requested.load(Ordering::Relaxed),
         }
         .begin()?;
-        plugins.begun(&beginning, &*journal, &*clock)?;
+        plugins.begun(&beginning, &*journal, &*clocks.wall)?;
         let identity = begun.identity.clone();
         info!(
             app = %config.app, journal = %identity.journal, incarnation = %identity.incarnation,
             batch = identity.last_batch.0, transport = transport.describe(), "started"
         );
 
-        let settings = config.pipeline.clone();
-        let bounds = BatchBounds {
-            chains_max: settings.batch_chains_max,
-            bytes_max: settings.batch_bytes_max,
-            wait: settings.batch_wait,
-            position_wait: settings.position_wait,
-            unpublished_max: settings.unpublished_batches_max as u64,
-        };
-        let stage = Arc::new(Stage::new(journal.clone(), bounds, settings.cache_bytes_max));
-        stage.restart(identity.last_batch, begun.published, &journal.positions()?, Some(begun.anchor.clone()));
-        let pipeline = Arc::new(Pipeline::new(
-            stage,
-            plugins.surroundings()?,
-            config.topics.clone(),
-            settings.clone(),
-            clock,
+        let processor = Arc::new(Processor::new(
             journal.clone(),
+            plugins.serve(&clocks)?,
+            config.topics.clone(),
+            settings(&config.pipeline),
         ));
+        let positions = journal.positions()?;
+        processor.stage.restart(identity.last_batch, begun.published, &positions, Some(begun.anchor.clone()));
+        let (sender, fatal) = unbounded();
+        let threads = Threads { clocks: clocks.clone(), fatal: sender };
         let shared = Arc::new(Shared {
-            pipeline: pipeline.clone(),
-            intake: Arc::new(Intake::default()),
-            outbox: Arc::new(Outbox::default()),
+            processor,
+            clocks,
             board: Arc::default(),
             transport: transport.clone(),
             journal: journal.clone(),
@@ -214,92 +193,35 @@ impl Host {
             app: config.app.to_string(),
             data: config.data_dir.clone(),
         });
-        let (fatal_sender, fatal) = unbounded();
-        let stop = Stops::default();
-        let mut host = Self {
-            shared,
-            config,
-            fatal,
-            readers: Vec::new(),
-            workers: Vec::new(),
-            committer: None,
-            publisher: None,
-            stop,
-            batches: None,
-        };
+        let mut host =
+            Self { shared, config, fatal, readers: Vec::new(), workers: Vec::new(), committer: None, publisher: None };
         host.quarantined()?;
-        host.shared.pipeline.resume()?;
-        host.spawn(begun, &fatal_sender, settings.workers, &stop_requested)?;
-        host.keep(plugins, looks, beginning, &fatal_sender)?;
+        host.shared.processor.resume()?;
+        host.spawn(begun, &threads, &stop_requested)?;
+        host.keep(plugins, looks, beginning, &threads)?;
         Ok(host)
     }
 
-    fn spawn(
-        &mut self,
-        begun: Begun,
-        fatal: &Sender<Fatal>,
-        workers: usize,
-        stop_requested: &AtomicBool,
-    ) -> Result<()> {
-        let Shared { pipeline, intake, outbox, transport, identity, .. } = &*self.shared;
-        let (sender, batches) = bounded::<OutboxBatch>(begun.backlog.len() + 16);
-        for batch in begun.backlog {
-            sender.send(batch).expect("the receiver is held");
+    fn spawn(&mut self, begun: Begun, threads: &Threads, stop_requested: &AtomicBool) -> Result<()> {
+        const SLICES: Slices =
+            Slices { poll: Duration::from_millis(100), paused: Duration::from_millis(2), idle: Duration::ZERO };
+        let Shared { processor, transport, journal, .. } = &*self.shared;
+        let Begun { identity, sink, anchor, assignments, backlog, published } = begun;
+        let (last, notes) = (identity.last_batch, journal.publication_notes()?);
+        let at = processor::Beginning { identity, anchor, published, notes, reached: crash::point };
+        for batch in backlog {
+            processor.outbox.hand_over(batch);
         }
-        let notes = pipeline.journal.publication_notes()?;
-        let publisher = Publisher {
-            pipeline: pipeline.clone(),
-            intake: intake.clone(),
-            sink: begun.sink,
-            batches,
-            identity: identity.clone(),
-            anchor: begun.anchor.clone(),
-            outbox: outbox.clone(),
-            stop: self.stop.publishing.clone(),
-            fatal: fatal.clone(),
-            last: begun.published,
-            fenced: Vec::new(),
-            not_out_noted: notes.not_out.is_some(),
-        };
-        self.publisher = Some(named("publisher", fatal, move || publisher.run())?);
-        self.await_claim(begun.identity.last_batch, stop_requested);
-        let committer = Committer {
-            pipeline: pipeline.clone(),
-            intake: intake.clone(),
-            publisher: sender.clone(),
-            identity: identity.clone(),
-            anchor: Some(begun.anchor),
-            stop: self.stop.committing.clone(),
-            fatal: fatal.clone(),
-            confirmed: begun.published,
-            handed: begun.identity.last_batch,
-            again_after: Committer::AGAIN_AFTER,
-            touch: Touch::new(notes.touch_due),
-        };
-        self.batches = Some(sender);
-        self.committer = Some(named("committer", fatal, move || committer.run())?);
-        for number in 0..workers.max(1) {
-            let pipeline = pipeline.clone();
-            self.workers.push(named(&format!("worker-{number}"), fatal, move || pipeline.work())?);
+        self.publisher = Some(threads.part("publisher", processor.publisher(sink, &at))?);
+        self.await_claim(last, stop_requested);
+        self.committer = Some(threads.part("committer", processor.committer(&at))?);
+        for number in 0..self.config.pipeline.workers.max(1) {
+            self.workers.push(threads.part(&format!("worker-{number}"), processor.worker())?);
         }
-        let reader = Reader::new(
-            pipeline.clone(),
-            intake.clone(),
-            transport.source()?,
-            identity.clone(),
-            self.stop.reading.clone(),
-        );
-        let assignments = begun.assignments;
-        self.readers.push(named("reader", fatal, move || reader.run(assignments))?);
-        let timers = Timers {
-            pipeline: pipeline.clone(),
-            intake: intake.clone(),
-            transport: transport.clone(),
-            stop: self.stop.reading.clone(),
-        };
-        let deadlines = timers.clone();
-        self.readers.push(named("timers", fatal, move || timers.run())?);
-        self.readers.push(named("deadlines", fatal, move || deadlines.run_deadlines())?);
+        let reader = processor.reader(transport.source()?, assignments, &at, SLICES);
+        self.readers.push(threads.part("reader", reader)?);
+        self.readers.push(threads.part("timers", processor.timers())?);
+        self.readers.push(threads.part("deadlines", processor.deadlines(transport.clone()))?);
         Ok(())
     }
 
@@ -307,23 +229,22 @@ impl Host {
     /// does not keep the host from answering its operator.
     fn await_claim(&self, last: BatchNo, stop_requested: &AtomicBool) {
         const PATIENCE: Duration = Duration::from_secs(10);
-        let end = Instant::now() + PATIENCE;
-        let stage = &self.shared.pipeline.stage;
-        while !stage.await_published(last, Duration::from_millis(100)) && Instant::now() < end {
-            if self.shared.outbox.refused().is_some() || stop_requested.load(Ordering::Relaxed) {
-                return;
-            }
-        }
+        let processor = &self.shared.processor;
+        await_until(Instant::now() + PATIENCE, || {
+            processor.stage.published_batch() >= last
+                || processor.outbox.refused().is_some()
+                || stop_requested.load(Ordering::Relaxed)
+        });
     }
 
     /// Sagas that stand still since an earlier life of this host.
     fn quarantined(&self) -> Result<()> {
-        let Shared { pipeline, journal, .. } = &*self.shared;
+        let Shared { processor, journal, .. } = &*self.shared;
         let filter = SagaFilter { status: Some(Status::Quarantined), limit: usize::MAX, ..SagaFilter::default() };
         for row in journal.sagas(&filter)? {
             let why = journal.quarantined(&row.id)?.unwrap_or_default();
             warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", notation::id_word(row.id.as_str()));
-            pipeline.stage.quarantine(&row.id, why);
+            processor.stage.quarantine(&row.id, why);
         }
         Ok(())
     }
@@ -334,15 +255,14 @@ impl Host {
         plugins: Plugins,
         looks: Result<Looks, Report>,
         beginning: plugins::Beginning,
-        fatal: &Sender<Fatal>,
+        threads: &Threads,
     ) -> Result<()> {
-        let Shared { pipeline, intake, transport, .. } = &*self.shared;
+        let Shared { processor, transport, board, clocks, .. } = &*self.shared;
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
-        intake.read_also(Vec::new(), plugins.idle_topics(assigned));
-        let stop = self.stop.reading.clone();
-        let board = self.shared.board.clone();
-        let keeper = Keeper::new(plugins, beginning, pipeline.clone(), intake.clone(), transport.clone(), stop, board);
-        self.readers.push(named("plugins", fatal, move || keeper.run(looks))?);
+        processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
+        let keeper =
+            Keeper::new(plugins, beginning, processor.clone(), clocks.clone(), transport.clone(), board.clone());
+        self.readers.push(threads.body("plugins", move || keeper.run(looks))?);
         Ok(())
     }
 
@@ -372,22 +292,15 @@ impl Host {
     /// `deadline`.
     pub fn stop(mut self, deadline: Duration) -> StopReport {
         let end = Instant::now() + deadline;
-        let Shared { pipeline, journal, .. } = &*self.shared.clone();
-        self.stop.reading.store(true, Ordering::SeqCst);
-        let mut cut_off = false;
-        while !self.readers.iter().all(JoinHandle::is_finished) || !pipeline.stage.drained() {
-            pipeline.stage.urge();
-            if Instant::now() >= end {
-                cut_off = true;
-                break;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        while pipeline.stage.unpublished() > 0 && Instant::now() < end {
-            thread::sleep(Duration::from_millis(5));
-        }
+        let Shared { processor, journal, .. } = &*self.shared.clone();
+        processor.stop_reading();
+        let drained = await_until(end, || {
+            processor.stage.urge();
+            self.readers.iter().all(JoinHandle::is_finished) && processor.stage.drained()
+        });
+        await_until(end, || processor.stage.unpublished() == 0);
         self.end(Some(end + FAREWELL));
-        let published = pipeline.stage.published_batch();
+        let published = processor.stage.published_batch();
         if published > journal.identity().confirmed
             && let Err(error) = journal.confirm(self.shared.identity.epoch, published)
         {
@@ -397,7 +310,7 @@ impl Host {
         if let Err(error) = journal.close() {
             warn!(%error, "failed to close the journal in good order; the next start recovers it");
         }
-        StopReport { cut_off, ..StopReport::of(&left) }
+        StopReport { cut_off: !drained, ..StopReport::of(&left) }
     }
 
     /// Ends as if the process had been killed: nothing is finished, nothing is written any more.
@@ -408,14 +321,7 @@ impl Host {
     /// `until`: threads that still wait for an answer by then are left to themselves. What they do is safe at any
     /// moment, as for a host that is killed.
     fn end(&mut self, until: Option<Instant>) {
-        let pipeline = &self.shared.pipeline;
-        self.stop.committing.store(true, Ordering::SeqCst);
-        self.stop.publishing.store(true, Ordering::SeqCst);
-        self.stop.reading.store(true, Ordering::SeqCst);
-        pipeline.stopping.store(true, Ordering::SeqCst);
-        pipeline.stage.close();
-        pipeline.mailboxes.close();
-        drop(self.batches.take());
+        self.shared.processor.stop();
         join(self.workers.drain(..), until);
         join(self.committer.take().into_iter(), until);
         join(self.publisher.take().into_iter(), until);
@@ -430,46 +336,43 @@ impl Drop for Host {
     }
 }
 
-/// A thread that the host cannot do without: should it panic, the host ends.
-fn named(name: &str, fatal: &Sender<Fatal>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let (fatal, thread) = (fatal.clone(), name.to_owned());
-    let body = move || {
-        if catch_unwind(AssertUnwindSafe(body)).is_err() {
-            error!(thread, "a thread of the host panicked");
-            let _ = fatal.send(Fatal::Panicked(thread));
-        }
-    };
-    thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("failed to start thread {name}"))
+fn settings(pipeline: &PipelineSettings) -> Settings {
+    Settings {
+        batch: BatchBounds {
+            chains_max: pipeline.batch_chains_max,
+            bytes_max: pipeline.batch_bytes_max,
+            wait: pipeline.batch_wait,
+            position_wait: pipeline.position_wait,
+            unpublished_max: pipeline.unpublished_batches_max as u64,
+        },
+        queue_events_max: pipeline.queue_events_max,
+        chain_steps_max: pipeline.chain_steps_max,
+        reservation_max: pipeline.reservation_max,
+        cache_bytes_max: pipeline.cache_bytes_max,
+        stall_wait_max: pipeline.stall_wait_max,
+        due_per_second_max: pipeline.due_per_second_max,
+    }
 }
 
-fn join(threads: impl Iterator<Item = JoinHandle<()>>, until: Option<Instant>) {
-    for thread in threads {
-        while until.is_some_and(|until| Instant::now() < until) && !thread.is_finished() {
-            thread::sleep(Duration::from_millis(2));
-        }
-        if until.is_some() && !thread.is_finished() {
-            let name = thread.thread().name().unwrap_or_default();
-            warn!(thread = name, "does not end in time (it waits for the broker); it is left to itself");
-        } else if thread.join().is_err() {
-            error!("a thread of the host panicked");
-        }
-    }
+/// An answer that somebody waits for.
+fn reply() -> (Reply, Receiver<Result<Answer, Declined>>) {
+    let (sender, answer) = bounded(1);
+    let tell = move |answer| {
+        let _ = sender.try_send(answer);
+    };
+    (Reply::new(tell), answer)
 }
 
 impl Shared {
     fn ask(&self, saga: &SagaId, item: impl FnOnce(Reply) -> Item) -> Result<Answer, Refusal> {
-        let (reply, answer) = bounded(1);
-        self.pipeline.post(saga, item(reply));
+        let (reply, answer) = reply();
+        self.processor.inbox.post(saga, item(reply));
         self.patiently(&answer)
     }
 
-    fn patiently(&self, answer: &Receiver<Result<Answer, Refusal>>) -> Result<Answer, Refusal> {
-        self.patiently_or(answer, "the host could not journal it in time; look at `sagahost status`")
-    }
-
-    fn patiently_or(&self, answer: &Receiver<Result<Answer, Refusal>>, otherwise: &str) -> Result<Answer, Refusal> {
-        const PATIENCE: Duration = Duration::from_secs(25);
-        answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::Failed, otherwise))?
+    fn patiently(&self, answer: &Receiver<Result<Answer, Declined>>) -> Result<Answer, Refusal> {
+        let answer = patiently_or(answer, "the host could not journal it in time; look at `sagahost status`")?;
+        answer.map_err(Refusal::from)
     }
 
     /// An offset in the topic before says nothing of this one.
@@ -489,33 +392,36 @@ impl Shared {
     fn keeper(&self, what: What) -> Result<Answer, Refusal> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
                               that, unless too much waits there: look at `sagahost plugins list`";
-        self.patiently_or(&self.board.order(what), QUEUED)
+        patiently_or(&self.board.order(what), QUEUED)?
     }
 
     fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
         self.journal.release(self.identity.epoch, saga)?;
         // What was kept aside a moment ago is in the journal with the next batch.
-        let staged = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
-        self.pipeline.stage.release(saga);
-        let patience = Instant::now() + Duration::from_secs(5);
-        while !self.pipeline.stage.drained() && self.journal.identity().last_batch < staged {
-            if Instant::now() > patience {
-                break;
-            }
-            self.pipeline.stage.urge();
-            thread::sleep(Duration::from_millis(5));
-        }
-        let count = self.pipeline.take_in_again(Some(saga))?;
-        self.pipeline.post(saga, Item::TopologyChanged);
+        let stage = &self.processor.stage;
+        let staged = BatchNo(stage.last_sealed().0 + 1);
+        stage.release(saga);
+        await_until(Instant::now() + Duration::from_secs(5), || {
+            stage.urge();
+            stage.drained() || self.journal.identity().last_batch >= staged
+        });
+        let serving = self.processor.serving.load();
+        let count = self.processor.inbox.take_in_again(Some(saga), &*self.journal, &serving)?;
+        self.processor.inbox.post(saga, Item::TopologyChanged);
         let id = notation::id(saga.as_str());
         let text = format!("saga {id} is out of quarantine; {count} events that were kept aside are taken in again");
         Ok(Answer { done: true, text })
     }
 }
 
+fn patiently_or<T>(answer: &Receiver<T>, otherwise: &str) -> Result<T, Refusal> {
+    const PATIENCE: Duration = Duration::from_secs(25);
+    answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::Failed, otherwise))
+}
+
 impl Live for Shared {
     fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, Refusal> {
-        if matches!(command, Command::Retry { .. }) && self.pipeline.stage.is_quarantined(saga) {
+        if matches!(command, Command::Retry { .. }) && self.processor.stage.is_quarantined(saga) {
             return self.release(saga);
         }
         self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply), receipt: None })
@@ -523,15 +429,16 @@ impl Live for Shared {
 
     fn outbox(&self, action: OutboxAction) -> Result<Answer, Refusal> {
         let done = match action {
-            OutboxAction::Retry => self.outbox.retry(),
+            OutboxAction::Retry => self.processor.outbox.retry(),
             OutboxAction::Skip { batch, index, by, reason } => {
-                let refused = self.outbox.refused().is_some_and(|row| row.batch == batch && row.index == index);
+                let refused =
+                    self.processor.outbox.refused().is_some_and(|row| row.batch == batch && row.index == index);
                 if !refused {
                     return Err(Refusal::not_found(format!("row {index} of batch {} is not refused", batch.0)));
                 }
                 let reason = format!("{by}: {reason}");
                 self.journal.leave_out(self.identity.epoch, batch, index, LeftOut::Row, &reason)?;
-                self.outbox.skip(batch, index, &reason)
+                self.processor.outbox.skip(batch, index, &reason)
             }
         };
         let text = if done { "publication goes on" } else { "no outbox row is refused" };
@@ -539,13 +446,13 @@ impl Live for Shared {
     }
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal> {
-        let surroundings = self.pipeline.surroundings.load();
-        let decoded = surroundings.codec.decode_letter(&letter);
+        let serving = self.processor.serving.load();
+        let decoded = serving.codec.decode_letter(&letter);
         let Decoded { event, formerly } = decoded.map_err(|why| {
             Refusal::new(Why::Failed, format!("it still cannot be decoded: {}: {}", why.code, why.detail))
         })?;
-        if !surroundings.topology.concerns(&event.kind) {
-            let hint = surroundings.meant(&event.kind).map(|meant| format!(": {}", lookalike::hint(&meant)));
+        if !serving.topology.concerns(&event.kind) {
+            let hint = serving.meant(&event.kind).map(|meant| format!(": {}", lookalike::hint(&meant)));
             let kind = notation::id(event.kind.as_str());
             let text = format!("no plugin of this app handles {kind}{}", hint.unwrap_or_default());
             return Err(Refusal::new(Why::Failed, text));
@@ -560,13 +467,16 @@ impl Live for Shared {
     }
 
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal> {
-        let (reply, answer) = bounded(1);
-        self.pipeline.close_letter(&letter.key, format!("discarded by {by}: {reason}"), reply);
+        let (reply, answer) = reply();
+        let how = format!("discarded by {by}: {reason}");
+        let done = Answer { done: true, text: how.clone() };
+        let letter = LetterWrite::Close { key: letter.key, how, at: self.clocks.now().wall };
+        self.processor.inbox.post_loose(Loose { letter, receipt: None, reply: Some((reply, done)) });
         self.patiently(&answer)
     }
 
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal> {
-        if !self.intake.is_held(partition) {
+        if !self.processor.intake.is_held(partition) {
             let text = format!("{partition} is not held; `sagahost status` lists those that are");
             return Err(Refusal::not_found(text));
         }
@@ -575,7 +485,7 @@ impl Live for Shared {
         let topic_id = ids.get(&partition.topic).cloned();
         let Some(from) = from else {
             self.refuse_made_anew(partition, topic_id.as_ref())?;
-            self.intake.assign_again(partition);
+            self.processor.intake.assign_again(partition);
             return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
         };
         let bounds = self.transport.bounds(std::slice::from_ref(partition))?;
@@ -590,8 +500,8 @@ impl Live for Shared {
                 return Err(Refusal::invalid(text));
             }
         };
-        let (reply, answer) = bounded(1);
-        self.pipeline.stage.move_position(Move { partition: partition.clone(), next, topic_id, reply });
+        let (reply, answer) = reply();
+        self.processor.stage.move_position(Move { partition: partition.clone(), next, topic_id, reply });
         self.patiently(&answer)
     }
 
@@ -604,23 +514,25 @@ impl Live for Shared {
     }
 
     fn plugins(&self) -> PluginsView {
-        self.board.view(&self.pipeline.stats)
+        self.board.view(&self.processor.stats)
     }
 
     fn status(&self) -> LiveStatus {
-        let stats = &self.pipeline.stats;
-        let mut waiting_for = self.intake.waiting();
-        waiting_for.extend(self.intake.held_up());
+        let (stats, now) = (&self.processor.stats, self.clocks.now());
+        let mut waiting_for = self.processor.intake.waiting();
+        waiting_for.extend(self.processor.intake.held_up());
         // The publisher's trouble is the broker's.
-        waiting_for.extend(self.outbox.waiting().filter(|waiting| !self.intake.waiting().contains(waiting)));
-        let batch = self.pipeline.stage.last_sealed().0;
+        waiting_for.extend(
+            self.processor.outbox.waiting(now).filter(|waiting| !self.processor.intake.waiting().contains(waiting)),
+        );
+        let batch = self.processor.stage.last_sealed().0;
         LiveStatus {
             app: self.app.clone(),
             transport: self.transport.describe(),
             journal: format!("{} in {}", self.identity.journal, self.data.display()),
             incarnation: self.identity.incarnation.to_string(),
             batch,
-            published: self.pipeline.stage.published_batch().0,
+            published: self.processor.stage.published_batch().0,
             records: Stats::get(&stats.records),
             records_skipped: Stats::get(&stats.records_skipped),
             events: Stats::get(&stats.events),
@@ -630,10 +542,10 @@ impl Live for Shared {
             journal_commits: Stats::get(&stats.journal_commits),
             publications: Stats::get(&stats.publications),
             waiting_for,
-            held: self.intake.held(),
+            held: self.processor.intake.held(),
             events_unhandled: stats.unhandled.events(Sort::Unhandled),
             events_ignored: stats.unhandled.events(Sort::Ignored),
-            unhandled: stats.unhandled.lines(),
+            unhandled: stats.unhandled.lines().into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -8,39 +8,16 @@ use std::{
 };
 
 use sagahost_journal::{BatchWrite, Identity, Journal, JournalError, OutboxBatch};
+use sagahost_processor::{
+    marks::{Marks, read_marks},
+    publish,
+    reader::assignment,
+    touch::TOUCH_EVERY,
+};
 use sagahost_transport::{Assignment, Found, Isolation, Sink, Transport, TransportError};
 use sagahost_transport_kafka::Start;
-use sagahost_wire::{BatchNo, Mark, Partition, Position, clock::Clock};
-
+use sagahost_wire::{BatchNo, Partition, Position, clock::Clock};
 use tracing::{info, warn};
-
-use crate::{intake::assignment, publish, touch::TOUCH_EVERY};
-
-/// Committed offsets of the app's group, with what their metadata says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks(pub BTreeMap<Partition, (i64, Option<Mark>)>);
-
-impl Marks {
-    pub fn newest(&self) -> Option<&Mark> {
-        self.0.values().filter_map(|(_, mark)| mark.as_ref()).max_by_key(|mark| mark.batch)
-    }
-    pub fn of(&self, partition: &Partition) -> Option<&Mark> {
-        self.0.get(partition).and_then(|(_, mark)| mark.as_ref())
-    }
-    pub fn offset(&self, partition: &Partition) -> Option<i64> {
-        self.0.get(partition).map(|(offset, _)| *offset)
-    }
-}
-
-pub fn read_marks(
-    sink: &mut dyn Sink,
-    partitions: &[Partition],
-    isolation: Isolation,
-) -> Result<Marks, TransportError> {
-    let committed = sink.committed(partitions, isolation)?;
-    let marked = committed.into_iter().map(|(partition, at)| (partition, (at.offset, Mark::parse(&at.metadata))));
-    Ok(Marks(marked.collect()))
-}
 
 /// What an operator may decide where the host refuses to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -388,20 +365,5 @@ fn skip_ahead(partition: &Partition, journaled: &Position, committed: Option<i64
             journaled.clone()
         }
         Some(_) | None => journaled.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_are_read_as_they_are_written() {
-        let mark = Mark { journal: "j".into(), incarnation: "i".into(), batch: BatchNo(7) };
-        assert_eq!(mark.to_string(), "j/i/7");
-        assert_eq!(Mark::parse("j/i/7"), Some(mark));
-        for other in ["", "j", "j/i", "j/i/x", "j/i/7/8", "/i/7"] {
-            assert_eq!(Mark::parse(other), None, "{other:?}");
-        }
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{any::Any, cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
-use sagahost_manifest::manifest::Subscription;
+use sagahost_manifest::{
+    host_calls::{Entries, HostCalls, HostFault, Level},
+    manifest::Subscription,
+};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, SagaId, Time, idempotency_key, step_id},
@@ -11,7 +14,7 @@ use sagahost_saga::{
         Call, Cause, Completion, End, Evidence, Outcome, Saved, StateChange, Undo, UndoCall, UndoOutcome, Undone,
     },
 };
-use sagahost_sandbox::{HostCalls, HostError, HostFault, Instance, Level, Plugin, Ran, guest::Entries};
+use sagahost_sandbox::{HostError, Instance, Plugin, Ran};
 use sagahost_testkit::values::{Attempt, Values};
 
 use crate::case::Input;

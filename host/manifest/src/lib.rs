@@ -12,6 +12,7 @@ pub mod settings;
 pub mod allowance;
 pub mod answer;
 pub mod counter;
+pub mod host_calls;
 pub mod limits;
 
 pub mod smoke;

@@ -10,15 +10,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, Time, idempotency_key, step_id},
     outcome::Call,
 };
 use sagahost_sandbox::{
-    Engine, HostCalls, HostFault, Level, Limits, Plugin, admission,
+    Engine, Limits, Plugin, admission,
     crate_build::{Request, build},
-    guest::Entries,
 };
 
 fn main() -> Result<()> {

@@ -12,6 +12,7 @@ use std::{
 use sagahost_manifest::{
     Limits, Manifest,
     answer::{Measure, uncaught},
+    host_calls::{BoxError, HostCalls},
 };
 use sagahost_saga::{
     id::{Direction, Participant},
@@ -25,7 +26,7 @@ use crate::{
     bindings::{Passed, World, WorldPre},
     crash,
     engine::Engine,
-    guest::{BoxError, Guest, HostCalls},
+    guest::Guest,
     instance::Instance,
 };
 

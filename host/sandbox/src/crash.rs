@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 
-use sagahost_manifest::{Limits, answer, cut};
+use sagahost_manifest::{Limits, answer, cut, host_calls::BoxError};
 use sagahost_saga::outcome::Crash;
 use wasmtime::{Error, Trap, WasmBacktrace};
 
-use crate::guest::{BoxError, Guest, Stop};
+use crate::guest::{Guest, Stop};
 
 /// Of a backtrace, innermost first.
 pub(crate) const FRAMES_MAX: usize = 32;

@@ -1,58 +1,18 @@
 //! What a running guest can reach: log, configuration, store and counters of one attempt, each call counted against
 //! the limits. Invariant: a guest that goes too far is stopped with a `Stop` that says why; it never sees an error.
 
-use std::{any::Any, collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_manifest::{
     Limits,
     allowance::{Allowance, Refused},
     cut,
+    host_calls::{BoxError, HostCalls, HostFault, Level},
 };
 use thiserror::Error;
 use wasmtime::{Result, format_err};
 
 use crate::bindings::{config, counters, log, store, wit};
-
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Severity of a line that a guest logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
-}
-
-/// Keys and values.
-pub type Entries = Vec<(String, Arc<[u8]>)>;
-
-#[derive(Debug, Error)]
-pub enum HostFault {
-    /// The guest's own fault: its call ends as a trap with this cause.
-    #[error("{0}")]
-    Guest(String),
-    /// The host could not do its job: the call has no outcome at all.
-    #[error(transparent)]
-    Host(BoxError),
-}
-
-/// The effects of one attempt, kept by the host until the outcome decides over them.
-pub trait HostCalls: Send + Any {
-    fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]);
-    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault>;
-    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault>;
-    fn store_delete(&mut self, key: &str) -> Result<(), HostFault>;
-    /// In byte order of the keys, those above `after` only.
-    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault>;
-    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault>;
-    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault>;
-    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault>;
-    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault>;
-    /// So that the caller gets its own type back.
-    fn into_any(self: Box<Self>) -> Box<dyn Any>;
-}
 
 /// Why a guest was stopped.
 #[derive(Debug, Error)]

@@ -3,6 +3,7 @@
 
 use std::{any::Any, sync::Arc, time::Instant};
 
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
 use sagahost_saga::outcome::{Call, End, Outcome, UndoOutcome};
 use wasmtime::Store;
 
@@ -10,7 +11,7 @@ use crate::{
     bindings::World,
     call::{Plugin, Ran},
     engine::Slot,
-    guest::{Entries, Guest, HostCalls, HostFault, Level},
+    guest::Guest,
 };
 
 /// An instance with a memory. It occupies a place of the engine's until it is dropped.

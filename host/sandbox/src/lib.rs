@@ -24,7 +24,6 @@ pub mod instance;
 
 pub use call::{HostError, Plugin, Ran};
 pub use engine::{CompileError, Engine, EngineError};
-pub use guest::{BoxError, HostCalls, HostFault, Level};
 pub use instance::Instance;
 // In these terms the sandbox is talked to.
 pub use sagahost_manifest::{Fault, Limits, Manifest, Report, limits, manifest, members, report, settings};

@@ -3,12 +3,13 @@
 
 use std::{any::Any, collections::BTreeMap, sync::Arc};
 
-use sagahost_manifest::{Fault, smoke};
-
-use crate::{
-    call::Plugin,
-    guest::{Entries, HostCalls, HostFault, Level},
+use sagahost_manifest::{
+    Fault,
+    host_calls::{Entries, HostCalls, HostFault, Level},
+    smoke,
 };
+
+use crate::call::Plugin;
 
 pub(crate) fn faults(plugin: &Plugin) -> Vec<Fault> {
     smoke::faults(plugin.manifest(), |call| {

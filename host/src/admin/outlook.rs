@@ -2,6 +2,7 @@
 //! nobody has to find out from a saga that never begins.
 
 use sagahost_codec::{Codec, SAGA_FAILED};
+use sagahost_processor::lookalike;
 use sagahost_saga::{id::Kind, notation};
 use sagahost_sandbox::Manifest;
 use sagahost_wire::{Outgoing, Partition, Record};
@@ -10,7 +11,7 @@ use super::{
     protocol::{Refusal, Why},
     topics,
 };
-use crate::{config::Config, lookalike};
+use crate::config::Config;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outlook {

@@ -2,6 +2,7 @@
 //! request names no table and no file of the host's.
 
 use sagahost_journal::JournalError;
+use sagahost_processor::reply::Declined;
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
@@ -178,6 +179,13 @@ impl Refusal {
 impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Self {
         Self::new(Why::Journal, error.to_string())
+    }
+}
+
+impl From<Declined> for Refusal {
+    fn from(why: Declined) -> Self {
+        let text = why.to_string();
+        Self::new(if matches!(why, Declined::Journal(_)) { Why::Journal } else { Why::Failed }, text)
     }
 }
 

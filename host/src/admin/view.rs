@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use sagahost_journal::{OutboxBatch, SagaListRow};
+use sagahost_processor::unhandled::{Sort, UnhandledKind};
 use sagahost_saga::{
     Saga,
     history::{Entry, EventNote, What},
@@ -433,6 +434,13 @@ pub struct UnhandledLine {
     pub ignored: bool,
     /// The kind that is handled here and was probably meant.
     pub meant: Option<String>,
+}
+
+impl From<UnhandledKind> for UnhandledLine {
+    fn from(kind: UnhandledKind) -> Self {
+        let UnhandledKind { topic, kind, events, last, sort, meant } = kind;
+        Self { topic, kind, events, last, ignored: sort == Sort::Ignored, meant }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use sagahost_journal::Journal;
+use sagahost_processor::Fatal;
 use sagahost_wire::BatchNo;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -28,7 +29,6 @@ use super::{
 };
 use crate::{
     admin::{Live, desk::Desk, server::Server},
-    commit::Fatal,
     config::{Config, Faults, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
     preflight,

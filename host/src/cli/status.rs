@@ -1,5 +1,6 @@
 //! `sagahost status`. Invariant: what the app waits for stands first.
 
+use sagahost_processor::lookalike;
 use sagahost_saga::notation::{self, line};
 
 use super::{
@@ -9,12 +10,9 @@ use super::{
     reach,
     table::{Cell, Table, Tone},
 };
-use crate::{
-    admin::{
-        protocol::Request,
-        view::{StatusView, UnhandledLine},
-    },
-    lookalike,
+use crate::admin::{
+    protocol::Request,
+    view::{StatusView, UnhandledLine},
 };
 
 pub fn carry_out(site: &Site, out: &mut Output) -> Result<(), Failure> {

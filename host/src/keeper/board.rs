@@ -3,13 +3,13 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
+use sagahost_processor::stats::Stats;
 use sagahost_saga::{id::Participant, input::Answer};
 
-use crate::{
-    admin::{PluginAction, plugin_view::PluginsView, protocol::Refusal},
-    stage::Reply,
-    stats::Stats,
-};
+use crate::admin::{PluginAction, plugin_view::PluginsView, protocol::Refusal};
+
+/// Told when the order is carried out.
+pub(super) type Reply = Sender<Result<Answer, Refusal>>;
 
 pub struct Board {
     view: Mutex<PluginsView>,

@@ -12,14 +12,12 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
+use sagahost_processor::{Processor, intake::Intake, step::Stop};
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::{
     Report,
@@ -34,17 +32,17 @@ pub use self::board::{Board, What};
 use self::{board::Order, probation::Probation, switch::by_name, watch::Watch};
 use crate::{
     config::WatchSettings,
-    intake::Intake,
-    pipeline::Pipeline,
     plugins::{Beginning, Plugins, Serving},
+    threads::Clocks,
 };
 
 pub struct Keeper {
     pub plugins: Plugins,
-    pub pipeline: Arc<Pipeline>,
+    pub processor: Arc<Processor>,
     pub intake: Arc<Intake>,
+    pub clocks: Clocks,
     pub transport: Arc<dyn Transport>,
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
     pub board: Arc<Board>,
     /// What the operator was told last of each file.
     told: BTreeMap<PathBuf, Report>,
@@ -67,10 +65,9 @@ impl Keeper {
     pub fn new(
         plugins: Plugins,
         beginning: Beginning,
-        pipeline: Arc<Pipeline>,
-        intake: Arc<Intake>,
+        processor: Arc<Processor>,
+        clocks: Clocks,
         transport: Arc<dyn Transport>,
-        stop: Arc<AtomicBool>,
         board: Arc<Board>,
     ) -> Self {
         let (is, replaced) = (by_name(&plugins.serving), beginning.replaced);
@@ -78,10 +75,11 @@ impl Keeper {
         let stuck = if beginning.waiting.is_empty() { Vec::new() } else { vec![beginning.waiting] };
         let mut keeper = Self {
             plugins,
-            pipeline,
-            intake,
+            intake: processor.intake.clone(),
+            stop: processor.stops.reading.clone(),
+            processor,
+            clocks,
             transport,
-            stop,
             board,
             told,
             on_probation: BTreeMap::new(),
@@ -127,7 +125,7 @@ impl Keeper {
         let mut since = Instant::now();
         let mut reconsidered = Instant::now();
         self.taken_up = handled.clone().unwrap_or_default();
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.asked() {
             let pause = if seen != handled {
                 settle / 4
             } else if self.on_probation.is_empty() && self.wake_at.is_none() && !self.again {
@@ -193,7 +191,7 @@ impl Keeper {
     }
 
     fn take_up_changed(&mut self, changed: BTreeSet<PathBuf>, now: &Looks) -> Result<()> {
-        self.plugins.refresh(&*self.pipeline.journal)?;
+        self.plugins.refresh(&*self.processor.journal)?;
         let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);
         self.tell(&reading);
@@ -202,7 +200,7 @@ impl Keeper {
 
     /// What was refused for something else than the file may be all right by now: sagas have ended, a disk is back.
     fn refusals_changed(&mut self) -> bool {
-        if self.told.is_empty() || self.plugins.refresh(&*self.pipeline.journal).is_err() {
+        if self.told.is_empty() || self.plugins.refresh(&*self.processor.journal).is_err() {
             return false;
         }
         let refused = self.plugins.read().refused;

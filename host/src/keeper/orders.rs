@@ -128,7 +128,7 @@ impl Keeper {
         }
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
         let row = row.cloned().ok_or_else(|| nothing(format!("plugin {name} is retired already")))?;
-        let needing = self.plugins.needed_by(name, &*self.pipeline.journal, NAMED_MAX)?;
+        let needing = self.plugins.needed_by(name, &*self.processor.journal, NAMED_MAX)?;
         let many = if needing.len() == NAMED_MAX { "at least " } else { "" };
         let some: Vec<_> = needing.iter().take(5).map(|id| notation::id(id.as_str())).collect();
         let some = some.join(", ");
@@ -212,11 +212,11 @@ impl Keeper {
     }
 
     fn deed(&self, row: &AdmittedRow, what: &str) -> PluginDeed {
-        row.deed(self.pipeline.clock.now(), what)
+        row.deed(self.clocks.wall.now(), what)
     }
 
     fn write(&mut self, write: PluginWrite) -> Result<()> {
-        let journal = self.pipeline.journal.clone();
+        let journal = self.processor.journal.clone();
         journal.change_plugins(journal.identity().epoch, &write)?;
         self.plugins.refresh(&*journal)
     }

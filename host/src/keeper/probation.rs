@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::Result;
 use sagahost_journal::{PluginDeed, PluginWrite};
+use sagahost_processor::stats::Stats;
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::admission::Admitted;
 use sagahost_wire::BatchNo;
 use tracing::error;
 
 use super::Keeper;
-use crate::{plugins::short, stats::Stats};
+use crate::plugins::short;
 
 /// A version that replaced `before`, and what it had done until then.
 pub(super) struct Probation {
@@ -44,7 +45,7 @@ impl Keeper {
         if self.plugins.config.watch.probation.is_zero() {
             return;
         }
-        let stats = &self.pipeline.stats;
+        let stats = &self.processor.stats;
         let began = Instant::now();
         for (name, admitted) in is {
             let Some(before) = was.get(name).filter(|before| before.plugin.digest() != admitted.plugin.digest()) else {
@@ -84,7 +85,7 @@ impl Keeper {
     fn failing(&self) -> Option<(Participant, String)> {
         let settings = &self.plugins.config.watch;
         let (min, more) = (settings.failures_min, settings.failures_percent_more);
-        let stats = &self.pipeline.stats;
+        let stats = &self.processor.stats;
         let now = Instant::now();
         let due = self.on_probation.iter().filter(|(_, probation)| probation.again_at.is_none_or(|at| at <= now));
         due.into_iter().find_map(|(name, probation)| {
@@ -118,9 +119,9 @@ impl Keeper {
 
     /// The versions before serve again, and these are in quarantine: until their files change, or somebody admits them.
     pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<()> {
-        let journal = self.pipeline.journal.clone();
-        let at = self.pipeline.clock.now();
-        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
+        let journal = self.processor.journal.clone();
+        let at = self.clocks.wall.now();
+        let since = BatchNo(self.processor.stage.last_sealed().0 + 1);
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();
         for TakenBack { name, digest, before, why } in &back {
@@ -131,7 +132,7 @@ impl Keeper {
                 let (participant, digest, what) = (name.clone(), digest.clone(), why.clone());
                 write.deeds.push(PluginDeed { participant, at, digest, config, what });
                 // At once with the quarantine, so that a start in between knows which one is to serve.
-                write.admitted.push(self.plugins.row(before, since, &*self.pipeline.clock)?);
+                write.admitted.push(self.plugins.row(before, since, &*self.clocks.wall)?);
             }
             let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
             let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use sagahost_processor::reader::assignment;
 use sagahost_saga::id::{Kind, Participant};
 use sagahost_sandbox::{admission::Admitted, manifest::From};
 use sagahost_transport::Assignment;
@@ -17,7 +18,6 @@ use tracing::{info, warn};
 use super::Keeper;
 use crate::{
     crash,
-    intake::assignment,
     plugins::{Serving, short},
 };
 
@@ -52,7 +52,7 @@ impl Keeper {
         // Most switches need nothing of the broker, and so do not depend on it.
         let partitions = if same { Vec::new() } else { wanted.partitions(&*self.transport)? };
         let fresh = self.fresh_positions(&partitions, &wanted.inputs)?;
-        let journal = self.pipeline.journal.clone();
+        let journal = self.processor.journal.clone();
         let epoch = journal.identity().epoch;
         for Assignment { partition, position, last, topic_id } in &fresh {
             let position = Position { next: *position, last: *last, topic_id: topic_id.clone() };
@@ -61,8 +61,8 @@ impl Keeper {
         crash::point("plugin-positions");
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
-        match self.plugins.surroundings() {
-            Ok(surroundings) => self.pipeline.surroundings.store(Arc::new(surroundings)),
+        match self.plugins.serve(&self.clocks) {
+            Ok(serving) => self.processor.serving.store(Arc::new(serving)),
             Err(error) => {
                 self.plugins.serving = previous;
                 return Err(error);
@@ -92,23 +92,23 @@ impl Keeper {
     }
 
     fn keep(&mut self, target: &Serving) -> Result<()> {
-        let since = BatchNo(self.pipeline.stage.last_sealed().0 + 1);
+        let since = BatchNo(self.processor.stage.last_sealed().0 + 1);
         let admitted: Vec<Admitted> = target.values().cloned().collect();
-        let journal = self.pipeline.journal.clone();
-        self.plugins.keep(&admitted, since, &*journal, &*self.pipeline.clock)
+        let journal = self.processor.journal.clone();
+        self.plugins.keep(&admitted, since, &*journal, &*self.clocks.wall)
     }
 
     /// What is parked may go on. What parks in these moments, by chains that began before the switch, is not in the
     /// journal yet: it is woken when it is.
     fn wake(&mut self) -> Result<()> {
-        self.wake_at = Some(BatchNo(self.pipeline.stage.last_sealed().0 + 1));
-        Ok(self.pipeline.wake_parked()?)
+        self.wake_at = Some(BatchNo(self.processor.stage.last_sealed().0 + 1));
+        Ok(self.processor.inbox.wake_parked(&*self.processor.journal)?)
     }
 
     pub(super) fn wake_late(&mut self) {
         let Some(batch) = self.wake_at else { return };
-        if self.pipeline.journal.identity().last_batch >= batch || self.pipeline.stage.drained() {
-            match self.pipeline.wake_parked() {
+        if self.processor.journal.identity().last_batch >= batch || self.processor.stage.drained() {
+            match self.processor.inbox.wake_parked(&*self.processor.journal) {
                 Ok(()) => self.wake_at = None,
                 Err(error) => warn!(%error, "failed to wake what is parked; trying again"),
             }
@@ -117,7 +117,7 @@ impl Keeper {
 
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<()> {
-        self.pipeline.surroundings.store(Arc::new(self.plugins.surroundings()?));
+        self.processor.serving.store(Arc::new(self.plugins.serve(&self.clocks)?));
         self.read_also(Vec::new());
         self.wake()
     }
@@ -142,7 +142,7 @@ impl Keeper {
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        let journaled = self.pipeline.journal.positions()?;
+        let journaled = self.processor.journal.positions()?;
         let topics: BTreeSet<Arc<str>> = new.iter().map(|partition| partition.topic.clone()).collect();
         // The ids first: then a topic made anew in between is noticed.
         let ids = self.transport.topic_ids(&topics.into_iter().collect::<Vec<_>>())?;

@@ -5,7 +5,6 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
 };
+use sagahost_processor::step::Stop;
 use tracing::debug;
 
 use super::board::Order;
@@ -54,10 +54,10 @@ impl Watch {
         place(&self.dir) != self.at
     }
 
-    pub(super) fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &AtomicBool) {
+    pub(super) fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &Stop) {
         const SLICE: Duration = Duration::from_millis(50);
         let until = Instant::now() + timeout;
-        while !stop.load(Ordering::Relaxed) && orders.is_empty() {
+        while !stop.asked() && orders.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             match self.bell.recv_timeout(left.min(SLICE)) {
                 Ok(()) => return,

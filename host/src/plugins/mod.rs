@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sagahost_codec::{Codec, SAGA_FAILED};
 use sagahost_journal::{AdmittedRow, Journal, PluginDeed, PluginWrite};
+use sagahost_processor as processor;
 use sagahost_saga::{
     id::{Kind, Participant},
     topology::Topology,
@@ -40,11 +41,12 @@ use tracing::{error, info, warn};
 pub use self::beginning::Beginning;
 use self::operator::{overrides, settings};
 use crate::{
+    code::Sandboxed,
     config::Config,
     crash,
-    pipeline::Surroundings,
     preflight::{self, Known, Stray},
     start::Wanted,
+    threads::Clocks,
 };
 
 /// How the deed of a version begins that replaced another.
@@ -346,7 +348,7 @@ impl Plugins {
     }
 
     /// What chains run with from now on.
-    pub fn surroundings(&self) -> Result<Surroundings> {
+    pub fn serve(&self, clocks: &Clocks) -> Result<processor::Serving> {
         let config = &self.config;
         let order: Vec<String> = config.plugin_order.iter().map(ToString::to_string).collect();
         let participants = self.participants(&self.serving);
@@ -366,7 +368,8 @@ impl Plugins {
         let admitted: Vec<Admitted> = self.serving.values().cloned().collect();
         let (engine, digests) = (self.engine.clone(), self.digests.clone());
         let registry = Registry::new(&admitted, digests.list()?, engine, digests, self.settings.clone());
-        Ok(Surroundings { topology, registry, codec, since: self.since() })
+        let code = Arc::new(Sandboxed { registry, clocks: clocks.clone() });
+        Ok(processor::Serving { topology, code, codec, since: self.since() })
     }
 
     /// From which batch on all subscribers of a kind take its events: the latest of their first admissions.

@@ -37,3 +37,18 @@ impl Mark {
         parts.next().is_none().then_some(mark)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_as_they_are_written() {
+        let mark = Mark { journal: "j".into(), incarnation: "i".into(), batch: BatchNo(7) };
+        assert_eq!(mark.to_string(), "j/i/7");
+        assert_eq!(Mark::parse("j/i/7"), Some(mark));
+        for other in ["", "j", "j/i", "j/i/x", "j/i/7/8", "/i/7"] {
+            assert_eq!(Mark::parse(other), None, "{other:?}");
+        }
+    }
+}

@@ -3,8 +3,9 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use sagahost::{commit::Fatal, host::Host, start::Decisions};
+use sagahost::{host::Host, start::Decisions};
 use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_processor::Fatal;
 use sagahost_tests::{
     binary::Site,
     faulty::Death,

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sagahost_tests::built::root;
 
 /// Crates of the house, each with those of the house that it may know.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("host/saga", &[]),
     ("host/manifest", &["saga"]),
     ("host/sandbox", &["manifest", "saga"]),
@@ -17,10 +17,12 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("host/transport", &["wire"]),
     ("host/transport/embedded", &["saga", "transport", "wire"]),
     ("host/transport/kafka", &["manifest", "transport", "wire"]),
+    ("host/processor", &["codec", "journal", "manifest", "saga", "transport", "wire"]),
 ];
 
 /// What decides builds and tests in seconds because it needs none of these.
-const LIGHT: [&str; 6] = ["host/saga", "host/manifest", "host/wire", "host/codec", "host/journal", "host/transport"];
+const LIGHT: [&str; 7] =
+    ["host/saga", "host/manifest", "host/wire", "host/codec", "host/journal", "host/transport", "host/processor"];
 const HEAVY: [&str; 4] = ["rdkafka", "rusqlite", "tokio", "wasmtime"];
 
 /// Names under `[dependencies]`.

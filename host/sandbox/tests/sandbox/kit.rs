@@ -7,15 +7,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, Time, idempotency_key, step_id},
     outcome::{Call, Cause, Evidence, Saved, UndoCall},
 };
 use sagahost_sandbox::{
-    Engine, HostCalls, HostFault, Level, Limits, Plugin, admission,
+    Engine, Limits, Plugin, admission,
     crate_build::{Request, build},
-    guest::Entries,
 };
 
 pub fn crate_dir() -> &'static Path {

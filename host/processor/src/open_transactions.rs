@@ -4,10 +4,7 @@
 //! What is committed behind the first record of an open transaction cannot be read until that ends; for a reader, and
 //! for every measure of lag, the partition ends there.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use sagahost_codec::timestamp;
 use sagahost_saga::id::Time;
@@ -15,13 +12,18 @@ use sagahost_transport::{Transport, Unstable};
 use sagahost_wire::Partition;
 use tracing::{debug, info, warn};
 
-use crate::{intake::Intake, pipeline::Pipeline};
+use crate::{
+    intake::Intake,
+    stage::Stage,
+    step::{Now, Steady},
+};
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Looks now and then; for a thread that may wait for the broker.
+/// Looks now and then.
+#[derive(Default)]
 pub struct OpenTransactions {
-    next_look: Instant,
+    next_look: Option<Steady>,
     /// Where partitions were found held up, since when, and whether that was said.
     seen: BTreeMap<Partition, Seen>,
 }
@@ -32,33 +34,35 @@ struct Seen {
     reported: bool,
 }
 
-impl Default for OpenTransactions {
-    fn default() -> Self {
-        Self { next_look: Instant::now() + LOOK_EVERY, seen: BTreeMap::new() }
-    }
-}
-
 impl OpenTransactions {
-    pub fn look(&mut self, pipeline: &Pipeline, intake: &Intake, transport: &dyn Transport) {
+    pub fn look(&mut self, stage: &Stage, intake: &Intake, transport: &dyn Transport, now: Now) {
         // A broker that is away is reported as that.
-        if Instant::now() < self.next_look || !intake.waiting().is_empty() {
+        let next_look = *self.next_look.get_or_insert(now.steady.after(LOOK_EVERY));
+        if now.steady < next_look || !intake.waiting().is_empty() {
             return;
         }
-        self.next_look = Instant::now() + LOOK_EVERY;
+        self.next_look = Some(now.steady.after(LOOK_EVERY));
         match transport.unstable(&intake.assigned()) {
-            Ok(unstable) => self.compare(unstable, pipeline, intake, transport),
+            Ok(unstable) => self.compare(unstable, stage, intake, transport, now),
             Err(error) => debug!(%error, "failed to ask where partitions end"),
         }
     }
 
-    fn compare(&mut self, unstable: Vec<Unstable>, pipeline: &Pipeline, intake: &Intake, transport: &dyn Transport) {
-        let positions = pipeline.stage.positions();
+    fn compare(
+        &mut self,
+        unstable: Vec<Unstable>,
+        stage: &Stage,
+        intake: &Intake,
+        transport: &dyn Transport,
+        now: Now,
+    ) {
+        let positions = stage.positions();
         let reached = |at: &Unstable| positions.get(&at.partition).is_some_and(|position| position.next >= at.stable);
-        let mut now = BTreeMap::new();
+        let mut there = BTreeMap::new();
         let mut lines = Vec::new();
         for at in unstable.into_iter().filter(reached) {
             let before = self.seen.remove(&at.partition).filter(|seen| seen.stable == at.stable);
-            let mut seen = Seen { stable: at.stable, since: pipeline.clock.now(), reported: false };
+            let mut seen = Seen { stable: at.stable, since: now.wall, reported: false };
             if let Some(before) = before {
                 seen = before;
                 let text = described(&at, seen.since, transport);
@@ -67,12 +71,12 @@ impl OpenTransactions {
                 }
                 lines.push(text);
             }
-            now.insert(at.partition, seen);
+            there.insert(at.partition, seen);
         }
         for (partition, _) in self.seen.iter().filter(|(_, seen)| seen.reported) {
             info!(%partition, "the open transaction ended");
         }
-        self.seen = now;
+        self.seen = there;
         intake.set_held_up(lines);
     }
 }

@@ -6,11 +6,10 @@ mod join;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use sagahost_codec::Codec;
+use parking_lot::{Mutex, MutexGuard};
 use sagahost_journal::{BatchWrite, Journal, JournalError, LetterWrite, SagaKey, SagaWrite, StoreEntry};
 use sagahost_saga::{
     Saga,
@@ -21,11 +20,13 @@ use sagahost_saga::{
 use sagahost_transport::Verified;
 use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
 
-use self::join::merged;
+use self::join::{Checked, merged};
 use crate::{
-    admin::protocol::{Refusal, Why},
-    overlay::Overlay,
+    overlay::{Overlay, Page},
     positions::{Positions, Receipt},
+    reply::{Declined, Reply},
+    serving::Serving,
+    step::{Now, Signal, Steady, Wait},
     values::{Name, SagaCell, Values},
 };
 
@@ -50,14 +51,13 @@ pub struct SagaChange {
     pub digests: BTreeSet<Arc<str>>,
 }
 
-/// Told when the batch is journaled, or that it never will be.
-pub type Reply = crossbeam_channel::Sender<Result<Answer, Refusal>>;
-
 /// Everything that one chain wants to make durable.
 pub struct Staging {
     /// Which life of the stage the chain was run in: after a failed commit all earlier work is void.
     pub life: u64,
     pub chain: u64,
+    /// What the chain ran with.
+    pub serving: Arc<Serving>,
     pub id: Option<SagaId>,
     pub change: Option<SagaChange>,
     pub overlay: Overlay,
@@ -86,14 +86,33 @@ impl Conflict {
     }
 }
 
-/// Why a chain was not staged.
-#[derive(Debug)]
-pub enum NotStaged {
-    /// What it read is no longer so: throw it away and run it again.
-    Stale(Vec<Conflict>),
+/// What became of a chain that was to be staged.
+pub enum Staged {
+    /// It is part of the open batch.
+    Joined,
     /// The batch that it was built on failed: its input is delivered again.
     Void,
-    Journal(JournalError),
+    /// Not now: the open batch is full, or another chain holds what this one writes.
+    Full(Box<Staging>, Wait),
+    /// Of what it read, memory knows some no longer: it is to be read again, and then staged.
+    Reread(Box<Staging>, Forgotten),
+    /// What it read is no longer so: throw it away and run it again.
+    Stale(Vec<Conflict>),
+}
+
+/// What a chain read and memory no longer knows.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    pub store: Vec<Name>,
+    pub counters: Vec<Name>,
+    /// Places among the scans of the chain.
+    pub scans: Vec<usize>,
+}
+
+impl Forgotten {
+    fn is_empty(&self) -> bool {
+        self.store.is_empty() && self.counters.is_empty() && self.scans.is_empty()
+    }
 }
 
 /// Bounds of a batch.
@@ -119,7 +138,7 @@ struct OpenBatch {
     replies: Vec<(Reply, Answer)>,
     chains: usize,
     bytes: usize,
-    opened: Option<Instant>,
+    opened: Option<Steady>,
     at: Time,
 }
 
@@ -130,8 +149,8 @@ struct Inner {
     number: BatchNo,
     published: BatchNo,
     life: u64,
-    reserved: HashMap<Conflict, (u64, Instant)>,
-    moved_since: Option<Instant>,
+    reserved: HashMap<Conflict, (u64, Steady)>,
+    moved_since: Option<Steady>,
     closed: bool,
     /// Work that is somewhere between the source and the open batch.
     busy: usize,
@@ -155,21 +174,21 @@ pub struct Move {
 }
 
 /// What the committer is to do next.
-pub enum Next {
+pub enum Due {
     Commit(Box<Sealed>),
     /// The host could not do its job somewhere: begin anew from the journal.
     Restart(String),
     Move(Move),
-    /// Nothing is due.
-    Wait,
+    /// Nothing before this time, if nothing stirs.
+    Nothing(Option<Steady>),
 }
 
 pub struct Stage {
     inner: Mutex<Inner>,
     /// Something was staged, published, or asks for attention.
-    stirred: Condvar,
+    pub stirred: Arc<Signal>,
     /// The open batch has room, or a reservation ended.
-    roomy: Condvar,
+    pub roomy: Arc<Signal>,
     journal: Arc<dyn Journal>,
     bounds: BatchBounds,
 }
@@ -202,7 +221,7 @@ impl Stage {
             quarantined: HashMap::new(),
             to_move: None,
         };
-        Self { inner: Mutex::new(inner), stirred: Condvar::new(), roomy: Condvar::new(), journal, bounds }
+        Self { inner: Mutex::new(inner), stirred: Arc::default(), roomy: Arc::default(), journal, bounds }
     }
 
     // ---- reads, lowest layer of every overlay
@@ -259,26 +278,44 @@ impl Stage {
         )
     }
 
+    /// The keys of a page as they are for everybody, and what of it the journal said.
     pub fn scan(
         &self,
         participant: &Participant,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<StoreEntry>, JournalError> {
+    ) -> Result<(Vec<StoreEntry>, Page), JournalError> {
         loop {
-            let drops = self.inner.lock().values.drops();
             // Keys that memory knows as deleted must not shorten the page.
-            let hidden = {
+            let (drops, hidden) = {
                 let inner = self.inner.lock();
-                inner.values.store_range(participant, prefix, after).filter(|(_, value)| value.is_none()).count()
+                let known = inner.values.store_range(participant, prefix, after);
+                (inner.values.drops(), known.filter(|(_, value)| value.is_none()).count())
             };
-            let read = self.journal.store_scan(participant, prefix, after, limit + hidden)?;
+            let asked = limit + hidden;
+            let rows = self.journal.store_scan(participant, prefix, after, asked)?;
             let inner = self.inner.lock();
             if inner.values.drops() == drops {
-                return Ok(merged(&inner.values, participant, prefix, after, limit, &read, limit + hidden));
+                let page = Page { complete: rows.len() < asked, rows, drops };
+                return Ok((merged(&inner.values, participant, prefix, after, limit, &page), page));
             }
         }
+    }
+
+    /// Into memory what a chain is to be compared with.
+    pub fn read_again(&self, overlay: &mut Overlay, forgotten: &Forgotten) -> Result<(), JournalError> {
+        for name in &forgotten.store {
+            self.store(name)?;
+        }
+        for name in &forgotten.counters {
+            self.counter(name)?;
+        }
+        for at in &forgotten.scans {
+            let scan = &mut overlay.scans[*at];
+            (_, scan.page) = self.scan(&scan.participant, &scan.prefix, scan.after.as_deref(), scan.limit)?;
+        }
+        Ok(())
     }
 
     // ---- the source
@@ -289,10 +326,10 @@ impl Stage {
     }
 
     /// The record needs no work: known as handled.
-    pub fn skipped(&self, receipt: &Receipt) {
+    pub fn skipped(&self, receipt: &Receipt, now: Now) {
         let mut inner = self.inner.lock();
         inner.positions.accounted(receipt);
-        self.moved(inner);
+        self.moved(inner, now);
     }
 
     /// The source reads from the positions of the last restart on.
@@ -300,10 +337,10 @@ impl Stage {
         self.inner.lock().positions.source_follows();
     }
 
-    pub fn passed(&self, partition: &Partition, offset: i64) {
+    pub fn passed(&self, partition: &Partition, offset: i64, now: Now) {
         let mut inner = self.inner.lock();
         inner.positions.passed(partition, offset);
-        self.moved(inner);
+        self.moved(inner, now);
     }
 
     pub fn begin(&self, partition: &Partition, position: Position) {
@@ -314,18 +351,19 @@ impl Stage {
         self.inner.lock().positions.unverified()
     }
 
-    pub fn verified(&self, all: &[Verified]) {
+    pub fn verified(&self, all: &[Verified], now: Now) {
         let mut inner = self.inner.lock();
         all.iter().for_each(|of| inner.positions.verified(of));
+        self.moved(inner, now);
         // A batch may have waited for it.
-        self.stirred.notify_one();
-        self.moved(inner);
+        self.stirred.raise();
     }
 
-    fn moved(&self, mut inner: MutexGuard<'_, Inner>) {
+    fn moved(&self, mut inner: MutexGuard<'_, Inner>, now: Now) {
         if inner.moved_since.is_none() && inner.positions.moved() {
-            inner.moved_since = Some(Instant::now());
-            self.stirred.notify_one();
+            inner.moved_since = Some(now.steady);
+            drop(inner);
+            self.stirred.raise();
         }
     }
 
@@ -347,28 +385,28 @@ impl Stage {
     pub fn busy(&self, more: isize) {
         let mut inner = self.inner.lock();
         inner.busy = inner.busy.saturating_add_signed(more);
-        if inner.busy == 0 {
-            self.stirred.notify_one();
+        let idle = inner.busy == 0;
+        drop(inner);
+        if idle {
+            self.stirred.raise();
         }
     }
 
-    /// From the third run on a chain holds what it conflicted on, until it is staged or the deadline passes.
-    pub fn reserve(&self, chain: u64, conflicts: &[Conflict], deadline: Duration) {
-        let until = Instant::now() + deadline;
+    /// From the third run on a chain holds what it conflicted on, until it is staged or `until` passes. Some: another
+    /// chain holds something of it.
+    pub fn reserve(&self, chain: u64, conflicts: &[Conflict], until: Steady, now: Now) -> Option<Wait> {
+        let seen = self.roomy.seen();
         let mut inner = self.inner.lock();
-        loop {
-            let now = Instant::now();
-            inner.reserved.retain(|_, (_, until)| *until > now);
-            let others = |conflict| inner.reserved.get(conflict).is_some_and(|(owner, _)| *owner != chain);
-            let taken = conflicts.iter().any(others);
-            if !taken || now >= until {
-                break;
-            }
-            self.roomy.wait_for(&mut inner, Duration::from_millis(20));
+        inner.reserved.retain(|_, (_, until)| *until > now.steady);
+        let others = conflicts.iter().filter_map(|conflict| inner.reserved.get(conflict));
+        let taken = others.filter(|(owner, _)| *owner != chain).map(|(_, until)| *until).min();
+        if let Some(free) = taken.filter(|_| now.steady < until) {
+            return Some(Wait { signal: self.roomy.clone(), seen, until: Some(free.min(until)) });
         }
         for conflict in conflicts {
             inner.reserved.insert(conflict.clone(), (chain, until));
         }
+        None
     }
 
     /// Somebody could not do the host's job: all work of this life is void.
@@ -376,7 +414,8 @@ impl Stage {
         let mut inner = self.inner.lock();
         if inner.life == life {
             inner.failed.get_or_insert(why);
-            self.stirred.notify_all();
+            drop(inner);
+            self.stirred.raise();
         }
     }
 
@@ -395,31 +434,39 @@ impl Stage {
     /// The committer moves a position between two batches: one that is on its way must not move it back.
     pub fn move_position(&self, to_move: Move) {
         self.inner.lock().to_move = Some(to_move);
-        self.stirred.notify_all();
+        self.stirred.raise();
     }
 
-    /// Waits for room, checks everything that the chain read, and makes it part of the open batch.
-    pub fn stage(&self, staging: Staging, codec: &Codec) -> Result<(), NotStaged> {
+    /// Checks everything that the chain read, and makes it part of the open batch.
+    pub fn stage(&self, staging: Box<Staging>, now: Now) -> Staged {
+        let seen = self.roomy.seen();
         let mut inner = self.inner.lock();
-        while inner.life == staging.life
-            && !inner.closed
-            && (self.full(&inner.open) || inner.reserved_by_other(&staging))
-        {
-            self.roomy.wait_for(&mut inner, Duration::from_millis(50));
-            let now = Instant::now();
-            inner.reserved.retain(|_, (_, until)| *until > now);
-        }
         if inner.life != staging.life || inner.closed {
-            return Err(NotStaged::Void);
+            return Staged::Void;
         }
-        let counters = inner.check(&staging.overlay, &*self.journal)?;
-        inner.join(staging, counters, codec);
-        if inner.open.opened.is_none() {
-            inner.open.opened = Some(Instant::now());
+        inner.reserved.retain(|_, (_, until)| *until > now.steady);
+        let wait = |until| Wait { signal: self.roomy.clone(), seen, until };
+        if self.full(&inner.open) {
+            return Staged::Full(staging, wait(None));
         }
-        self.stirred.notify_one();
-        self.roomy.notify_all();
-        Ok(())
+        if let Some(free) = inner.reserved_by_other(&staging) {
+            return Staged::Full(staging, wait(Some(free)));
+        }
+        let counters = match inner.check(&staging.overlay) {
+            Checked::Holds(counters) => counters,
+            Checked::Stale(conflicts) => return Staged::Stale(conflicts),
+            Checked::Forgotten(forgotten) => return Staged::Reread(staging, forgotten),
+        };
+        let reserved = inner.reserved.len();
+        inner.join(*staging, counters);
+        inner.open.opened.get_or_insert(now.steady);
+        let freed = inner.reserved.len() < reserved;
+        drop(inner);
+        self.stirred.raise();
+        if freed {
+            self.roomy.raise_all();
+        }
+        Staged::Joined
     }
 
     fn full(&self, open: &OpenBatch) -> bool {
@@ -428,52 +475,43 @@ impl Stage {
 
     // ---- the committer
 
-    /// Waits until a batch is due and may go, and seals it.
-    pub fn next(&self, timeout: Duration) -> Next {
-        let deadline = Instant::now() + timeout;
+    /// What is due; a batch that is and may go is sealed.
+    pub fn due(&self, now: Now) -> Due {
         let mut inner = self.inner.lock();
-        loop {
-            let now = Instant::now();
-            if let Some(why) = inner.failed.take() {
-                return Next::Restart(why);
+        if let Some(why) = inner.failed.take() {
+            return Due::Restart(why);
+        }
+        if let Some(to_move) = inner.to_move.take() {
+            return Due::Move(to_move);
+        }
+        if inner.number.0 - 1 - inner.published.0 >= self.bounds.unpublished_max {
+            return Due::Nothing(None);
+        }
+        match self.due_at(&inner, now.steady) {
+            Some(due) if due <= now.steady => {
+                let sealed = self.seal_now(&mut inner);
+                drop(inner);
+                self.roomy.raise_all();
+                Due::Commit(Box::new(sealed))
             }
-            if let Some(to_move) = inner.to_move.take() {
-                return Next::Move(to_move);
-            }
-            if inner.number.0 - 1 - inner.published.0 < self.bounds.unpublished_max {
-                match self.due_at(&inner, now) {
-                    Some(due) if due <= now => return Next::Commit(Box::new(self.seal_now(&mut inner))),
-                    Some(due) => {
-                        let until = due.min(deadline);
-                        self.stirred.wait_until(&mut inner, until);
-                    }
-                    None => {
-                        self.stirred.wait_until(&mut inner, deadline);
-                    }
-                }
-            } else {
-                self.stirred.wait_until(&mut inner, deadline);
-            }
-            if Instant::now() >= deadline {
-                return Next::Wait;
-            }
+            due => Due::Nothing(due),
         }
     }
 
-    fn due_at(&self, inner: &Inner, now: Instant) -> Option<Instant> {
+    fn due_at(&self, inner: &Inner, now: Steady) -> Option<Steady> {
         if let Some(opened) = inner.open.opened {
             if inner.urged || self.full(&inner.open) {
                 return Some(now);
             }
             if inner.busy > 0 {
-                return Some(opened + self.bounds.wait);
+                return Some(opened.after(self.bounds.wait));
             }
             // Without the positions in it they would need a batch of their own.
             let wait =
                 if inner.positions.unverified() { VERIFIED_WITHIN.min(self.bounds.wait) } else { Duration::ZERO };
-            return Some(opened + wait);
+            return Some(opened.after(wait));
         }
-        inner.moved_since.map(|since| if inner.urged { now } else { since + self.bounds.position_wait })
+        inner.moved_since.map(|since| if inner.urged { now } else { since.after(self.bounds.position_wait) })
     }
 
     fn seal_now(&self, inner: &mut Inner) -> Sealed {
@@ -494,7 +532,6 @@ impl Stage {
         inner.number = BatchNo(inner.number.0 + 1);
         inner.moved_since = None;
         inner.urged = false;
-        self.roomy.notify_all();
         Sealed { life: inner.life, write, replies: open.replies, chains: open.chains }
     }
 
@@ -508,28 +545,17 @@ impl Stage {
         self.inner.lock().published
     }
 
-    /// False: it is not published within that time.
-    pub fn await_published(&self, batch: BatchNo, timeout: Duration) -> bool {
-        let until = Instant::now() + timeout;
-        let mut inner = self.inner.lock();
-        while inner.published < batch {
-            if self.stirred.wait_until(&mut inner, until).timed_out() {
-                break;
-            }
-        }
-        inner.published >= batch
-    }
-
     pub fn last_sealed(&self) -> BatchNo {
         BatchNo(self.inner.lock().number.0 - 1)
     }
 
     /// Progress without events is to be published anew: committed offsets without members expire.
-    pub fn touch(&self) {
+    pub fn touch(&self, now: Now) {
         let mut inner = self.inner.lock();
         inner.positions.touch();
-        inner.moved_since.get_or_insert_with(Instant::now);
-        self.stirred.notify_all();
+        inner.moved_since.get_or_insert(now.steady);
+        drop(inner);
+        self.stirred.raise();
     }
 
     /// Is there nothing left that a batch should carry?
@@ -540,7 +566,7 @@ impl Stage {
 
     pub fn urge(&self) {
         self.inner.lock().urged = true;
-        self.stirred.notify_all();
+        self.stirred.raise();
     }
 
     /// Rows of sagas that got their key in a batch journaled meanwhile.
@@ -562,7 +588,8 @@ impl Stage {
     pub fn published(&self, batch: BatchNo) {
         let mut inner = self.inner.lock();
         inner.published = inner.published.max(batch);
-        self.stirred.notify_all();
+        drop(inner);
+        self.stirred.raise();
     }
 
     pub fn forget_removed(&self) {
@@ -583,25 +610,28 @@ impl Stage {
         inner.positions.reset(positions, anchor);
         let open = std::mem::take(&mut inner.open);
         inner.number = BatchNo(journaled.0 + 1);
-        inner.published = published;
+        // The publisher may have got further meanwhile.
+        inner.published = inner.published.max(published);
         inner.life += 1;
         inner.failed = None;
         inner.reserved.clear();
         inner.moved_since = None;
         inner.urged = false;
-        self.roomy.notify_all();
-        self.stirred.notify_all();
+        let life = inner.life;
+        drop(inner);
+        self.roomy.raise_all();
+        self.stirred.raise();
         for (reply, _) in open.replies {
-            let _ = reply.send(Err(Refusal::new(Why::Journal, "failed to write the journal; try again")));
+            reply.declined(Declined::Journal("failed to write the journal; try again".to_owned()));
         }
-        inner.life
+        life
     }
 
     /// No chain is staged any more.
     pub fn close(&self) {
         self.inner.lock().closed = true;
-        self.roomy.notify_all();
-        self.stirred.notify_all();
+        self.roomy.raise_all();
+        self.stirred.raise();
     }
 }
 

@@ -87,6 +87,16 @@ impl CounterCall {
     }
 }
 
+/// What the journal said of a page.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub rows: Vec<StoreEntry>,
+    /// There is nothing behind the last row.
+    pub complete: bool,
+    /// The drop counter of memory when it was read: while it is the same, memory knows all that was written since.
+    pub drops: u64,
+}
+
 /// A page that was scanned, without the chain's own writes.
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -95,13 +105,14 @@ pub struct Scan {
     pub after: Option<String>,
     pub limit: usize,
     pub found: Vec<StoreEntry>,
+    pub page: Page,
 }
 
 /// The private layer of one chain.
 pub struct Overlay {
     stage: Arc<Stage>,
     /// What was read below this layer.
-    pub reads: HashMap<Name, Option<Arc<[u8]>>>,
+    pub reads: BTreeMap<Name, Option<Arc<[u8]>>>,
     pub scans: Vec<Scan>,
     /// Of attempts that completed.
     pub writes: BTreeMap<Name, Option<Arc<[u8]>>>,
@@ -115,7 +126,7 @@ impl Overlay {
     pub fn new(stage: Arc<Stage>) -> Self {
         Self {
             stage,
-            reads: HashMap::new(),
+            reads: BTreeMap::new(),
             scans: Vec::new(),
             writes: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -165,7 +176,7 @@ impl Overlay {
         let own = self.own_writes(participant, prefix, after);
         let deleted = own.values().filter(|value| value.is_none()).count();
         let below = limit + deleted;
-        let found = self.stage.scan(participant, prefix, after, below)?;
+        let (found, page_below) = self.stage.scan(participant, prefix, after, below)?;
         let complete = found.len() < below;
         let last = found.last().map(|(key, _)| key.clone());
         let mut page: BTreeMap<String, Option<Arc<[u8]>>> =
@@ -178,6 +189,7 @@ impl Overlay {
             after: after.map(str::to_owned),
             limit: below,
             found,
+            page: page_below,
         });
         Ok(page.into_iter().filter_map(|(key, value)| value.map(|v| (key, v))).take(limit).collect())
     }

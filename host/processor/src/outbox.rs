@@ -1,32 +1,30 @@
-//! Where the publisher stands, for operators, and what they decide. Invariant: a decision is taken only while a row is
-//! refused.
+//! What is journaled and not yet out: batches on their way to the publisher, where it stands, and what operators decide.
+//! Invariant: a decision is taken only while a row is refused.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use sagahost_journal::OutboxBatch;
 use sagahost_wire::BatchNo;
+
+use crate::step::{Now, Signal, Steady};
 
 /// A publication that takes longer is said to wait: the transport may be in the middle of its own patience.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// Where the publisher stands, for operators; and what it waits for.
 #[derive(Default)]
 pub struct Outbox {
-    state: Mutex<OutboxState>,
-    changed: Condvar,
+    state: Mutex<State>,
+    /// A batch was handed over, a decision made; whoever tells the publisher to stop raises it, too.
+    pub stirred: Arc<Signal>,
 }
 
 #[derive(Default)]
-struct OutboxState {
+struct State {
+    batches: VecDeque<OutboxBatch>,
     waiting: Option<String>,
     /// The batch that is being published, and since when.
-    under_way: Option<(BatchNo, Instant)>,
+    under_way: Option<(BatchNo, Steady)>,
     /// A row that the broker refuses: publication is halted until an operator decides.
     refused: Option<RefusedRow>,
     decision: Option<Decision>,
@@ -46,7 +44,21 @@ pub(crate) enum Decision {
 }
 
 impl Outbox {
-    pub fn waiting(&self) -> Option<String> {
+    /// A journaled batch, to be published behind those before it. How many there are the stage bounds.
+    pub fn hand_over(&self, batch: OutboxBatch) {
+        self.state.lock().batches.push_back(batch);
+        self.stirred.raise();
+    }
+
+    pub(crate) fn next(&self, now: Now) -> Option<OutboxBatch> {
+        let mut state = self.state.lock();
+        let batch = state.batches.pop_front()?;
+        state.under_way = Some((batch.number, now.steady));
+        Some(batch)
+    }
+
+    /// What the publisher waits for.
+    pub fn waiting(&self, now: Now) -> Option<String> {
         let state = self.state.lock();
         match &state.refused {
             Some(row) => Some(format!(
@@ -55,7 +67,7 @@ impl Outbox {
             )),
             None => state.waiting.clone().or_else(|| {
                 let (batch, since) = state.under_way?;
-                let waited = since.elapsed();
+                let waited = now.steady.since(since);
                 (waited >= SLOW)
                     .then(|| format!("batch {} waits for publication: no answer for {} s", batch.0, waited.as_secs()))
             }),
@@ -82,12 +94,9 @@ impl Outbox {
             return false;
         }
         state.decision = Some(decision);
-        self.changed.notify_all();
+        drop(state);
+        self.stirred.raise();
         true
-    }
-
-    pub(crate) fn begins(&self, batch: BatchNo) {
-        self.state.lock().under_way = Some((batch, Instant::now()));
     }
 
     pub(crate) fn published(&self) {
@@ -100,17 +109,15 @@ impl Outbox {
         self.state.lock().waiting = Some(why);
     }
 
-    /// A row is refused: waits for an operator's decision about it. None: `stop` was set first.
-    pub(crate) fn await_decision(&self, row: RefusedRow, stop: &AtomicBool) -> Option<Decision> {
+    pub(crate) fn refuse(&self, row: RefusedRow) {
+        self.state.lock().refused = Some(row);
+    }
+
+    /// What an operator decided about the row that is refused.
+    pub(crate) fn decision(&self) -> Option<Decision> {
         let mut state = self.state.lock();
-        state.refused = Some(row);
-        while !stop.load(Ordering::Relaxed) {
-            if let Some(decision) = state.decision.take() {
-                state.refused = None;
-                return Some(decision);
-            }
-            self.changed.wait_for(&mut state, Duration::from_millis(200));
-        }
-        None
+        let decision = state.decision.take()?;
+        state.refused = None;
+        Some(decision)
     }
 }

@@ -7,8 +7,6 @@ use parking_lot::Mutex;
 use sagahost_saga::event::Event;
 use sagahost_wire::Partition;
 
-use crate::admin::view::UnhandledLine;
-
 /// Pairs of topic and kind that are told apart, of each sort; more are counted together.
 const KINDS_MAX: usize = 100;
 /// Of the name of a kind, as it is kept and shown.
@@ -31,6 +29,19 @@ pub enum Sighting {
     Again,
     /// The first one that is counted with all further kinds.
     Overflow,
+}
+
+/// Events of one kind in one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnhandledKind {
+    pub topic: String,
+    pub kind: String,
+    pub events: u64,
+    /// Where the last one is: `order-created[2]@17`.
+    pub last: Option<String>,
+    pub sort: Sort,
+    /// The kind that is handled here and was probably meant.
+    pub meant: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +101,7 @@ impl UnhandledKinds {
     }
 
     /// The unhandled ones first.
-    pub fn lines(&self) -> Vec<UnhandledLine> {
+    pub fn lines(&self) -> Vec<UnhandledKind> {
         [Sort::Unhandled, Sort::Ignored].into_iter().flat_map(|sort| self.tally(sort).lock().lines(sort)).collect()
     }
 
@@ -103,13 +114,13 @@ impl UnhandledKinds {
 }
 
 impl Tally {
-    fn lines(&self, sort: Sort) -> Vec<UnhandledLine> {
-        let line = |((topic, kind), seen): (&(Arc<str>, String), &Seen)| UnhandledLine {
+    fn lines(&self, sort: Sort) -> Vec<UnhandledKind> {
+        let line = |((topic, kind), seen): (&(Arc<str>, String), &Seen)| UnhandledKind {
             topic: topic.to_string(),
             kind: kind.clone(),
             events: seen.events,
             last: seen.last.clone(),
-            ignored: sort == Sort::Ignored,
+            sort,
             meant: seen.meant.clone(),
         };
         self.kinds.iter().map(line).collect()
@@ -156,7 +167,7 @@ mod tests {
         assert_eq!((kinds.events(Sort::Unhandled), kinds.events(Sort::Ignored)), (KINDS_MAX as u64 + 3, 2));
         let lines = kinds.lines();
         assert_eq!(lines.len(), KINDS_MAX + 2);
-        assert_eq!((lines[0].events, lines[0].last.as_deref(), lines[0].ignored), (2, Some("t[2]@2"), false));
+        assert_eq!((lines[0].events, lines[0].last.as_deref(), lines[0].sort), (2, Some("t[2]@2"), Sort::Unhandled));
         let long = "ä".repeat(1000);
         note(&long, 8, Sort::Ignored);
         assert!(kinds.lines().iter().all(|line| line.kind.len() <= KIND_BYTES_MAX));

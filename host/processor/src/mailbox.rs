@@ -3,15 +3,34 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    time::Duration,
+    sync::Arc,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use sagahost_codec::Formerly;
-use sagahost_saga::{event::Event, id::SagaId, input::Command};
+use sagahost_journal::LetterWrite;
+use sagahost_saga::{
+    event::Event,
+    id::SagaId,
+    input::{Answer, Command},
+};
 use sagahost_wire::StoredLetter;
 
-use crate::{positions::Receipt, stage::Reply};
+use crate::{positions::Receipt, reply::Reply, step::Signal};
+
+/// A dead letter that no saga knows of is opened or closed: it has no order to keep.
+pub struct Loose {
+    pub letter: LetterWrite,
+    pub receipt: Option<Receipt>,
+    pub reply: Option<(Reply, Answer)>,
+}
+
+/// A piece of work for a worker.
+#[expect(clippy::large_enum_variant, reason = "nearly all tasks are of sagas")]
+pub enum Task {
+    Saga(SagaId, Item),
+    Loose(Box<Loose>),
+}
 
 /// What enters a saga's mailbox.
 pub enum Item {
@@ -49,18 +68,23 @@ struct Lane {
     taken: bool,
 }
 
+enum Ready {
+    Saga(SagaId),
+    Loose(Box<Loose>),
+}
+
 #[derive(Default)]
 struct Inner {
     lanes: HashMap<SagaId, Lane>,
-    ready: VecDeque<SagaId>,
+    ready: VecDeque<Ready>,
     queued: usize,
-    closed: bool,
 }
 
 #[derive(Default)]
 pub struct Mailboxes {
     inner: Mutex<Inner>,
-    stirred: Condvar,
+    /// Moves with each saga that a worker can be in.
+    pub ready: Arc<Signal>,
 }
 
 impl Item {
@@ -77,35 +101,46 @@ impl Item {
 impl Mailboxes {
     /// False: one like it waits there already.
     pub fn put(&self, saga: &SagaId, item: Item) -> bool {
-        let mut inner = self.inner.lock();
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
         let lane = inner.lanes.entry(saga.clone()).or_default();
         if lane.items.iter().any(|waiting| item.repeats(waiting)) {
             return false;
         }
         lane.items.push_back(item);
-        if !lane.taken && lane.items.len() == 1 {
-            inner.ready.push_back(saga.clone());
-            self.stirred.notify_one();
-        }
         inner.queued += 1;
+        if !lane.taken && lane.items.len() == 1 {
+            inner.ready.push_back(Ready::Saga(saga.clone()));
+            drop(guard);
+            self.ready.raise();
+        }
         true
     }
 
-    /// The next saga with something to do, and that. None: nothing came within `timeout`, or closed.
-    pub fn take(&self, timeout: Duration) -> Option<(SagaId, Item)> {
+    pub fn put_loose(&self, loose: Box<Loose>) {
         let mut inner = self.inner.lock();
-        if inner.ready.is_empty() && !inner.closed {
-            self.stirred.wait_for(&mut inner, timeout);
-        }
-        let saga = inner.ready.pop_front()?;
+        inner.ready.push_back(Ready::Loose(loose));
+        inner.queued += 1;
+        drop(inner);
+        self.ready.raise();
+    }
+
+    /// What is to be done next. A saga is its worker's until `done`.
+    pub fn take(&self) -> Option<Task> {
+        let mut inner = self.inner.lock();
+        let ready = inner.ready.pop_front()?;
         inner.queued -= 1;
+        let saga = match ready {
+            Ready::Loose(loose) => return Some(Task::Loose(loose)),
+            Ready::Saga(saga) => saga,
+        };
         let lane = inner.lanes.get_mut(&saga).expect("a ready saga has a lane");
         lane.taken = true;
         let item = lane.items.pop_front().expect("a ready saga has an item");
-        Some((saga, item))
+        Some(Task::Saga(saga, item))
     }
 
-    /// The worker leaves the saga.
+    /// The worker leaves the saga. It looks for its next task anyhow, so nobody is woken for what waits there.
     pub fn done(&self, saga: &SagaId) {
         let mut inner = self.inner.lock();
         let Some(lane) = inner.lanes.get_mut(saga) else { return };
@@ -113,31 +148,24 @@ impl Mailboxes {
         if lane.items.is_empty() {
             inner.lanes.remove(saga);
         } else {
-            inner.ready.push_back(saga.clone());
-            self.stirred.notify_one();
+            inner.ready.push_back(Ready::Saga(saga.clone()));
         }
     }
 
+    /// What waits for a worker.
     pub fn queued(&self) -> usize {
         self.inner.lock().queued
     }
 
-    /// Everything that waits is handed back: it is void, or the host stops.
-    pub fn empty(&self) -> Vec<(SagaId, Item)> {
+    /// Everything that waits is void. Returns how much it was.
+    pub fn empty(&self) -> usize {
         let mut inner = self.inner.lock();
         inner.ready.clear();
-        inner.queued = 0;
-        let mut items = Vec::new();
-        inner.lanes.retain(|saga, lane| {
-            items.extend(lane.items.drain(..).map(|item| (saga.clone(), item)));
+        inner.lanes.retain(|_, lane| {
+            lane.items.clear();
             lane.taken
         });
-        items
-    }
-
-    pub fn close(&self) {
-        self.inner.lock().closed = true;
-        self.stirred.notify_all();
+        std::mem::take(&mut inner.queued)
     }
 }
 
@@ -145,9 +173,9 @@ impl Mailboxes {
 mod tests {
     use super::*;
 
-    fn due(item: Option<(SagaId, Item)>) -> Option<(String, bool)> {
-        item.map(|(saga, item)| match item {
-            Item::Due { deadlines } => (saga.to_string(), deadlines),
+    fn due(task: Option<Task>) -> Option<(String, bool)> {
+        task.map(|task| match task {
+            Task::Saga(saga, Item::Due { deadlines }) => (saga.to_string(), deadlines),
             _ => unreachable!("only timers are put here"),
         })
     }
@@ -160,15 +188,29 @@ mod tests {
         assert!(boxes.put(&a, Item::Due { deadlines: true }));
         assert!(!boxes.put(&a, Item::Due { deadlines: true }), "one is enough");
         assert!(boxes.put(&b, Item::Due { deadlines: false }));
-        let none = Duration::ZERO;
-        assert_eq!(due(boxes.take(none)), Some(("a".into(), false)));
-        assert_eq!(due(boxes.take(none)), Some(("b".into(), false)));
-        assert_eq!(due(boxes.take(none)), None);
+        assert_eq!(boxes.ready.seen(), 2, "one wake-up for each saga");
+        assert_eq!(due(boxes.take()), Some(("a".into(), false)));
+        assert_eq!(due(boxes.take()), Some(("b".into(), false)));
+        assert_eq!(due(boxes.take()), None);
         boxes.done(&a);
-        assert_eq!(due(boxes.take(none)), Some(("a".into(), true)));
+        assert_eq!(due(boxes.take()), Some(("a".into(), true)));
         boxes.done(&a);
         boxes.done(&b);
-        assert_eq!(boxes.queued(), 0);
-        assert!(boxes.empty().is_empty());
+        assert_eq!((boxes.queued(), boxes.empty()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_void_is_counted_and_a_saga_stays_its_workers() {
+        let boxes = Mailboxes::default();
+        let a = SagaId::new("a");
+        boxes.put(&a, Item::Due { deadlines: false });
+        assert!(boxes.take().is_some());
+        boxes.put(&a, Item::Due { deadlines: true });
+        boxes.put(&SagaId::new("b"), Item::TopologyChanged);
+        assert_eq!(boxes.empty(), 2);
+        boxes.put(&a, Item::TopologyChanged);
+        assert!(boxes.take().is_none(), "its worker is still in it");
+        boxes.done(&a);
+        assert!(boxes.take().is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! Kinds that were probably meant. Invariant: this is for messages to people; an event is only ever of the kind that its
 //! record says.
 
-use sagahost_sandbox::report::nearest;
+use sagahost_manifest::report::nearest;
 
 /// The known kind that was probably meant by `kind`: the same letters in other case, in quotes, with blanks
 /// or `_`, as a part of a qualified name (`com.acme.OrderCreated.v1`), else one that differs in a few letters.

@@ -3,11 +3,11 @@
 
 use std::{any::Any, sync::Arc};
 
+use sagahost_manifest::host_calls::{HostCalls, HostFault, Level};
 use sagahost_saga::{
     id::{EventKey, Participant, SagaId},
     outcome::Call,
 };
-use sagahost_sandbox::{HostCalls, HostFault, Level};
 use tracing::{debug, info, trace, warn};
 
 use crate::overlay::{Overlay, OverlayError};

@@ -6,89 +6,91 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sagahost_codec::Codec;
-use sagahost_journal::{Journal, SagaWrite, StoreEntry};
+use sagahost_journal::{SagaWrite, StoreEntry};
 use sagahost_saga::id::{Participant, SagaId, Time};
 
-use super::{Conflict, Inner, NotStaged, SagaChange, Staging};
+use super::{Conflict, Forgotten, Inner, SagaChange, Staging};
 use crate::{
-    overlay::{Overlay, Scan, Stale},
+    overlay::{Overlay, Page, Scan, Stale},
+    step::Steady,
     values::{Name, Values},
 };
 
+/// Is what a chain read still so?
+pub(super) enum Checked {
+    /// It is; and this is what its counters become.
+    Holds(Vec<(Name, i64)>),
+    Stale(Vec<Conflict>),
+    /// Memory cannot tell: the journal is to be asked, and not here.
+    Forgotten(Forgotten),
+}
+
 impl Inner {
-    pub(super) fn reserved_by_other(&self, staging: &Staging) -> bool {
-        !self.reserved.is_empty()
-            && staging
-                .overlay
-                .writes
-                .keys()
-                .chain(staging.overlay.counters.iter().filter(|(_, trace)| trace.writes()).map(|(name, _)| name))
-                .any(|name| self.is_reserved(name, staging.chain))
-    }
-
-    fn is_reserved(&self, name: &Name, chain: u64) -> bool {
-        self.reserved.iter().any(|(conflict, (owner, _))| *owner != chain && conflict.covers(name))
-    }
-
-    /// Values come from memory; one that was dropped since the chain read it is read again, under the mutex: rare.
-    fn store_now(&mut self, name: &Name, journal: &dyn Journal) -> Result<Option<Arc<[u8]>>, NotStaged> {
-        match self.values.store(name) {
-            Some(value) => Ok(value),
-            None => {
-                let read = journal.store_get(&name.0, &name.1).map_err(NotStaged::Journal)?;
-                Ok(self.values.learn_store(name, read))
-            }
+    /// When what another chain holds of this one's writes is free again.
+    pub(super) fn reserved_by_other(&self, staging: &Staging) -> Option<Steady> {
+        if self.reserved.is_empty() {
+            return None;
         }
+        let overlay = &staging.overlay;
+        let counters = overlay.counters.iter().filter(|(_, trace)| trace.writes()).map(|(name, _)| name);
+        overlay.writes.keys().chain(counters).filter_map(|name| self.is_reserved(name, staging.chain)).min()
     }
 
-    fn counter_now(&mut self, name: &Name, journal: &dyn Journal) -> Result<Option<i64>, NotStaged> {
-        match self.values.counter(name) {
-            Some(value) => Ok(value),
-            None => {
-                let read = journal.counter(&name.0, &name.1).map_err(NotStaged::Journal)?;
-                Ok(self.values.learn_counter(name, read))
-            }
-        }
+    fn is_reserved(&self, name: &Name, chain: u64) -> Option<Steady> {
+        let others = self.reserved.iter().filter(|(conflict, (owner, _))| *owner != chain && conflict.covers(name));
+        others.map(|(_, (_, until))| *until).max()
     }
 
-    /// Is everything that the chain read still so? Returns what its counters become.
-    pub(super) fn check(&mut self, overlay: &Overlay, journal: &dyn Journal) -> Result<Vec<(Name, i64)>, NotStaged> {
-        let mut stale = Vec::new();
+    pub(super) fn check(&mut self, overlay: &Overlay) -> Checked {
+        let (mut stale, mut forgotten) = (Vec::new(), Forgotten::default());
         for (name, seen) in &overlay.reads {
-            if !same(&self.store_now(name, journal)?, seen) {
-                stale.push(Conflict::Key(name.clone()));
+            match self.values.store(name) {
+                Some(now) if same(&now, seen) => {}
+                Some(_) => stale.push(Conflict::Key(name.clone())),
+                None => forgotten.store.push(name.clone()),
             }
         }
-        for scan in &overlay.scans {
-            if !self.scan_holds(scan, journal)? {
-                stale.push(Conflict::Prefix((scan.participant.clone(), scan.prefix.clone())));
+        for (at, scan) in overlay.scans.iter().enumerate() {
+            match self.scan_holds(scan) {
+                Some(true) => {}
+                Some(false) => stale.push(Conflict::Prefix((scan.participant.clone(), scan.prefix.clone()))),
+                None => forgotten.scans.push(at),
             }
         }
         let mut counters = Vec::new();
         for (name, trace) in &overlay.counters {
-            match trace.replay(self.counter_now(name, journal)?) {
+            let Some(now) = self.values.counter(name) else {
+                forgotten.counters.push(name.clone());
+                continue;
+            };
+            match trace.replay(now) {
                 Ok(Some(value)) if trace.writes() => counters.push((name.clone(), value)),
                 Ok(_) => {}
                 Err(Stale) => stale.push(Conflict::Key(name.clone())),
             }
         }
-        if stale.is_empty() { Ok(counters) } else { Err(NotStaged::Stale(stale)) }
+        match (stale.is_empty(), forgotten.is_empty()) {
+            (false, _) => Checked::Stale(stale),
+            (true, false) => Checked::Forgotten(forgotten),
+            (true, true) => Checked::Holds(counters),
+        }
     }
 
-    fn scan_holds(&mut self, scan: &Scan, journal: &dyn Journal) -> Result<bool, NotStaged> {
-        let after = scan.after.as_deref();
-        let known = &self.values;
-        let hidden =
-            known.store_range(&scan.participant, &scan.prefix, after).filter(|(_, value)| value.is_none()).count();
-        let asked = scan.limit + hidden;
-        let read = journal.store_scan(&scan.participant, &scan.prefix, after, asked).map_err(NotStaged::Journal)?;
-        let page = merged(known, &scan.participant, &scan.prefix, after, scan.limit, &read, asked);
-        Ok(page.len() == scan.found.len()
-            && page.iter().zip(&scan.found).all(|((key, value), (seen_key, seen))| key == seen_key && value == seen))
+    /// What the journal said of the page, with what memory knows laid over it: memory has all that was written since,
+    /// unless something was dropped. None: something was, or more was deleted than the page has rows to spare.
+    fn scan_holds(&self, scan: &Scan) -> Option<bool> {
+        if self.values.drops() != scan.page.drops {
+            return None;
+        }
+        let now = merged(&self.values, &scan.participant, &scan.prefix, scan.after.as_deref(), scan.limit, &scan.page);
+        if now.len() < scan.limit && !scan.page.complete {
+            return None;
+        }
+        let same = |((key, value), (seen_key, seen)): (&StoreEntry, &StoreEntry)| key == seen_key && value == seen;
+        Some(now.len() == scan.found.len() && now.iter().zip(&scan.found).all(same))
     }
 
-    pub(super) fn join(&mut self, staging: Staging, counters: Vec<(Name, i64)>, codec: &Codec) {
+    pub(super) fn join(&mut self, staging: Staging, counters: Vec<(Name, i64)>) {
         let number = self.number;
         let prefix: OnceLock<String> = OnceLock::new();
         self.open.chains += 1;
@@ -109,7 +111,7 @@ impl Inner {
             let mut outgoing = departure.outgoing;
             if let Some(event_id) = departure.handled {
                 let prefix = prefix.get_or_init(|| format!("{}/{}", self.handled_prefix, number.0));
-                codec.mark_handled(&mut outgoing, prefix, &event_id);
+                staging.serving.codec.mark_handled(&mut outgoing, prefix, &event_id);
             }
             self.open.bytes += outgoing.size_bytes();
             self.open.outbox.push(outgoing);
@@ -153,25 +155,25 @@ impl Inner {
     }
 }
 
-/// A page of the journal with what memory knows laid over it. `asked`: how many rows the journal was asked for.
+/// A page of the journal with what memory knows laid over it. Where the journal may hold more behind its last row, what
+/// memory knows there belongs to a later page.
 pub(super) fn merged(
     values: &Values,
     participant: &Participant,
     prefix: &str,
     after: Option<&str>,
     limit: usize,
-    read: &[(String, Arc<[u8]>)],
-    asked: usize,
+    page: &Page,
 ) -> Vec<StoreEntry> {
-    let cut_off = (read.len() >= asked).then(|| read.last().map(|(key, _)| key.as_str())).flatten();
-    let mut page: BTreeMap<&str, Option<Arc<[u8]>>> =
-        read.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
+    let cut_off = (!page.complete).then(|| page.rows.last().map(|(key, _)| key.as_str())).flatten();
+    let mut all: BTreeMap<&str, Option<Arc<[u8]>>> =
+        page.rows.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
     for (key, value) in values.store_range(participant, prefix, after) {
         if cut_off.is_none_or(|last| key <= last) {
-            page.insert(key, value.clone());
+            all.insert(key, value.clone());
         }
     }
-    page.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
+    all.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
 }
 
 fn same(now: &Option<Arc<[u8]>>, seen: &Option<Arc<[u8]>>) -> bool {

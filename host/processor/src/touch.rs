@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use sagahost_journal::JournalError;
+use sagahost_journal::{Journal, JournalError};
 use sagahost_saga::id::Time;
 use sagahost_wire::Epoch;
 use tracing::{debug, warn};
 
-use crate::pipeline::Pipeline;
+use crate::{stage::Stage, step::Now};
 
 /// A small part of every expiry that makes sense, and one small transaction.
 pub const TOUCH_EVERY: Duration = Duration::from_secs(3600);
@@ -34,24 +34,24 @@ impl Touch {
     }
 
     /// Asks for a touch where one is due.
-    pub fn look(&mut self, pipeline: &Pipeline) {
-        if self.is_due(pipeline.clock.now()) {
+    pub fn look(&mut self, stage: &Stage, now: Now) {
+        if self.is_due(now.wall) {
             if !std::mem::replace(&mut self.asked, true) {
                 debug!("renewing the committed offsets of all partitions");
             }
             // Again until a batch carries it: one that failed takes the request with it.
-            pipeline.stage.touch();
+            stage.touch(now);
         }
     }
 
     /// A batch was journaled, and so will be published: the next touch is journaled where this was one.
-    pub fn journaled(&mut self, pipeline: &Pipeline, epoch: Epoch) -> Result<(), JournalError> {
+    pub fn journaled(&mut self, journal: &dyn Journal, epoch: Epoch, now: Now) -> Result<(), JournalError> {
         if !std::mem::take(&mut self.asked) {
             return Ok(());
         }
-        let due = pipeline.clock.now().after(TOUCH_EVERY);
+        let due = now.wall.after(TOUCH_EVERY);
         self.due = Some(due);
-        match pipeline.journal.set_touch_due(epoch, due) {
+        match journal.set_touch_due(epoch, due) {
             Err(error @ JournalError::StaleEpoch { .. }) => Err(error),
             Err(error) => {
                 warn!(%error, "failed to journal when the committed offsets are renewed next");

@@ -14,8 +14,8 @@ use sagahost_wire::{Record, StoredLetter};
 use crate::{
     letters::{self, QUARANTINED},
     mailbox::Item,
-    pipeline::Surroundings,
     positions::Receipt,
+    serving::Serving,
 };
 
 /// What a record of a letter leads to.
@@ -38,13 +38,13 @@ pub fn resent(
     record: &Record,
     decoded: &Result<Decoded, Undecodable>,
     receipt: &Receipt,
-    surroundings: &Surroundings,
+    serving: &Serving,
 ) -> Option<Resent> {
     match &letter.letter {
         Some(kept) => redrive(&letter, kept, record, decoded.as_ref().ok().map(|decoded| &decoded.event), receipt),
         None if letter.record.topic != record.partition.topic => None,
         None => match decoded {
-            Ok(decoded) => take_in(letter, decoded, receipt, surroundings),
+            Ok(decoded) => take_in(letter, decoded, receipt, serving),
             Err(_) if letter.code == QUARANTINED => None,
             Err(why) => {
                 let again = letters::undecodable(record, why, letter.at);
@@ -86,10 +86,10 @@ fn redrive(
     Some(Resent::Item(saga, Box::new(item)))
 }
 
-fn take_in(letter: StoredLetter, decoded: &Decoded, receipt: &Receipt, surroundings: &Surroundings) -> Option<Resent> {
+fn take_in(letter: StoredLetter, decoded: &Decoded, receipt: &Receipt, serving: &Serving) -> Option<Resent> {
     let Decoded { event, formerly } = decoded.clone();
     // Nobody would handle it: then the letter is not settled.
-    if !surroundings.topology.concerns(&event.kind) {
+    if !serving.topology.concerns(&event.kind) {
         return None;
     }
     let receipt = Some(receipt.clone());

@@ -1,0 +1,358 @@
+//! A chain: an event taken in and all steps fused behind it, on private copies. Invariant: a chain changes nothing until it
+//! is staged; it can be thrown away and run again at any point before.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use sagahost_codec::Formerly;
+use sagahost_journal::{JournalError, LetterWrite, SagaKey};
+use sagahost_saga::{
+    Saga,
+    history::Entry,
+    id::SagaId,
+    input::{Answer, Broken, Disposition, Effect, Input, Publish, Transition},
+    outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
+};
+use tracing::{debug, trace, warn};
+
+use crate::{
+    attempt::AttemptCalls,
+    code::Pick,
+    letters,
+    mailbox::Item,
+    overlay::Overlay,
+    reply::Reply,
+    resent,
+    serving::Serving,
+    stage::{Departure, SagaChange, SagaError, Staging},
+    stats::Stats,
+    step::Now,
+    worker::Worker,
+};
+
+/// Why a chain ended without something to stage.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChainError {
+    /// An assertion of the core failed, or the record cannot be read: this saga and this input go into quarantine.
+    #[error("{0}")]
+    Quarantine(String),
+    /// Whether an earlier version took this event in cannot be read: the event is kept aside, no saga is touched.
+    #[error("{0}")]
+    Undecided(String),
+    /// The host could not do its job: nothing happened, the input comes again.
+    #[error("{0}")]
+    Host(String),
+}
+
+impl From<Broken> for ChainError {
+    fn from(broken: Broken) -> Self {
+        Self::Quarantine(broken.to_string())
+    }
+}
+
+impl From<JournalError> for ChainError {
+    fn from(error: JournalError) -> Self {
+        Self::Host(error.to_string())
+    }
+}
+
+/// An event taken in and all steps fused behind it, on private copies.
+pub(crate) struct Chain<'w> {
+    worker: &'w Worker,
+    pub serving: Arc<Serving>,
+    /// When the last call ended; what follows it belongs to that moment.
+    pub now: Now,
+    id: SagaId,
+    saga: Saga,
+    key: Option<SagaKey>,
+    spilling: Vec<([u8; 16], [u8; 16])>,
+    overlay: Overlay,
+    letters: Vec<LetterWrite>,
+    departures: Vec<Departure>,
+    spilled_events: Vec<([u8; 16], [u8; 16])>,
+    spilled_history: Vec<Entry>,
+    answer: Option<Answer>,
+    changed: bool,
+    /// The event that came in is of a kind that no plugin here acts on.
+    pub unhandled: bool,
+    steps: usize,
+}
+
+/// What is still to do in a chain.
+enum Work {
+    Input(Input),
+    Call(Call),
+}
+
+impl<'w> Chain<'w> {
+    /// Runs it, as far as there is something to do.
+    pub fn run(worker: &'w Worker, id: &SagaId, item: &Item, now: Now) -> Result<Self, ChainError> {
+        let mut chain = Self::begin(worker, id, now)?;
+        if let Some(input) = chain.input(item)? {
+            chain.drive(input)?;
+        }
+        chain.saga.check(&chain.serving.topology)?;
+        Ok(chain)
+    }
+
+    fn begin(worker: &'w Worker, id: &SagaId, now: Now) -> Result<Self, ChainError> {
+        let cell = worker.stage.saga(id).map_err(|error| match error {
+            SagaError::Unreadable(why) => ChainError::Quarantine(why),
+            SagaError::Quarantined(why) => ChainError::Quarantine(why),
+            SagaError::Journal(error) => error.into(),
+        })?;
+        let saga = match cell.saga {
+            Some(saga) => (*saga).clone(),
+            None => Saga::new(id.clone(), now.wall),
+        };
+        Ok(Self {
+            worker,
+            serving: worker.serving.load_full(),
+            now,
+            id: id.clone(),
+            saga,
+            key: cell.key,
+            spilling: cell.spilling,
+            overlay: Overlay::new(worker.stage.clone()),
+            letters: Vec::new(),
+            departures: Vec::new(),
+            spilled_events: Vec::new(),
+            spilled_history: Vec::new(),
+            answer: None,
+            changed: false,
+            unhandled: false,
+            steps: 0,
+        })
+    }
+
+    /// None: an earlier version took the event in, so there is nothing to do.
+    fn input(&mut self, item: &Item) -> Result<Option<Input>, ChainError> {
+        let input = match item {
+            Item::Delivery { formerly: Some(former), .. } | Item::Redelivery { formerly: Some(former), .. }
+                if self.taken_in_as(former)? =>
+            {
+                Stats::add(&self.worker.stats.duplicates, 1);
+                let text =
+                    format!("an earlier version took this record in as event {} of saga {}", former.key, former.saga);
+                debug!(saga = %self.id, text, "known already");
+                self.answer = Some(Answer { done: false, text });
+                return Ok(None);
+            }
+            Item::Delivery { event, .. } => self.received(event.clone())?,
+            Item::Redelivery { event, letter, receipt, .. } => {
+                let at = self.now.wall;
+                let how = receipt.as_ref().map_or_else(|| "redriven".to_owned(), resent::how);
+                self.letters.push(LetterWrite::Close { key: letter.key.clone(), how, at });
+                self.answer = Some(Answer { done: true, text: format!("taken in as event {}", event.key) });
+                self.changed = true;
+                self.received(event.clone())?
+            }
+            Item::Due { deadlines } => Input::Due { deadlines: *deadlines },
+            Item::TopologyChanged => Input::TopologyChanged,
+            Item::Operator { command, .. } => Input::Operator(command.clone()),
+        };
+        Ok(Some(input))
+    }
+
+    fn received(&self, event: sagahost_saga::event::Event) -> Result<Input, ChainError> {
+        let known = !self.saga.has_spilled() || self.saga.knows(&event.key);
+        let spilled = match known {
+            true => None,
+            false => self.spilled(self.key, &self.spilling, event.key.hash128())?,
+        };
+        Ok(Input::Received { event, spilled })
+    }
+
+    /// Did an earlier version take the record in as this event? Asked only where it would have read the record
+    /// differently.
+    fn taken_in_as(&self, former: &Formerly) -> Result<bool, ChainError> {
+        let cell = self.worker.stage.saga(&former.saga).map_err(|error| match error {
+            SagaError::Unreadable(why) | SagaError::Quarantined(why) => ChainError::Undecided(format!(
+                "an earlier version read this record as event {} of saga {}; whether it took it in is unknown, because that \
+                 saga's record cannot be read: {why}",
+                former.key, former.saga
+            )),
+            SagaError::Journal(error) => error.into(),
+        })?;
+        let Some(saga) = cell.saga else { return Ok(false) };
+        if saga.knows(&former.key) || !saga.has_spilled() {
+            return Ok(saga.knows(&former.key));
+        }
+        Ok(self.spilled(cell.key, &cell.spilling, former.key.hash128())?.is_some())
+    }
+
+    /// The data hash of a known event that is no longer in the saga's record.
+    fn spilled(
+        &self,
+        cell_key: Option<SagaKey>,
+        spilling: &[([u8; 16], [u8; 16])],
+        hash: [u8; 16],
+    ) -> Result<Option<[u8; 16]>, ChainError> {
+        if let Some((_, data)) = spilling.iter().find(|(event, _)| *event == hash) {
+            return Ok(Some(*data));
+        }
+        match cell_key {
+            Some(key) => Ok(self.worker.journal.spilled_event(key, hash)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Input by input, call by call, until nothing is left to do.
+    fn drive(&mut self, input: Input) -> Result<(), ChainError> {
+        let mut work = VecDeque::from([Work::Input(input)]);
+        while let Some(next) = work.pop_front() {
+            let transition = match next {
+                Work::Input(input) => self.decide(input)?,
+                Work::Call(call) => self.attempt(&call)?,
+            };
+            for effect in transition.effects {
+                self.effect(effect, &mut work)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, input: Input) -> Result<Transition, ChainError> {
+        let transition = self.saga.on(input, &self.serving.topology, self.now.wall)?;
+        match transition.disposition {
+            Disposition::Changed => self.changed = true,
+            Disposition::Known => Stats::add(&self.worker.stats.duplicates, 1),
+            Disposition::Unhandled => self.unhandled = true,
+            Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
+        }
+        if let Some(answer) = &transition.answer {
+            self.answer = Some(answer.clone());
+        }
+        Ok(transition)
+    }
+
+    /// One attempt in the sandbox, and what the saga makes of its end. The attempt's writes count only if the saga
+    /// says so.
+    fn attempt(&mut self, call: &Call) -> Result<Transition, ChainError> {
+        self.steps += 1;
+        let input = match self.serving.code.pick(call) {
+            Pick::Plugin(plugin) => {
+                let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
+                let ran = plugin.run(call, Box::new(AttemptCalls::new(overlay, self.id.clone(), call)));
+                self.overlay = AttemptCalls::into_overlay(ran.host);
+                self.now = ran.now;
+                let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
+                self.worker.stats.called(plugin.digest(), at_fault(&end), ran.took);
+                debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
+                Input::ended(call, plugin.behaviour(), end, ran.took)
+            }
+            Pick::Nothing { why } => {
+                warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
+                Input::ended(call, Behaviour::default(), End::unreadable(call), Duration::ZERO)
+            }
+        };
+        let transition = self.decide(input)?;
+        self.overlay.end_attempt(transition.keep_writes);
+        Ok(transition)
+    }
+
+    fn effect(&mut self, effect: Effect, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
+        match effect {
+            Effect::Call(call) if call.journal_first => {
+                return Err(ChainError::Quarantine(format!(
+                    "participant {} asks for effects outside, which this host does not grant",
+                    call.participant
+                )));
+            }
+            Effect::Call(call) => work.push_back(Work::Call(call)),
+            Effect::Publish(publish) => self.publish(publish, work)?,
+            Effect::OpenLetter(letter) => {
+                let letter = letters::of_saga(&self.id, letter, &self.serving.codec);
+                self.departures.extend(self.worker.announce(&letter, &self.serving));
+                self.letters.push(LetterWrite::Open(letter));
+            }
+            Effect::CloseLetter { key, how } => {
+                self.letters.push(LetterWrite::Close { key, how, at: self.now.wall });
+            }
+            Effect::Spill { events, history } => {
+                self.spilling.extend_from_slice(&events);
+                self.spilled_events.extend(events);
+                self.spilled_history.extend(history);
+            }
+        }
+        Ok(())
+    }
+
+    /// An event goes out; where a participant of this app subscribes, it is taken in at once, in the same batch.
+    fn publish(&mut self, publish: Publish, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
+        let event = publish.event;
+        let outgoing = self.serving.codec.encode(&event);
+        let fuse = publish.fuse
+            && event.saga == self.id
+            && self.steps < self.worker.chain_steps_max
+            && self.serving.topology.concerns(&event.kind);
+        // `SagaFailed` needs no taking in either: the saga that published it has failed already.
+        let own_failure = event.saga == self.id && event.kind == self.serving.topology.saga_failed_kind();
+        let handled = (fuse || own_failure).then(|| event.key.id.clone());
+        self.departures.push(Departure { outgoing, handled });
+        if fuse {
+            work.push_back(Work::Input(self.received(event)?));
+        }
+        Ok(())
+    }
+
+    /// None: nothing changed, nothing is to be written.
+    pub fn into_staging(self, item: &Item, life: u64, chain: u64) -> Option<Box<Staging>> {
+        let (receipt, command_done, reply) = match item {
+            Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
+            Item::Operator { queued, reply, receipt, .. } => (receipt.clone(), *queued, reply.clone()),
+            Item::Redelivery { reply, receipt, .. } => (receipt.clone(), None, reply.clone()),
+            Item::Due { .. } | Item::TopologyChanged => (None, None, None),
+        };
+        let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
+        if !self.changed && command_done.is_none() {
+            answer_now(reply, answer);
+            // A delivery that changed nothing hangs on nothing that was read.
+            return None;
+        }
+        let now = self.now.wall;
+        let change = self.changed.then(|| SagaChange {
+            bytes: self.saga.encode(),
+            status: self.saga.status(),
+            wake: self.saga.wake(&self.serving.topology),
+            digests: if self.saga.status().terminal() { BTreeSet::new() } else { self.saga.referenced_digests() },
+            spilled_events: self.spilled_events,
+            spilled_history: self.spilled_history,
+            saga: Arc::new(self.saga),
+        });
+        if receipt.is_some() {
+            Stats::add(&self.worker.stats.events, 1);
+        }
+        Some(Box::new(Staging {
+            life,
+            chain,
+            serving: self.serving,
+            id: Some(self.id),
+            change,
+            overlay: self.overlay,
+            letters: self.letters,
+            departures: self.departures,
+            receipt,
+            command_done,
+            reply: reply.map(|reply| (reply, answer)),
+            now,
+        }))
+    }
+}
+
+fn answer_now(reply: Option<Reply>, answer: Answer) {
+    if let Some(reply) = reply {
+        reply.done(answer);
+    }
+}
+
+/// Did the plugin itself fail, rather than decide?
+fn at_fault(end: &End) -> bool {
+    match end {
+        End::Outcome(outcome) => matches!(outcome, Outcome::Unknown { .. } | Outcome::Invalid(_)),
+        End::Undo(outcome) => matches!(outcome, UndoOutcome::Unknown { .. }),
+    }
+}

@@ -1,0 +1,40 @@
+//! The boundary to the code that sagas call. Invariant: whoever runs a call changes nothing but what it was handed.
+
+use std::{sync::Arc, time::Duration};
+
+use sagahost_manifest::host_calls::{BoxError, HostCalls};
+use sagahost_saga::outcome::{Behaviour, Call, End};
+
+use crate::step::Now;
+
+/// Which code serves. A set of it never changes what it serves; another set takes its place.
+pub trait Code: Send + Sync {
+    /// Loading an older version the first time may take as long as compiling it.
+    fn pick(&self, call: &Call) -> Pick;
+}
+
+/// Who takes a call.
+pub enum Pick {
+    Plugin(Arc<dyn Callable>),
+    /// The plugin is away, or no version of it reads the data.
+    Nothing {
+        why: String,
+    },
+}
+
+/// One version of a plugin, with its configuration.
+pub trait Callable: Send + Sync {
+    fn digest(&self) -> &Arc<str>;
+    fn behaviour(&self) -> Behaviour;
+    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran;
+}
+
+/// What became of a call.
+pub struct Ran {
+    /// An error is the host's: then the call has no outcome at all.
+    pub end: Result<End, BoxError>,
+    /// What was handed in.
+    pub host: Box<dyn HostCalls>,
+    pub took: Duration,
+    pub now: Now,
+}

@@ -1,0 +1,293 @@
+//! How a batch becomes durable: sealed, journaled in one transaction, handed to the publisher, and confirmed when it
+//! is out. Invariant: nothing is answered or published before it is journaled.
+//!
+//! The publisher (`publish.rs`) is a part of its own: while batch n is on its way out, n+1 is journaled and n+2 executes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use sagahost_journal::{Identity, Journal, JournalError, OutboxBatch};
+use sagahost_saga::input::Answer;
+use sagahost_wire::{BatchNo, Partition, Position};
+use tracing::{debug, info, warn};
+
+use crate::{
+    fatal::{Fatal, unless_superseded},
+    inbox::Inbox,
+    intake::Intake,
+    outbox::Outbox,
+    reply::{Declined, Reply},
+    serving::Serving,
+    stage::{Due, Move, Sealed, Stage},
+    stats::Stats,
+    step::{Backoff, Next, Now, Part, Steady, Stop, Wait},
+    touch::Touch,
+};
+
+/// An idle committer looks after what is due by the clock so often.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Journals batch after batch.
+pub struct Committer {
+    pub stage: Arc<Stage>,
+    pub inbox: Inbox,
+    pub serving: Arc<ArcSwap<Serving>>,
+    pub journal: Arc<dyn Journal>,
+    pub intake: Arc<Intake>,
+    pub outbox: Arc<Outbox>,
+    pub stats: Arc<Stats>,
+    pub identity: Identity,
+    pub anchor: Option<Partition>,
+    pub stop: Stop,
+    /// Named moments, for tests that end the process there.
+    pub reached: fn(&'static str),
+    pub confirmed: BatchNo,
+    /// The last batch that the publisher was given.
+    pub handed: BatchNo,
+    pub touch: Touch,
+    pub state: State,
+}
+
+/// Where the committer stands.
+pub struct State {
+    /// Begin anew from the journal, not before this time.
+    again: Option<(Steady, String)>,
+    /// Longer each time, until the journal takes something again.
+    backoff: Backoff,
+    next_look: Steady,
+    next_removal: Steady,
+    /// A partition that an operator moved, and that is not yet read from there.
+    moved: Option<Partition>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        Self { again: None, backoff, next_look: Steady::default(), next_removal: Steady::default(), moved: None }
+    }
+}
+
+impl Part for Committer {
+    /// Until told to stop, or until another host owns the journal.
+    fn step(&mut self, now: Now) -> Next {
+        if self.stop.asked() {
+            return Next::Ended(Ok(()));
+        }
+        match self.go_on(now) {
+            Ok(next) => next,
+            Err(fatal) => Next::Ended(Err(fatal)),
+        }
+    }
+}
+
+impl Committer {
+    fn go_on(&mut self, now: Now) -> Result<Next, Fatal> {
+        self.touch.look(&self.stage, now);
+        let signal = self.stage.stirred.clone();
+        let seen = signal.seen();
+        let wait = |until| Next::Wait(Wait { signal, seen, until: Some(until) });
+        if let Some((at, why)) = self.state.again.take() {
+            if now.steady < at {
+                self.state.again = Some((at, why));
+                return Ok(wait(at));
+            }
+            match self.begin_anew()? {
+                false => self.fail(why, now),
+                true => self.state.moved.take().iter().for_each(|partition| self.read_from_there(partition, now)),
+            }
+            return Ok(Next::Again);
+        }
+        if now.steady >= self.state.next_removal {
+            let rest = self.remove_finished(now);
+            self.state.next_removal = now.steady.after(rest);
+            return Ok(Next::Again);
+        }
+        match self.stage.due(now) {
+            Due::Commit(sealed) => self.commit(*sealed, now)?,
+            Due::Restart(why) => self.fail(why, now),
+            Due::Move(to_move) => self.move_position(to_move, now)?,
+            Due::Nothing(due) if now.steady < self.state.next_look => {
+                let until = self.state.next_look.min(self.state.next_removal);
+                return Ok(wait(due.map_or(until, |due| due.min(until))));
+            }
+            Due::Nothing(_) => self.confirm(now)?,
+        }
+        self.state.next_look = now.steady.after(TICK);
+        Ok(Next::Again)
+    }
+
+    fn commit(&mut self, mut sealed: Sealed, now: Now) -> Result<(), Fatal> {
+        self.stage.fill_keys(&mut sealed.write);
+        let number = sealed.write.number;
+        (self.reached)("before-journal-commit");
+        let committed = self.journal.commit(self.identity.epoch, &sealed.write);
+        (self.reached)("after-journal-commit");
+        match committed {
+            Ok(keys) => {
+                Stats::add(&self.stats.journal_commits, 1);
+                self.stage.journaled(number, &keys);
+                self.settled(now);
+                self.confirmed = self.confirmed.max(sealed.write.confirmed);
+                for (reply, answer) in sealed.replies {
+                    reply.done(answer);
+                }
+                debug!(batch = number.0, chains = sealed.chains, records = sealed.write.outbox.len(), "journaled");
+                self.hand_over(OutboxBatch {
+                    number,
+                    incarnation: self.identity.incarnation.clone(),
+                    records: sealed.write.outbox,
+                    positions: sealed.write.positions,
+                    skipped: BTreeMap::default(),
+                    valueless: BTreeMap::default(),
+                    at: sealed.write.at,
+                });
+                let touched = self.touch.journaled(&*self.journal, self.identity.epoch, now);
+                touched.map_err(|error| Fatal::Superseded(error.to_string()))
+            }
+            Err(error) => {
+                let error = unless_superseded(error)?;
+                self.answer_after(&error, number, sealed.replies);
+                self.fail(error.to_string(), now);
+                Ok(())
+            }
+        }
+    }
+
+    /// A commit that reported a failure may have gone through.
+    fn answer_after(&self, error: &JournalError, number: BatchNo, replies: Vec<(Reply, Answer)>) {
+        if replies.is_empty() {
+            return;
+        }
+        let declined = match self.journal.reread() {
+            Ok(identity) if identity.last_batch >= number => None,
+            Ok(_) => Some(format!("failed to write the journal: {error}")),
+            Err(_) => Some(format!("failed to write the journal, and whether it was written is not known: {error}")),
+        };
+        for (reply, answer) in replies {
+            match &declined {
+                None => reply.done(answer),
+                Some(text) => reply.declined(Declined::Journal(text.clone())),
+            }
+        }
+    }
+
+    fn hand_over(&mut self, batch: OutboxBatch) {
+        self.handed = batch.number;
+        self.outbox.hand_over(batch);
+    }
+
+    fn settled(&mut self, now: Now) {
+        self.state.backoff.reset();
+        self.intake.journal_trouble(None, now);
+    }
+
+    /// What a failed commit was to hold, and all that was built on it, is void: caches too. Its deliveries are read
+    /// again from the journaled positions. Operators are told why until the journal takes something, or nothing is to
+    /// do.
+    fn fail(&mut self, why: String, now: Now) {
+        let pause = self.state.backoff.pause();
+        warn!(why, "the host begins anew from the journal in {} ms; nothing is lost", pause.as_millis());
+        self.intake.journal_trouble(Some(why.clone()), now);
+        self.state.again = Some((now.steady.after(pause), why));
+    }
+
+    /// From what the journal holds. False: it cannot be read at the moment.
+    fn begin_anew(&mut self) -> Result<bool, Fatal> {
+        match self.begin_from_journal() {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let error = unless_superseded(error)?;
+                warn!(%error, "failed to read the journal");
+                Ok(false)
+            }
+        }
+    }
+
+    /// A batch that is journaled although its commit reported a failure goes out before any that follows it: the marks
+    /// of those would say that it is out.
+    fn begin_from_journal(&mut self) -> Result<(), JournalError> {
+        let journal = self.journal.clone();
+        let identity = journal.reread()?;
+        let positions = journal.positions()?;
+        for batch in journal.outbox(self.handed, usize::MAX)? {
+            info!(batch = batch.number.0, "journaled after all");
+            self.hand_over(batch);
+        }
+        let void = self.inbox.empty();
+        debug!(void, "what waited is void");
+        let confirmed = self.confirmed.min(identity.last_batch);
+        self.stage.restart(identity.last_batch, confirmed, &positions, self.anchor.clone());
+        self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
+        self.inbox.resume(&*journal, &self.serving.load())
+    }
+
+    /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.
+    fn move_position(&mut self, Move { partition, next, topic_id, reply }: Move, now: Now) -> Result<(), Fatal> {
+        let position = Position::new(next, topic_id);
+        if let Err(error) = self.journal.set_position(self.identity.epoch, &partition, &position) {
+            let error = unless_superseded(error)?;
+            reply.declined(Declined::Journal(format!("failed to write the journal: {error}")));
+            return Ok(());
+        }
+        info!(%partition, next, "an operator has it read from there; the host begins anew from the journal");
+        match self.begin_anew()? {
+            true => self.read_from_there(&partition, now),
+            false => {
+                self.state.moved = Some(partition.clone());
+                self.fail("the position of a partition was moved".to_owned(), now);
+            }
+        }
+        reply.done(Answer { done: true, text: format!("{partition} is read from {next}") });
+        Ok(())
+    }
+
+    fn read_from_there(&self, partition: &Partition, now: Now) {
+        self.intake.assign_again(partition);
+        self.stage.touch(now);
+    }
+
+    /// While nothing else is written: tells the journal what is published, outside of the numbering.
+    fn confirm(&mut self, now: Now) -> Result<(), Fatal> {
+        let published = self.stage.published_batch();
+        if published > self.confirmed {
+            (self.reached)("before-confirm");
+            let confirmed = self.journal.confirm(self.identity.epoch, published);
+            (self.reached)("after-confirm");
+            match confirmed {
+                Ok(()) => self.confirmed = published,
+                Err(error) => {
+                    let error = unless_superseded(error)?;
+                    warn!(%error, "failed to confirm batch {}", published.0);
+                    self.intake.journal_trouble(Some(error.to_string()), now);
+                    return Ok(());
+                }
+            }
+        }
+        self.settled(now);
+        Ok(())
+    }
+
+    /// Sagas, and closed dead letters, whose retention is over; in small bites. Returns how long to wait for the next
+    /// one.
+    fn remove_finished(&self, now: Now) -> Duration {
+        const BITE: usize = 200;
+        const REST: Duration = Duration::from_secs(10);
+        let (journal, epoch) = (&self.journal, self.identity.epoch);
+        let expired = now.wall.before(self.serving.load().topology.bounds.retention);
+        let removed = journal
+            .remove_finished(epoch, now.wall, BITE)
+            .and_then(|sagas| Ok((sagas, journal.remove_closed_letters(epoch, expired, BITE)?)));
+        match removed {
+            Ok((0, 0)) => REST,
+            Ok((sagas, letters)) => {
+                debug!(sagas, letters, "removed after their retention");
+                self.stage.forget_removed();
+                if sagas.max(letters) < BITE { REST } else { Duration::from_millis(200) }
+            }
+            Err(error) => {
+                warn!(%error, "failed to remove what is past its retention");
+                REST
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What gives workers something to do. Invariant: what is posted counts as under way until a worker has left it.
+
+use std::sync::Arc;
+
+use sagahost_codec::Decoded;
+use sagahost_journal::{Journal, JournalError, LetterFilter, SagaKey};
+use sagahost_saga::id::SagaId;
+use tracing::error;
+
+use crate::{
+    letters,
+    mailbox::{Item, Loose, Mailboxes},
+    serving::Serving,
+    stage::Stage,
+};
+
+/// Sagas that are woken at a time.
+const PAGE: usize = 1_000;
+
+#[derive(Clone)]
+pub struct Inbox {
+    pub stage: Arc<Stage>,
+    pub mailboxes: Arc<Mailboxes>,
+}
+
+impl Inbox {
+    /// Puts something into a saga's mailbox.
+    pub fn post(&self, saga: &SagaId, item: Item) {
+        self.stage.busy(1);
+        if !self.mailboxes.put(saga, item) {
+            self.stage.busy(-1);
+        }
+    }
+
+    pub fn post_loose(&self, loose: Loose) {
+        self.stage.busy(1);
+        self.mailboxes.put_loose(Box::new(loose));
+    }
+
+    /// Everything that waits is void.
+    pub fn empty(&self) -> usize {
+        let void = self.mailboxes.empty();
+        self.stage.busy(-isize::try_from(void).unwrap_or(isize::MAX));
+        void
+    }
+
+    /// What waits in the journal for a host to run: commands given while none did, events kept aside, events parked for
+    /// a plugin that is back.
+    pub fn resume(&self, journal: &dyn Journal, serving: &Serving) -> Result<(), JournalError> {
+        for queued in journal.queued_commands()? {
+            let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None, receipt: None };
+            self.post(&queued.saga, item);
+        }
+        self.take_in_again(None, journal, serving)?;
+        self.wake_parked(journal)
+    }
+
+    /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in
+    /// its order.
+    pub fn take_in_again(
+        &self,
+        saga: Option<&SagaId>,
+        journal: &dyn Journal,
+        serving: &Serving,
+    ) -> Result<usize, JournalError> {
+        let filter = LetterFilter {
+            saga: saga.cloned(),
+            code: Some(letters::QUARANTINED.to_owned()),
+            open_only: true,
+            limit: usize::MAX,
+            ..LetterFilter::default()
+        };
+        let mut kept = journal.letters(&filter)?;
+        kept.retain(|letter| letter.saga.as_ref().is_some_and(|saga| !self.stage.is_quarantined(saga)));
+        let count = kept.len();
+        for letter in kept {
+            match serving.codec.decode_letter(&letter) {
+                Ok(Decoded { event, formerly }) => {
+                    let saga = event.saga.clone();
+                    let letter = Box::new(letter);
+                    self.post(&saga, Item::Redelivery { event, formerly, letter, receipt: None, reply: None });
+                }
+                Err(why) => {
+                    error!(letter = letter.key, code = %why.code, "a letter of a quarantined saga is unreadable")
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Participants have come or gone: what is parked for them may go on.
+    pub fn wake_parked(&self, journal: &dyn Journal) -> Result<(), JournalError> {
+        let mut after = SagaKey(0);
+        loop {
+            let parked = journal.parked_sagas(after, PAGE)?;
+            for (key, saga) in &parked {
+                after = *key;
+                self.post(saga, Item::TopologyChanged);
+            }
+            if parked.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+}

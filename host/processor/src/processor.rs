@@ -1,0 +1,233 @@
+//! What the parts of one stream share, and the parts themselves.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use sagahost_codec::TopicSettings;
+use sagahost_journal::{Identity, Journal, JournalError, PublicationNotes};
+use sagahost_transport::{Assignment, Sink, Source, Transport};
+use sagahost_wire::{BatchNo, Partition};
+
+use crate::{
+    commit::{self, Committer},
+    inbox::Inbox,
+    intake::Intake,
+    mailbox::Mailboxes,
+    open_transactions::OpenTransactions,
+    outbox::Outbox,
+    publish::{self, Publisher},
+    reader::{self, Reader, Slices},
+    serving::Serving,
+    stage::{BatchBounds, Stage},
+    stats::Stats,
+    step::{Signal, Stop},
+    timers::{Deadlines, Timers, Waker},
+    touch::Touch,
+    worker::{self, Worker},
+};
+
+/// Bounds and times of the journey.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub batch: BatchBounds,
+    /// Events that are with the workers or wait for one; above it nothing is read.
+    pub queue_events_max: usize,
+    /// Steps fused into one chain; what goes beyond is published and comes back.
+    pub chain_steps_max: usize,
+    /// How long a chain that was thrown away twice may hold what it conflicted on.
+    pub reservation_max: Duration,
+    /// Sagas, store entries and counters kept in memory.
+    pub cache_bytes_max: usize,
+    /// After a stall: how long deadlines wait for queued results.
+    pub stall_wait_max: Duration,
+    /// After a stall: deadlines and park expiries fired per second.
+    pub due_per_second_max: u32,
+}
+
+/// Each group is told to end by itself: what one has begun the next ones finish.
+#[derive(Clone, Default)]
+pub struct Stops {
+    pub reading: Stop,
+    pub working: Stop,
+    pub committing: Stop,
+    pub publishing: Stop,
+}
+
+pub struct Processor {
+    pub stage: Arc<Stage>,
+    pub inbox: Inbox,
+    pub serving: Arc<ArcSwap<Serving>>,
+    pub topics: Arc<TopicSettings>,
+    pub settings: Settings,
+    pub journal: Arc<dyn Journal>,
+    pub stats: Arc<Stats>,
+    pub intake: Arc<Intake>,
+    pub outbox: Arc<Outbox>,
+    pub stops: Stops,
+    chains: Arc<AtomicU64>,
+    /// Raised when timers are to look whether they are to end.
+    timers: Arc<Signal>,
+}
+
+/// Where a stream goes on.
+pub struct Beginning {
+    pub identity: Identity,
+    pub anchor: Partition,
+    /// The last batch that is known to be out.
+    pub published: BatchNo,
+    pub notes: PublicationNotes,
+    /// Named moments, for tests that end the process there.
+    pub reached: fn(&'static str),
+}
+
+impl Processor {
+    pub fn new(journal: Arc<dyn Journal>, serving: Serving, topics: TopicSettings, settings: Settings) -> Self {
+        let stage = Arc::new(Stage::new(journal.clone(), settings.batch, settings.cache_bytes_max));
+        let inbox = Inbox { stage: stage.clone(), mailboxes: Arc::new(Mailboxes::default()) };
+        Self {
+            stage,
+            inbox,
+            serving: Arc::new(ArcSwap::from_pointee(serving)),
+            topics: Arc::new(topics),
+            settings,
+            journal,
+            stats: Arc::default(),
+            intake: Arc::default(),
+            outbox: Arc::default(),
+            stops: Stops::default(),
+            chains: Arc::default(),
+            timers: Arc::default(),
+        }
+    }
+
+    /// What waits in the journal is put into mailboxes.
+    pub fn resume(&self) -> Result<(), JournalError> {
+        self.inbox.resume(&*self.journal, &self.serving.load())
+    }
+
+    pub fn reader(
+        &self,
+        source: Box<dyn Source>,
+        assignments: Vec<Assignment>,
+        at: &Beginning,
+        slices: Slices,
+    ) -> Reader {
+        Reader {
+            stage: self.stage.clone(),
+            inbox: self.inbox.clone(),
+            serving: self.serving.clone(),
+            journal: self.journal.clone(),
+            intake: self.intake.clone(),
+            stats: self.stats.clone(),
+            source,
+            identity: at.identity.clone(),
+            queue_events_max: self.settings.queue_events_max,
+            slices,
+            stop: self.stops.reading.clone(),
+            state: reader::State::new(assignments),
+        }
+    }
+
+    pub fn worker(&self) -> Worker {
+        Worker {
+            stage: self.stage.clone(),
+            inbox: self.inbox.clone(),
+            serving: self.serving.clone(),
+            topics: self.topics.clone(),
+            journal: self.journal.clone(),
+            stats: self.stats.clone(),
+            chain_steps_max: self.settings.chain_steps_max,
+            reservation_max: self.settings.reservation_max,
+            stop: self.stops.working.clone(),
+            chains: self.chains.clone(),
+            state: worker::State::default(),
+        }
+    }
+
+    pub fn committer(&self, at: &Beginning) -> Committer {
+        Committer {
+            stage: self.stage.clone(),
+            inbox: self.inbox.clone(),
+            serving: self.serving.clone(),
+            journal: self.journal.clone(),
+            intake: self.intake.clone(),
+            outbox: self.outbox.clone(),
+            stats: self.stats.clone(),
+            identity: at.identity.clone(),
+            anchor: Some(at.anchor.clone()),
+            stop: self.stops.committing.clone(),
+            reached: at.reached,
+            confirmed: at.published,
+            handed: at.identity.last_batch,
+            touch: Touch::new(at.notes.touch_due),
+            state: commit::State::default(),
+        }
+    }
+
+    pub fn publisher(&self, sink: Box<dyn Sink>, at: &Beginning) -> Publisher {
+        Publisher {
+            stage: self.stage.clone(),
+            intake: self.intake.clone(),
+            journal: self.journal.clone(),
+            sink,
+            outbox: self.outbox.clone(),
+            stats: self.stats.clone(),
+            identity: at.identity.clone(),
+            anchor: at.anchor.clone(),
+            stop: self.stops.publishing.clone(),
+            last: at.published,
+            fenced: Vec::new(),
+            not_out_noted: at.notes.not_out.is_some(),
+            state: publish::State::default(),
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker {
+            inbox: self.inbox.clone(),
+            journal: self.journal.clone(),
+            queue_events_max: self.settings.queue_events_max,
+            stop: self.stops.reading.clone(),
+            stirred: self.timers.clone(),
+            woken: Default::default(),
+        }
+    }
+
+    pub fn timers(&self) -> Timers {
+        Timers { waker: self.waker(), intake: self.intake.clone(), clock: None }
+    }
+
+    pub fn deadlines(&self, transport: Arc<dyn Transport>) -> Deadlines {
+        Deadlines {
+            waker: self.waker(),
+            stage: self.stage.clone(),
+            intake: self.intake.clone(),
+            transport,
+            stall_wait_max: self.settings.stall_wait_max,
+            due_per_second_max: self.settings.due_per_second_max,
+            open_transactions: OpenTransactions::default(),
+        }
+    }
+
+    /// Nothing more is read, and no time fires. What was read is finished.
+    pub fn stop_reading(&self) {
+        self.stops.reading.ask();
+        self.intake.stirred.raise_all();
+        self.timers.raise_all();
+    }
+
+    /// Everything ends with the step that it is in.
+    pub fn stop(&self) {
+        self.stop_reading();
+        self.stops.working.ask();
+        self.stops.committing.ask();
+        self.stops.publishing.ask();
+        self.stage.close();
+        self.inbox.mailboxes.ready.raise_all();
+        self.stage.stirred.raise_all();
+        self.outbox.stirred.raise_all();
+    }
+}

@@ -1,0 +1,419 @@
+//! Where records come in: polled, told apart (own, handled before, undecodable, new), put into their saga's mailbox.
+//! Invariant: every record that is read is accounted for, by a chain, a dead letter or a reason to skip it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use sagahost_codec::{Decoded, Undecodable};
+use sagahost_journal::{Identity, Journal, JournalError, LetterWrite};
+use sagahost_transport::{Assignment, Polled, Source, TransportError};
+use sagahost_wire::{BatchNo, Partition, Position, Record};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    inbox::Inbox,
+    intake::{Intake, close_gate},
+    letters,
+    mailbox::{Item, Loose},
+    positions::Receipt,
+    resent::{self, Resent},
+    serving::Serving,
+    stage::Stage,
+    stats::Stats,
+    step::{Backoff, Next, Now, Part, Steady, Stop, Wait},
+};
+
+/// After trouble with the source.
+const PAUSE: Duration = Duration::from_millis(50);
+/// At its end the reader waits so long for what it read to be verified.
+const VERIFY_WITHIN: Duration = Duration::from_millis(300);
+
+/// Reads.
+pub struct Reader {
+    pub stage: Arc<Stage>,
+    pub inbox: Inbox,
+    pub serving: Arc<ArcSwap<Serving>>,
+    pub journal: Arc<dyn Journal>,
+    pub intake: Arc<Intake>,
+    pub stats: Arc<Stats>,
+    pub source: Box<dyn Source>,
+    pub identity: Identity,
+    /// Records that are with workers, or wait for one; above it nothing is read.
+    pub queue_events_max: usize,
+    pub slices: Slices,
+    pub stop: Stop,
+    pub state: State,
+}
+
+/// How long a source may take for one answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Slices {
+    pub poll: Duration,
+    /// While nothing is read.
+    pub paused: Duration,
+    /// Behind an answer that brought nothing: for sources that do not wait.
+    pub idle: Duration,
+}
+
+/// Where the reader stands.
+pub struct State {
+    /// It was assigned once.
+    begun: bool,
+    /// What is to be read from now on.
+    assign: Option<Vec<Assignment>>,
+    polled: Option<Result<Polled, TransportError>>,
+    paused: bool,
+    not_before: Steady,
+    reassign: Backoff,
+    lineage: HashMap<BatchNo, Option<Arc<str>>>,
+    /// It was told to stop, and waits until then for what it read to be verified.
+    ends: Option<Steady>,
+}
+
+impl State {
+    pub fn new(assignments: Vec<Assignment>) -> Self {
+        Self {
+            begun: false,
+            assign: Some(assignments),
+            polled: None,
+            paused: false,
+            not_before: Steady::default(),
+            reassign: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
+            lineage: HashMap::new(),
+            ends: None,
+        }
+    }
+}
+
+impl Part for Reader {
+    fn step(&mut self, now: Now) -> Next {
+        let signal = self.intake.stirred.clone();
+        let seen = signal.seen();
+        let wait = |until| Next::Wait(Wait { signal, seen, until: Some(until) });
+        match self.state.polled.take() {
+            Some(Ok(Polled::Nothing)) if self.slices.idle > Duration::ZERO => {
+                return wait(now.steady.after(self.slices.idle));
+            }
+            Some(Ok(polled)) => self.polled(polled, now),
+            Some(Err(error)) => self.trouble(&error, now),
+            None if self.stop.asked() => return self.end(now),
+            None if now.steady < self.state.not_before => return wait(self.state.not_before),
+            None => self.read(now),
+        }
+        Next::Again
+    }
+}
+
+impl Reader {
+    fn read(&mut self, now: Now) {
+        if let Some(assignments) = self.state.assign.take() {
+            return self.assign(assignments, now);
+        }
+        self.rewind(now);
+        self.assign_again(now);
+        self.relieve(now);
+        if self.state.assign.is_none() && now.steady >= self.state.not_before {
+            self.poll(if self.state.paused { self.slices.paused } else { self.slices.poll });
+        }
+    }
+
+    /// The last of a step: what it brings belongs to the time after it.
+    fn poll(&mut self, slice: Duration) {
+        self.state.polled = Some(self.source.poll(slice));
+    }
+
+    /// What was read last would be read again if nobody knew which topic it came from.
+    fn end(&mut self, now: Now) -> Next {
+        let ends = match self.state.ends {
+            Some(ends) => ends,
+            None => {
+                if self.state.assign.is_some() || self.source.pause(&self.intake.assigned()).is_err() {
+                    return Next::Ended(Ok(()));
+                }
+                *self.state.ends.insert(now.steady.after(VERIFY_WITHIN))
+            }
+        };
+        if !self.stage.unverified() || now.steady >= ends {
+            return Next::Ended(Ok(()));
+        }
+        match self.source.poll(self.slices.poll.min(Duration::from_millis(20))) {
+            Ok(polled) => {
+                self.state.polled = Some(Ok(polled));
+                Next::Again
+            }
+            Err(error) => {
+                debug!(%error, "the rest is read again");
+                Next::Ended(Ok(()))
+            }
+        }
+    }
+
+    fn assign(&mut self, assignments: Vec<Assignment>, now: Now) {
+        let assigned: Vec<Partition> = assignments.iter().map(|a| a.partition.clone()).collect();
+        {
+            let mut state = self.intake.state.lock();
+            state.more.retain(|more| !assigned.contains(&more.partition));
+            state.assigned = assigned;
+        }
+        if let Err(error) = self.source.assign(&assignments) {
+            self.trouble(&error, now);
+            self.state.not_before = now.steady.after(self.state.reassign.pause());
+            self.state.assign = Some(assignments);
+            return;
+        }
+        self.state.reassign.reset();
+        self.state.paused = false;
+        if !std::mem::replace(&mut self.state.begun, true) {
+            self.stage.source_follows();
+        }
+        if self.intake.state.lock().reading.take().is_some() {
+            info!("reading goes on");
+        }
+        self.rest(now);
+    }
+
+    fn trouble(&mut self, error: &TransportError, now: Now) {
+        let mut state = self.intake.state.lock();
+        let text = format!("reading waits: {error}");
+        if state.reading.as_ref() != Some(&text) {
+            match error {
+                TransportError::Away(_) => warn!("{text}"),
+                TransportError::Refused(_) | TransportError::Fenced(_) | TransportError::Broken(_) => error!("{text}"),
+            }
+        }
+        state.reading = Some(text);
+        drop(state);
+        self.state.not_before = now.steady.after(PAUSE);
+    }
+
+    /// After a failed commit: everything from the journaled positions on is read again.
+    fn rewind(&mut self, now: Now) {
+        let Some(positions) = self.intake.state.lock().rewind.take() else { return };
+        let assigned = self.intake.state.lock().assigned.clone();
+        let positions: Vec<_> = positions.into_iter().filter(|(partition, _)| assigned.contains(partition)).collect();
+        match self.source.seek(&positions) {
+            Ok(()) => self.stage.source_follows(),
+            Err(error) => {
+                self.trouble(&error, now);
+                self.intake.rewind(positions);
+            }
+        }
+    }
+
+    /// Backpressure: above the bound nothing more is read until half of it is done.
+    fn relieve(&mut self, now: Now) {
+        let outstanding = self.stage.outstanding();
+        let max = self.queue_events_max;
+        let wanted = if self.state.paused { outstanding > max / 2 } else { outstanding >= max };
+        if wanted == self.state.paused {
+            return;
+        }
+        let (idle, busy) = self.by_use();
+        let changed = if wanted { self.source.pause(&[idle, busy].concat()) } else { self.source.resume(&busy) };
+        match changed {
+            Ok(()) => self.state.paused = wanted,
+            Err(error) => self.trouble(&error, now),
+        }
+    }
+
+    /// Partitions that wait for a plugin to come back, and the others.
+    fn by_use(&self) -> (Vec<Partition>, Vec<Partition>) {
+        let state = self.intake.state.lock();
+        state.assigned.iter().cloned().partition(|partition| state.idle.contains(&partition.topic))
+    }
+
+    fn polled(&mut self, polled: Polled, now: Now) {
+        match polled {
+            Polled::Record(record) => self.record(record, now),
+            Polled::End(partition, offset) => {
+                self.read_on();
+                self.stage.passed(&partition, offset, now);
+            }
+            Polled::Verified(all) => self.stage.verified(&all, now),
+            Polled::Held { partition, why } => {
+                let text =
+                    format!("{why}. To go on: sagahost topics resume '{partition}' [--from earliest|latest|OFFSET]");
+                let told = self.intake.state.lock().held.insert(partition.clone(), text.clone());
+                if told.as_ref() != Some(&text) {
+                    error!(%partition, why, "partition held; the others are served");
+                }
+            }
+            Polled::Appeared(partitions) => self.appeared(partitions, now),
+            Polled::Away(why) => {
+                let text = format!("reading waits for the broker: {why}");
+                warn!("{text}");
+                let mut state = self.intake.state.lock();
+                (state.reading, state.reading_away) = (Some(text), true);
+                close_gate(&mut state, now);
+            }
+            Polled::Back => {
+                info!("the broker is back; reading goes on");
+                let mut state = self.intake.state.lock();
+                (state.reading, state.reading_away) = (None, false);
+                close_gate(&mut state, now);
+            }
+            Polled::Nothing => {}
+        }
+    }
+
+    /// New partitions of topics that are read: from their beginning.
+    fn appeared(&mut self, mut partitions: Vec<Partition>, now: Now) {
+        let assigned = self.intake.assigned();
+        partitions.retain(|partition| !assigned.contains(partition));
+        info!(?partitions, "new partitions; read from their beginning");
+        self.assign_with(partitions.into_iter().map(|partition| Assignment::new(partition, 0)).collect(), now);
+    }
+
+    fn assign_again(&mut self, now: Now) {
+        let more = {
+            let mut state = self.intake.state.lock();
+            std::mem::take(&mut state.assign_again).then(|| state.more.clone())
+        };
+        if let Some(more) = more {
+            self.assign_with(more, now);
+        }
+        if std::mem::take(&mut self.intake.state.lock().idle_changed) {
+            self.rest(now);
+        }
+    }
+
+    /// Partitions that nobody handles at the moment are not read.
+    fn rest(&mut self, now: Now) {
+        let (idle, busy) = self.by_use();
+        let resumed = if self.state.paused { Ok(()) } else { self.source.resume(&busy) };
+        if let Err(error) = self.source.pause(&idle).and(resumed) {
+            self.trouble(&error, now);
+        }
+    }
+
+    /// All that is assigned, each from where it is handled up to, and `more`. Where these begin is journaled first:
+    /// should the host begin anew, it goes back to there.
+    fn assign_with(&mut self, mut more: Vec<Assignment>, now: Now) {
+        let assigned = self.intake.state.lock().assigned.clone();
+        more.retain(|more| !assigned.contains(&more.partition));
+        let begin = |at: &Assignment| {
+            let position = Position { next: at.position, last: at.last, topic_id: at.topic_id.clone() };
+            self.journal.set_position(self.identity.epoch, &at.partition, &position)?;
+            self.stage.begin(&at.partition, position);
+            Ok::<_, JournalError>(())
+        };
+        if let Err(error) = more.iter().try_for_each(begin) {
+            warn!(%error, "failed to journal where new partitions begin; trying again");
+            let mut state = self.intake.state.lock();
+            more.retain(|more| !state.more.iter().any(|known| known.partition == more.partition));
+            state.more.extend(more);
+            state.assign_again = true;
+            drop(state);
+            self.state.not_before = now.steady.after(Duration::from_millis(200));
+            return;
+        }
+        let positions = self.stage.positions();
+        let mut assignments: Vec<Assignment> = assigned
+            .into_iter()
+            .map(|partition| match positions.get(&partition) {
+                Some(position) => assignment(partition, position),
+                None => Assignment::new(partition, 0),
+            })
+            .collect();
+        assignments.extend(more);
+        self.state.assign = Some(assignments);
+    }
+
+    fn read_on(&self) {
+        let mut state = self.intake.state.lock();
+        state.reading = None;
+        state.reading_away = false;
+    }
+
+    fn record(&mut self, record: Record, now: Now) {
+        self.read_on();
+        Stats::add(&self.stats.records, 1);
+        let receipt =
+            Receipt { partition: record.partition.clone(), offset: record.offset, timestamp_ms: record.timestamp_ms };
+        if !self.stage.delivered(&receipt) {
+            Stats::add(&self.stats.records_skipped, 1);
+            return;
+        }
+        if self.handled(&record) {
+            Stats::add(&self.stats.records_skipped, 1);
+            return self.stage.skipped(&receipt, now);
+        }
+        let serving = self.serving.load_full();
+        let decoded = serving.codec.decode(&record);
+        if self.resent(&record, &decoded, &receipt, &serving) {
+            return;
+        }
+        match decoded {
+            Ok(Decoded { event, formerly }) => {
+                let saga = event.saga.clone();
+                self.inbox.post(&saga, Item::Delivery { event, formerly, receipt: Some(receipt) });
+            }
+            Err(why) => {
+                warn!(partition = %record.partition, offset = record.offset, code = %why.code, detail = why.detail, "undecodable record; kept as a dead letter");
+                let letter = LetterWrite::Open(letters::undecodable(&record, &why, now.wall));
+                self.inbox.post_loose(Loose { letter, receipt: Some(receipt), reply: None });
+            }
+        }
+    }
+
+    /// Is it the record of an open dead letter, sent again? Then it is done with here.
+    fn resent(
+        &self,
+        record: &Record,
+        decoded: &Result<Decoded, Undecodable>,
+        receipt: &Receipt,
+        serving: &Serving,
+    ) -> bool {
+        let letter = match resent::letter_of(record, &*self.journal) {
+            Ok(letter) => letter,
+            Err(error) => {
+                warn!(%error, "failed to look up the dead letter that a record names; taken as an ordinary record");
+                None
+            }
+        };
+        let Some(letter) = letter else { return false };
+        let key = letter.key.clone();
+        let Some(resent) = resent::resent(letter, record, decoded, receipt, serving) else { return false };
+        info!(letter = key, partition = %receipt.partition, offset = receipt.offset, "the record of a dead letter was sent again");
+        match resent {
+            Resent::Item(saga, item) => self.inbox.post(&saga, *item),
+            Resent::Letter(letter) => {
+                let letter = LetterWrite::Open(*letter);
+                self.inbox.post_loose(Loose { letter, receipt: Some(receipt.clone()), reply: None });
+            }
+        }
+        true
+    }
+
+    /// Was this event taken in by this app when it was emitted? The header only saves work: where anything about it
+    /// does not fit, the record is an ordinary delivery, and the known ids decide.
+    fn handled(&mut self, record: &Record) -> bool {
+        let Some(handled) = self.serving.load().codec.handled(record) else { return false };
+        if handled.journal != &*self.identity.journal {
+            return false;
+        }
+        let batch = BatchNo(handled.batch);
+        let kind = record.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_deref());
+        let Some(kind) = kind.and_then(|kind| std::str::from_utf8(kind).ok()) else { return false };
+        let admitted = self.serving.load().since.get(kind).is_none_or(|since| *since <= batch);
+        admitted && self.in_lineage(batch, handled.incarnation)
+    }
+
+    fn in_lineage(&mut self, batch: BatchNo, incarnation: &str) -> bool {
+        const KNOWN_MAX: usize = 10_000;
+        if incarnation == &*self.identity.incarnation && batch > self.identity.last_batch {
+            return true;
+        }
+        if self.state.lineage.len() > KNOWN_MAX {
+            self.state.lineage.clear();
+        }
+        let journal = &self.journal;
+        let known = self.state.lineage.entry(batch).or_insert_with(|| journal.batch_incarnation(batch).ok().flatten());
+        known.as_deref() == Some(incarnation)
+    }
+}
+
+/// What a partition is read from.
+pub fn assignment(partition: Partition, position: &Position) -> Assignment {
+    Assignment { partition, position: position.next, last: position.last, topic_id: position.topic_id.clone() }
+}

@@ -1,0 +1,28 @@
+//! Who handles what, and with which code.
+
+use std::{collections::HashMap, sync::Arc};
+
+use sagahost_codec::Codec;
+use sagahost_saga::{id::Kind, topology::Topology};
+use sagahost_wire::BatchNo;
+
+use crate::{code::Code, lookalike};
+
+/// Replaced as a whole; a chain keeps what it began with.
+pub struct Serving {
+    pub topology: Topology,
+    pub code: Arc<dyn Code>,
+    pub codec: Codec,
+    /// Batch from which on all subscribers of a kind take its events.
+    pub since: HashMap<Kind, BatchNo>,
+}
+
+impl Serving {
+    /// The handled kind that was probably meant.
+    pub fn meant(&self, kind: &Kind) -> Option<String> {
+        let members = &self.topology.members;
+        let handled = members.iter().flat_map(|member| &member.subscriptions).map(|subscription| &subscription.kind);
+        let others = members.iter().flat_map(|member| member.compensate_on.iter().chain(&member.finish_on));
+        lookalike::meant(kind.as_str(), handled.chain(others).map(Kind::as_str)).map(str::to_owned)
+    }
+}
