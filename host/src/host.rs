@@ -23,6 +23,7 @@ use sagahost_processor::{
     reader::Slices,
     reply::{Declined, Reply},
     stage::{BatchBounds, Move},
+    start::{Begun, Decisions, Start},
     stats::Stats,
     unhandled::Sort,
 };
@@ -51,8 +52,7 @@ use crate::{
     crash,
     keeper::{Board, Keeper, What},
     plugins::{self, Plugins},
-    start::{Beginning, Begun, Decisions},
-    threads::{Clocks, Threads, await_until, join},
+    threads::{Clocks, Threads, await_until, begin, join},
 };
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -156,16 +156,8 @@ impl Host {
         let looks = plugins.look();
         let beginning = plugins.start(&*journal, &*clocks.wall)?;
         let wanted = plugins.wanted(&plugins.serving);
-        let begun = Beginning {
-            app: &config.app,
-            journal: &*journal,
-            transport: &*transport,
-            clock: &*clocks.wall,
-            wanted: &wanted,
-            decisions: &decisions,
-            stopped: &|| stop_requested.load(Ordering::Relaxed),
-        }
-        .begin()?;
+        let start = Start::new(&config.app, journal.clone(), transport.clone(), wanted, decisions);
+        let begun = begin(start, &clocks, || stop_requested.load(Ordering::Relaxed))?;
         plugins.begun(&beginning, &*journal, &*clocks.wall)?;
         let identity = begun.identity.clone();
         info!(

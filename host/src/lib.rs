@@ -1,4 +1,4 @@
-//! The host of choreographed sagas: what drives the processor, and what surrounds it. Read in this order: `threads`, `start`,
+//! The host of choreographed sagas: what drives the processor, and what surrounds it. Read in this order: `threads`,
 //! `preflight`, `host`, `code`, `plugins`, `keeper`; then `config`, `admin`, `cli`, and `kit` (what `sagahost new` writes).
 
 pub mod code;
@@ -6,7 +6,6 @@ pub mod host;
 pub mod keeper;
 pub mod plugins;
 pub mod preflight;
-pub mod start;
 pub mod threads;
 
 pub mod admin;

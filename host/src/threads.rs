@@ -13,6 +13,7 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 use sagahost_processor::{
     Fatal,
+    start::{Begun, Start, StartError, Starting},
     step::{Bell, Next, Now, Part, Steady, Wait},
 };
 use sagahost_wire::clock::Clock;
@@ -115,6 +116,19 @@ impl Threads {
         };
         let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
         spawned.with_context(|| format!("failed to start thread {name}"))
+    }
+}
+
+/// A start, until the host has begun, or `stopped`.
+pub fn begin(mut start: Start, clocks: &Clocks, stopped: impl Fn() -> bool) -> Result<Begun, StartError> {
+    loop {
+        let until = match start.step(clocks.now())? {
+            Starting::Begun(begun) => return Ok(*begun),
+            Starting::Wait(until) => Instant::now() + until.since(clocks.now().steady),
+        };
+        if await_until(until, &stopped) {
+            return Err(StartError::Stopped);
+        }
     }
 }
 

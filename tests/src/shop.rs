@@ -10,11 +10,11 @@ use std::{
 use sagahost::{
     config::Config,
     host::{Host, Parts},
-    start::Decisions,
 };
 use sagahost_demo::workload::{Counters, Ends, Order, conservation_faults, wrong_ends};
 use sagahost_journal::{Journal, LetterFilter};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_processor::start::Decisions;
 use sagahost_transport::{Assignment, Polled, Transport};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{Outgoing, Partition, Record, clock::SystemClock, topic_name};

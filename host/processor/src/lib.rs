@@ -29,6 +29,7 @@ pub mod intake;
 pub mod marks;
 pub mod outbox;
 pub mod processor;
+pub mod start;
 
 pub mod letters;
 pub mod lookalike;

@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use sagahost_journal::Journal;
-use sagahost_processor::Fatal;
+use sagahost_processor::{
+    Fatal,
+    start::{Decisions, StartError},
+};
 use sagahost_wire::BatchNo;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -32,7 +35,6 @@ use crate::{
     config::{Config, Faults, LogFormat, LogSettings, format_duration},
     host::{Host, Parts, StopReport},
     preflight,
-    start::{Decisions, StartError},
 };
 
 #[derive(Debug, Args)]

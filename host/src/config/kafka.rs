@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use sagahost_transport_kafka::{KafkaSettings, Start};
+use sagahost_transport::StartAt;
+use sagahost_transport_kafka::KafkaSettings;
 
 use super::{properties, reader::Table, servers};
 
@@ -12,7 +13,9 @@ pub fn read(mut table: Table<'_, '_>, base: &Path) -> Option<KafkaSettings> {
     let servers = table.text("bootstrap-servers");
     let settings = KafkaSettings {
         bootstrap_servers: servers.as_ref().map_or_else(String::new, |(servers, _)| servers.clone()),
-        start: table.choice("start", &[("earliest", Start::Earliest), ("latest", Start::Latest)]).unwrap_or(d.start),
+        start: table
+            .choice("start", &[("earliest", StartAt::Earliest), ("latest", StartAt::Latest)])
+            .unwrap_or(d.start),
         create_topics: table.boolean("create-topics", d.create_topics),
         partitions: table.number("partitions", 1..=10_000, d.partitions),
         replication: table.number("replication", 1..=100, d.replication),

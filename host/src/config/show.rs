@@ -3,7 +3,8 @@
 
 use sagahost_codec::{RecordMapping, TopicSettings};
 use sagahost_saga::topology::OnDeadLetter;
-use sagahost_transport_kafka::{KafkaSettings, Start, is_secret};
+use sagahost_transport::StartAt;
+use sagahost_transport_kafka::{KafkaSettings, is_secret};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
@@ -49,8 +50,8 @@ pub fn table(config: &Config) -> Table {
 
 fn kafka(settings: &KafkaSettings) -> Value {
     let start = match settings.start {
-        Start::Earliest => "earliest",
-        Start::Latest => "latest",
+        StartAt::Earliest => "earliest",
+        StartAt::Latest => "latest",
     };
     let properties = settings.properties.iter().map(|(name, value)| (name.clone(), text(value.shown())));
     fields([

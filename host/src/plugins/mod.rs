@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sagahost_codec::{Codec, SAGA_FAILED};
 use sagahost_journal::{AdmittedRow, Journal, PluginDeed, PluginWrite};
-use sagahost_processor as processor;
+use sagahost_processor::{self as processor, start::Wanted};
 use sagahost_saga::{
     id::{Kind, Participant},
     topology::Topology,
@@ -34,7 +34,7 @@ use sagahost_sandbox::{
     registry::Registry,
     settings::Settings,
 };
-use sagahost_transport_kafka::Start;
+use sagahost_transport::StartAt;
 use sagahost_wire::{BatchNo, clock::Clock};
 use tracing::{error, info, warn};
 
@@ -45,7 +45,6 @@ use crate::{
     config::Config,
     crash,
     preflight::{self, Known, Stray},
-    start::Wanted,
     threads::Clocks,
 };
 
@@ -317,7 +316,7 @@ impl Plugins {
         outputs.extend(config.topics.dead_letters.clone());
         let (create, partitions, start) = match &config.kafka {
             Some(kafka) => (kafka.create_topics, kafka.partitions, kafka.start),
-            None => (true, config.embedded.partitions, Start::Earliest),
+            None => (true, config.embedded.partitions, StartAt::Earliest),
         };
         Wanted { inputs, outputs, create, partitions, start }
     }

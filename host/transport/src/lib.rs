@@ -79,6 +79,13 @@ pub trait Source: Send {
     fn seek(&mut self, positions: &[(Partition, i64)]) -> Result<(), TransportError>;
 }
 
+/// Where an app begins to read that has never read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+}
+
 /// What is committed for a partition in the app's group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {

@@ -3,9 +3,9 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use sagahost::{host::Host, start::Decisions};
+use sagahost::host::Host;
 use sagahost_demo::workload::{Order, Shape, orders};
-use sagahost_processor::Fatal;
+use sagahost_processor::{Fatal, start::Decisions};
 use sagahost_tests::{
     binary::Site,
     faulty::Death,

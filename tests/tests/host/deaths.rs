@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::{host::Host, start::Decisions};
+use sagahost::host::Host;
 use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_processor::start::Decisions;
 use sagahost_tests::{
     faulty::{Death, POINTS, Point},
     shop::{PATIENCE, Shop, THREE},

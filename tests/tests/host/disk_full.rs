@@ -3,8 +3,8 @@
 
 use std::{fs, os::unix::fs::symlink, thread, time::Duration};
 
-use sagahost::start::Decisions;
 use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_processor::start::Decisions;
 use sagahost_tests::{
     faulty::Death,
     operator::Operator,

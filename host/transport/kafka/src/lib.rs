@@ -57,7 +57,7 @@ use self::{
 };
 pub use self::{
     offline::client_faults,
-    settings::{KafkaSettings, Property, Start, TOKEN_FILE, TRANSACTION_TIMEOUT, is_known, is_secret},
+    settings::{KafkaSettings, Property, TOKEN_FILE, TRANSACTION_TIMEOUT, is_known, is_secret},
 };
 
 /// For questions that a broker answers in milliseconds.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
+use sagahost_transport::StartAt;
+
 use crate::properties;
 
 /// How an app reaches its broker, and what it makes there.
@@ -9,7 +11,7 @@ use crate::properties;
 pub struct KafkaSettings {
     pub bootstrap_servers: String,
     /// Where the very first start of an app begins to read.
-    pub start: Start,
+    pub start: StartAt,
     /// Make the topics that are missing.
     pub create_topics: bool,
     /// Of topics that it makes.
@@ -23,7 +25,7 @@ impl Default for KafkaSettings {
     fn default() -> Self {
         Self {
             bootstrap_servers: String::new(),
-            start: Start::Earliest,
+            start: StartAt::Earliest,
             create_topics: false,
             partitions: 4,
             replication: 1,
@@ -37,12 +39,6 @@ impl KafkaSettings {
     pub fn security_protocol(&self) -> String {
         self.properties.get("security.protocol").map_or_else(|| "plaintext".to_owned(), |is| is.value().to_lowercase())
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    Earliest,
-    Latest,
 }
 
 /// Our own property: librdkafka knows only tokens that a program hands to it.

@@ -8,16 +8,17 @@ use std::{
 };
 
 use sagahost_journal::{BatchWrite, Identity, Journal, JournalError, OutboxBatch};
-use sagahost_processor::{
+use sagahost_transport::{Assignment, Found, Isolation, Sink, StartAt, Transport, TransportError};
+use sagahost_wire::{BatchNo, Partition, Position};
+use tracing::{info, warn};
+
+use crate::{
     marks::{Marks, read_marks},
     publish,
     reader::assignment,
+    step::{Backoff, Now, Steady},
     touch::TOUCH_EVERY,
 };
-use sagahost_transport::{Assignment, Found, Isolation, Sink, Transport, TransportError};
-use sagahost_transport_kafka::Start;
-use sagahost_wire::{BatchNo, Partition, Position, clock::Clock};
-use tracing::{info, warn};
 
 /// What an operator may decide where the host refuses to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub struct Wanted {
     pub create: bool,
     pub partitions: i32,
     /// First start only.
-    pub start: Start,
+    pub start: StartAt,
 }
 
 impl Wanted {
@@ -105,34 +106,72 @@ pub struct Begun {
     pub published: BatchNo,
 }
 
-/// Who begins, and with what.
-pub struct Beginning<'a> {
-    pub app: &'a str,
-    pub journal: &'a dyn Journal,
-    pub transport: &'a dyn Transport,
-    pub clock: &'a dyn Clock,
-    pub wanted: &'a Wanted,
-    pub decisions: &'a Decisions,
-    pub stopped: &'a dyn Fn() -> bool,
+/// What follows a step of a start.
+pub enum Starting {
+    /// The broker is away: not before this time.
+    Wait(Steady),
+    Begun(Box<Begun>),
 }
 
-impl Beginning<'_> {
-    pub fn begin(&self) -> Result<Begun, StartError> {
-        let partitions = self.patiently("the topics", || self.wanted.partitions(self.transport))?;
-        let mut sink = self.patiently("a producer", || self.transport.sink().map_err(StartError::from))?;
-        let marks = self.patiently("committed offsets", || {
-            read_marks(&mut *sink, &partitions, Isolation::Uncommitted).map_err(StartError::from)
-        })?;
-        let identity = self.check_identity(&marks)?;
-        self.patiently("the producer's claim", || sink.claim().map_err(StartError::from))?;
-        let marks = self.patiently("committed offsets", || {
-            read_marks(&mut *sink, &partitions, Isolation::Stable).map_err(StartError::from)
-        })?;
-        // Another host may have published between the first look and the claim.
-        if !self.decisions.new_lineage {
-            self.check_identity(&marks)?;
+/// A host that begins. What the broker has answered is kept: while it is away, the start goes on from there.
+pub struct Start {
+    app: Arc<str>,
+    journal: Arc<dyn Journal>,
+    transport: Arc<dyn Transport>,
+    wanted: Wanted,
+    decisions: Decisions,
+    backoff: Backoff,
+    /// What the broker is being asked for.
+    asks: &'static str,
+    partitions: Option<Vec<Partition>>,
+    sink: Option<Box<dyn Sink>>,
+    identity: Option<Identity>,
+    claimed: bool,
+    marks: Option<Marks>,
+}
+
+impl Start {
+    pub fn new(
+        app: &str,
+        journal: Arc<dyn Journal>,
+        transport: Arc<dyn Transport>,
+        wanted: Wanted,
+        decisions: Decisions,
+    ) -> Self {
+        Self {
+            app: app.into(),
+            journal,
+            transport,
+            wanted,
+            decisions,
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),
+            asks: "",
+            partitions: None,
+            sink: None,
+            identity: None,
+            claimed: false,
+            marks: None,
         }
-        let published = self.published(&mut *sink, &identity, &marks)?;
+    }
+
+    /// # Errors
+    /// Whatever waiting does not mend.
+    pub fn step(&mut self, now: Now) -> Result<Starting, StartError> {
+        match self.begin(now) {
+            Ok(begun) => Ok(Starting::Begun(Box::new(begun))),
+            Err(StartError::Transport(TransportError::Away(why))) => {
+                warn!("waiting for {} at {}: {why}", self.asks, self.transport.describe());
+                Ok(Starting::Wait(now.steady.after(self.backoff.pause())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn begin(&mut self, now: Now) -> Result<Begun, StartError> {
+        let partitions = self.partitions()?;
+        let mut identity = self.look(&partitions)?;
+        let marks = self.claim_and_look(&partitions)?;
+        let published = self.published(&identity, &marks)?;
         if published > identity.confirmed {
             self.journal.confirm(identity.epoch, published)?;
         }
@@ -142,38 +181,63 @@ impl Beginning<'_> {
             || self.decisions.new_lineage
             || marks.of(&anchor).is_none()
             || positions.iter().any(|(_, resolved)| resolved.new);
-        let mut identity = identity;
         if claim_needed {
-            self.claim(&mut identity, &positions, published)?;
+            self.claim(&mut identity, &positions, published, now)?;
         }
         let backlog = self.journal.outbox(published, usize::MAX)?;
         if !backlog.is_empty() {
             info!(batches = backlog.len(), "batches that were journaled and not yet published go out first");
         }
         let assignments = positions.into_iter().map(|(partition, at)| assignment(partition, &at.position)).collect();
+        let sink = self.sink.take().expect("it claimed");
         Ok(Begun { identity, sink, anchor, assignments, backlog, published })
     }
 
-    /// A broker that is away is waited for, and said.
-    fn patiently<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T, StartError>) -> Result<T, StartError> {
-        let mut wait = Duration::from_millis(200);
-        loop {
-            match attempt() {
-                Err(StartError::Transport(TransportError::Away(why))) => {
-                    warn!("waiting for {what} at {}: {why}", self.transport.describe());
-                }
-                done => return done,
-            }
-            let mut slept = Duration::ZERO;
-            while slept < wait {
-                if (self.stopped)() {
-                    return Err(StartError::Stopped);
-                }
-                std::thread::sleep(Duration::from_millis(50));
-                slept += Duration::from_millis(50);
-            }
-            wait = (wait * 2).min(Duration::from_secs(5));
+    fn partitions(&mut self) -> Result<Vec<Partition>, StartError> {
+        if let Some(known) = &self.partitions {
+            return Ok(known.clone());
         }
+        self.asks = "the topics";
+        Ok(self.partitions.insert(self.wanted.partitions(&*self.transport)?).clone())
+    }
+
+    fn sink(&mut self) -> Result<&mut dyn Sink, TransportError> {
+        if self.sink.is_none() {
+            self.asks = "a producer";
+            self.sink = Some(self.transport.sink()?);
+        }
+        Ok(&mut **self.sink.as_mut().expect("it is made"))
+    }
+
+    /// Nobody is fenced before this.
+    fn look(&mut self, partitions: &[Partition]) -> Result<Identity, StartError> {
+        if let Some(known) = &self.identity {
+            return Ok(known.clone());
+        }
+        let sink = self.sink()?;
+        let marks = read_marks(sink, partitions, Isolation::Uncommitted);
+        self.asks = "committed offsets";
+        let identity = self.check_identity(&marks?)?;
+        Ok(self.identity.insert(identity).clone())
+    }
+
+    /// From here on nobody else moves the offsets.
+    fn claim_and_look(&mut self, partitions: &[Partition]) -> Result<Marks, StartError> {
+        if let Some(known) = &self.marks {
+            return Ok(known.clone());
+        }
+        if !self.claimed {
+            self.asks = "the producer's claim";
+            self.sink()?.claim()?;
+            self.claimed = true;
+        }
+        self.asks = "committed offsets";
+        let marks = read_marks(self.sink()?, partitions, Isolation::Stable)?;
+        // Another host may have published between the first look and the claim.
+        if !self.decisions.new_lineage {
+            self.check_identity(&marks)?;
+        }
+        Ok(self.marks.insert(marks).clone())
     }
 
     /// Is this journal the newest one of this app? Refused before anybody is fenced.
@@ -218,7 +282,7 @@ impl Beginning<'_> {
         }
     }
 
-    fn published(&self, sink: &mut dyn Sink, identity: &Identity, marks: &Marks) -> Result<BatchNo, StartError> {
+    fn published(&mut self, identity: &Identity, marks: &Marks) -> Result<BatchNo, StartError> {
         if let Some(told) = self.decisions.published {
             return Ok(told.max(identity.confirmed).min(identity.last_batch));
         }
@@ -227,13 +291,13 @@ impl Beginning<'_> {
         match mark {
             Some(mark) => Ok(mark.batch.max(identity.confirmed)),
             None if self.decisions.new_lineage => Ok(identity.confirmed),
-            None => self.published_by_topics(sink, identity),
+            None => self.published_by_topics(identity),
         }
     }
 
     /// The group's offsets were reset, have expired, or were never committed. What is not out is known from the journal
     /// where the attempt failed before its commit; else the topics tell; else an operator has to.
-    fn published_by_topics(&self, sink: &mut dyn Sink, identity: &Identity) -> Result<BatchNo, StartError> {
+    fn published_by_topics(&mut self, identity: &Identity) -> Result<BatchNo, StartError> {
         let not_out = self.journal.publication_notes()?.not_out;
         let mut published = identity.confirmed;
         for batch in self.journal.outbox(identity.confirmed, usize::MAX)? {
@@ -243,9 +307,8 @@ impl Beginning<'_> {
             if not_out.is_some_and(|not_out| not_out <= batch.number) {
                 break;
             }
-            let found =
-                self.patiently("the topics", || publish::search(&mut *sink, &batch).map_err(StartError::from))?;
-            match found {
+            self.asks = "the topics";
+            match publish::search(self.sink()?, &batch)? {
                 Found::Committed => published = batch.number,
                 Found::Absent => break,
                 Found::Unclear(why) => return Err(unclear(&why, batch.number, published, identity.last_batch)),
@@ -271,7 +334,7 @@ impl Beginning<'_> {
     }
 
     fn positions(
-        &self,
+        &mut self,
         identity: &Identity,
         partitions: &[Partition],
         marks: &Marks,
@@ -286,11 +349,8 @@ impl Beginning<'_> {
             let topics: BTreeSet<Arc<str>> = fresh.iter().map(|partition| partition.topic.clone()).collect();
             let topics: Vec<_> = topics.into_iter().collect();
             // The ids first: then a topic made anew in between is noticed.
-            let ids =
-                self.patiently("the ids of topics", || self.transport.topic_ids(&topics).map_err(StartError::from))?;
-            let bounds =
-                self.patiently("the ends of topics", || self.transport.bounds(&fresh).map_err(StartError::from))?;
-            (ids, bounds)
+            self.asks = "the ids and ends of topics";
+            (self.transport.topic_ids(&topics)?, self.transport.bounds(&fresh)?)
         };
         let first_start = identity.last_batch == BatchNo(0);
         let resolve = |partition: &Partition| {
@@ -303,7 +363,7 @@ impl Beginning<'_> {
             }
             let (low, end) = bounds.get(partition).copied().unwrap_or((0, 0));
             let from_start = match first_start {
-                true => self.wanted.start == Start::Earliest,
+                true => self.wanted.start == StartAt::Earliest,
                 // New partitions of a known topic are read whole, new topics as their subscription says.
                 false => {
                     known_topics.contains(&partition.topic)
@@ -322,11 +382,12 @@ impl Beginning<'_> {
         identity: &mut Identity,
         positions: &[(Partition, Resolved)],
         published: BatchNo,
+        now: Now,
     ) -> Result<(), StartError> {
         let number = BatchNo(identity.last_batch.0 + 1);
         let write = BatchWrite {
             number,
-            at: self.clock.now(),
+            at: now.wall,
             positions: positions.iter().map(|(partition, at)| (partition.clone(), at.position.clone())).collect(),
             confirmed: published,
             ..BatchWrite::default()
