@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
     sync::{Arc, Once},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use sagahost_manifest::{
@@ -16,6 +16,7 @@ use sagahost_manifest::{
     allowance::Allowance,
     answer::{Measure, panicked, uncaught},
     cut,
+    host_calls::{self, BoxError, HostCalls, HostFault},
     settings::{Fit, Settings, config_hash, resolve},
     smoke,
 };
@@ -28,7 +29,7 @@ use sagahost_sdk::{Context, Host, Level, Participant, contract};
 use crate::{
     code::{Code, Ran},
     convert,
-    values::{Attempt, Line},
+    values::Attempt,
 };
 
 type Handle = fn(&Context) -> Result<contract::Outcome, String>;
@@ -62,6 +63,22 @@ impl Native {
         };
         let faults = smoke::faults(&native.manifest, |call| native.run(call, Attempt::scratch()).map(|ran| ran.end));
         if faults.is_empty() { Ok(native) } else { Err(faults) }
+    }
+
+    /// Runs one attempt on these host calls, which are given back. `Err`: they failed, so there was no attempt.
+    pub fn call(&self, call: &Call, host: Box<dyn HostCalls>) -> (Result<End, BoxError>, Box<dyn HostCalls>) {
+        if !self.manifest.reads(&call.formats()) {
+            return (Ok(End::unreadable(call)), host);
+        }
+        let allowance = Allowance::new(self.limits.clone());
+        let shared = Rc::new(RefCell::new(Calls { host, allowance, failed: None }));
+        let imports = Imports { calls: shared.clone(), config: self.config.clone() };
+        let ctx = Context::new(Box::new(imports), convert::event(&call.event), convert::context(call, &self.limits));
+        let end = self.attempt(call, &ctx);
+        drop(ctx);
+        let calls = Rc::into_inner(shared).expect("the context is gone").into_inner();
+        let measured = Measure { manifest: &self.manifest, limits: &self.limits, call }.end(end);
+        (calls.failed.map_or(Ok(measured), Err), calls.host)
     }
 
     fn attempt(&self, call: &Call, ctx: &Context) -> End {
@@ -108,25 +125,19 @@ impl Code for Native {
     }
 
     fn run(&self, call: &Call, attempt: Attempt) -> Result<Ran, String> {
-        if !self.manifest.reads(&call.formats()) {
-            return Ok(Ran { end: End::unreadable(call), attempt, took: Duration::ZERO });
-        }
         let began = Instant::now();
-        let allowance = Allowance::new(self.limits.clone());
-        let shared = Rc::new(RefCell::new(Calls { attempt, allowance }));
-        let host = Imports { calls: shared.clone(), config: self.config.clone() };
-        let ctx = Context::new(Box::new(host), convert::event(&call.event), convert::context(call, &self.limits));
-        let end = self.attempt(call, &ctx);
-        let end = Measure { manifest: &self.manifest, limits: &self.limits, call }.end(end);
-        let attempt = std::mem::take(&mut shared.borrow_mut().attempt);
-        Ok(Ran { end, attempt, took: began.elapsed() })
+        let (end, host) = self.call(call, Box::new(attempt));
+        let attempt = host.into_any().downcast::<Attempt>().expect("what was given is given back");
+        Ok(Ran { end: end.map_err(|error| error.to_string())?, attempt: *attempt, took: began.elapsed() })
     }
 }
 
 /// What one attempt reaches, and how much of it is left.
 struct Calls {
-    attempt: Attempt,
+    host: Box<dyn HostCalls>,
     allowance: Allowance,
+    /// The host could not do its job.
+    failed: Option<BoxError>,
 }
 
 struct Imports {
@@ -194,20 +205,39 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
 }
 
 impl Imports {
-    /// The attempt, after one call of store or counters on `key` was counted.
-    fn operation<T>(&self, key: &str, call: impl FnOnce(&mut Attempt) -> T) -> T {
-        let mut calls = self.calls.borrow_mut();
-        let counted = calls.allowance.operation(key);
+    /// A call of store or counters on `key`, which is counted first.
+    fn operation<T>(&self, key: &str, call: impl FnOnce(&mut dyn HostCalls) -> Result<T, HostFault>) -> T {
+        self.counted(key);
+        self.served(call)
+    }
+
+    fn counted(&self, key: &str) {
+        let counted = self.calls.borrow_mut().allowance.operation(key);
         if let Err(refused) = counted {
-            drop(calls);
             stop(refused.code(), refused);
         }
-        call(&mut calls.attempt)
+    }
+
+    fn served<T>(&self, call: impl FnOnce(&mut dyn HostCalls) -> Result<T, HostFault>) -> T {
+        let answer = call(&mut *self.calls.borrow_mut().host);
+        answer.unwrap_or_else(|fault| match fault {
+            HostFault::Guest(text) => stop("trap", text),
+            HostFault::Host(error) => {
+                self.calls.borrow_mut().failed = Some(error);
+                stop("trap", "the host failed")
+            }
+        })
     }
 }
 
-fn served<T>(answer: Result<T, sagahost_manifest::counter::CounterFault>) -> T {
-    answer.unwrap_or_else(|fault| stop("trap", fault))
+fn level(level: Level) -> host_calls::Level {
+    match level {
+        Level::Trace => host_calls::Level::Trace,
+        Level::Debug => host_calls::Level::Debug,
+        Level::Info => host_calls::Level::Info,
+        Level::Warn => host_calls::Level::Warn,
+        Level::Error => host_calls::Level::Error,
+    }
 }
 
 impl Host for Imports {
@@ -218,41 +248,41 @@ impl Host for Imports {
             drop(calls);
             stop(refused.code(), refused);
         }
-        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        calls.attempt.log(Line { level, message: message.to_owned(), fields });
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        calls.host.log(self::level(level), message, &fields);
     }
     fn config(&self, key: &str) -> Option<String> {
         self.config.get(key).cloned()
     }
     fn store_get(&self, key: &str) -> Option<Vec<u8>> {
-        self.operation(key, |attempt| attempt.get(key)).map(|value| value.to_vec())
+        self.operation(key, |host| host.store_get(key)).map(|value| value.to_vec())
     }
     fn store_put(&self, key: &str, value: &[u8]) {
-        self.operation(key, |_| ());
+        self.counted(key);
         let fits = self.calls.borrow().allowance.value(value.len());
         if let Err(refused) = fits {
             stop(refused.code(), refused);
         }
-        self.calls.borrow_mut().attempt.put(key, value);
+        self.served(|host| host.store_put(key, value.to_vec()));
     }
     fn store_delete(&self, key: &str) {
-        self.operation(key, |attempt| attempt.delete(key));
+        self.operation(key, |host| host.store_delete(key));
     }
     fn store_scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<(String, Vec<u8>)> {
         let limit = self.calls.borrow().allowance.scan(limit);
-        let found = self.operation(prefix, |attempt| attempt.scan(prefix, after, limit));
+        let found = self.operation(prefix, |host| host.store_scan(prefix, after, limit));
         found.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
     }
     fn counter_ensure(&self, name: &str, initial: i64) {
-        self.operation(name, |attempt| attempt.ensure(name, initial));
+        self.operation(name, |host| host.counter_ensure(name, initial));
     }
     fn counter_take(&self, name: &str, amount: u64) -> bool {
-        served(self.operation(name, |attempt| attempt.take(name, amount)))
+        self.operation(name, |host| host.counter_take(name, amount))
     }
     fn counter_give(&self, name: &str, amount: u64) {
-        served(self.operation(name, |attempt| attempt.give(name, amount)));
+        self.operation(name, |host| host.counter_give(name, amount));
     }
     fn counter_read(&self, name: &str) -> Option<i64> {
-        self.operation(name, |attempt| attempt.read(name))
+        self.operation(name, |host| host.counter_read(name))
     }
 }

@@ -1,9 +1,12 @@
 //! Store and counters of one participant, in memory. Invariant: what an attempt wrote is seen by itself alone until it
 //! is kept as a whole; the answers, and the words in which a call is refused, are the host's.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{any::Any, collections::BTreeMap, sync::Arc};
 
-use sagahost_manifest::counter::{self, CounterFault};
+use sagahost_manifest::{
+    counter::{self, CounterFault},
+    host_calls::{self, HostCalls, HostFault, Level},
+};
 /// How serious a line is.
 pub use sagahost_sdk::Level as LogLevel;
 
@@ -144,6 +147,54 @@ impl Attempt {
     /// `counters.read`
     pub fn read(&self, name: &str) -> Option<i64> {
         self.counters.get(name).or_else(|| self.below.counters.get(name)).copied()
+    }
+}
+
+fn fault(fault: CounterFault) -> HostFault {
+    HostFault::Guest(fault.to_string())
+}
+
+/// As a host answers, in the same words.
+impl HostCalls for Attempt {
+    fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        let level = match level {
+            Level::Trace => LogLevel::Trace,
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        self.log.push(Line { level, message: message.to_owned(), fields: fields.to_vec() });
+    }
+    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
+        Ok(Self::get(self, key))
+    }
+    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+        self.put(key, value);
+        Ok(())
+    }
+    fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+        self.delete(key);
+        Ok(())
+    }
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<host_calls::Entries, HostFault> {
+        Ok(self.scan(prefix, after, limit))
+    }
+    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
+        Self::ensure(self, name, initial);
+        Ok(())
+    }
+    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
+        self.take(name, amount).map_err(fault)
+    }
+    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
+        self.give(name, amount).map_err(fault)
+    }
+    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
+        Ok(self.read(name))
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
     }
 }
 
