@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use sagahost_codec::Decoded;
-use sagahost_journal::{Identity, Journal, LeftOut, LetterWrite, OutboxBatch, SagaFilter};
+use sagahost_journal::{Identity, Journal, LeftOut, LetterWrite, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::{
     Fatal, Processor, Settings, lookalike,
@@ -29,7 +29,7 @@ use sagahost_processor::{
 };
 use sagahost_saga::{
     id::{Participant, SagaId},
-    input::{Answer, Command, Status},
+    input::{Answer, Command},
     notation,
 };
 use sagahost_sandbox::{Report, directory::Looks};
@@ -171,8 +171,6 @@ impl Host {
             config.topics.clone(),
             settings(&config.pipeline),
         ));
-        let positions = journal.positions()?;
-        processor.stage.restart(identity.last_batch, begun.published, &positions, Some(begun.anchor.clone()));
         let (sender, fatal) = unbounded();
         let threads = Threads { clocks: clocks.clone(), fatal: sender };
         let shared = Arc::new(Shared {
@@ -187,8 +185,6 @@ impl Host {
         });
         let mut host =
             Self { shared, config, fatal, readers: Vec::new(), workers: Vec::new(), committer: None, publisher: None };
-        host.quarantined()?;
-        host.shared.processor.resume()?;
         host.spawn(begun, &threads, &stop_requested)?;
         host.keep(plugins, looks, beginning, &threads)?;
         Ok(host)
@@ -200,10 +196,8 @@ impl Host {
         let Shared { processor, transport, journal, .. } = &*self.shared;
         let Begun { identity, sink, anchor, assignments, backlog, published } = begun;
         let (last, notes) = (identity.last_batch, journal.publication_notes()?);
-        let at = processor::Beginning { identity, anchor, published, notes, reached: crash::point };
-        for batch in backlog {
-            processor.outbox.hand_over(batch);
-        }
+        let at = processor::At { identity, anchor, published, notes, reached: crash::point };
+        processor.take_up(&at, backlog)?;
         self.publisher = Some(threads.part("publisher", processor.publisher(sink, &at))?);
         self.await_claim(last, stop_requested);
         self.committer = Some(threads.part("committer", processor.committer(&at))?);
@@ -227,18 +221,6 @@ impl Host {
                 || processor.outbox.refused().is_some()
                 || stop_requested.load(Ordering::Relaxed)
         });
-    }
-
-    /// Sagas that stand still since an earlier life of this host.
-    fn quarantined(&self) -> Result<()> {
-        let Shared { processor, journal, .. } = &*self.shared;
-        let filter = SagaFilter { status: Some(Status::Quarantined), limit: usize::MAX, ..SagaFilter::default() };
-        for row in journal.sagas(&filter)? {
-            let why = journal.quarantined(&row.id)?.unwrap_or_default();
-            warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", notation::id_word(row.id.as_str()));
-            processor.stage.quarantine(&row.id, why);
-        }
-        Ok(())
     }
 
     /// Plugins that change from now on.

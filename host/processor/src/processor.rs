@@ -7,9 +7,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use sagahost_codec::TopicSettings;
-use sagahost_journal::{Identity, Journal, JournalError, PublicationNotes};
+use sagahost_journal::{Identity, Journal, JournalError, OutboxBatch, PublicationNotes, SagaFilter};
+use sagahost_saga::{input::Status, notation};
 use sagahost_transport::{Assignment, Sink, Source, Transport};
 use sagahost_wire::{BatchNo, Partition};
+use tracing::warn;
 
 use crate::{
     commit::{self, Committer},
@@ -23,7 +25,7 @@ use crate::{
     serving::Serving,
     stage::{BatchBounds, Stage},
     stats::Stats,
-    step::{Signal, Stop},
+    step::{Steady, Stop},
     timers::{Deadlines, Timers, Waker},
     touch::Touch,
     worker::{self, Worker},
@@ -68,12 +70,10 @@ pub struct Processor {
     pub outbox: Arc<Outbox>,
     pub stops: Stops,
     chains: Arc<AtomicU64>,
-    /// Raised when timers are to look whether they are to end.
-    timers: Arc<Signal>,
 }
 
 /// Where a stream goes on.
-pub struct Beginning {
+pub struct At {
     pub identity: Identity,
     pub anchor: Partition,
     /// The last batch that is known to be out.
@@ -99,22 +99,27 @@ impl Processor {
             outbox: Arc::default(),
             stops: Stops::default(),
             chains: Arc::default(),
-            timers: Arc::default(),
         }
     }
 
-    /// What waits in the journal is put into mailboxes.
-    pub fn resume(&self) -> Result<(), JournalError> {
+    /// Takes up what the journal holds: positions, sagas that stand still, batches that are not out, what waits for a
+    /// host to run.
+    pub fn take_up(&self, at: &At, backlog: Vec<OutboxBatch>) -> Result<(), JournalError> {
+        let positions = self.journal.positions()?;
+        self.stage.restart(at.identity.last_batch, at.published, &positions, Some(at.anchor.clone()));
+        for batch in backlog {
+            self.outbox.hand_over(batch);
+        }
+        let filter = SagaFilter { status: Some(Status::Quarantined), limit: usize::MAX, ..SagaFilter::default() };
+        for row in self.journal.sagas(&filter)? {
+            let why = self.journal.quarantined(&row.id)?.unwrap_or_default();
+            warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", notation::id_word(row.id.as_str()));
+            self.stage.quarantine(&row.id, why);
+        }
         self.inbox.resume(&*self.journal, &self.serving.load())
     }
 
-    pub fn reader(
-        &self,
-        source: Box<dyn Source>,
-        assignments: Vec<Assignment>,
-        at: &Beginning,
-        slices: Slices,
-    ) -> Reader {
+    pub fn reader(&self, source: Box<dyn Source>, assignments: Vec<Assignment>, at: &At, slices: Slices) -> Reader {
         Reader {
             stage: self.stage.clone(),
             inbox: self.inbox.clone(),
@@ -147,7 +152,7 @@ impl Processor {
         }
     }
 
-    pub fn committer(&self, at: &Beginning) -> Committer {
+    pub fn committer(&self, at: &At) -> Committer {
         Committer {
             stage: self.stage.clone(),
             inbox: self.inbox.clone(),
@@ -167,7 +172,7 @@ impl Processor {
         }
     }
 
-    pub fn publisher(&self, sink: Box<dyn Sink>, at: &Beginning) -> Publisher {
+    pub fn publisher(&self, sink: Box<dyn Sink>, at: &At) -> Publisher {
         Publisher {
             stage: self.stage.clone(),
             intake: self.intake.clone(),
@@ -191,8 +196,9 @@ impl Processor {
             journal: self.journal.clone(),
             queue_events_max: self.settings.queue_events_max,
             stop: self.stops.reading.clone(),
-            stirred: self.timers.clone(),
+            stirred: self.stage.settled.clone(),
             woken: Default::default(),
+            next_look: Steady::default(),
         }
     }
 
@@ -216,7 +222,7 @@ impl Processor {
     pub fn stop_reading(&self) {
         self.stops.reading.ask();
         self.intake.stirred.raise_all();
-        self.timers.raise_all();
+        self.stage.settled.raise_all();
     }
 
     /// Everything ends with the step that it is in.

@@ -20,7 +20,10 @@ use crate::{
 /// How long a saga that was woken is not woken again for the same time: until its chain is journaled, that still stands
 /// there. Another time is another cause: a retry may be due a few milliseconds after the one before.
 const ASLEEP: Duration = Duration::from_secs(1);
+/// Between two looks at the journal, at least …
 const TICK: Duration = Duration::from_millis(25);
+/// … and at most: a clock that is set, or a machine that slept, is noticed then.
+const LOOK: Duration = Duration::from_secs(1);
 /// After a failure of the journal.
 const PAUSE: Duration = Duration::from_millis(500);
 const AT_ONCE_MAX: usize = 1_000;
@@ -32,23 +35,39 @@ pub struct Waker {
     /// While more waits for workers, nobody is woken: those that wait for the broker would only find more of it.
     pub queue_events_max: usize,
     pub stop: Stop,
-    /// Whoever tells it to stop raises it.
+    /// What is due may have changed.
     pub stirred: Arc<Signal>,
     /// What was due of a saga, and when it was woken for that.
     pub woken: HashMap<SagaId, (Time, Steady)>,
+    pub next_look: Steady,
 }
 
 impl Waker {
-    fn tick(&mut self, now: Now, seen: u64, fire: impl FnOnce(&mut Self) -> Result<(), JournalError>) -> Next {
-        self.woken.retain(|_, (_, at)| now.steady.since(*at) < ASLEEP);
-        let mut pause = TICK;
-        if self.inbox.mailboxes.queued() < self.queue_events_max
-            && let Err(error) = fire(self)
-        {
-            warn!(%error, "failed to read due times");
-            pause = PAUSE;
+    /// `fire` wakes who is due, and says when somebody will be next.
+    fn tick(
+        &mut self,
+        now: Now,
+        seen: u64,
+        fire: impl FnOnce(&mut Self) -> Result<Option<Time>, JournalError>,
+    ) -> Next {
+        let wait = |until| Next::Wait(Wait { signal: self.stirred.clone(), seen, until: Some(until) });
+        if now.steady < self.next_look {
+            return wait(self.next_look);
         }
-        Next::Wait(Wait { signal: self.stirred.clone(), seen, until: Some(now.steady.after(pause)) })
+        self.woken.retain(|_, (_, at)| now.steady.since(*at) < ASLEEP);
+        let (least, most) = if self.inbox.mailboxes.queued() >= self.queue_events_max {
+            (TICK, TICK)
+        } else {
+            match fire(self) {
+                Ok(due) => (TICK, due.map_or(LOOK, |due| due.since(now.wall).clamp(TICK, LOOK))),
+                Err(error) => {
+                    warn!(%error, "failed to read due times");
+                    (PAUSE, PAUSE)
+                }
+            }
+        };
+        self.next_look = now.steady.after(least);
+        Next::Wait(Wait { signal: self.stirred.clone(), seen, until: Some(now.steady.after(most)) })
     }
 
     /// False: it was woken for this time already.
@@ -83,7 +102,7 @@ impl Part for Timers {
             for (due, saga) in waker.journal.due(now.wall, AT_ONCE_MAX)? {
                 waker.wake(saga, due, false, now);
             }
-            Ok(())
+            Ok(waker.journal.next_due()?.0)
         })
     }
 }
@@ -114,7 +133,7 @@ impl Part for Deadlines {
             if deadline.is_none_or(|deadline| deadline > now.wall)
                 || !intake.deadlines_may_fire(stage, &**transport, *stall_wait_max, now)
             {
-                return Ok(());
+                return Ok(deadline);
             }
             let mut left = (u64::from(*due_per_second_max) * TICK.as_millis() as u64 / 1000).max(1) as usize;
             for (due, saga) in waker.journal.deadlines(now.wall, waker.woken.len() + left)? {
@@ -123,7 +142,7 @@ impl Part for Deadlines {
                     break;
                 }
             }
-            Ok(())
+            Ok(deadline)
         })
     }
 }

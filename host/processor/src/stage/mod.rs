@@ -189,6 +189,8 @@ pub struct Stage {
     pub stirred: Arc<Signal>,
     /// The open batch has room, or a reservation ended.
     pub roomy: Arc<Signal>,
+    /// A batch was journaled, or everything begins anew: what is due may be something else.
+    pub settled: Arc<Signal>,
     journal: Arc<dyn Journal>,
     bounds: BatchBounds,
 }
@@ -221,7 +223,14 @@ impl Stage {
             quarantined: HashMap::new(),
             to_move: None,
         };
-        Self { inner: Mutex::new(inner), stirred: Arc::default(), roomy: Arc::default(), journal, bounds }
+        Self {
+            inner: Mutex::new(inner),
+            stirred: Arc::default(),
+            roomy: Arc::default(),
+            settled: Arc::default(),
+            journal,
+            bounds,
+        }
     }
 
     // ---- reads, lowest layer of every overlay
@@ -583,6 +592,8 @@ impl Stage {
             inner.values.key_known(id, *key);
         }
         inner.values.journaled(batch);
+        drop(inner);
+        self.settled.raise_all();
     }
 
     pub fn published(&self, batch: BatchNo) {
@@ -621,6 +632,7 @@ impl Stage {
         drop(inner);
         self.roomy.raise_all();
         self.stirred.raise();
+        self.settled.raise_all();
         for (reply, _) in open.replies {
             reply.declined(Declined::Journal("failed to write the journal; try again".to_owned()));
         }
