@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use sagahost_journal::{Identity, Journal, JournalError, OutboxBatch};
+use sagahost_journal::{BatchWrite, Identity, Journal, JournalError, OutboxBatch};
 use sagahost_saga::input::Answer;
 use sagahost_wire::{BatchNo, Partition, Position};
 use tracing::{debug, info, warn};
@@ -16,6 +16,7 @@ use crate::{
     inbox::Inbox,
     intake::Intake,
     outbox::Outbox,
+    planted::{self, Planted},
     reply::{Declined, Reply},
     serving::Serving,
     stage::{Due, Move, Sealed, Stage},
@@ -26,6 +27,19 @@ use crate::{
 
 /// An idle committer looks after what is due by the clock so often.
 const TICK: Duration = Duration::from_millis(500);
+
+/// As the outbox has it.
+fn handed(identity: &Identity, write: BatchWrite) -> OutboxBatch {
+    OutboxBatch {
+        number: write.number,
+        incarnation: identity.incarnation.clone(),
+        records: write.outbox,
+        positions: write.positions,
+        skipped: BTreeMap::default(),
+        valueless: BTreeMap::default(),
+        at: write.at,
+    }
+}
 
 /// Journals batch after batch.
 pub struct Committer {
@@ -117,8 +131,13 @@ impl Committer {
     }
 
     fn commit(&mut self, mut sealed: Sealed, now: Now) -> Result<(), Fatal> {
-        self.stage.fill_keys(&mut sealed.write);
+        if !planted::on(Planted::ForgetKeys) {
+            self.stage.fill_keys(&mut sealed.write);
+        }
         let number = sealed.write.number;
+        if planted::on(Planted::PublishBeforeJournal) {
+            self.hand_over(handed(&self.identity, sealed.write.clone()));
+        }
         (self.reached)("before-journal-commit");
         let committed = self.journal.commit(self.identity.epoch, &sealed.write);
         (self.reached)("after-journal-commit");
@@ -132,15 +151,9 @@ impl Committer {
                     reply.done(answer);
                 }
                 debug!(batch = number.0, chains = sealed.chains, records = sealed.write.outbox.len(), "journaled");
-                self.hand_over(OutboxBatch {
-                    number,
-                    incarnation: self.identity.incarnation.clone(),
-                    records: sealed.write.outbox,
-                    positions: sealed.write.positions,
-                    skipped: BTreeMap::default(),
-                    valueless: BTreeMap::default(),
-                    at: sealed.write.at,
-                });
+                if !planted::on(Planted::PublishBeforeJournal) {
+                    self.hand_over(handed(&self.identity, sealed.write));
+                }
                 let touched = self.touch.journaled(&*self.journal, self.identity.epoch, now);
                 touched.map_err(|error| Fatal::Superseded(error.to_string()))
             }
@@ -209,7 +222,8 @@ impl Committer {
         let journal = self.journal.clone();
         let identity = journal.reread()?;
         let positions = journal.positions()?;
-        for batch in journal.outbox(self.handed, usize::MAX)? {
+        let unknown = if planted::on(Planted::IgnoreLies) { identity.last_batch } else { self.handed };
+        for batch in journal.outbox(unknown, usize::MAX)? {
             info!(batch = batch.number.0, "journaled after all");
             self.hand_over(batch);
         }

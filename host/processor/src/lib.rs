@@ -5,6 +5,7 @@
 //! chain (`worker`, `chain`), is staged into the open batch (`stage`), becomes durable (`commit`) and public (`publish`).
 //! Retries and deadlines come back through the mailbox from durable times (`timers`), operators' commands too.
 
+pub mod planted;
 pub mod step;
 
 mod chain;

@@ -16,7 +16,12 @@ use sagahost_saga::{
 };
 use sagahost_wire::StoredLetter;
 
-use crate::{positions::Receipt, reply::Reply, step::Signal};
+use crate::{
+    planted::{self, Planted},
+    positions::Receipt,
+    reply::Reply,
+    step::Signal,
+};
 
 /// A dead letter that no saga knows of is opened or closed: it has no order to keep.
 pub struct Loose {
@@ -112,7 +117,9 @@ impl Mailboxes {
         if !lane.taken && lane.items.len() == 1 {
             inner.ready.push_back(Ready::Saga(saga.clone()));
             drop(guard);
-            self.ready.raise();
+            if !planted::on(Planted::NoReadySignal) {
+                self.ready.raise();
+            }
         }
         true
     }
@@ -135,7 +142,7 @@ impl Mailboxes {
             Ready::Saga(saga) => saga,
         };
         let lane = inner.lanes.get_mut(&saga).expect("a ready saga has a lane");
-        lane.taken = true;
+        lane.taken = !planted::on(Planted::ShareSagas);
         let item = lane.items.pop_front().expect("a ready saga has an item");
         Some(Task::Saga(saga, item))
     }

@@ -15,7 +15,11 @@ use sagahost_journal::{JournalError, StoreEntry};
 use sagahost_manifest::counter::{self, CounterFault};
 use sagahost_saga::id::Participant;
 
-use crate::{stage::Stage, values::Name};
+use crate::{
+    planted::{self, Planted},
+    stage::Stage,
+    values::Name,
+};
 
 /// Why the overlay could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +141,7 @@ impl Overlay {
 
     /// The running attempt is over: its writes count, or vanish. What it read stays read: its outcome hangs on it.
     pub fn end_attempt(&mut self, keep: bool) {
+        let keep = keep || planted::on(Planted::KeepFailedWrites);
         let writes = std::mem::take(&mut self.attempt);
         if keep {
             self.writes.extend(writes);

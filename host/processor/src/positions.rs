@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use sagahost_transport::Verified;
 use sagahost_wire::{Partition, Position, TopicId};
 
+use crate::planted::{self, Planted};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tracker {
     /// Behind the last record delivered.
@@ -32,6 +34,9 @@ impl Tracker {
     }
 
     fn next(&self) -> i64 {
+        if planted::on(Planted::CommitPastGap) {
+            return self.end;
+        }
         self.outstanding.first().copied().unwrap_or(self.end)
     }
 
@@ -100,7 +105,7 @@ impl Positions {
 
     /// A record was read. False: it lies below the position, it was handled before; or it comes again.
     pub fn delivered(&mut self, receipt: &Receipt) -> bool {
-        if self.resetting {
+        if self.resetting && !planted::on(Planted::ReadWhileResetting) {
             return false;
         }
         let tracker = self.tracker(&receipt.partition, receipt.offset);

@@ -20,6 +20,7 @@ use crate::{
     mailbox::Mailboxes,
     open_transactions::OpenTransactions,
     outbox::Outbox,
+    planted::{self, Planted},
     publish::{self, Publisher},
     reader::{self, Reader, Slices},
     serving::Serving,
@@ -107,7 +108,7 @@ impl Processor {
     pub fn take_up(&self, at: &At, backlog: Vec<OutboxBatch>) -> Result<(), JournalError> {
         let positions = self.journal.positions()?;
         self.stage.restart(at.identity.last_batch, at.published, &positions, Some(at.anchor.clone()));
-        for batch in backlog {
+        for batch in backlog.into_iter().filter(|_| !planted::on(Planted::ForgetOutbox)) {
             self.outbox.hand_over(batch);
         }
         let filter = SagaFilter { status: Some(Status::Quarantined), limit: usize::MAX, ..SagaFilter::default() };

@@ -18,6 +18,7 @@ use crate::{
     intake::Intake,
     marks::{Marks, read_marks},
     outbox::{Decision, Outbox, RefusedRow},
+    planted::{self, Planted},
     stage::Stage,
     stats::Stats,
     step::{Backoff, Next, Now, Part, Steady, Stop, Wait},
@@ -211,6 +212,8 @@ impl Publisher {
                     false => Self::again(attempt, now),
                 })
             }
+            PublishError::Lost { .. } if planted::on(Planted::GuessOut) => Ok(State::Tried(attempt, Ok(()))),
+            PublishError::Lost { .. } if planted::on(Planted::GuessNotOut) => Ok(Self::again(attempt, now)),
             PublishError::Lost { commit, why } => {
                 self.report(number, &why, now);
                 self.lost(attempt, commit)
@@ -282,6 +285,7 @@ impl Publisher {
         self.sink.claim()?;
         let marks = read_marks(&mut *self.sink, &anchor, Isolation::Stable)?;
         match self.ours(marks, batch)? {
+            _ if planted::on(Planted::ClaimWithoutLooking) => Ok(Ok(false)),
             Err(fatal) => Ok(Err(fatal)),
             Ok(Some(newest)) => Ok(Ok(newest.batch == batch.number)),
             Ok(None) if commit == CommitState::NotAsked => Ok(Ok(false)),
@@ -354,6 +358,9 @@ impl Publisher {
             Decision::Skip { batch, index, reason } if batch == attempt.batch.number => {
                 info!(batch = batch.0, row = index, reason, "outbox row skipped");
                 attempt.batch.skipped.insert(index, reason);
+            }
+            Decision::Retry if planted::on(Planted::DropRefused) => {
+                attempt.batch.skipped.insert(0, String::new());
             }
             Decision::Skip { .. } | Decision::Retry => {}
         }

@@ -15,6 +15,7 @@ use crate::{
     intake::{Intake, close_gate},
     letters,
     mailbox::{Item, Loose},
+    planted::{self, Planted},
     positions::Receipt,
     resent::{self, Resent},
     serving::Serving,
@@ -191,7 +192,8 @@ impl Reader {
         let Some(positions) = self.intake.state.lock().rewind.take() else { return };
         let assigned = self.intake.state.lock().assigned.clone();
         let positions: Vec<_> = positions.into_iter().filter(|(partition, _)| assigned.contains(partition)).collect();
-        match self.source.seek(&positions) {
+        let back = if planted::on(Planted::NoRewind) { Ok(()) } else { self.source.seek(&positions) };
+        match back {
             Ok(()) => self.stage.source_follows(),
             Err(error) => {
                 self.trouble(&error, now);
@@ -334,6 +336,9 @@ impl Reader {
             Stats::add(&self.stats.records_skipped, 1);
             return;
         }
+        if planted::on(Planted::AccountWhenRead) {
+            self.stage.skipped(&receipt, now);
+        }
         if self.handled(&record) {
             Stats::add(&self.stats.records_skipped, 1);
             return self.stage.skipped(&receipt, now);
@@ -350,6 +355,9 @@ impl Reader {
             }
             Err(why) => {
                 warn!(partition = %record.partition, offset = record.offset, code = %why.code, detail = why.detail, "undecodable record; kept as a dead letter");
+                if planted::on(Planted::DropLetters) {
+                    return self.stage.skipped(&receipt, now);
+                }
                 let letter = LetterWrite::Open(letters::undecodable(&record, &why, now.wall));
                 self.inbox.post_loose(Loose { letter, receipt: Some(receipt), reply: None });
             }

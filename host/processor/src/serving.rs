@@ -1,6 +1,6 @@
 //! Who handles what, and with which code.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_codec::Codec;
 use sagahost_saga::{id::Kind, topology::Topology};
@@ -14,7 +14,7 @@ pub struct Serving {
     pub code: Arc<dyn Code>,
     pub codec: Codec,
     /// Batch from which on all subscribers of a kind take its events.
-    pub since: HashMap<Kind, BatchNo>,
+    pub since: BTreeMap<Kind, BatchNo>,
 }
 
 impl Serving {

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     marks::{Marks, read_marks},
+    planted::{self, Planted},
     publish,
     reader::assignment,
     step::{Backoff, Now, Steady},
@@ -289,6 +290,7 @@ impl Start {
         let mark =
             identity.anchor.as_ref().and_then(|anchor| marks.of(anchor)).filter(|m| m.journal == identity.journal);
         match mark {
+            Some(_) if planted::on(Planted::StartWithoutLooking) => Ok(identity.confirmed),
             Some(mark) => Ok(mark.batch.max(identity.confirmed)),
             None if self.decisions.new_lineage => Ok(identity.confirmed),
             None => self.published_by_topics(identity),

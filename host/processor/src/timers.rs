@@ -13,6 +13,7 @@ use crate::{
     intake::Intake,
     mailbox::Item,
     open_transactions::OpenTransactions,
+    planted::{self, Planted},
     stage::Stage,
     step::{Next, Now, Part, Signal, Steady, Stop, Wait},
 };
@@ -99,6 +100,9 @@ impl Part for Timers {
             self.intake.stalled(now);
         }
         self.waker.tick(now, seen, |waker| {
+            if planted::on(Planted::LoseTimers) {
+                return Ok(None);
+            }
             for (due, saga) in waker.journal.due(now.wall, AT_ONCE_MAX)? {
                 waker.wake(saga, due, false, now);
             }

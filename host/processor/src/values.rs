@@ -18,6 +18,8 @@ use sagahost_saga::{
 };
 use sagahost_wire::BatchNo;
 
+use crate::planted::{self, Planted};
+
 pub type Name = (Participant, String);
 
 /// `written`: the batch that wrote it last; 0 when it came from the journal.
@@ -209,6 +211,7 @@ impl Values {
     fn sweep(&mut self, unused_since: BatchNo) {
         let journaled = self.journaled;
         self.drops += 1;
+        let journaled = if planted::on(Planted::DropUnjournaled) { BatchNo(u64::MAX) } else { journaled };
         self.sagas.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
         self.store.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
         self.counters.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);

@@ -9,7 +9,7 @@ mod retention;
 mod unfinished;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -372,7 +372,7 @@ impl Plugins {
     }
 
     /// From which batch on all subscribers of a kind take its events: the latest of their first admissions.
-    fn since(&self) -> HashMap<Kind, BatchNo> {
+    fn since(&self) -> BTreeMap<Kind, BatchNo> {
         let mut first: BTreeMap<(Kind, &Participant), BatchNo> = BTreeMap::new();
         for row in &self.rows {
             let Some(manifest) = row.manifest() else { continue };
@@ -381,7 +381,7 @@ impl Plugins {
                 *since = (*since).min(row.since);
             }
         }
-        let mut all = HashMap::new();
+        let mut all = BTreeMap::new();
         for ((kind, _), since) in first {
             let latest: &mut BatchNo = all.entry(kind).or_insert(since);
             *latest = (*latest).max(since);

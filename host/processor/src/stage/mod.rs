@@ -23,6 +23,7 @@ use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
 use self::join::{Checked, merged};
 use crate::{
     overlay::{Overlay, Page},
+    planted::{self, Planted},
     positions::{Positions, Receipt},
     reply::{Declined, Reply},
     serving::Serving,
@@ -253,7 +254,7 @@ impl Stage {
             };
             let value = read()?;
             let mut inner = self.inner.lock();
-            if inner.values.drops() == drops {
+            if inner.values.drops() == drops || planted::on(Planted::LearnStale) {
                 return Ok(learn(&mut inner.values, value));
             }
         }
@@ -450,7 +451,7 @@ impl Stage {
     pub fn stage(&self, staging: Box<Staging>, now: Now) -> Staged {
         let seen = self.roomy.seen();
         let mut inner = self.inner.lock();
-        if inner.life != staging.life || inner.closed {
+        if (inner.life != staging.life && !planted::on(Planted::StageOldLife)) || inner.closed {
             return Staged::Void;
         }
         inner.reserved.retain(|_, (_, until)| *until > now.steady);
@@ -500,7 +501,9 @@ impl Stage {
             Some(due) if due <= now.steady => {
                 let sealed = self.seal_now(&mut inner);
                 drop(inner);
-                self.roomy.raise_all();
+                if !planted::on(Planted::NoRoomSignal) {
+                    self.roomy.raise_all();
+                }
                 Due::Commit(Box::new(sealed))
             }
             due => Due::Nothing(due),
@@ -536,7 +539,7 @@ impl Stage {
             positions: inner.positions.seal(),
             outbox: open.outbox,
             commands_done: open.commands_done,
-            confirmed: inner.published,
+            confirmed: if planted::on(Planted::ConfirmEarly) { inner.number } else { inner.published },
         };
         inner.number = BatchNo(inner.number.0 + 1);
         inner.moved_since = None;
@@ -617,7 +620,9 @@ impl Stage {
         anchor: Option<Partition>,
     ) -> u64 {
         let mut inner = self.inner.lock();
-        inner.values.clear(journaled);
+        if !planted::on(Planted::KeepMemory) {
+            inner.values.clear(journaled);
+        }
         inner.positions.reset(positions, anchor);
         let open = std::mem::take(&mut inner.open);
         inner.number = BatchNo(journaled.0 + 1);

@@ -1,0 +1,114 @@
+//! Planted faults, with which the simulation shows that it would find such. Invariant: without the feature `planted`, which
+//! no host is built with, `on` is the constant `false`.
+
+/// One mistake that somebody could make here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A batch goes out before it is journaled.
+    PublishBeforeJournal,
+    /// A position passes records that are not accounted for.
+    CommitPastGap,
+    /// A record counts as handled when it is read.
+    AccountWhenRead,
+    /// What is journaled and not out is forgotten at a start.
+    ForgetOutbox,
+    /// A start takes what the journal says as published, and does not look.
+    StartWithoutLooking,
+    /// A batch whose commit only said that it failed is not handed over.
+    IgnoreLies,
+    /// Batches are confirmed before they are out.
+    ConfirmEarly,
+    /// A lost publication counts as out.
+    GuessOut,
+    /// A lost publication counts as not out.
+    GuessNotOut,
+    /// The id is claimed, and nobody looks whose batch is the newest.
+    ClaimWithoutLooking,
+    /// What retries wait for is not looked at.
+    LoseTimers,
+    /// Stale counters are taken as they were.
+    TrustCounters,
+    /// Stale reads are taken as they were.
+    TrustReads,
+    /// What an attempt wrote stays, however it ended.
+    KeepFailedWrites,
+    /// Memory is kept when everything begins anew.
+    KeepMemory,
+    /// A chain of an earlier life is staged.
+    StageOldLife,
+    /// The source does not go back when everything begins anew.
+    NoRewind,
+    /// What is read before the source has gone back is taken in.
+    ReadWhileResetting,
+    /// Memory drops what the journal does not hold yet.
+    DropUnjournaled,
+    /// What was read from the journal replaces something newer.
+    LearnStale,
+    /// Known ids that the record no longer holds are forgotten.
+    ForgetSpilled,
+    /// Nobody is told that the open batch has room.
+    NoRoomSignal,
+    /// Nobody is told that something waits.
+    NoReadySignal,
+    /// A sealed batch goes on without the row keys of its sagas.
+    ForgetKeys,
+    /// A row that an operator lets through again is left out.
+    DropRefused,
+    /// A dead letter that no saga knows of is thrown away.
+    DropLetters,
+    /// Two workers may be in one saga.
+    ShareSagas,
+}
+
+impl Planted {
+    pub const ALL: [Self; 27] = [
+        Self::PublishBeforeJournal,
+        Self::CommitPastGap,
+        Self::AccountWhenRead,
+        Self::ForgetOutbox,
+        Self::StartWithoutLooking,
+        Self::IgnoreLies,
+        Self::ConfirmEarly,
+        Self::GuessOut,
+        Self::GuessNotOut,
+        Self::ClaimWithoutLooking,
+        Self::LoseTimers,
+        Self::TrustCounters,
+        Self::TrustReads,
+        Self::KeepFailedWrites,
+        Self::KeepMemory,
+        Self::StageOldLife,
+        Self::NoRewind,
+        Self::ReadWhileResetting,
+        Self::DropUnjournaled,
+        Self::LearnStale,
+        Self::ForgetSpilled,
+        Self::NoRoomSignal,
+        Self::NoReadySignal,
+        Self::ForgetKeys,
+        Self::DropRefused,
+        Self::DropLetters,
+        Self::ShareSagas,
+    ];
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
+}
+
+/// In this thread, until something else is planted.
+#[cfg(feature = "planted")]
+pub fn plant(fault: Option<Planted>) {
+    PLANTED.set(fault);
+}
+
+#[cfg(feature = "planted")]
+pub(crate) fn on(fault: Planted) -> bool {
+    PLANTED.get() == Some(fault)
+}
+
+#[cfg(not(feature = "planted"))]
+pub(crate) const fn on(_: Planted) -> bool {
+    false
+}

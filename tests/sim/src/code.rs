@@ -1,0 +1,188 @@
+//! The reference plugins, compiled natively, that trap, are slow, ask to come back, and die with their process.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use sagahost_manifest::{
+    Limits, Manifest,
+    host_calls::{Entries, HostCalls, HostFault, Level},
+    members::{Overrides, topology_members},
+    settings::Settings,
+};
+use sagahost_processor::code::{Callable, Code, Pick, Ran};
+use sagahost_saga::{
+    id::{Direction, Participant},
+    outcome::{Behaviour, Call, Crash, Delay, End, Outcome, Problem, UndoOutcome},
+    topology::{Bounds, Topology},
+};
+use sagahost_testkit::{Code as _, Native};
+
+use crate::{
+    plan::Fault,
+    world::{self, HostNo, happens, inside},
+};
+
+/// The three, as they come.
+#[derive(Clone)]
+pub struct Plugins(BTreeMap<Participant, Arc<Native>>);
+
+/// Which of them serve, and as which version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    pub away: BTreeSet<Participant>,
+    pub number: u64,
+}
+
+impl Plugins {
+    pub fn new() -> Self {
+        let (limits, settings) = (Arc::new(Limits::default()), Settings::default());
+        let all = [
+            Native::new::<order::Orders>(&settings, limits.clone()),
+            Native::new::<payment::Payment>(&settings, limits.clone()),
+            Native::new::<inventory::Inventory>(&settings, limits),
+        ];
+        let named = all.into_iter().map(|plugin| {
+            let plugin = plugin.expect("the reference plugins are in order");
+            (Participant::new(&plugin.manifest().name), Arc::new(plugin))
+        });
+        Self(named.collect())
+    }
+
+    pub fn names(&self) -> Vec<Participant> {
+        self.0.keys().cloned().collect()
+    }
+
+    pub fn topology(&self, app: &str, version: &Version) -> Topology {
+        let members: Vec<(&Manifest, bool)> =
+            self.0.iter().map(|(name, plugin)| (&**plugin.manifest(), !version.away.contains(name))).collect();
+        Topology {
+            app: app.to_owned(),
+            members: topology_members(&members, &Overrides::new(), &[]),
+            bounds: Bounds { saga_deadline: None, ..Bounds::default() },
+            saga_failed: None,
+        }
+    }
+
+    pub fn code(&self, version: &Version, host: HostNo) -> Arc<dyn Code> {
+        Arc::new(Serves { plugins: self.clone(), version: version.clone(), host })
+    }
+}
+
+struct Serves {
+    plugins: Plugins,
+    version: Version,
+    host: HostNo,
+}
+
+struct Plugin {
+    native: Arc<Native>,
+    digest: Arc<str>,
+    behaviour: Behaviour,
+    host: HostNo,
+}
+
+impl Code for Serves {
+    fn pick(&self, call: &Call) -> Pick {
+        if call.direction == Direction::Forward && self.version.away.contains(&call.participant) {
+            return Pick::Nothing { why: format!("{} is away", call.participant) };
+        }
+        let native = self.plugins.0[&call.participant].clone();
+        let behaviour = native.behaviour();
+        let digest: Arc<str> = format!("{}-{}", behaviour.digest, self.version.number).into();
+        let behaviour = Behaviour { digest: digest.clone(), ..behaviour };
+        Pick::Plugin(Arc::new(Plugin { native, digest, behaviour, host: self.host }))
+    }
+}
+
+impl Callable for Plugin {
+    fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        self.behaviour.clone()
+    }
+
+    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
+        inside(self.host);
+        if happens(Fault::Slow) {
+            world::world(|world| world.pass(Duration::from_secs(7)));
+        }
+        let calls = Box::new(Calls { inner: host, host: self.host });
+        let (end, calls) = self.native.call(call, calls);
+        world::alive(self.host);
+        if happens(Fault::CrashInGuest) {
+            world::die(self.host);
+        }
+        let calls = calls.into_any().downcast::<Calls>().expect("what was given is given back");
+        let end = end.map(|end| spoilt(call, end));
+        Ran { end, host: calls.inner, took: Duration::from_millis(1), now: world::now() }
+    }
+}
+
+/// A call that went well may still end badly: then all that it did is thrown away.
+fn spoilt(call: &Call, end: End) -> End {
+    if happens(Fault::Trap) {
+        let crash = Crash { code: "trap".to_owned(), detail: "simulated".to_owned() };
+        return match call.direction {
+            Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: false }),
+            Direction::Undo => End::Undo(UndoOutcome::Unknown { crash }),
+        };
+    }
+    if happens(Fault::Retry) {
+        let problem = Problem { code: "LATER".to_owned(), detail: "simulated".to_owned() };
+        let delay = Delay { problem, after: Some(Duration::from_millis(300)) };
+        return match call.direction {
+            Direction::Forward => End::Outcome(Outcome::Retry(delay)),
+            Direction::Undo => End::Undo(UndoOutcome::Retry(delay)),
+        };
+    }
+    end
+}
+
+struct Calls {
+    inner: Box<dyn HostCalls>,
+    host: HostNo,
+}
+
+impl Calls {
+    fn inner(&mut self) -> &mut dyn HostCalls {
+        inside(self.host);
+        &mut *self.inner
+    }
+}
+
+impl HostCalls for Calls {
+    fn log(&mut self, _: Level, _: &str, _: &[(String, String)]) {}
+    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
+        self.inner().store_get(key)
+    }
+    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+        self.inner().store_put(key, value)
+    }
+    fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+        self.inner().store_delete(key)
+    }
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
+        self.inner().store_scan(prefix, after, limit)
+    }
+    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
+        self.inner().counter_ensure(name, initial)
+    }
+    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
+        self.inner().counter_take(name, amount)
+    }
+    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
+        self.inner().counter_give(name, amount)
+    }
+    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
+        self.inner().counter_read(name)
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,191 @@
+//! A host as the simulation runs it: the shipped start and the shipped parts, with simulated surroundings.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sagahost_codec::{Codec, SAGA_FAILED, TopicSettings};
+use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_processor::{
+    Fatal, Processor, Serving, Settings,
+    processor::At,
+    reader::Slices,
+    stage::BatchBounds,
+    start::{Decisions, Start, StartError, Starting, Wanted},
+    step::{Next, Now, Part, Signal, Wait},
+};
+use sagahost_saga::{id::Kind, topology::Topology};
+use sagahost_transport::{StartAt, Transport};
+use sagahost_transport_embedded::{EmbeddedTransport, Options};
+
+use crate::{
+    code::{Plugins, Version},
+    journal::SimJournal,
+    plan::Plan,
+    transport::SimTransport,
+    world::{self, HostNo, WorldClock},
+};
+
+pub const APP: &str = "shop";
+pub const PARTITIONS: i32 = 3;
+
+pub fn topics() -> TopicSettings {
+    TopicSettings::of_app(APP)
+}
+
+pub fn transport(dir: &Path) -> Arc<EmbeddedTransport> {
+    let opened = EmbeddedTransport::open_with(dir, APP, Options::default(), Arc::new(WorldClock));
+    Arc::new(opened.expect("the embedded transport opens"))
+}
+
+pub fn codec(topology: &Topology) -> Codec {
+    let kinds: Vec<Kind> = kinds(topology).into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
+    Codec::new(APP, &topics(), 1_000_000).with_kinds(&kinds)
+}
+
+/// Kinds that somebody acts on.
+fn kinds(topology: &Topology) -> Vec<Kind> {
+    let of = |member: &sagahost_saga::topology::Member| {
+        let subscribed = member.subscriptions.iter().map(|subscription| subscription.kind.clone());
+        subscribed.chain(member.compensate_on.clone()).chain(member.finish_on.clone()).collect::<Vec<_>>()
+    };
+    topology.members.iter().flat_map(of).collect()
+}
+
+pub fn serving(plugins: &Plugins, version: &Version, host: HostNo) -> Serving {
+    let topology = plugins.topology(APP, version);
+    Serving { code: plugins.code(version, host), codec: codec(&topology), topology, since: BTreeMap::new() }
+}
+
+/// What runs, for whoever plays the operator.
+pub struct Running {
+    pub host: HostNo,
+    /// None: it has not begun yet.
+    pub processor: Arc<Mutex<Option<Arc<Processor>>>>,
+}
+
+impl Running {
+    pub fn processor(&self) -> Option<Arc<Processor>> {
+        self.processor.lock().expect("nobody panics with it").clone()
+    }
+}
+
+/// A process begins: in the same directory as those before it.
+pub fn start(dir: &Path, plugins: &Plugins, version: &Version) -> Running {
+    let host = world::world(world::World::process);
+    let journal = SqliteJournal::open(dir, APP, OpenOptions { past_the_lock: true, ..OpenOptions::default() });
+    let journal = Arc::new(SimJournal { inner: Arc::new(journal.expect("the journal opens")), host });
+    let transport = Arc::new(SimTransport { inner: transport(dir), host });
+    let topology = plugins.topology(APP, version);
+    let input = |kind: Kind| (topics().topic_of(&kind), true);
+    let wanted = Wanted {
+        inputs: kinds(&topology).into_iter().chain([Kind::new(SAGA_FAILED)]).map(input).collect(),
+        outputs: outputs(),
+        create: true,
+        partitions: PARTITIONS,
+        start: StartAt::Earliest,
+    };
+    let running = Running { host, processor: Arc::default() };
+    let start = Start::new(APP, journal.clone(), transport.clone(), wanted, Decisions::default());
+    let starting = Beginning {
+        host,
+        start,
+        journal,
+        transport,
+        serving: Some(serving(plugins, version, host)),
+        running: running.processor.clone(),
+        signal: Arc::default(),
+    };
+    world::world(|world| {
+        world.note(|| format!("host {host} starts"));
+        world.add(host, "start", Box::new(starting));
+    });
+    running
+}
+
+fn outputs() -> std::collections::BTreeSet<Arc<str>> {
+    ["OrderCompleted", "OrderCancelled", "PaymentRefunded", "InventoryReleased", "PaymentProcessed", "InventoryUpdated"]
+        .iter()
+        .map(|kind| topics().topic_of(&Kind::new(kind)))
+        .chain(topics().dead_letters)
+        .collect()
+}
+
+struct Beginning {
+    host: HostNo,
+    start: Start,
+    journal: Arc<SimJournal>,
+    transport: Arc<SimTransport>,
+    serving: Option<Serving>,
+    running: Arc<Mutex<Option<Arc<Processor>>>>,
+    signal: Arc<Signal>,
+}
+
+impl Part for Beginning {
+    fn step(&mut self, now: Now) -> Next {
+        let begun = match self.start.step(now) {
+            Ok(Starting::Begun(begun)) => *begun,
+            Ok(Starting::Wait(until)) => {
+                return Next::Wait(Wait { signal: self.signal.clone(), seen: self.signal.seen(), until: Some(until) });
+            }
+            // A person starts it again.
+            Err(StartError::Journal(error)) => return Next::Ended(Err(Fatal::Superseded(error.to_string()))),
+            Err(error) => return Next::Ended(Err(Fatal::Unknown(error.to_string()))),
+        };
+        let plan = world::world(|world| world.plan.clone());
+        let serving = self.serving.take().expect("it begins once");
+        let processor = Arc::new(Processor::new(self.journal.clone(), serving, topics(), settings(&plan)));
+        let notes = match sagahost_journal::Journal::publication_notes(&*self.journal) {
+            Ok(notes) => notes,
+            Err(error) => return Next::Ended(Err(Fatal::Superseded(error.to_string()))),
+        };
+        let (identity, anchor, published) = (begun.identity, begun.anchor, begun.published);
+        let at = At { identity, anchor, published, notes, reached: |_| {} };
+        if let Err(error) = processor.take_up(&at, begun.backlog) {
+            return Next::Ended(Err(Fatal::Superseded(error.to_string())));
+        }
+        let source = match self.transport.source() {
+            Ok(source) => source,
+            Err(error) => return Next::Ended(Err(Fatal::Superseded(error.to_string()))),
+        };
+        let slices = Slices { poll: Duration::ZERO, paused: Duration::ZERO, idle: Duration::from_millis(200) };
+        let mut parts: Vec<(String, Box<dyn Part>)> = vec![
+            ("publisher".to_owned(), Box::new(processor.publisher(begun.sink, &at))),
+            ("committer".to_owned(), Box::new(processor.committer(&at))),
+            ("reader".to_owned(), Box::new(processor.reader(source, begun.assignments, &at, slices))),
+            ("timers".to_owned(), Box::new(processor.timers())),
+            ("deadlines".to_owned(), Box::new(processor.deadlines(self.transport.clone()))),
+        ];
+        for number in 0..plan.workers {
+            parts.push((format!("worker {number}"), Box::new(processor.worker())));
+        }
+        *self.running.lock().expect("nobody panics with it") = Some(processor);
+        world::world(|world| {
+            for (name, part) in parts {
+                world.add(self.host, &name, part);
+            }
+        });
+        Next::Ended(Ok(()))
+    }
+}
+
+fn settings(plan: &Plan) -> Settings {
+    Settings {
+        batch: BatchBounds {
+            chains_max: plan.chains_max,
+            bytes_max: 4 << 20,
+            wait: Duration::from_millis(10),
+            position_wait: Duration::from_secs(1),
+            unpublished_max: plan.unpublished_max,
+        },
+        queue_events_max: plan.queue_events_max,
+        chain_steps_max: plan.chain_steps_max,
+        reservation_max: Duration::from_millis(500),
+        cache_bytes_max: plan.cache_bytes_max,
+        stall_wait_max: Duration::from_secs(60),
+        due_per_second_max: 500,
+    }
+}

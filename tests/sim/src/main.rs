@@ -1,0 +1,154 @@
+//! The processor under a seeded scheduler, with everything around it failing: crashes at every durable write, lies, lost
+//! answers, zombies, clocks that jump. Invariant: a seed is a run; what it finds, the same seed finds again.
+
+mod code;
+mod host;
+mod journal;
+mod oracle;
+mod plan;
+mod run;
+mod transport;
+mod world;
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use clap::Parser;
+
+use sagahost_processor::planted::Planted;
+
+use crate::{
+    plan::{Ask, Fault},
+    run::{Finding, run},
+};
+
+/// Runs seeds, and says what they found.
+#[derive(Parser)]
+struct Arguments {
+    /// So many, from 1 on.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Only this one, with all that happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Orders of each run, instead of what the seed says.
+    #[arg(long)]
+    orders: Option<usize>,
+    /// Plants one mistake after the other in the processor, and says within how many seeds each is found.
+    #[arg(long)]
+    planted: bool,
+    /// Threads; as many as there are cores unless told otherwise.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        let ask = Ask { seed, orders: arguments.orders, ..Ask::default() };
+        let outcome = run(ask, true);
+        for line in &outcome.timeline {
+            println!("{line}");
+        }
+        println!("digest {:016x}, {} steps", outcome.digest, outcome.steps);
+        return match outcome.finding {
+            None => ExitCode::SUCCESS,
+            Some(finding) => {
+                println!("{finding}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if arguments.planted { planted(&arguments) } else { many(&arguments) }
+}
+
+/// Every planted mistake must be found.
+fn planted(arguments: &Arguments) -> ExitCode {
+    let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..threads(arguments) {
+            scope.spawn(|| {
+                while let Some(fault) = Planted::ALL.get(next.fetch_add(1, Ordering::SeqCst) as usize) {
+                    let found = (1..=arguments.seeds).find_map(|seed| {
+                        let ask = Ask { seed, orders: arguments.orders, planted: Some(*fault), ..Ask::default() };
+                        run(ask, false).finding
+                    });
+                    match found {
+                        Some(finding) => println!(
+                            "{fault:?}: found with seed {}: {}",
+                            finding.seed,
+                            finding.faults.first().map_or("", String::as_str)
+                        ),
+                        None => {
+                            missed.fetch_add(1, Ordering::SeqCst);
+                            println!("{fault:?}: NOT found within {} seeds", arguments.seeds);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if missed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn threads(arguments: &Arguments) -> usize {
+    arguments.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1)
+}
+
+#[derive(Default)]
+struct Sum {
+    happened: BTreeMap<Fault, u64>,
+    sagas: usize,
+    steps: u64,
+    findings: Vec<Finding>,
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let (next, sum, began) = (AtomicU64::new(1), Mutex::new(Sum::default()), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..threads(arguments) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed > arguments.seeds {
+                        return;
+                    }
+                    let outcome = run(Ask { seed, orders: arguments.orders, ..Ask::default() }, false);
+                    let mut sum = sum.lock().expect("nobody panics with it");
+                    for (fault, times) in outcome.happened {
+                        *sum.happened.entry(fault).or_default() += times;
+                    }
+                    sum.sagas += outcome.sagas;
+                    sum.steps += outcome.steps;
+                    if let Some(finding) = outcome.finding {
+                        println!("{finding}");
+                        sum.findings.push(finding);
+                    }
+                    if seed.is_multiple_of(500) {
+                        println!("{seed} of {} seeds, {} s", arguments.seeds, began.elapsed().as_secs());
+                    }
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().expect("nobody panics with it");
+    for fault in Fault::ALL {
+        println!("{:>10} × {fault:?}", sum.happened.get(&fault).copied().unwrap_or(0));
+    }
+    println!(
+        "{} seeds, {} sagas, {} steps, {} findings, {:.1} s",
+        arguments.seeds,
+        sum.sagas,
+        sum.steps,
+        sum.findings.len(),
+        began.elapsed().as_secs_f64()
+    );
+    if sum.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,210 @@
+//! What must be so when a run has ended: an account of money, stock and orders that knows nothing of batches, offsets and
+//! journals. Invariant: it computes what should be from what was ordered, and reads what is from topics and tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sagahost_journal::{Journal, LetterFilter, SagaFilter};
+use sagahost_saga::Saga;
+use sagahost_transport::{Assignment, Polled, Transport};
+use sagahost_wire::{Partition, Record};
+use serde_json::Value;
+
+/// Above it a payment is declined.
+pub const LIMIT_CENTS: u64 = 100_000;
+pub const OPENING_CENTS: i64 = 1_000_000;
+pub const OPENING_STOCK: i64 = 1_000;
+
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub id: String,
+    pub customer: String,
+    pub sku: String,
+    pub quantity: i64,
+    pub cents: u64,
+}
+
+/// What was asked for in a run.
+#[derive(Default)]
+pub struct Asked {
+    pub orders: Vec<Order>,
+    /// Whether they are cancelled is not for the oracle to say: a person asked for it, or a plugin failed too often.
+    pub either: BTreeSet<String>,
+    pub bad_records: usize,
+    /// The broker refused rows: copies of dead letters give way.
+    pub rows_refused: bool,
+}
+
+/// Everything that a reader of the topics sees, by kind.
+#[derive(Default)]
+pub struct Seen {
+    by_kind: BTreeMap<String, BTreeMap<String, Vec<Value>>>,
+    dead_letters: usize,
+    faults: Vec<String>,
+}
+
+impl Seen {
+    /// All partitions, from their beginning.
+    pub fn read(transport: &dyn Transport, topics: &BTreeMap<String, String>) -> Self {
+        let mut seen = Self::default();
+        let mut ids = BTreeSet::new();
+        for (kind, topic) in topics {
+            let name = [std::sync::Arc::from(topic.as_str())];
+            let count = transport.topics(&name).expect("it can be asked").get(&name[0]).copied().unwrap_or(0);
+            let partitions = (0..count).map(|number| Assignment::new(Partition::new(topic, number), 0));
+            let mut source = transport.source().expect("it can be read");
+            source.assign(&partitions.collect::<Vec<_>>()).expect("it can be read");
+            loop {
+                match source.poll(std::time::Duration::ZERO).expect("it can be read") {
+                    Polled::Record(record) => seen.record(kind, &record, &mut ids),
+                    Polled::Nothing => break,
+                    Polled::Held { partition, why } => seen.faults.push(format!("{partition} cannot be read: {why}")),
+                    _ => {}
+                }
+            }
+        }
+        seen
+    }
+
+    fn record(&mut self, kind: &str, record: &Record, ids: &mut BTreeSet<(Vec<u8>, Vec<u8>)>) {
+        if kind == "dead letters" {
+            self.dead_letters += 1;
+            return;
+        }
+        let header = |name: &str| {
+            let found = record.headers.iter().find(|(header, _)| header == name);
+            found.and_then(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let id = (header("ce_source"), header("ce_id"));
+        let place = format!("{}@{}", record.partition, record.offset);
+        if !ids.insert(id.clone()) {
+            let id = String::from_utf8_lossy(&id.1).into_owned();
+            self.faults.push(format!("{kind} {id} at {place} was published twice"));
+        }
+        let value: Value = match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
+            Ok(value) => value,
+            Err(error) => return self.faults.push(format!("{place} is no JSON: {error}")),
+        };
+        let order = value["orderId"].as_str().unwrap_or_default().to_owned();
+        self.by_kind.entry(kind.to_owned()).or_default().entry(order).or_default().push(value);
+    }
+
+    fn count(&self, kind: &str, order: &str) -> usize {
+        self.by_kind.get(kind).and_then(|orders| orders.get(order)).map_or(0, Vec::len)
+    }
+
+    pub fn ended(&self) -> usize {
+        ["OrderCompleted", "OrderCancelled"].iter().filter_map(|kind| self.by_kind.get(*kind)).map(BTreeMap::len).sum()
+    }
+}
+
+/// Everything that is not as it must be.
+pub fn faults(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> {
+    let mut faults = seen.faults.clone();
+    let mut completed: BTreeSet<&str> = BTreeSet::new();
+    for order in &asked.orders {
+        let of = |kind: &str| seen.count(kind, &order.id);
+        let (done, cancelled) = (of("OrderCompleted"), of("OrderCancelled"));
+        let line = format!(
+            "{}: {done} × completed, {cancelled} × cancelled, paid {}, refunded {}, reserved {}, released {}",
+            order.id,
+            of("PaymentProcessed"),
+            of("PaymentRefunded"),
+            of("InventoryUpdated"),
+            of("InventoryReleased")
+        );
+        let standing = usize::from(done == 1);
+        let undone = |did: &str, undid: &str| of(did) <= 1 && of(did) == of(undid) + standing;
+        if done + cancelled != 1
+            || !undone("PaymentProcessed", "PaymentRefunded")
+            || !undone("InventoryUpdated", "InventoryReleased")
+        {
+            faults.push(line);
+        }
+        if done > 0 {
+            completed.insert(&order.id);
+        }
+    }
+    faults.extend(wrong_ends(asked, &completed));
+    faults.extend(conserved(asked, &completed, journal));
+    faults.extend(kept(asked, seen, journal));
+    faults
+}
+
+/// Above the limit: cancelled. Of an article: completed, as far as there is stock. Everybody can pay.
+fn wrong_ends(asked: &Asked, completed: &BTreeSet<&str>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut articles: BTreeMap<&str, Vec<&Order>> = BTreeMap::new();
+    for order in &asked.orders {
+        if order.cents > LIMIT_CENTS {
+            if completed.contains(&*order.id) {
+                wrong.push(format!("{} is completed, and its amount is above the limit", order.id));
+            }
+        } else {
+            articles.entry(&order.sku).or_default().push(order);
+        }
+    }
+    for (sku, orders) in articles {
+        let sold: i64 = orders.iter().filter(|order| completed.contains(&*order.id)).map(|order| order.quantity).sum();
+        if sold > OPENING_STOCK {
+            wrong.push(format!("{sold} of {sku} are sold"));
+        }
+        let denied = orders.iter().filter(|order| !completed.contains(&*order.id) && !asked.either.contains(&order.id));
+        // Stock may have been held for a while by one that was cancelled in the end.
+        let held: i64 =
+            orders.iter().filter(|order| asked.either.contains(&order.id)).map(|order| order.quantity).sum();
+        for order in denied {
+            if sold + held + order.quantity <= OPENING_STOCK {
+                wrong.push(format!("{} is cancelled, and {sku} is not sold out ({sold} sold)", order.id));
+            }
+        }
+    }
+    wrong
+}
+
+fn conserved(asked: &Asked, completed: &BTreeSet<&str>, journal: &dyn Journal) -> Vec<String> {
+    let mut expected: BTreeMap<String, i64> = BTreeMap::new();
+    let counters = journal.counters(None).expect("the journal can be read");
+    for order in asked.orders.iter().filter(|order| completed.contains(&*order.id)) {
+        *expected.entry(format!("balance/{}", order.customer)).or_insert(OPENING_CENTS) -=
+            i64::try_from(order.cents).expect("amounts are small");
+        *expected.entry(format!("stock/{}", order.sku)).or_insert(OPENING_STOCK) -= order.quantity;
+    }
+    let mut faults = Vec::new();
+    for (_, name, value) in &counters {
+        let opening = if name.starts_with("balance/") { OPENING_CENTS } else { OPENING_STOCK };
+        let should = expected.remove(name).unwrap_or(opening);
+        if *value != should {
+            faults.push(format!("{name} is {value}, and should be {should}"));
+        }
+    }
+    faults.extend(expected.keys().map(|name| format!("{name} is gone")));
+    faults
+}
+
+/// What the journal says of itself: all sagas at their end, each record readable, every bad record a letter.
+fn kept(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> {
+    let mut faults = Vec::new();
+    let all = SagaFilter { limit: usize::MAX, ..SagaFilter::default() };
+    for row in journal.sagas(&all).expect("the journal can be read") {
+        if !row.status.terminal() {
+            faults.push(format!("saga {} is {:?}", row.id, row.status));
+        }
+        let record = journal.saga(&row.id).expect("the journal can be read");
+        match record.map(|record| Saga::decode(&record.bytes)) {
+            Some(Ok(_)) => {}
+            other => faults.push(format!("saga {} cannot be read: {other:?}", row.id)),
+        }
+    }
+    let of_a_record = |letter: &sagahost_wire::StoredLetter| letter.letter.is_none();
+    let letters = journal.letters(&LetterFilter { limit: usize::MAX, ..LetterFilter::default() });
+    let letters: Vec<_> = letters.expect("the journal can be read").into_iter().filter(of_a_record).collect();
+    if letters.len() != asked.bad_records {
+        faults.push(format!("{} records were bad, and these letters are kept:", asked.bad_records));
+        let line = |letter: &sagahost_wire::StoredLetter| format!("  {} {} {}", letter.key, letter.code, letter.detail);
+        faults.extend(letters.iter().map(line));
+    }
+    if seen.dead_letters < asked.bad_records && !asked.rows_refused {
+        faults.push(format!("{} records were bad, {} copies are out", asked.bad_records, seen.dead_letters));
+    }
+    faults
+}

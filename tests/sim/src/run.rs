@@ -1,0 +1,451 @@
+//! One run: orders come in, everything goes wrong for a while, then nothing does any more, and in the end all must be
+//! as it should.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use sagahost_journal::{Journal, SagaFilter};
+use sagahost_processor::{Fatal, mailbox::Item, planted::plant, reply::Reply, stage::Move, step::Steady};
+use sagahost_saga::{
+    id::{Kind, SagaId, Time},
+    input::{Command, Status},
+};
+use sagahost_transport::Transport;
+use sagahost_transport_embedded::EmbeddedTransport;
+use sagahost_wire::{Outgoing, Partition};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{
+    code::{Plugins, Version},
+    host::{self, Running},
+    oracle::{self, Asked, Order, Seen},
+    plan::{Ask, Fault, Plan},
+    world::{self, Ended, World, choose, happens, world},
+};
+
+/// Faults stop by then.
+const STORM: Duration = Duration::from_secs(60);
+/// Behind the last fault all ends within so many steps.
+const CALM_STEPS_MAX: u64 = 60_000;
+const STEPS_MAX: u64 = 4_000_000;
+
+/// What a run found wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub seed: u64,
+    pub faults: Vec<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {}", self.seed, self.faults.join("\n  "))
+    }
+}
+
+/// A run that is over.
+pub struct Outcome {
+    pub finding: Option<Finding>,
+    pub happened: BTreeMap<Fault, u64>,
+    pub steps: u64,
+    pub sagas: usize,
+    pub digest: u64,
+    pub timeline: Vec<String>,
+}
+
+pub fn run(ask: Ask, timeline: bool) -> Outcome {
+    plant(ask.planted);
+    let plan = Plan::new(ask);
+    world::begin(plan.clone(), timeline);
+    let dir = place();
+    let mut run = Run::new(plan, dir.path());
+    let faults = run.play();
+    let sagas = run.asked.orders.len();
+    drop(run);
+    let World { happened, steps, digest, timeline, plan, .. } = world::end();
+    let finding = (!faults.is_empty()).then(|| Finding { seed: plan.ask.seed, faults });
+    Outcome { finding, happened, steps, sagas, digest, timeline: timeline.unwrap_or_default() }
+}
+
+/// In memory, where there is such a place: nothing is left of a run.
+fn place() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a directory can be made")
+}
+
+struct Run<'d> {
+    plan: Plan,
+    dir: &'d Path,
+    /// Undisturbed.
+    transport: Arc<EmbeddedTransport>,
+    plugins: Plugins,
+    version: Version,
+    hosts: Vec<Running>,
+    asked: Asked,
+    next_order: Steady,
+    next_start: Option<Steady>,
+    /// Records that were sent: some are sent again.
+    sent: Vec<Outgoing>,
+    calm_since: Option<u64>,
+    /// When an operator looked last at what stands still.
+    looked: Steady,
+    /// Whether all has ended is looked at now and then.
+    next_look: Steady,
+    unexpected: Vec<String>,
+}
+
+impl<'d> Run<'d> {
+    fn new(plan: Plan, dir: &'d Path) -> Self {
+        let transport = host::transport(dir);
+        let mut topics: BTreeSet<Arc<str>> = topics().into_values().map(Arc::from).collect();
+        topics.insert(host::topics().topic_of(&Kind::new("OrderCreated")));
+        transport.create_topics(&topics.into_iter().collect::<Vec<_>>(), host::PARTITIONS).expect("topics can be made");
+        Self {
+            plan,
+            dir,
+            transport,
+            plugins: Plugins::new(),
+            version: Version::default(),
+            hosts: Vec::new(),
+            asked: Asked::default(),
+            next_order: Steady::default(),
+            next_start: Some(Steady::default()),
+            sent: Vec::new(),
+            calm_since: None,
+            looked: Steady::default(),
+            next_look: Steady::default(),
+            unexpected: Vec::new(),
+        }
+    }
+
+    /// Until all has ended, or something is wrong.
+    fn play(&mut self) -> Vec<String> {
+        loop {
+            self.outside();
+            let stepped = world::step();
+            self.bury();
+            if !self.unexpected.is_empty() {
+                return std::mem::take(&mut self.unexpected);
+            }
+            let steps = world(|world| world.steps);
+            if self.calm_since.is_some_and(|since| steps - since > CALM_STEPS_MAX) || steps > STEPS_MAX {
+                return self.stuck();
+            }
+            if stepped {
+                continue;
+            }
+            if self.calm_since.is_some() && world::now().steady >= self.next_look {
+                if self.is_done() {
+                    return self.verdict();
+                }
+                self.next_look = world::now().steady.after(Duration::from_secs(1));
+            }
+            let next = world(|world| world.next_time());
+            let times = [next, self.next_start, self.orders_left().then_some(self.next_order), self.storm_ends()];
+            let Some(next) = times.into_iter().flatten().min() else { return self.stuck() };
+            world(|world| {
+                let wait = next.since(now(world).steady);
+                world.pass(wait);
+            });
+        }
+    }
+
+    fn orders_left(&self) -> bool {
+        self.asked.orders.len() < self.plan.orders
+    }
+
+    fn storm_ends(&self) -> Option<Steady> {
+        self.calm_since.is_none().then_some(Steady(STORM))
+    }
+
+    /// What comes from outside of the process.
+    fn outside(&mut self) {
+        let at = world::now().steady;
+        if self.calm_since.is_none() && at >= Steady(STORM) && !self.orders_left() {
+            self.calm();
+        }
+        if self.orders_left() && at >= self.next_order {
+            self.order();
+        }
+        if self.next_start.is_some_and(|start| start <= at) {
+            self.next_start = None;
+            self.hosts.push(host::start(self.dir, &self.plugins, &self.version));
+        }
+        if self.calm_since.is_none() {
+            self.disturb();
+        }
+        self.operate();
+    }
+
+    fn disturb(&mut self) {
+        let Some(newest) = self.hosts.last().map(|host| host.host) else { return };
+        if happens(Fault::CrashAnywhere) {
+            world::kill(newest);
+        }
+        if happens(Fault::Zombie) && world(|world| world.is_alive(newest)) {
+            let now = world::now().steady;
+            world(|world| world.freeze(newest, now.after(Duration::from_secs(4))));
+            self.next_start = Some(now.after(Duration::from_millis(500)));
+        }
+        let wall = world::now().wall;
+        if happens(Fault::ClockForward) {
+            world(|world| world.set_wall(wall.after(Duration::from_secs(100))));
+        }
+        if happens(Fault::ClockBack) {
+            world(|world| world.set_wall(Time(wall.0 - 20_000)));
+        }
+        if happens(Fault::Asleep) {
+            world(|world| world.pass(Duration::from_secs(20)));
+        }
+        if happens(Fault::Retouch) {
+            self.read_again();
+        }
+        if happens(Fault::Switch) {
+            self.switch();
+        }
+    }
+
+    fn newest(&self) -> Option<Arc<sagahost_processor::Processor>> {
+        let host = self.hosts.last()?;
+        if world(|world| world.is_alive(host.host)) { host.processor() } else { None }
+    }
+
+    /// A partition is read again from some place behind which all was read before.
+    fn read_again(&self) {
+        let Some(processor) = self.newest() else { return };
+        let positions = processor.stage.positions();
+        let Some((partition, position)) = positions.iter().nth(choose(positions.len(), 2)) else { return };
+        let next = choose(usize::try_from(position.next).unwrap_or(0) + 1, 3) as i64;
+        let (partition, topic_id) = (partition.clone(), position.topic_id.clone());
+        processor.stage.move_position(Move { partition, next, topic_id, reply: Reply::new(|_| {}) });
+    }
+
+    /// One plugin is away, or all are there; and all are another version.
+    fn switch(&mut self) {
+        let names = self.plugins.names();
+        let away = choose(2 * names.len(), 4);
+        self.version.away = names.get(away).cloned().into_iter().collect();
+        self.version.number += 1;
+        self.install();
+    }
+
+    fn install(&self) {
+        world(|world| world.note(|| format!("plugins: {:?}", self.version)));
+        for host in &self.hosts {
+            if let Some(processor) = host.processor().filter(|_| world(|world| world.is_alive(host.host))) {
+                processor.serving.store(Arc::new(host::serving(&self.plugins, &self.version, host.host)));
+                // What parks in these moments is woken by the worker that parked it.
+                let _ = outside_of(host.host, || processor.inbox.wake_parked(&*processor.journal));
+            }
+        }
+    }
+
+    /// Nothing goes wrong any more; and what people put right is put right.
+    fn calm(&mut self) {
+        self.version.away.clear();
+        world(|world| {
+            world.note(|| "nothing goes wrong from here on".to_owned());
+            world.calm = true;
+            world.thaw();
+        });
+        self.calm_since = Some(world(|world| world.steps));
+        self.install();
+    }
+
+    fn order(&mut self) {
+        let number = self.asked.orders.len();
+        let one_in = |share: usize| number % share == share - 1;
+        let order = Order {
+            id: format!("o-{number}"),
+            customer: format!("c-{}", choose(self.plan.customers as usize, 5)),
+            sku: if one_in(7) { "piano".to_owned() } else { format!("article-{}", number % 5) },
+            quantity: if one_in(7) { 400 } else { 1 + (number % 3) as i64 },
+            cents: if one_in(11) { 150_000 } else { 500 + (number as u64 * 7_919) % 4_000 },
+        };
+        let value = json!({
+            "orderId": order.id, "customerId": order.customer, "sku": order.sku, "quantity": order.quantity,
+            "amountCents": order.cents, "currency": "EUR"
+        });
+        let topic: Arc<str> = host::topics().topic_of(&Kind::new("OrderCreated"));
+        let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        let record = Outgoing {
+            topic: topic.clone(),
+            key: Some(order.id.clone().into_bytes()),
+            value: Some(value.to_string().into_bytes()),
+            headers: vec![
+                header("ce_specversion", "1.0"),
+                header("ce_type", "OrderCreated"),
+                header("ce_source", "/web"),
+                header("ce_id", &order.id),
+                header("content-type", "application/json"),
+            ],
+        };
+        world(|world| world.note(|| format!("{} is ordered", order.id)));
+        self.asked.orders.push(order);
+        self.send(record.clone());
+        self.sent.push(record);
+        if happens(Fault::RecordAgain) {
+            let mut again = self.sent[choose(self.sent.len(), 6)].clone();
+            // Without a key it may come to stand in another partition.
+            if choose(2, 7) == 0 {
+                again.headers.push(("ce_sagaid".to_owned(), again.key.take()));
+            }
+            self.send(again);
+        }
+        if happens(Fault::BadRecord) {
+            self.asked.bad_records += 1;
+            self.send(Outgoing { topic, key: None, value: Some(b"{".to_vec()), headers: Vec::new() });
+        }
+        if happens(Fault::Cancel) {
+            self.cancel();
+        }
+        let pause = Duration::from_millis(choose(200, 8) as u64);
+        self.next_order = world::now().steady.after(if choose(3, 9) == 0 { Duration::ZERO } else { pause });
+    }
+
+    fn send(&self, record: Outgoing) {
+        self.transport.offer(&record).expect("a record can be sent");
+    }
+
+    fn cancel(&mut self) {
+        let Some(processor) = self.newest() else { return };
+        let id = self.asked.orders[choose(self.asked.orders.len(), 10)].id.clone();
+        world(|world| world.note(|| format!("a person cancels {id}")));
+        self.asked.either.insert(id.clone());
+        let command = Command::Cancel { by: "ann".to_owned(), reason: "simulated".to_owned() };
+        let item = Item::Operator { command, queued: None, reply: Some(Reply::new(|_| {})), receipt: None };
+        processor.inbox.post(&SagaId::new(&id), item);
+    }
+
+    /// Refused rows are tried again, and sagas that need somebody too.
+    fn operate(&mut self) {
+        let now = world::now().steady;
+        if now.since(self.looked) < Duration::from_secs(2) {
+            return;
+        }
+        self.looked = now;
+        let Some(processor) = self.newest() else { return };
+        if processor.outbox.refused().is_some() {
+            processor.outbox.retry();
+        }
+        let stuck = SagaFilter { status: Some(Status::NeedsOperator), limit: usize::MAX, ..SagaFilter::default() };
+        let host = self.hosts.last().expect("it is one of them").host;
+        let Some(Ok(rows)) = outside_of(host, || processor.journal.sagas(&stuck)) else { return };
+        for row in rows {
+            let command = Command::Retry { by: "ann".to_owned() };
+            let item = Item::Operator { command, queued: None, reply: Some(Reply::new(|_| {})), receipt: None };
+            processor.inbox.post(&row.id, item);
+        }
+    }
+
+    /// Hosts that ended are started again, by whoever does that.
+    fn bury(&mut self) {
+        for ended in world(|world| std::mem::take(&mut world.ended)) {
+            let (host, wrong) = match ended {
+                Ended::Fatal(host, Fatal::Superseded(_)) => (host, None),
+                Ended::Fatal(host, fatal) => (host, Some(fatal.to_string())),
+                Ended::Panicked(host, text) => (host, Some(format!("panicked: {text}"))),
+            };
+            self.unexpected.extend(wrong.map(|wrong| format!("host {host}: {wrong}")));
+            world::kill(host);
+        }
+        let newest = self.hosts.last().map(|host| host.host);
+        let alive = newest.is_some_and(|host| world(|world| world.is_alive(host)));
+        if !alive && self.next_start.is_none() {
+            let pause = Duration::from_millis(10 + choose(500, 11) as u64);
+            self.next_start = Some(world::now().steady.after(pause));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(processor) = self.newest() else { return false };
+        if !processor.stage.drained() || processor.stage.unpublished() > 0 || processor.inbox.mailboxes.queued() > 0 {
+            return false;
+        }
+        let partitions: Vec<Partition> = processor.stage.positions().into_keys().collect();
+        let ends = self.transport.bounds(&partitions).expect("it can be asked");
+        let at = processor.stage.positions();
+        ends.iter().all(|(partition, (_, end))| at[partition].next >= *end)
+            && self.see().ended() >= self.asked.orders.len()
+            && self.journal().count_by_status().expect("it can be read").iter().all(|(status, _)| status.terminal())
+    }
+
+    fn see(&self) -> Seen {
+        Seen::read(&*self.transport, &topics())
+    }
+
+    /// The newest host's, undisturbed: everything is calm.
+    fn journal(&self) -> Arc<dyn Journal> {
+        let processor = self.newest().expect("a host runs");
+        processor.journal.clone()
+    }
+
+    fn verdict(&mut self) -> Vec<String> {
+        let refused = world(|world| world.happened.contains_key(&Fault::RowRefused));
+        self.asked.rows_refused = refused;
+        oracle::faults(&self.asked, &self.see(), &*self.journal())
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let seen = self.see();
+        let mut lines = vec![format!("it does not end: {} of {} orders have", seen.ended(), self.asked.orders.len())];
+        if let Some(processor) = self.newest() {
+            let (stage, now) = (&processor.stage, world::now());
+            lines.push(format!(
+                "drained {}, unpublished {}, queued {}, outstanding {}, waiting for {:?} {:?}",
+                stage.drained(),
+                stage.unpublished(),
+                processor.inbox.mailboxes.queued(),
+                stage.outstanding(),
+                processor.intake.waiting(),
+                processor.outbox.waiting(now)
+            ));
+            let journal = self.journal();
+            let all = SagaFilter { limit: usize::MAX, ..SagaFilter::default() };
+            let open = journal.sagas(&all).unwrap_or_default().into_iter().filter(|row| !row.status.terminal());
+            lines.extend(open.map(|row| format!("saga {} is {:?}", row.id, row.status)));
+        }
+        lines.extend(world(|world| world.waiting()));
+        lines
+    }
+}
+
+fn now(world: &World) -> sagahost_processor::step::Now {
+    world.now()
+}
+
+/// Something that a person does with a host; None: it dies of it.
+fn outside_of<T>(host: usize, deed: impl FnOnce() -> T) -> Option<T> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(deed));
+    match done {
+        Ok(done) => Some(done),
+        Err(_) if !world(|world| world.is_alive(host)) => None,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// What is read in the end, by kind.
+fn topics() -> BTreeMap<String, String> {
+    let kinds = [
+        "OrderCreated",
+        "PaymentProcessed",
+        "PaymentFailed",
+        "PaymentRefunded",
+        "InventoryUpdated",
+        "InventoryRejected",
+        "InventoryReleased",
+        "OrderCompleted",
+        "OrderCancelled",
+        "SagaFailed",
+    ];
+    let settings = host::topics();
+    let named = kinds.map(|kind| (kind.to_owned(), settings.topic_of(&Kind::new(kind)).to_string()));
+    let letters = settings.dead_letters.map(|topic| ("dead letters".to_owned(), topic.to_string()));
+    named.into_iter().filter(|(kind, _)| kind != "OrderCreated").chain(letters).collect()
+}

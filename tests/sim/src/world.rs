@@ -1,0 +1,334 @@
+//! The scheduler: which part takes its next step, what time it is, and what goes wrong. Invariant: everything that
+//! happens is decided here, from the plan; one seed is one run.
+//!
+//! What surrounds the processor (journal, transport, plugins) asks the world at each call: whether it fails, whether the
+//! process dies of it, and whether another part takes a step inside it, as if a thread had been switched there.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Duration,
+};
+
+use sagahost_processor::{
+    Fatal,
+    step::{Next, Now, Part, Steady, Wait},
+};
+use sagahost_saga::id::Time;
+use sagahost_wire::clock::Clock;
+
+use crate::plan::{Fault, Plan, draw};
+
+/// One process, with a number that no other has in this run.
+pub type HostNo = usize;
+
+/// Steps inside steps.
+const DEPTH_MAX: usize = 3;
+/// Streams of choices, beside those of the faults.
+const WHO: u64 = 100;
+const INSIDE: u64 = 101;
+const TOOK: u64 = 102;
+
+/// The process of this host is dead: unwinds to the step that it happened in.
+struct Death;
+
+struct Slot {
+    name: String,
+    host: HostNo,
+    /// None: it is in a step.
+    part: Option<Box<dyn Part>>,
+    waits: Option<Wait>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Process {
+    alive: bool,
+    /// It stands still until then.
+    frozen: Option<Steady>,
+}
+
+/// What happened to a host by itself.
+pub enum Ended {
+    Fatal(HostNo, Fatal),
+    Panicked(HostNo, String),
+}
+
+pub struct World {
+    pub plan: Plan,
+    now: Now,
+    slots: Vec<Slot>,
+    processes: Vec<Process>,
+    occasions: BTreeMap<Fault, u64>,
+    pub happened: BTreeMap<Fault, u64>,
+    pub calm: bool,
+    depth: usize,
+    draws: [u64; 3],
+    pub steps: u64,
+    pub ended: Vec<Ended>,
+    /// Some: what happens is written down.
+    pub timeline: Option<Vec<String>>,
+    /// Of everything that happened: two runs of one seed have the same.
+    pub digest: u64,
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+/// In one short look; never across a call of anything else.
+pub fn world<T>(look: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(|world| look(world.as_mut().expect("a run is on")))
+}
+
+pub fn begin(plan: Plan, timeline: bool) {
+    let wall = Time(1_700_000_000_000);
+    let world = World {
+        plan,
+        now: Now { wall, steady: Steady(Duration::from_secs(1)) },
+        slots: Vec::new(),
+        processes: Vec::new(),
+        occasions: BTreeMap::new(),
+        happened: BTreeMap::new(),
+        calm: false,
+        depth: 0,
+        draws: [0; 3],
+        steps: 0,
+        ended: Vec::new(),
+        timeline: timeline.then(Vec::new),
+        digest: 0,
+    };
+    WORLD.set(Some(world));
+}
+
+pub fn end() -> World {
+    WORLD.take().expect("a run was on")
+}
+
+pub fn now() -> Now {
+    world(|world| world.now)
+}
+
+/// The world's time of day.
+pub struct WorldClock;
+
+impl Clock for WorldClock {
+    fn now(&self) -> Time {
+        now().wall
+    }
+}
+
+impl World {
+    fn draw(&mut self, stream: u64) -> u64 {
+        let at = &mut self.draws[(stream - WHO) as usize];
+        *at += 1;
+        draw(self.plan.ask.seed, stream, *at)
+    }
+
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(timeline) = &mut self.timeline {
+            let depth = "  ".repeat(self.depth);
+            timeline.push(format!("{:>10.3} s  {depth}{}", self.now.steady.0.as_secs_f64(), what()));
+        }
+    }
+
+    fn stir(&mut self, with: u64) {
+        self.digest = draw(self.digest, with, self.steps);
+    }
+
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now.steady = self.now.steady.after(time);
+        self.now.wall = self.now.wall.after(time);
+    }
+
+    pub fn set_wall(&mut self, wall: Time) {
+        self.now.wall = wall;
+    }
+
+    pub fn process(&mut self) -> HostNo {
+        self.processes.push(Process { alive: true, frozen: None });
+        self.processes.len() - 1
+    }
+
+    pub fn add(&mut self, host: HostNo, name: &str, part: Box<dyn Part>) {
+        self.slots.push(Slot { name: format!("{name} of host {host}"), host, part: Some(part), waits: None });
+    }
+
+    pub fn is_alive(&self, host: HostNo) -> bool {
+        self.processes[host].alive
+    }
+
+    pub fn freeze(&mut self, host: HostNo, until: Steady) {
+        self.processes[host].frozen = Some(until);
+    }
+
+    pub fn thaw(&mut self) {
+        self.processes.iter_mut().for_each(|process| process.frozen = None);
+    }
+
+    fn runs(&self, host: HostNo) -> bool {
+        let process = self.processes[host];
+        process.alive && process.frozen.is_none_or(|until| until <= self.now.steady)
+    }
+
+    fn is_ready(&self, slot: &Slot) -> bool {
+        let waits =
+            |wait: &Wait| wait.signal.seen() == wait.seen && wait.until.is_none_or(|until| until > self.now.steady);
+        slot.part.is_some() && self.runs(slot.host) && !slot.waits.as_ref().is_some_and(waits)
+    }
+
+    fn ready(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|slot| self.is_ready(&self.slots[*slot])).collect()
+    }
+
+    /// When something is to be done next although nothing stirs.
+    pub fn next_time(&self) -> Option<Steady> {
+        let frozen = self.processes.iter().filter(|process| process.alive).filter_map(|process| process.frozen);
+        let frozen = frozen.filter(|until| *until > self.now.steady);
+        let waits = self.slots.iter().filter(|slot| self.runs(slot.host)).filter_map(|slot| slot.waits.as_ref()?.until);
+        frozen.chain(waits).min()
+    }
+
+    pub fn waiting(&self) -> Vec<String> {
+        let line = |slot: &Slot| match &slot.waits {
+            Some(wait) => format!("{} waits, at most until {:?}", slot.name, wait.until.map(|until| until.0)),
+            None => format!("{} is ready", slot.name),
+        };
+        self.slots.iter().map(line).collect()
+    }
+}
+
+/// Does this go wrong now?
+pub fn happens(fault: Fault) -> bool {
+    world(|world| {
+        if world.calm {
+            return false;
+        }
+        let occasion = world.occasions.entry(fault).or_default();
+        *occasion += 1;
+        let occasion = *occasion;
+        let happens = world.plan.happens(fault, occasion);
+        if happens {
+            *world.happened.entry(fault).or_default() += 1;
+            world.stir(10_000 + fault as u64);
+            world.note(|| format!("!! {fault:?} #{occasion}"));
+        }
+        happens
+    })
+}
+
+/// The most recent occasions at which each fault happened; for those who leave them out one by one.
+pub fn choose(among: usize, stream: u64) -> usize {
+    world(|world| {
+        let steps = world.steps;
+        (draw(world.plan.ask.seed, 200 + stream, steps) % among.max(1) as u64) as usize
+    })
+}
+
+/// The process dies here.
+pub fn die(host: HostNo) -> ! {
+    kill(host);
+    resume_unwind(Box::new(Death))
+}
+
+/// Its parts, but those that are in a step, are gone at once.
+pub fn kill(host: HostNo) {
+    let gone: Vec<Box<dyn Part>> = world(|world| {
+        world.processes[host].alive = false;
+        world.note(|| format!("host {host} is dead"));
+        let mut gone = Vec::new();
+        for slot in world.slots.iter_mut().filter(|slot| slot.host == host) {
+            gone.extend(slot.part.take());
+        }
+        gone
+    });
+    drop(gone);
+}
+
+/// Called by what surrounds the processor, in front of each call: here a thread may be switched.
+pub fn inside(host: HostNo) {
+    alive(host);
+    let other = world(|world| {
+        if world.depth == 0 || world.depth >= DEPTH_MAX || world.draw(INSIDE) % 1_000 >= world.plan.inside {
+            return None;
+        }
+        let ready = world.ready();
+        (!ready.is_empty()).then(|| ready[(world.draw(WHO) % ready.len() as u64) as usize])
+    });
+    if let Some(other) = other {
+        take_step(other);
+        alive(host);
+    }
+}
+
+/// A process that is dead calls nothing any more.
+pub fn alive(host: HostNo) {
+    if !world(|world| world.is_alive(host)) {
+        resume_unwind(Box::new(Death));
+    }
+}
+
+/// Some part takes its next step. False: all wait.
+pub fn step() -> bool {
+    let next = world(|world| {
+        world.slots.retain(|slot| slot.part.is_some());
+        let ready = world.ready();
+        let at = match world.plan.ask.in_turn {
+            true => world.steps,
+            false => world.draw(WHO),
+        };
+        (!ready.is_empty()).then(|| ready[(at % ready.len() as u64) as usize])
+    });
+    next.inspect(|slot| take_step(*slot)).is_some()
+}
+
+fn take_step(at: usize) {
+    let (mut part, host, now) = world(|world| {
+        world.steps += 1;
+        let took = Duration::from_micros(10 + world.draw(TOOK) % 200);
+        world.pass(took);
+        let slot = &mut world.slots[at];
+        let part = slot.part.take().expect("it is ready");
+        slot.waits = None;
+        let (name, host) = (slot.name.clone(), slot.host);
+        world.stir(at as u64);
+        world.note(|| name);
+        world.depth += 1;
+        (part, host, world.now)
+    });
+    let stepped = catch_unwind(AssertUnwindSafe(|| part.step(now)));
+    let kept = world(|world| {
+        world.depth -= 1;
+        if !world.is_alive(host) {
+            return Some(part);
+        }
+        match stepped {
+            Ok(Next::Again) => {}
+            Ok(Next::Wait(wait)) => world.slots[at].waits = Some(wait),
+            Ok(Next::Ended(how)) => {
+                if let Err(fatal) = how {
+                    world.note(|| format!("host {host} ends: {fatal}"));
+                    world.ended.push(Ended::Fatal(host, fatal));
+                }
+                return Some(part);
+            }
+            Err(panic) => {
+                world.ended.push(Ended::Panicked(host, text(&*panic)));
+                return Some(part);
+            }
+        }
+        world.slots[at].part = Some(part);
+        None
+    });
+    drop(kept);
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(|text| &**text));
+    text.unwrap_or("a panic without a text").to_owned()
+}
