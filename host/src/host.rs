@@ -207,6 +207,7 @@ impl Host {
         let reader = processor.reader(transport.source()?, assignments, &at, SLICES);
         self.readers.push(threads.part("reader", reader)?);
         self.readers.push(threads.part("timers", processor.timers())?);
+        self.readers.push(threads.part("parked", processor.parked())?);
         self.readers.push(threads.part("deadlines", processor.deadlines(transport.clone()))?);
         Ok(())
     }

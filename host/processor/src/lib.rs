@@ -35,6 +35,7 @@ pub mod start;
 pub mod letters;
 pub mod lookalike;
 pub mod open_transactions;
+pub mod parked;
 pub mod resent;
 pub mod touch;
 pub mod unhandled;

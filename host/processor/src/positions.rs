@@ -103,6 +103,11 @@ impl Positions {
         self.outstanding
     }
 
+    /// Of this partition.
+    pub fn outstanding_of(&self, partition: &Partition) -> usize {
+        self.trackers.get(partition).map_or(0, |tracker| tracker.outstanding.len())
+    }
+
     /// A record was read. False: it lies below the position, it was handled before; or it comes again.
     pub fn delivered(&mut self, receipt: &Receipt) -> bool {
         if self.resetting && !planted::on(Planted::ReadWhileResetting) {

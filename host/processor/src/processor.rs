@@ -20,13 +20,14 @@ use crate::{
     mailbox::Mailboxes,
     open_transactions::OpenTransactions,
     outbox::Outbox,
+    parked::Parked,
     planted::{self, Planted},
     publish::{self, Publisher},
     reader::{self, Reader, Slices},
     serving::Serving,
     stage::{BatchBounds, Stage},
     stats::Stats,
-    step::{Steady, Stop},
+    step::{Backoff, Steady, Stop},
     timers::{Deadlines, Timers, Waker},
     touch::Touch,
     worker::{self, Worker},
@@ -217,6 +218,26 @@ impl Processor {
             due_per_second_max: self.settings.due_per_second_max,
             open_transactions: OpenTransactions::default(),
         }
+    }
+
+    pub fn parked(&self) -> Parked {
+        Parked {
+            stage: self.stage.clone(),
+            inbox: self.inbox.clone(),
+            journal: self.journal.clone(),
+            serving: self.serving.clone(),
+            stop: self.stops.reading.clone(),
+            known: self.serving.load_full(),
+            again_at: None,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+            not_before: Steady::default(),
+        }
+    }
+
+    /// The switch: chains that begin from here on run with this.
+    pub fn serve(&self, serving: Serving) {
+        self.serving.store(Arc::new(serving));
+        self.stage.settled.raise_all();
     }
 
     /// Nothing more is read, and no time fires. What was read is finished.

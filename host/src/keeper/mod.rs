@@ -25,7 +25,6 @@ use sagahost_sandbox::{
     directory::{Looks, Reading},
 };
 use sagahost_transport::Transport;
-use sagahost_wire::BatchNo;
 use tracing::{error, warn};
 
 pub use self::board::{Board, What};
@@ -57,8 +56,6 @@ pub struct Keeper {
     again: bool,
     /// Orders about the files as they are, which wait until these stand still.
     later: Vec<Order>,
-    /// When this batch is journaled, what parked while plugins were switched is woken, too.
-    wake_at: Option<BatchNo>,
 }
 
 impl Keeper {
@@ -88,7 +85,6 @@ impl Keeper {
             taken_up: Looks::new(),
             again: false,
             later: Vec::new(),
-            wake_at: None,
         };
         keeper.begin_probation(&replaced, &is);
         keeper.show();
@@ -128,7 +124,7 @@ impl Keeper {
         while !self.stop.asked() {
             let pause = if seen != handled {
                 settle / 4
-            } else if self.on_probation.is_empty() && self.wake_at.is_none() && !self.again {
+            } else if self.on_probation.is_empty() && !self.again {
                 rescan
             } else {
                 rescan.min(probation::LOOK)
@@ -138,7 +134,6 @@ impl Keeper {
                 self.obey_or_wait(order);
             }
             self.look_at_probation();
-            self.wake_late();
             if watch.is_elsewhere() {
                 watch = Watch::new(&self.plugins.config.plugins_dir);
             }

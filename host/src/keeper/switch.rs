@@ -62,7 +62,7 @@ impl Keeper {
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
         match self.plugins.serve(&self.clocks) {
-            Ok(serving) => self.processor.serving.store(Arc::new(serving)),
+            Ok(serving) => self.processor.serve(serving),
             Err(error) => {
                 self.plugins.serving = previous;
                 return Err(error);
@@ -77,7 +77,7 @@ impl Keeper {
         if let Err(error) = self.plugins.remove_unneeded(&*journal, on_probation.collect()) {
             warn!(error = format!("{error:#}"), "failed to remove old versions of plugins");
         }
-        self.wake()
+        Ok(())
     }
 
     /// What served before: also before its file was gone for a while.
@@ -98,28 +98,11 @@ impl Keeper {
         self.plugins.keep(&admitted, since, &*journal, &*self.clocks.wall)
     }
 
-    /// What is parked may go on. What parks in these moments, by chains that began before the switch, is not in the
-    /// journal yet: it is woken when it is.
-    fn wake(&mut self) -> Result<()> {
-        self.wake_at = Some(BatchNo(self.processor.stage.last_sealed().0 + 1));
-        Ok(self.processor.inbox.wake_parked(&*self.processor.journal)?)
-    }
-
-    pub(super) fn wake_late(&mut self) {
-        let Some(batch) = self.wake_at else { return };
-        if self.processor.journal.identity().last_batch >= batch || self.processor.stage.drained() {
-            match self.processor.inbox.wake_parked(&*self.processor.journal) {
-                Ok(()) => self.wake_at = None,
-                Err(error) => warn!(%error, "failed to wake what is parked; trying again"),
-            }
-        }
-    }
-
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<()> {
-        self.processor.serving.store(Arc::new(self.plugins.serve(&self.clocks)?));
+        self.processor.serve(self.plugins.serve(&self.clocks)?);
         self.read_also(Vec::new());
-        self.wake()
+        Ok(())
     }
 
     /// New partitions are read, those that nobody handles any more rest.

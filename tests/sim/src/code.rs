@@ -22,11 +22,12 @@ use sagahost_saga::{
 use sagahost_testkit::{Code as _, Native};
 
 use crate::{
+    ledger::Ledger,
     plan::Fault,
     world::{self, HostNo, happens, inside},
 };
 
-/// The three, as they come.
+/// The three, as they come, and one that reads what it writes.
 #[derive(Clone)]
 pub struct Plugins(BTreeMap<Participant, Arc<Native>>);
 
@@ -43,7 +44,8 @@ impl Plugins {
         let all = [
             Native::new::<order::Orders>(&settings, limits.clone()),
             Native::new::<payment::Payment>(&settings, limits.clone()),
-            Native::new::<inventory::Inventory>(&settings, limits),
+            Native::new::<inventory::Inventory>(&settings, limits.clone()),
+            Native::new::<Ledger>(&settings, limits),
         ];
         let named = all.into_iter().map(|plugin| {
             let plugin = plugin.expect("the reference plugins are in order");
@@ -56,13 +58,19 @@ impl Plugins {
         self.0.keys().cloned().collect()
     }
 
-    pub fn topology(&self, app: &str, version: &Version) -> Topology {
+    /// `known_max`: known ids and history entries that a record holds itself.
+    pub fn topology(&self, app: &str, version: &Version, known_max: usize) -> Topology {
         let members: Vec<(&Manifest, bool)> =
             self.0.iter().map(|(name, plugin)| (&**plugin.manifest(), !version.away.contains(name))).collect();
         Topology {
             app: app.to_owned(),
             members: topology_members(&members, &Overrides::new(), &[]),
-            bounds: Bounds { saga_deadline: None, ..Bounds::default() },
+            bounds: Bounds {
+                saga_deadline: None,
+                inline_events_max: known_max,
+                inline_history_max: known_max,
+                ..Bounds::default()
+            },
             saga_failed: None,
         }
     }
@@ -127,6 +135,7 @@ impl Callable for Plugin {
 /// A call that went well may still end badly: then all that it did is thrown away.
 fn spoilt(call: &Call, end: End) -> End {
     if happens(Fault::Trap) {
+        world::world(|world| world.failed(call));
         let crash = Crash { code: "trap".to_owned(), detail: "simulated".to_owned() };
         return match call.direction {
             Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: false }),
@@ -134,6 +143,7 @@ fn spoilt(call: &Call, end: End) -> End {
         };
     }
     if happens(Fault::Retry) {
+        world::world(|world| world.failed(call));
         let problem = Problem { code: "LATER".to_owned(), detail: "simulated".to_owned() };
         let delay = Delay { problem, after: Some(Duration::from_millis(300)) };
         return match call.direction {

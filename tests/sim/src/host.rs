@@ -56,7 +56,7 @@ fn kinds(topology: &Topology) -> Vec<Kind> {
 }
 
 pub fn serving(plugins: &Plugins, version: &Version, host: HostNo) -> Serving {
-    let topology = plugins.topology(APP, version);
+    let topology = plugins.topology(APP, version, world::world(|world| world.plan.known_max));
     Serving { code: plugins.code(version, host), codec: codec(&topology), topology, since: BTreeMap::new() }
 }
 
@@ -79,7 +79,7 @@ pub fn start(dir: &Path, plugins: &Plugins, version: &Version) -> Running {
     let journal = SqliteJournal::open(dir, APP, OpenOptions { past_the_lock: true, ..OpenOptions::default() });
     let journal = Arc::new(SimJournal { inner: Arc::new(journal.expect("the journal opens")), host });
     let transport = Arc::new(SimTransport { inner: transport(dir), host });
-    let topology = plugins.topology(APP, version);
+    let topology = plugins.topology(APP, version, 32);
     let input = |kind: Kind| (topics().topic_of(&kind), true);
     let wanted = Wanted {
         inputs: kinds(&topology).into_iter().chain([Kind::new(SAGA_FAILED)]).map(input).collect(),
@@ -107,11 +107,19 @@ pub fn start(dir: &Path, plugins: &Plugins, version: &Version) -> Running {
 }
 
 fn outputs() -> std::collections::BTreeSet<Arc<str>> {
-    ["OrderCompleted", "OrderCancelled", "PaymentRefunded", "InventoryReleased", "PaymentProcessed", "InventoryUpdated"]
-        .iter()
-        .map(|kind| topics().topic_of(&Kind::new(kind)))
-        .chain(topics().dead_letters)
-        .collect()
+    [
+        "OrderCompleted",
+        "OrderCancelled",
+        "PaymentRefunded",
+        "InventoryReleased",
+        "PaymentProcessed",
+        "InventoryUpdated",
+        "PaymentEntered",
+    ]
+    .iter()
+    .map(|kind| topics().topic_of(&Kind::new(kind)))
+    .chain(topics().dead_letters)
+    .collect()
 }
 
 struct Beginning {
@@ -157,6 +165,7 @@ impl Part for Beginning {
             ("committer".to_owned(), Box::new(processor.committer(&at))),
             ("reader".to_owned(), Box::new(processor.reader(source, begun.assignments, &at, slices))),
             ("timers".to_owned(), Box::new(processor.timers())),
+            ("parked".to_owned(), Box::new(processor.parked())),
             ("deadlines".to_owned(), Box::new(processor.deadlines(self.transport.clone()))),
         ];
         for number in 0..plan.workers {

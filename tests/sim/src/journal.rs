@@ -12,7 +12,7 @@ use sagahost_wire::{BatchNo, Epoch, Partition, Position, StoredLetter};
 
 use crate::{
     plan::Fault,
-    world::{HostNo, die, happens, inside},
+    world::{self, HostNo, die, happens, inside},
 };
 
 pub struct SimJournal {
@@ -99,6 +99,14 @@ impl Journal for SimJournal {
             return Err(JournalError::DiskFull("simulated".to_owned()));
         }
         let keys = self.inner.commit(epoch, batch)?;
+        world::world(|world| {
+            world.note(|| {
+                let places = batch.positions.iter().map(|(at, position)| format!("{at}@{}", position.next));
+                let sagas = batch.sagas.iter().map(|saga| saga.id.to_string());
+                let (places, sagas): (Vec<_>, Vec<_>) = (places.collect(), sagas.collect());
+                format!("journaled {}: {}; {}", batch.number.0, sagas.join(" "), places.join(" "))
+            });
+        });
         if happens(Fault::CrashAfterCommit) {
             die(self.host);
         }

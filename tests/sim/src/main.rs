@@ -4,6 +4,7 @@
 mod code;
 mod host;
 mod journal;
+mod ledger;
 mod oracle;
 mod plan;
 mod run;

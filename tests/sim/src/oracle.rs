@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sagahost_journal::{Journal, LetterFilter, SagaFilter};
-use sagahost_saga::Saga;
+use sagahost_saga::{Saga, id::Participant};
 use sagahost_transport::{Assignment, Polled, Transport};
 use sagahost_wire::{Partition, Record};
 use serde_json::Value;
@@ -92,6 +92,10 @@ impl Seen {
         self.by_kind.get(kind).and_then(|orders| orders.get(order)).map_or(0, Vec::len)
     }
 
+    pub fn has_ended(&self, order: &str) -> bool {
+        self.count("OrderCompleted", order) + self.count("OrderCancelled", order) > 0
+    }
+
     pub fn ended(&self) -> usize {
         ["OrderCompleted", "OrderCancelled"].iter().filter_map(|kind| self.by_kind.get(*kind)).map(BTreeMap::len).sum()
     }
@@ -127,6 +131,27 @@ pub fn faults(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> 
     faults.extend(wrong_ends(asked, &completed));
     faults.extend(conserved(asked, &completed, journal));
     faults.extend(kept(asked, seen, journal));
+    faults.extend(entered(asked, seen, journal));
+    faults
+}
+
+/// The ledger: each payment of an article is entered once, by whatever way it is counted.
+fn entered(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> {
+    let mut payments: BTreeMap<&str, usize> = BTreeMap::new();
+    for order in &asked.orders {
+        *payments.entry(&order.sku).or_default() += seen.count("PaymentEntered", &order.id);
+    }
+    let ledger = Participant::new("ledger");
+    let mut faults = Vec::new();
+    for (sku, payments) in payments.into_iter().filter(|(_, payments)| *payments > 0) {
+        for count in ["count", "entered", "read"] {
+            let kept = journal.store_get(&ledger, &format!("{count}/{sku}")).expect("the journal can be read");
+            let kept = kept.and_then(|value| serde_json::from_slice::<usize>(&value).ok());
+            if kept != Some(payments) {
+                faults.push(format!("{payments} payments for {sku} are entered, {count} is {kept:?}"));
+            }
+        }
+    }
     faults
 }
 
@@ -170,7 +195,7 @@ fn conserved(asked: &Asked, completed: &BTreeSet<&str>, journal: &dyn Journal) -
         *expected.entry(format!("stock/{}", order.sku)).or_insert(OPENING_STOCK) -= order.quantity;
     }
     let mut faults = Vec::new();
-    for (_, name, value) in &counters {
+    for (_, name, value) in counters.iter().filter(|(_, name, _)| !name.starts_with("entries/")) {
         let opening = if name.starts_with("balance/") { OPENING_CENTS } else { OPENING_STOCK };
         let should = expected.remove(name).unwrap_or(opening);
         if *value != should {

@@ -180,6 +180,7 @@ pub struct Plan {
     pub unpublished_max: u64,
     pub chain_steps_max: usize,
     pub customers: u64,
+    pub known_max: usize,
     /// Of a thousand calls of a part's surroundings, in so many another part takes a step.
     pub inside: u64,
     /// For each fault: of a million occasions, in so many.
@@ -220,6 +221,7 @@ impl Plan {
             queue_events_max: pick(7, &[3, 20, 2_000]),
             unpublished_max: pick(8, &[1, 2, 2]) as u64,
             chain_steps_max: pick(9, &[1, 2, 64, 64]),
+            known_max: pick(12, &[1, 3, 32]),
             customers: pick(10, &[1, 3, 20]) as u64,
             inside: if ask.in_turn { 0 } else { pick(11, &[0, 20, 100, 300]) as u64 },
             rates: Fault::ALL.iter().map(rate).collect(),

@@ -239,9 +239,7 @@ impl<'d> Run<'d> {
         world(|world| world.note(|| format!("plugins: {:?}", self.version)));
         for host in &self.hosts {
             if let Some(processor) = host.processor().filter(|_| world(|world| world.is_alive(host.host))) {
-                processor.serving.store(Arc::new(host::serving(&self.plugins, &self.version, host.host)));
-                // What parks in these moments is woken by the worker that parked it.
-                let _ = outside_of(host.host, || processor.inbox.wake_parked(&*processor.journal));
+                processor.serve(host::serving(&self.plugins, &self.version, host.host));
             }
         }
     }
@@ -310,12 +308,16 @@ impl<'d> Run<'d> {
     }
 
     fn send(&self, record: Outgoing) {
-        self.transport.offer(&record).expect("a record can be sent");
+        let (partition, offset) = self.transport.offer(&record).expect("a record can be sent");
+        world(|world| world.note(|| format!("sent as {partition}@{offset}")));
     }
 
     fn cancel(&mut self) {
         let Some(processor) = self.newest() else { return };
-        let id = self.asked.orders[choose(self.asked.orders.len(), 10)].id.clone();
+        // Mostly one that is on its way.
+        let orders = &self.asked.orders;
+        let at = if choose(3, 12) == 0 { choose(orders.len(), 10) } else { orders.len() - 1 };
+        let id = orders[at].id.clone();
         world(|world| world.note(|| format!("a person cancels {id}")));
         self.asked.either.insert(id.clone());
         let command = Command::Cancel { by: "ann".to_owned(), reason: "simulated".to_owned() };
@@ -389,12 +391,19 @@ impl<'d> Run<'d> {
     fn verdict(&mut self) -> Vec<String> {
         let refused = world(|world| world.happened.contains_key(&Fault::RowRefused));
         self.asked.rows_refused = refused;
+        self.asked.either.extend(world(|world| std::mem::take(&mut world.given_up)));
         oracle::faults(&self.asked, &self.see(), &*self.journal())
     }
 
     fn stuck(&self) -> Vec<String> {
         let seen = self.see();
         let mut lines = vec![format!("it does not end: {} of {} orders have", seen.ended(), self.asked.orders.len())];
+        for order in self.asked.orders.iter().filter(|order| !seen.has_ended(&order.id)) {
+            let journal = self.newest().map(|processor| processor.journal.clone());
+            let record = journal.and_then(|journal| journal.saga(&SagaId::new(&order.id)).ok().flatten());
+            let saga = record.and_then(|record| sagahost_saga::Saga::decode(&record.bytes).ok());
+            lines.push(format!("{order:?} has not ended: {saga:#?}"));
+        }
         if let Some(processor) = self.newest() {
             let (stage, now) = (&processor.stage, world::now());
             lines.push(format!(
@@ -438,6 +447,7 @@ fn topics() -> BTreeMap<String, String> {
         "PaymentFailed",
         "PaymentRefunded",
         "InventoryUpdated",
+        "PaymentEntered",
         "InventoryRejected",
         "InventoryReleased",
         "OrderCompleted",

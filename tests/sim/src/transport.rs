@@ -16,6 +16,10 @@ pub struct SimTransport {
     pub host: HostNo,
 }
 
+fn note(what: impl FnOnce() -> String) {
+    world::world(|world| world.note(what));
+}
+
 fn away(what: &str) -> TransportError {
     TransportError::Away(format!("simulated: {what}"))
 }
@@ -67,6 +71,8 @@ impl Source for SimSource {
         if happens(Fault::AssignFails) {
             return Err(away("assign"));
         }
+        let places = || assignments.iter().map(|at| format!("{}@{}", at.partition, at.position)).collect::<Vec<_>>();
+        note(|| format!("assigned {}", places().join(" ")));
         self.inner.assign(assignments)
     }
     fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError> {
@@ -86,6 +92,11 @@ impl Source for SimSource {
             return Err(away("poll"));
         }
         let polled = self.inner.poll(timeout);
+        match &polled {
+            Ok(Polled::Nothing) => {}
+            Ok(Polled::Record(record)) => note(|| format!("read {}@{}", record.partition, record.offset)),
+            other => note(|| format!("read {other:?}")),
+        }
         inside(self.host);
         polled
     }
@@ -102,6 +113,8 @@ impl Source for SimSource {
         if happens(Fault::SeekFails) {
             return Err(away("seek"));
         }
+        let places = || positions.iter().map(|(at, next)| format!("{at}@{next}")).collect::<Vec<_>>();
+        note(|| format!("goes back to {}", places().join(" ")));
         self.inner.seek(positions)
     }
 }
@@ -161,6 +174,7 @@ impl Sink for SimSink {
             return Err(PublishError::Refused { index, topic, why: why() });
         }
         self.inner.publish(publication)?;
+        note(|| format!("published {} with {} records", publication.metadata, publication.records.len()));
         if happens(Fault::CrashAfterPublish) {
             die(self.host);
         }

@@ -7,7 +7,7 @@
 use std::{
     any::Any,
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     time::Duration,
 };
@@ -16,7 +16,10 @@ use sagahost_processor::{
     Fatal,
     step::{Next, Now, Part, Steady, Wait},
 };
-use sagahost_saga::id::Time;
+use sagahost_saga::{
+    id::{Participant, SagaId, Time},
+    outcome::Call,
+};
 use sagahost_wire::clock::Clock;
 
 use crate::plan::{Fault, Plan, draw};
@@ -67,6 +70,9 @@ pub struct World {
     draws: [u64; 3],
     pub steps: u64,
     pub ended: Vec<Ended>,
+    failures: BTreeMap<(SagaId, Participant), u32>,
+    /// Sagas of which a participant may have failed too often.
+    pub given_up: BTreeSet<String>,
     /// Some: what happens is written down.
     pub timeline: Option<Vec<String>>,
     /// Of everything that happened: two runs of one seed have the same.
@@ -96,6 +102,8 @@ pub fn begin(plan: Plan, timeline: bool) {
         draws: [0; 3],
         steps: 0,
         ended: Vec::new(),
+        failures: BTreeMap::new(),
+        given_up: BTreeSet::new(),
         timeline: timeline.then(Vec::new),
         digest: 0,
     };
@@ -124,6 +132,16 @@ impl World {
         let at = &mut self.draws[(stream - WHO) as usize];
         *at += 1;
         draw(self.plan.ask.seed, stream, *at)
+    }
+
+    /// An attempt failed. Where that happens too often, the saga is compensated.
+    pub fn failed(&mut self, call: &Call) {
+        const OFTEN: u32 = 4;
+        let failures = self.failures.entry((call.event.saga.clone(), call.participant.clone())).or_default();
+        *failures += 1;
+        if *failures >= OFTEN {
+            self.given_up.insert(call.event.saga.to_string());
+        }
     }
 
     pub fn note(&mut self, what: impl FnOnce() -> String) {
@@ -253,14 +271,20 @@ pub fn kill(host: HostNo) {
 /// Called by what surrounds the processor, in front of each call: here a thread may be switched.
 pub fn inside(host: HostNo) {
     alive(host);
-    let other = world(|world| {
-        if world.depth == 0 || world.depth >= DEPTH_MAX || world.draw(INSIDE) % 1_000 >= world.plan.inside {
-            return None;
+    let steps = world(|world| {
+        let calls = world.depth > 0 && world.depth < DEPTH_MAX;
+        // Mostly a few, now and then so many that the others come a long way.
+        match calls && world.draw(INSIDE) % 1_000 < world.plan.inside {
+            true => 1 << (world.draw(INSIDE) % 7),
+            false => 0,
         }
-        let ready = world.ready();
-        (!ready.is_empty()).then(|| ready[(world.draw(WHO) % ready.len() as u64) as usize])
     });
-    if let Some(other) = other {
+    for _ in 0..steps {
+        let other = world(|world| {
+            let ready = world.ready();
+            (!ready.is_empty()).then(|| ready[(world.draw(WHO) % ready.len() as u64) as usize])
+        });
+        let Some(other) = other else { return };
         take_step(other);
         alive(host);
     }

@@ -124,6 +124,7 @@ impl Inner {
         self.open.replies.extend(staging.reply);
         if let Some(receipt) = &staging.receipt {
             self.positions.accounted(receipt);
+            self.open.partitions.insert(receipt.partition.clone());
         }
         self.reserved.retain(|_, (owner, _)| *owner != staging.chain);
     }

@@ -137,6 +137,8 @@ struct OpenBatch {
     outbox: Vec<Outgoing>,
     commands_done: Vec<i64>,
     replies: Vec<(Reply, Answer)>,
+    /// From which its chains took records in.
+    partitions: BTreeSet<Partition>,
     chains: usize,
     bytes: usize,
     opened: Option<Steady>,
@@ -441,7 +443,8 @@ impl Stage {
         self.inner.lock().quarantined.remove(id);
     }
 
-    /// The committer moves a position between two batches: one that is on its way must not move it back.
+    /// The committer moves a position between two batches: one that is on its way must not move it back. What was read of
+    /// the partition before is journaled first, for it does not come again.
     pub fn move_position(&self, to_move: Move) {
         self.inner.lock().to_move = Some(to_move);
         self.stirred.raise();
@@ -491,7 +494,12 @@ impl Stage {
         if let Some(why) = inner.failed.take() {
             return Due::Restart(why);
         }
-        if let Some(to_move) = inner.to_move.take() {
+        let may_move = |Move { partition, .. }: &Move| {
+            inner.positions.outstanding_of(partition) == 0 && !inner.open.partitions.contains(partition)
+        };
+        if inner.to_move.as_ref().is_some_and(may_move)
+            && let Some(to_move) = inner.to_move.take()
+        {
             return Due::Move(to_move);
         }
         if inner.number.0 - 1 - inner.published.0 >= self.bounds.unpublished_max {
@@ -512,7 +520,8 @@ impl Stage {
 
     fn due_at(&self, inner: &Inner, now: Steady) -> Option<Steady> {
         if let Some(opened) = inner.open.opened {
-            if inner.urged || self.full(&inner.open) {
+            let holds_up = |to_move: &Move| inner.open.partitions.contains(&to_move.partition);
+            if inner.urged || self.full(&inner.open) || inner.to_move.as_ref().is_some_and(holds_up) {
                 return Some(now);
             }
             if inner.busy > 0 {
