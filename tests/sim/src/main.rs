@@ -54,10 +54,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
         let ask = Ask { seed, orders: arguments.orders, ..Ask::default() };
+        let levels = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::TRACE);
+        levels.without_time().with_target(false).with_ansi(false).init();
         let outcome = run(ask, true);
-        for line in &outcome.timeline {
-            println!("{line}");
-        }
         println!("digest {:016x}, {} steps", outcome.digest, outcome.steps);
         return match outcome.finding {
             None => ExitCode::SUCCESS,

@@ -210,7 +210,11 @@ fn conserved(asked: &Asked, completed: &BTreeSet<&str>, journal: &dyn Journal) -
 fn kept(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> {
     let mut faults = Vec::new();
     let all = SagaFilter { limit: usize::MAX, ..SagaFilter::default() };
+    let mut rows = BTreeSet::new();
     for row in journal.sagas(&all).expect("the journal can be read") {
+        if !rows.insert(row.id.clone()) {
+            faults.push(format!("saga {} has two records", row.id));
+        }
         if !row.status.terminal() {
             faults.push(format!("saga {} is {:?}", row.id, row.status));
         }

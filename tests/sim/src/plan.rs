@@ -56,6 +56,8 @@ pub enum Fault {
     Away,
     /// The same record once more, now or much later, in any partition.
     RecordAgain,
+    /// The same order under another id, at once: a sender that does not know whether it was heard.
+    OrderAgain,
     /// A record that nobody can decode.
     BadRecord,
     /// A plugin traps.
@@ -80,7 +82,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::CrashBeforeCommit,
         Self::CrashAfterCommit,
         Self::CrashBeforePublish,
@@ -108,6 +110,7 @@ impl Fault {
         Self::AssignFails,
         Self::Away,
         Self::RecordAgain,
+        Self::OrderAgain,
         Self::BadRecord,
         Self::Trap,
         Self::Retry,
@@ -141,7 +144,7 @@ impl Fault {
             Self::PollFails => 5_000,
             Self::SeekFails | Self::AssignFails => 200_000,
             Self::Away => 3_000,
-            Self::RecordAgain => 150_000,
+            Self::RecordAgain | Self::OrderAgain => 150_000,
             Self::BadRecord => 30_000,
             Self::Trap | Self::Retry => 60_000,
             Self::Slow => 20_000,

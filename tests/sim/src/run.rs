@@ -55,7 +55,6 @@ pub struct Outcome {
     pub steps: u64,
     pub sagas: usize,
     pub digest: u64,
-    pub timeline: Vec<String>,
 }
 
 pub fn run(ask: Ask, timeline: bool) -> Outcome {
@@ -67,9 +66,9 @@ pub fn run(ask: Ask, timeline: bool) -> Outcome {
     let faults = run.play();
     let sagas = run.asked.orders.len();
     drop(run);
-    let World { happened, steps, digest, timeline, plan, .. } = world::end();
+    let World { happened, steps, digest, plan, .. } = world::end();
     let finding = (!faults.is_empty()).then(|| Finding { seed: plan.ask.seed, faults });
-    Outcome { finding, happened, steps, sagas, digest, timeline: timeline.unwrap_or_default() }
+    Outcome { finding, happened, steps, sagas, digest }
 }
 
 /// In memory, where there is such a place: nothing is left of a run.
@@ -216,10 +215,11 @@ impl<'d> Run<'d> {
         if world(|world| world.is_alive(host.host)) { host.processor() } else { None }
     }
 
-    /// A partition is read again from some place behind which all was read before.
+    /// A partition is read again from some place below which all is handled for good.
     fn read_again(&self) {
         let Some(processor) = self.newest() else { return };
-        let positions = processor.stage.positions();
+        let host = self.hosts.last().expect("it is one of them").host;
+        let Some(Ok(positions)) = outside_of(host, || processor.journal.positions()) else { return };
         let Some((partition, position)) = positions.iter().nth(choose(positions.len(), 2)) else { return };
         let next = choose(usize::try_from(position.next).unwrap_or(0) + 1, 3) as i64;
         let (partition, topic_id) = (partition.clone(), position.topic_id.clone());
@@ -288,6 +288,12 @@ impl<'d> Run<'d> {
         self.asked.orders.push(order);
         self.send(record.clone());
         self.sent.push(record);
+        if happens(Fault::OrderAgain) {
+            let mut again = self.sent.last().expect("it was sent").clone();
+            again.headers.retain(|(name, _)| name != "ce_id");
+            again.headers.push(("ce_id".to_owned(), Some(format!("again-{number}").into_bytes())));
+            self.send(again);
+        }
         if happens(Fault::RecordAgain) {
             let mut again = self.sent[choose(self.sent.len(), 6)].clone();
             // Without a key it may come to stand in another partition.
@@ -316,7 +322,11 @@ impl<'d> Run<'d> {
         let Some(processor) = self.newest() else { return };
         // Mostly one that is on its way.
         let orders = &self.asked.orders;
-        let at = if choose(3, 12) == 0 { choose(orders.len(), 10) } else { orders.len() - 1 };
+        let at = if choose(3, 12) == 0 {
+            choose(orders.len(), 10)
+        } else {
+            orders.len() - 1 - choose(orders.len().min(5), 13)
+        };
         let id = orders[at].id.clone();
         world(|world| world.note(|| format!("a person cancels {id}")));
         self.asked.either.insert(id.clone());

@@ -73,8 +73,8 @@ pub struct World {
     failures: BTreeMap<(SagaId, Participant), u32>,
     /// Sagas of which a participant may have failed too often.
     pub given_up: BTreeSet<String>,
-    /// Some: what happens is written down.
-    pub timeline: Option<Vec<String>>,
+    /// What happens is printed.
+    timeline: bool,
     /// Of everything that happened: two runs of one seed have the same.
     pub digest: u64,
 }
@@ -104,7 +104,7 @@ pub fn begin(plan: Plan, timeline: bool) {
         ended: Vec::new(),
         failures: BTreeMap::new(),
         given_up: BTreeSet::new(),
-        timeline: timeline.then(Vec::new),
+        timeline,
         digest: 0,
     };
     WORLD.set(Some(world));
@@ -145,9 +145,8 @@ impl World {
     }
 
     pub fn note(&mut self, what: impl FnOnce() -> String) {
-        if let Some(timeline) = &mut self.timeline {
-            let depth = "  ".repeat(self.depth);
-            timeline.push(format!("{:>10.3} s  {depth}{}", self.now.steady.0.as_secs_f64(), what()));
+        if self.timeline {
+            println!("{:>10.3} s  {}{}", self.now.steady.0.as_secs_f64(), "  ".repeat(self.depth), what());
         }
     }
 
