@@ -325,6 +325,7 @@ impl<'w> Chain<'w> {
             digests: if self.saga.status().terminal() { BTreeSet::new() } else { self.saga.referenced_digests() },
             spilled_events: self.spilled_events,
             spilled_history: self.spilled_history,
+            key: self.key,
             saga: Arc::new(self.saga),
         });
         if receipt.is_some() {

@@ -131,9 +131,7 @@ impl Committer {
     }
 
     fn commit(&mut self, mut sealed: Sealed, now: Now) -> Result<(), Fatal> {
-        if !planted::on(Planted::ForgetKeys) {
-            self.stage.fill_keys(&mut sealed.write);
-        }
+        self.stage.fill_keys(&mut sealed.write);
         let number = sealed.write.number;
         if planted::on(Planted::PublishBeforeJournal) {
             self.hand_over(handed(&self.identity, sealed.write.clone()));

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::{
     inbox::Inbox,
+    planted::{self, Planted},
     serving::Serving,
     stage::Stage,
     step::{Backoff, Next, Now, Part, Steady, Stop, Wait},
@@ -61,6 +62,9 @@ impl Parked {
             let next = BatchNo(self.stage.last_sealed().0 + 1);
             self.inbox.wake_parked(&*self.journal)?;
             (self.known, self.again_at) = (serving, Some(next));
+        }
+        if planted::on(Planted::WakeOnce) {
+            return Ok(());
         }
         if self.again_at.is_some_and(|batch| self.journal.identity().last_batch >= batch || self.stage.drained()) {
             self.inbox.wake_parked(&*self.journal)?;

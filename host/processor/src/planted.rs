@@ -50,8 +50,12 @@ pub enum Planted {
     NoRoomSignal,
     /// Nobody is told that something waits.
     NoReadySignal,
-    /// A sealed batch goes on without the row keys of its sagas.
-    ForgetKeys,
+    /// The row of a saga that memory dropped while a chain ran is forgotten, and with it what had spilled.
+    ForgetRow,
+    /// A partition's position is moved while what was read of it is not journaled.
+    MoveAtOnce,
+    /// What parked in the moments of a switch stays so.
+    WakeOnce,
     /// A row that an operator lets through again is left out.
     DropRefused,
     /// A dead letter that no saga knows of is thrown away.
@@ -61,7 +65,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::PublishBeforeJournal,
         Self::CommitPastGap,
         Self::AccountWhenRead,
@@ -85,7 +89,9 @@ impl Planted {
         Self::ForgetSpilled,
         Self::NoRoomSignal,
         Self::NoReadySignal,
-        Self::ForgetKeys,
+        Self::ForgetRow,
+        Self::MoveAtOnce,
+        Self::WakeOnce,
         Self::DropRefused,
         Self::DropLetters,
         Self::ShareSagas,

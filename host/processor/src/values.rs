@@ -142,14 +142,15 @@ impl Values {
         value
     }
 
-    /// `bytes`: of its record.
+    /// `bytes`: of its record. `found`: its row, as whoever wrote it found it. Returns its row, where it has one.
     pub fn write_saga(
         &mut self,
         id: &SagaId,
         (saga, bytes): (Arc<Saga>, usize),
+        found: Option<SagaKey>,
         spill: &[([u8; 16], [u8; 16])],
         batch: BatchNo,
-    ) {
+    ) -> Option<SagaKey> {
         let journaled = self.journaled;
         let fresh = Cell { value: SagaCell::default(), written: batch, used: batch };
         self.bytes += saga_bytes(bytes);
@@ -163,8 +164,10 @@ impl Values {
         }
         cell.value.saga = Some(saga);
         cell.value.spilling.extend_from_slice(spill);
+        cell.value.key = cell.value.key.or(found);
         cell.written = batch;
         cell.used = batch;
+        cell.value.key
     }
 
     pub fn write_store(&mut self, name: Name, value: Option<Arc<[u8]>>, batch: BatchNo) {

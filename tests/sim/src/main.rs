@@ -8,6 +8,7 @@ mod ledger;
 mod oracle;
 mod plan;
 mod run;
+mod shrink;
 mod transport;
 mod world;
 
@@ -42,6 +43,18 @@ struct Arguments {
     /// Orders of each run, instead of what the seed says.
     #[arg(long)]
     orders: Option<usize>,
+    /// Of the seed: leave these out, as `Trap#3,Retry#17`.
+    #[arg(long, value_delimiter = ',', value_parser = occasion)]
+    without: Vec<(Fault, u64)>,
+    /// Of the seed: parts take their steps in turn.
+    #[arg(long)]
+    in_turn: bool,
+    /// Of the seed: with this mistake planted in the processor.
+    #[arg(long, value_parser = planted_by_name)]
+    with: Option<Planted>,
+    /// Looks for the shortest run that still finds something, and shows that.
+    #[arg(long)]
+    shrink: bool,
     /// Plants one mistake after the other in the processor, and says within how many seeds each is found.
     #[arg(long)]
     planted: bool,
@@ -53,7 +66,21 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        let ask = Ask { seed, orders: arguments.orders, ..Ask::default() };
+        let mut ask = Ask {
+            seed,
+            orders: arguments.orders,
+            without: arguments.without.iter().copied().collect(),
+            in_turn: arguments.in_turn,
+            planted: arguments.with,
+        };
+        if arguments.shrink {
+            if run(ask.clone(), false).finding.is_none() {
+                println!("seed {seed} finds nothing");
+                return ExitCode::SUCCESS;
+            }
+            ask = shrink::shrink(ask);
+        }
+        let again = command(&ask);
         let levels = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::TRACE);
         levels.without_time().with_target(false).with_ansi(false).init();
         let outcome = run(ask, true);
@@ -61,7 +88,7 @@ fn main() -> ExitCode {
         return match outcome.finding {
             None => ExitCode::SUCCESS,
             Some(finding) => {
-                println!("{finding}");
+                println!("{finding}\nagain: {again}");
                 ExitCode::FAILURE
             }
         };
@@ -98,6 +125,38 @@ fn planted(arguments: &Arguments) -> ExitCode {
     if missed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// What to type to see it again.
+fn command(ask: &Ask) -> String {
+    let Ask { seed, orders, without, planted, in_turn } = ask;
+    let mut line = format!("tests/sim/run --seed {seed}");
+    if let Some(orders) = orders {
+        line += &format!(" --orders {orders}");
+    }
+    if *in_turn {
+        line += " --in-turn";
+    }
+    if let Some(planted) = planted {
+        line += &format!(" --with {planted:?}");
+    }
+    if !without.is_empty() {
+        let occasions: Vec<String> = without.iter().map(|(fault, occasion)| format!("{fault:?}#{occasion}")).collect();
+        line += &format!(" --without {}", occasions.join(","));
+    }
+    line
+}
+
+fn occasion(text: &str) -> Result<(Fault, u64), String> {
+    let (name, occasion) = text.split_once('#').ok_or("write it as Trap#3")?;
+    let fault = Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+    let fault = fault.ok_or_else(|| format!("there is no fault {name}"))?;
+    Ok((fault, occasion.parse().map_err(|_| format!("{occasion} is no number"))?))
+}
+
+fn planted_by_name(name: &str) -> Result<Planted, String> {
+    let planted = Planted::ALL.into_iter().find(|planted| format!("{planted:?}") == name);
+    planted.ok_or_else(|| format!("no such mistake; there are {:?}", Planted::ALL))
+}
+
 fn threads(arguments: &Arguments) -> usize {
     arguments.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1)
 }
@@ -120,15 +179,16 @@ fn many(arguments: &Arguments) -> ExitCode {
                     if seed > arguments.seeds {
                         return;
                     }
-                    let outcome = run(Ask { seed, orders: arguments.orders, ..Ask::default() }, false);
+                    let ask = Ask { seed, orders: arguments.orders, ..Ask::default() };
+                    let outcome = run(ask.clone(), false);
                     let mut sum = sum.lock().expect("nobody panics with it");
-                    for (fault, times) in outcome.happened {
-                        *sum.happened.entry(fault).or_default() += times;
+                    for (fault, _) in outcome.went_wrong {
+                        *sum.happened.entry(fault).or_default() += 1;
                     }
                     sum.sagas += outcome.sagas;
                     sum.steps += outcome.steps;
                     if let Some(finding) = outcome.finding {
-                        println!("{finding}");
+                        println!("{finding}\nagain: {}", command(&ask));
                         sum.findings.push(finding);
                     }
                     if seed.is_multiple_of(500) {

@@ -51,7 +51,7 @@ impl fmt::Display for Finding {
 /// A run that is over.
 pub struct Outcome {
     pub finding: Option<Finding>,
-    pub happened: BTreeMap<Fault, u64>,
+    pub went_wrong: Vec<(Fault, u64)>,
     pub steps: u64,
     pub sagas: usize,
     pub digest: u64,
@@ -66,9 +66,9 @@ pub fn run(ask: Ask, timeline: bool) -> Outcome {
     let faults = run.play();
     let sagas = run.asked.orders.len();
     drop(run);
-    let World { happened, steps, digest, plan, .. } = world::end();
+    let World { went_wrong, steps, digest, plan, .. } = world::end();
     let finding = (!faults.is_empty()).then(|| Finding { seed: plan.ask.seed, faults });
-    Outcome { finding, happened, steps, sagas, digest }
+    Outcome { finding, went_wrong, steps, sagas, digest }
 }
 
 /// In memory, where there is such a place: nothing is left of a run.
@@ -139,9 +139,11 @@ impl<'d> Run<'d> {
             if stepped {
                 continue;
             }
-            if self.calm_since.is_some() && world::now().steady >= self.next_look {
-                if self.is_done() {
-                    return self.verdict();
+            if !self.orders_left() && world::now().steady >= self.next_look {
+                match (self.calm_since, self.all_ended()) {
+                    (None, true) => self.calm(),
+                    (Some(_), true) if self.is_done() => return self.verdict(),
+                    _ => {}
                 }
                 self.next_look = world::now().steady.after(Duration::from_secs(1));
             }
@@ -160,7 +162,7 @@ impl<'d> Run<'d> {
     }
 
     fn storm_ends(&self) -> Option<Steady> {
-        self.calm_since.is_none().then_some(Steady(STORM))
+        (self.calm_since.is_none() && !self.orders_left()).then_some(Steady(STORM))
     }
 
     /// What comes from outside of the process.
@@ -215,11 +217,10 @@ impl<'d> Run<'d> {
         if world(|world| world.is_alive(host.host)) { host.processor() } else { None }
     }
 
-    /// A partition is read again from some place below which all is handled for good.
+    /// A partition is read again from some place below which all is handled.
     fn read_again(&self) {
         let Some(processor) = self.newest() else { return };
-        let host = self.hosts.last().expect("it is one of them").host;
-        let Some(Ok(positions)) = outside_of(host, || processor.journal.positions()) else { return };
+        let positions = processor.stage.positions();
         let Some((partition, position)) = positions.iter().nth(choose(positions.len(), 2)) else { return };
         let next = choose(usize::try_from(position.next).unwrap_or(0) + 1, 3) as i64;
         let (partition, topic_id) = (partition.clone(), position.topic_id.clone());
@@ -375,6 +376,10 @@ impl<'d> Run<'d> {
         }
     }
 
+    fn all_ended(&self) -> bool {
+        self.see().ended() >= self.asked.orders.len()
+    }
+
     fn is_done(&self) -> bool {
         let Some(processor) = self.newest() else { return false };
         if !processor.stage.drained() || processor.stage.unpublished() > 0 || processor.inbox.mailboxes.queued() > 0 {
@@ -384,7 +389,6 @@ impl<'d> Run<'d> {
         let ends = self.transport.bounds(&partitions).expect("it can be asked");
         let at = processor.stage.positions();
         ends.iter().all(|(partition, (_, end))| at[partition].next >= *end)
-            && self.see().ended() >= self.asked.orders.len()
             && self.journal().count_by_status().expect("it can be read").iter().all(|(status, _)| status.terminal())
     }
 
@@ -399,7 +403,7 @@ impl<'d> Run<'d> {
     }
 
     fn verdict(&mut self) -> Vec<String> {
-        let refused = world(|world| world.happened.contains_key(&Fault::RowRefused));
+        let refused = world(|world| world.went_wrong.iter().any(|(fault, _)| *fault == Fault::RowRefused));
         self.asked.rows_refused = refused;
         self.asked.either.extend(world(|world| std::mem::take(&mut world.given_up)));
         oracle::faults(&self.asked, &self.see(), &*self.journal())

@@ -64,7 +64,8 @@ pub struct World {
     slots: Vec<Slot>,
     processes: Vec<Process>,
     occasions: BTreeMap<Fault, u64>,
-    pub happened: BTreeMap<Fault, u64>,
+    /// What went wrong, and at which of its occasions.
+    pub went_wrong: Vec<(Fault, u64)>,
     pub calm: bool,
     depth: usize,
     draws: [u64; 3],
@@ -96,7 +97,7 @@ pub fn begin(plan: Plan, timeline: bool) {
         slots: Vec::new(),
         processes: Vec::new(),
         occasions: BTreeMap::new(),
-        happened: BTreeMap::new(),
+        went_wrong: Vec::new(),
         calm: false,
         depth: 0,
         draws: [0; 3],
@@ -231,7 +232,7 @@ pub fn happens(fault: Fault) -> bool {
         let occasion = *occasion;
         let happens = world.plan.happens(fault, occasion);
         if happens {
-            *world.happened.entry(fault).or_default() += 1;
+            world.went_wrong.push((fault, occasion));
             world.stir(10_000 + fault as u64);
             world.note(|| format!("!! {fault:?} #{occasion}"));
         }
@@ -239,7 +240,7 @@ pub fn happens(fault: Fault) -> bool {
     })
 }
 
-/// The most recent occasions at which each fault happened; for those who leave them out one by one.
+/// One of so many, of a choice of its own.
 pub fn choose(among: usize, stream: u64) -> usize {
     world(|world| {
         let steps = world.steps;

@@ -130,9 +130,10 @@ impl Inner {
     }
 
     fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
-        let key = self.values.saga(&id).and_then(|cell| cell.key);
         let saga = (change.saga.clone(), change.bytes.len());
-        self.values.write_saga(&id, saga, &change.spilled_events, self.number);
+        // Memory may have dropped the saga since the chain found it.
+        let found = change.key.filter(|_| !planted::on(Planted::ForgetRow));
+        let key = self.values.write_saga(&id, saga, found, &change.spilled_events, self.number);
         self.open.bytes += change.bytes.len();
         let (mut spilled_events, mut spilled_history) = (change.spilled_events, change.spilled_history);
         match self.open.sagas.remove(&id) {

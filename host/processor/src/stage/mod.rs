@@ -44,6 +44,8 @@ pub struct Departure {
 /// The saga's part of a chain.
 pub struct SagaChange {
     pub saga: Arc<Saga>,
+    /// The row that the chain found; None: there was none, or not yet.
+    pub key: Option<SagaKey>,
     pub bytes: Vec<u8>,
     pub status: Status,
     pub wake: Wake,
@@ -495,7 +497,8 @@ impl Stage {
             return Due::Restart(why);
         }
         let may_move = |Move { partition, .. }: &Move| {
-            inner.positions.outstanding_of(partition) == 0 && !inner.open.partitions.contains(partition)
+            let handled = inner.positions.outstanding_of(partition) == 0 && !inner.open.partitions.contains(partition);
+            handled || planted::on(Planted::MoveAtOnce)
         };
         if inner.to_move.as_ref().is_some_and(may_move)
             && let Some(to_move) = inner.to_move.take()
@@ -642,12 +645,13 @@ impl Stage {
         inner.reserved.clear();
         inner.moved_since = None;
         inner.urged = false;
-        let life = inner.life;
+        let (life, to_move) = (inner.life, inner.to_move.take());
         drop(inner);
         self.roomy.raise_all();
         self.stirred.raise();
         self.settled.raise_all();
-        for (reply, _) in open.replies {
+        // A place was chosen by what was handled then.
+        for reply in open.replies.into_iter().map(|(reply, _)| reply).chain(to_move.map(|to_move| to_move.reply)) {
             reply.declined(Declined::Journal("failed to write the journal; try again".to_owned()));
         }
         life
