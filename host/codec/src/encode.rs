@@ -21,6 +21,8 @@ pub struct Handled<'r> {
     pub journal: &'r str,
     pub incarnation: &'r str,
     pub batch: u64,
+    /// Of the plugins that its chain ran with; None: a host before generations wrote it.
+    pub generation: Option<u64>,
     pub event_id: &'r str,
 }
 
@@ -59,7 +61,8 @@ impl Codec {
         }
     }
 
-    /// `batch`: `journal/incarnation/number` of the batch that the event was taken in with.
+    /// `batch`: `journal/incarnation/number.generation` of the batch that the event was taken in with, and of the plugins
+    /// that took it in.
     pub fn mark_handled(&self, outgoing: &mut Outgoing, batch: &str, event_id: &str) {
         outgoing.headers.retain(|(name, _)| name != HANDLED);
         outgoing.headers.push((HANDLED.to_owned(), Some(format!("{batch}/{event_id}").into_bytes())));
@@ -76,9 +79,13 @@ impl Codec {
         let (mark, id, source) = marked(record)?;
         let mut parts = std::str::from_utf8(mark).ok()?.splitn(4, '/');
         let (journal, incarnation) = (parts.next()?, parts.next()?);
-        let (batch, event_id) = (parts.next()?.parse().ok()?, parts.next()?);
+        let (place, event_id) = (parts.next()?, parts.next()?);
+        let (batch, generation) = match place.split_once('.') {
+            Some((batch, generation)) => (batch.parse().ok()?, Some(generation.parse().ok()?)),
+            None => (place.parse().ok()?, None),
+        };
         let ours = is_below(source, self.source.as_bytes());
-        (ours && event_id.as_bytes() == id).then_some(Handled { journal, incarnation, batch, event_id })
+        (ours && event_id.as_bytes() == id).then_some(Handled { journal, incarnation, batch, generation, event_id })
     }
 
     /// The record as it came, with the reason beside it. What would be too large to publish goes without its value.

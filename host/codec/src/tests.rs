@@ -388,7 +388,7 @@ fn an_event_on_the_wire() {
     let codec = codec();
     let mut outgoing = codec.encode(&Event { attributes, ..emitted() });
     codec.mark_handled(&mut outgoing, "j/i/1", "abc");
-    codec.mark_handled(&mut outgoing, "j/i/17", "abc");
+    codec.mark_handled(&mut outgoing, "j/i/17.3", "abc");
     expect![[r#"
         payment-processed o1={"paymentId":1}
         ce_specversion: 1.0
@@ -403,7 +403,7 @@ fn an_event_on_the_wire() {
         ce_colour: red
         x-region: eu
         sagahost-attribute-not_so.simple: 1
-        sagahost-handled: j/i/17/abc"#]]
+        sagahost-handled: j/i/17.3/abc"#]]
     .assert_eq(&shown(&outgoing));
 }
 
@@ -412,7 +412,7 @@ fn a_mark_counts_only_where_it_fits() {
     let codec = codec();
     let marked = |change: &dyn Fn(&mut Outgoing)| {
         let mut outgoing = codec.encode(&emitted());
-        codec.mark_handled(&mut outgoing, "j/i/17", "abc");
+        codec.mark_handled(&mut outgoing, "j/i/17.3", "abc");
         change(&mut outgoing);
         let record = delivered(outgoing);
         codec.handled(&record).map(|handled| format!("{handled:?}"))
@@ -421,12 +421,22 @@ fn a_mark_counts_only_where_it_fits() {
         outgoing.headers.retain(|(known, _)| known != name);
         outgoing.headers.push((name.to_owned(), Some(value.to_vec())));
     };
-    assert_eq!(marked(&|_| {}).unwrap(), r#"Handled { journal: "j", incarnation: "i", batch: 17, event_id: "abc" }"#);
+    assert_eq!(
+        marked(&|_| {}).unwrap(),
+        r#"Handled { journal: "j", incarnation: "i", batch: 17, generation: Some(3), event_id: "abc" }"#
+    );
+    assert_eq!(
+        marked(&|outgoing| set(outgoing, "sagahost-handled", b"j/i/17/abc")).unwrap(),
+        r#"Handled { journal: "j", incarnation: "i", batch: 17, generation: None, event_id: "abc" }"#,
+        "of a host before generations"
+    );
     // Somebody else copied the headers of what it read.
     assert_eq!(marked(&|outgoing| set(outgoing, "ce_id", b"abd")), None);
     assert_eq!(marked(&|outgoing| set(outgoing, "ce_source", b"payment-service")), None);
     assert_eq!(marked(&|outgoing| set(outgoing, "ce_source", b"sagahost/shopping/payment")), None);
-    for mark in [&b""[..], b"j/i/17", b"j/i/x/abc", b"j/i/-1/abc", b"j/i/17/abd", b"j/i/17/abc/", b"\xff"] {
+    for mark in
+        [&b""[..], b"j/i/17", b"j/i/x/abc", b"j/i/-1/abc", b"j/i/17./abc", b"j/i/17.3/abd", b"j/i/17/abc/", b"\xff"]
+    {
         assert_eq!(marked(&|outgoing| set(outgoing, "sagahost-handled", mark)), None, "{mark:?}");
     }
     assert_eq!(marked(&|outgoing| outgoing.headers.extend(outgoing.headers.clone())), None);
@@ -437,7 +447,7 @@ fn a_mark_counts_only_where_it_fits() {
 fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
     let codec = codec();
     let mut outgoing = codec.encode(&emitted());
-    codec.mark_handled(&mut outgoing, "j/i/17", "abc");
+    codec.mark_handled(&mut outgoing, "j/i/17.3", "abc");
     outgoing.headers.push(("sagahost-dlq-code".to_owned(), Some(b"of an earlier time".to_vec())));
     outgoing.headers.push(("cookie".to_owned(), Some(vec![0xff])));
     outgoing.headers.push(("null".to_owned(), None));

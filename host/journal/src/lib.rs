@@ -15,7 +15,7 @@ use sagahost_saga::{
     id::{Participant, SagaId, Time},
     input::{Command, Status, Wake},
 };
-use sagahost_wire::{BatchNo, Epoch, Outgoing, Partition, Position, StoredLetter};
+use sagahost_wire::{BatchNo, Epoch, Generation, Outgoing, Partition, Position, StoredLetter};
 use serde::{Deserialize, Serialize};
 
 /// Integer key of a saga, in order of arrival.
@@ -130,8 +130,9 @@ pub struct AdmittedRow {
     /// The manifest as JSON.
     pub manifest: String,
     pub admitted: Time,
-    /// Batch after which its subscriptions take events.
-    pub since: BatchNo,
+    /// From which on its subscriptions take events. (A host before generations wrote the number of a batch, which is
+    /// lower than any generation that follows.)
+    pub since: Generation,
     /// It serves, or would if its file were there; false for all versions of a participant that is retired.
     pub serving: bool,
     /// Why this version was taken out of service.

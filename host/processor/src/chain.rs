@@ -12,7 +12,7 @@ use sagahost_journal::{JournalError, LetterWrite, SagaKey};
 use sagahost_saga::{
     Saga,
     history::Entry,
-    id::SagaId,
+    id::{Kind, SagaId},
     input::{Answer, Broken, Disposition, Effect, Input, Publish, Transition},
     outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
 };
@@ -79,6 +79,8 @@ pub(crate) struct Chain<'w> {
     changed: bool,
     /// The event that came in is of a kind that no plugin here acts on.
     pub unhandled: bool,
+    /// Kinds of the events that it took in.
+    pub taken: BTreeSet<Kind>,
     steps: usize,
 }
 
@@ -125,6 +127,7 @@ impl<'w> Chain<'w> {
             answer: None,
             changed: false,
             unhandled: false,
+            taken: BTreeSet::new(),
             steps: 0,
         })
     }
@@ -220,9 +223,16 @@ impl<'w> Chain<'w> {
     }
 
     fn decide(&mut self, input: Input) -> Result<Transition, ChainError> {
+        let kind = match &input {
+            Input::Received { event, .. } => Some(event.kind.clone()),
+            _ => None,
+        };
         let transition = self.saga.on(input, &self.serving.topology, self.now.wall)?;
         match transition.disposition {
-            Disposition::Changed => self.changed = true,
+            Disposition::Changed => {
+                self.changed = true;
+                self.taken.extend(kind);
+            }
             Disposition::Known => Stats::add(&self.worker.stats.duplicates, 1),
             Disposition::Unhandled => self.unhandled = true,
             Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),

@@ -50,6 +50,8 @@ pub enum Planted {
     NoRoomSignal,
     /// Nobody is told that something waits.
     NoReadySignal,
+    /// A chain that began before a switch is staged behind it, and the new subscriber never sees its events.
+    KeepOutdated,
     /// The row of a saga that memory dropped while a chain ran is forgotten, and with it what had spilled.
     ForgetRow,
     /// A partition's position is moved while what was read of it is not journaled.
@@ -65,7 +67,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::PublishBeforeJournal,
         Self::CommitPastGap,
         Self::AccountWhenRead,
@@ -89,6 +91,7 @@ impl Planted {
         Self::ForgetSpilled,
         Self::NoRoomSignal,
         Self::NoReadySignal,
+        Self::KeepOutdated,
         Self::ForgetRow,
         Self::MoveAtOnce,
         Self::WakeOnce,

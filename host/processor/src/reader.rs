@@ -6,8 +6,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use sagahost_codec::{Decoded, Undecodable};
 use sagahost_journal::{Identity, Journal, JournalError, LetterWrite};
+use sagahost_saga::id::Kind;
 use sagahost_transport::{Assignment, Polled, Source, TransportError};
-use sagahost_wire::{BatchNo, Partition, Position, Record};
+use sagahost_wire::{BatchNo, Generation, Partition, Position, Record};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -403,8 +404,9 @@ impl Reader {
         let batch = BatchNo(handled.batch);
         let kind = record.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_deref());
         let Some(kind) = kind.and_then(|kind| std::str::from_utf8(kind).ok()) else { return false };
-        let admitted = self.serving.load().since.get(kind).is_none_or(|since| *since <= batch);
-        admitted && self.in_lineage(batch, handled.incarnation)
+        // What a host before generations wrote is older than any.
+        let Some(generation) = handled.generation.map(Generation) else { return false };
+        self.serving.load().took(&Kind::new(kind), generation) && self.in_lineage(batch, handled.incarnation)
     }
 
     fn in_lineage(&mut self, batch: BatchNo, incarnation: &str) -> bool {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_codec::Codec;
 use sagahost_saga::{id::Kind, topology::Topology};
-use sagahost_wire::BatchNo;
+use sagahost_wire::Generation;
 
 use crate::{code::Code, lookalike};
 
@@ -13,11 +13,17 @@ pub struct Serving {
     pub topology: Topology,
     pub code: Arc<dyn Code>,
     pub codec: Codec,
-    /// Batch from which on all subscribers of a kind take its events.
-    pub since: BTreeMap<Kind, BatchNo>,
+    pub generation: Generation,
+    /// Generation from which on all subscribers of a kind take its events.
+    pub since: BTreeMap<Kind, Generation>,
 }
 
 impl Serving {
+    /// Do all subscribers of the kind take events that were taken in with this generation?
+    pub fn took(&self, kind: &Kind, generation: Generation) -> bool {
+        self.since.get(kind).is_none_or(|since| *since <= generation)
+    }
+
     /// The handled kind that was probably meant.
     pub fn meant(&self, kind: &Kind) -> Option<String> {
         let members = &self.topology.members;

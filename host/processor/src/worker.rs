@@ -4,6 +4,7 @@
 //! Running and staging are steps of their own: between them others run and stage, and there the races are.
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -15,7 +16,11 @@ use std::{
 use arc_swap::ArcSwap;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, LetterWrite};
-use sagahost_saga::{id::SagaId, input::Answer, notation};
+use sagahost_saga::{
+    id::{Kind, SagaId},
+    input::Answer,
+    notation,
+};
 use sagahost_wire::StoredLetter;
 use tracing::{error, info, trace, warn};
 
@@ -25,6 +30,7 @@ use crate::{
     letters, lookalike,
     mailbox::{Item, Loose, Task},
     overlay::Overlay,
+    planted::{self, Planted},
     positions::Receipt,
     reply::{Declined, Reply},
     serving::Serving,
@@ -75,6 +81,8 @@ pub struct Run {
     rerun: u32,
     /// The event that came in is of a kind that no plugin here acts on.
     unhandled: bool,
+    /// Kinds of the events that it took in.
+    taken: BTreeSet<Kind>,
 }
 
 impl Part for Worker {
@@ -99,7 +107,7 @@ impl Worker {
             return Next::Wait(Wait { signal: ready.clone(), seen, until: None });
         };
         let (life, chain) = (self.stage.life(), self.chains.fetch_add(1, Ordering::Relaxed));
-        let run = Run { saga: None, life, chain, rerun: 0, unhandled: false };
+        let run = Run { saga: None, life, chain, rerun: 0, unhandled: false, taken: BTreeSet::new() };
         match task {
             Task::Saga(id, item) => self.then(State::Run(Run { saga: Some((id, item)), ..run })),
             Task::Loose(loose) => {
@@ -158,6 +166,7 @@ impl Worker {
             }
         };
         run.unhandled = chain.unhandled;
+        run.taken = chain.taken.clone();
         let (serving, now) = (chain.serving.clone(), chain.now);
         match chain.into_staging(item, run.life, run.chain) {
             Some(staging) => self.then(State::Stage(run, staging)),
@@ -176,6 +185,10 @@ impl Worker {
     fn stage(&mut self, mut run: Run, staging: Box<Staging>, now: Now) -> Next {
         let waits = staging.change.as_ref().is_some_and(|change| change.wake.waits_for_plugin);
         let serving = staging.serving.clone();
+        if self.is_outdated(&run, &serving) {
+            Stats::add(&self.stats.chains_rerun, 1);
+            return self.then(State::Run(run));
+        }
         match self.stage.stage(staging, now) {
             Staged::Joined => {
                 if let Some((id, item)) = &run.saga {
@@ -210,6 +223,15 @@ impl Worker {
                 })
             }
         }
+    }
+
+    /// Other plugins serve by now, and one of them takes events of this chain that it would not see any more: then it is
+    /// thrown away, and run again with them. (Calls end on the code that they began on where nobody is new.)
+    fn is_outdated(&self, run: &Run, serving: &Arc<Serving>) -> bool {
+        let now = self.serving.load();
+        !Arc::ptr_eq(serving, &now)
+            && !planted::on(Planted::KeepOutdated)
+            && run.taken.iter().any(|kind| !now.took(kind, serving.generation))
     }
 
     fn reserve(&mut self, run: Run, conflicts: Vec<Conflict>, until: Steady, now: Now) -> Next {

@@ -12,7 +12,6 @@ use sagahost_journal::{PluginDeed, PluginWrite};
 use sagahost_processor::stats::Stats;
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::admission::Admitted;
-use sagahost_wire::BatchNo;
 use tracing::error;
 
 use super::Keeper;
@@ -121,7 +120,6 @@ impl Keeper {
     pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<()> {
         let journal = self.processor.journal.clone();
         let at = self.clocks.wall.now();
-        let since = BatchNo(self.processor.stage.last_sealed().0 + 1);
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();
         for TakenBack { name, digest, before, why } in &back {
@@ -132,7 +130,7 @@ impl Keeper {
                 let (participant, digest, what) = (name.clone(), digest.clone(), why.clone());
                 write.deeds.push(PluginDeed { participant, at, digest, config, what });
                 // At once with the quarantine, so that a start in between knows which one is to serve.
-                write.admitted.push(self.plugins.row(before, since, &*self.clocks.wall)?);
+                write.admitted.push(self.plugins.row(before, &*self.clocks.wall)?);
             }
             let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
             let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());

@@ -12,7 +12,7 @@ use sagahost_processor::reader::assignment;
 use sagahost_saga::id::{Kind, Participant};
 use sagahost_sandbox::{admission::Admitted, manifest::From};
 use sagahost_transport::Assignment;
-use sagahost_wire::{BatchNo, Partition, Position};
+use sagahost_wire::{Partition, Position};
 use tracing::{info, warn};
 
 use super::Keeper;
@@ -92,10 +92,9 @@ impl Keeper {
     }
 
     fn keep(&mut self, target: &Serving) -> Result<()> {
-        let since = BatchNo(self.processor.stage.last_sealed().0 + 1);
         let admitted: Vec<Admitted> = target.values().cloned().collect();
         let journal = self.processor.journal.clone();
-        self.plugins.keep(&admitted, since, &*journal, &*self.clocks.wall)
+        self.plugins.keep(&admitted, &*journal, &*self.clocks.wall)
     }
 
     /// The same code, with what the journal says of pauses and retirement.

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use sagahost_journal::{AdmittedRow, Journal};
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::{Report, admission::Admitted, directory::Reading};
-use sagahost_wire::{BatchNo, clock::Clock};
+use sagahost_wire::clock::Clock;
 use tracing::{error, info, warn};
 
 use super::{IN_PLACE_OF, Plugins, Serving};
@@ -50,9 +50,8 @@ impl Plugins {
 
     /// Keeps and journals what serves from now on.
     pub fn begun(&mut self, beginning: &Beginning, journal: &dyn Journal, clock: &dyn Clock) -> Result<()> {
-        let since = BatchNo(journal.identity().last_batch.0 + 1);
         let admitted: Vec<_> = self.serving.values().cloned().collect();
-        self.keep(&admitted, since, journal, clock)?;
+        self.keep(&admitted, journal, clock)?;
         let before = beginning.replaced.values().map(|before| before.plugin.digest().clone());
         self.remove_unneeded(journal, before.collect())
     }

@@ -35,7 +35,7 @@ use sagahost_sandbox::{
     settings::Settings,
 };
 use sagahost_transport::StartAt;
-use sagahost_wire::{BatchNo, clock::Clock};
+use sagahost_wire::{Generation, clock::Clock};
 use tracing::{error, info, warn};
 
 pub use self::beginning::Beginning;
@@ -198,18 +198,12 @@ impl Plugins {
     }
 
     /// Keeps the bytes of each version, and journals what is new about them: all of it, or nothing.
-    pub fn keep(
-        &mut self,
-        admitted: &[Admitted],
-        since: BatchNo,
-        journal: &dyn Journal,
-        clock: &dyn Clock,
-    ) -> Result<()> {
+    pub fn keep(&mut self, admitted: &[Admitted], journal: &dyn Journal, clock: &dyn Clock) -> Result<()> {
         let mut write = PluginWrite::default();
         for admitted in admitted {
             self.digests.put(&admitted.bytes)?;
             crash::point("plugin-stored");
-            let row = self.row(admitted, since, clock)?;
+            let row = self.row(admitted, clock)?;
             if let Some(deed) = self.deed(&row) {
                 write.deeds.push(deed);
                 write.admitted.push(row);
@@ -233,14 +227,14 @@ impl Plugins {
     }
 
     /// Of a version that is to serve.
-    pub fn row(&self, admitted: &Admitted, since: BatchNo, clock: &dyn Clock) -> Result<AdmittedRow> {
+    pub fn row(&self, admitted: &Admitted, clock: &dyn Clock) -> Result<AdmittedRow> {
         let (participant, behaviour) = (admitted.plugin.name(), admitted.plugin.behaviour());
         let known = self.rows.iter().find(|row| row.participant == participant && row.digest == behaviour.digest);
         Ok(AdmittedRow {
             manifest: serde_json::to_string(&**admitted.plugin.manifest())?,
             admitted: clock.now(),
             // What a version took in once it took in: the header of its own records still says so.
-            since: known.map_or(since, |row| row.since.min(since)),
+            since: known.map_or(Generation(self.generation().0 + 1), |row| row.since),
             serving: true,
             quarantined: None,
             file: admitted.file.display().to_string(),
@@ -368,12 +362,17 @@ impl Plugins {
         let (engine, digests) = (self.engine.clone(), self.digests.clone());
         let registry = Registry::new(&admitted, digests.list()?, engine, digests, self.settings.clone());
         let code = Arc::new(Sandboxed { registry, clocks: clocks.clone() });
-        Ok(processor::Serving { topology, code, codec, since: self.since() })
+        Ok(processor::Serving { topology, code, codec, generation: self.generation(), since: self.since() })
     }
 
-    /// From which batch on all subscribers of a kind take its events: the latest of their first admissions.
-    fn since(&self) -> BTreeMap<Kind, BatchNo> {
-        let mut first: BTreeMap<(Kind, &Participant), BatchNo> = BTreeMap::new();
+    /// Of what serves: the newest that a version came with.
+    fn generation(&self) -> Generation {
+        self.rows.iter().map(|row| row.since).max().unwrap_or_default()
+    }
+
+    /// From which generation on all subscribers of a kind take its events: the latest of their first admissions.
+    fn since(&self) -> BTreeMap<Kind, Generation> {
+        let mut first: BTreeMap<(Kind, &Participant), Generation> = BTreeMap::new();
         for row in &self.rows {
             let Some(manifest) = row.manifest() else { continue };
             for kind in kinds_read(&manifest) {
@@ -383,7 +382,7 @@ impl Plugins {
         }
         let mut all = BTreeMap::new();
         for ((kind, _), since) in first {
-            let latest: &mut BatchNo = all.entry(kind).or_insert(since);
+            let latest: &mut Generation = all.entry(kind).or_insert(since);
             *latest = (*latest).max(since);
         }
         all

@@ -58,7 +58,7 @@ mod tests {
     use sagahost_saga::id::{Participant, Time};
 
     use super::*;
-    use sagahost_wire::BatchNo;
+    use sagahost_wire::Generation;
 
     fn row(participant: &str, digest: &str, since: u64, kinds: &[&str]) -> AdmittedRow {
         let subscriptions: Vec<_> = kinds.iter().map(|kind| serde_json::json!({ "kind": kind })).collect();
@@ -70,7 +70,7 @@ mod tests {
             digest: Arc::from(digest),
             manifest: manifest.to_string(),
             admitted: Time(1),
-            since: BatchNo(since),
+            since: Generation(since),
             serving: false,
             quarantined: None,
             file: String::new(),

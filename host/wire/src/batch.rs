@@ -12,6 +12,10 @@ pub struct Epoch(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BatchNo(pub u64);
 
+/// Of what serves: it grows with each set of plugins that takes events which those before did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
 /// The metadata of a committed offset: which batch it belongs to, and who journaled that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {

@@ -34,6 +34,8 @@ pub struct Plugins(BTreeMap<Participant, Arc<Native>>);
 /// Which of them serve, and as which version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
+    /// The ledger is one of them.
+    pub ledger: bool,
     pub away: BTreeSet<Participant>,
     pub number: u64,
 }
@@ -54,6 +56,11 @@ impl Plugins {
         Self(named.collect())
     }
 
+    /// Those that were ever dropped into the directory.
+    fn known<'p>(&'p self, version: &'p Version) -> impl Iterator<Item = (&'p Participant, &'p Arc<Native>)> {
+        self.0.iter().filter(|(name, _)| version.ledger || name.as_str() != "ledger")
+    }
+
     pub fn names(&self) -> Vec<Participant> {
         self.0.keys().cloned().collect()
     }
@@ -61,7 +68,7 @@ impl Plugins {
     /// `known_max`: known ids and history entries that a record holds itself.
     pub fn topology(&self, app: &str, version: &Version, known_max: usize) -> Topology {
         let members: Vec<(&Manifest, bool)> =
-            self.0.iter().map(|(name, plugin)| (&**plugin.manifest(), !version.away.contains(name))).collect();
+            self.known(version).map(|(name, plugin)| (&**plugin.manifest(), !version.away.contains(name))).collect();
         Topology {
             app: app.to_owned(),
             members: topology_members(&members, &Overrides::new(), &[]),

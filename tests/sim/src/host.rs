@@ -20,6 +20,7 @@ use sagahost_processor::{
 use sagahost_saga::{id::Kind, topology::Topology};
 use sagahost_transport::{StartAt, Transport};
 use sagahost_transport_embedded::{EmbeddedTransport, Options};
+use sagahost_wire::Generation;
 
 use crate::{
     code::{Plugins, Version},
@@ -57,7 +58,14 @@ fn kinds(topology: &Topology) -> Vec<Kind> {
 
 pub fn serving(plugins: &Plugins, version: &Version, host: HostNo) -> Serving {
     let topology = plugins.topology(APP, version, world::world(|world| world.plan.known_max));
-    Serving { code: plugins.code(version, host), codec: codec(&topology), topology, since: BTreeMap::new() }
+    let joined = Generation(u64::from(version.ledger));
+    Serving {
+        code: plugins.code(version, host),
+        codec: codec(&topology),
+        topology,
+        generation: joined,
+        since: BTreeMap::from([(Kind::new("PaymentProcessed"), joined)]),
+    }
 }
 
 /// What runs, for whoever plays the operator.

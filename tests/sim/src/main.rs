@@ -49,7 +49,7 @@ struct Arguments {
     /// Of the seed: parts take their steps in turn.
     #[arg(long)]
     in_turn: bool,
-    /// Of the seed: with this mistake planted in the processor.
+    /// With this mistake planted in the processor.
     #[arg(long, value_parser = planted_by_name)]
     with: Option<Planted>,
     /// Looks for the shortest run that still finds something, and shows that.
@@ -103,7 +103,7 @@ fn planted(arguments: &Arguments) -> ExitCode {
         for _ in 0..threads(arguments) {
             scope.spawn(|| {
                 while let Some(fault) = Planted::ALL.get(next.fetch_add(1, Ordering::SeqCst) as usize) {
-                    let found = (1..=arguments.seeds).find_map(|seed| {
+                    let found = hint(*fault).into_iter().chain(1..=arguments.seeds).find_map(|seed| {
                         let ask = Ask { seed, orders: arguments.orders, planted: Some(*fault), ..Ask::default() };
                         run(ask, false).finding
                     });
@@ -123,6 +123,13 @@ fn planted(arguments: &Arguments) -> ExitCode {
         }
     });
     if missed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A seed that found it when that was last written down: with what the simulation does, that changes.
+fn hint(fault: Planted) -> Option<u64> {
+    let lines = include_str!("../planted.txt").lines().filter_map(|line| line.split_once(' '));
+    let (_, seed) = lines.into_iter().find(|(name, _)| *name == format!("{fault:?}"))?;
+    seed.parse().ok()
 }
 
 /// What to type to see it again.
@@ -179,8 +186,13 @@ fn many(arguments: &Arguments) -> ExitCode {
                     if seed > arguments.seeds {
                         return;
                     }
-                    let ask = Ask { seed, orders: arguments.orders, ..Ask::default() };
-                    let outcome = run(ask.clone(), false);
+                    let (orders, planted) = (arguments.orders, arguments.with);
+                    let ask = Ask { seed, orders, planted, ..Ask::default() };
+                    let mut outcome = run(ask.clone(), false);
+                    if seed.is_multiple_of(50) && run(ask.clone(), false).digest != outcome.digest {
+                        let faults = vec!["a second run of this seed went another way".to_owned()];
+                        outcome.finding.get_or_insert(Finding { seed, faults });
+                    }
                     let mut sum = sum.lock().expect("nobody panics with it");
                     for (fault, _) in outcome.went_wrong {
                         *sum.happened.entry(fault).or_default() += 1;

@@ -30,6 +30,8 @@ pub struct Asked {
     /// Whether they are cancelled is not for the oracle to say: a person asked for it, or a plugin failed too often.
     pub either: BTreeSet<String>,
     pub bad_records: usize,
+    /// Batches behind this one were staged when the ledger was there; `u64::MAX`: it never came.
+    pub ledger_joined: u64,
     /// The broker refused rows: copies of dead letters give way.
     pub rows_refused: bool,
 }
@@ -39,6 +41,8 @@ pub struct Asked {
 pub struct Seen {
     by_kind: BTreeMap<String, BTreeMap<String, Vec<Value>>>,
     dead_letters: usize,
+    /// The batch with which a payment was taken in when it was emitted; None: it was delivered.
+    paid_in: BTreeMap<String, Option<u64>>,
     faults: Vec<String>,
 }
 
@@ -80,11 +84,16 @@ impl Seen {
             let id = String::from_utf8_lossy(&id.1).into_owned();
             self.faults.push(format!("{kind} {id} at {place} was published twice"));
         }
+        let mark = String::from_utf8(header("sagahost-handled")).unwrap_or_default();
+        let batch = mark.split('/').nth(2).and_then(|place| place.split('.').next()?.parse().ok());
         let value: Value = match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
             Ok(value) => value,
             Err(error) => return self.faults.push(format!("{place} is no JSON: {error}")),
         };
         let order = value["orderId"].as_str().unwrap_or_default().to_owned();
+        if kind == "PaymentProcessed" {
+            self.paid_in.insert(order.clone(), batch);
+        }
         self.by_kind.entry(kind.to_owned()).or_default().entry(order).or_default().push(value);
     }
 
@@ -143,6 +152,13 @@ fn entered(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> {
     }
     let ledger = Participant::new("ledger");
     let mut faults = Vec::new();
+    for order in &asked.orders {
+        let completed = seen.count("OrderCompleted", &order.id) > 0;
+        let there = seen.paid_in.get(&order.id).copied().flatten().is_some_and(|batch| batch > asked.ledger_joined);
+        if completed && there && seen.count("PaymentEntered", &order.id) == 0 {
+            faults.push(format!("{} was paid when the ledger was there, and is not entered", order.id));
+        }
+    }
     for (sku, payments) in payments.into_iter().filter(|(_, payments)| *payments > 0) {
         for count in ["count", "entered", "read"] {
             let kept = journal.store_get(&ledger, &format!("{count}/{sku}")).expect("the journal can be read");

@@ -144,7 +144,7 @@ impl Fault {
             Self::PollFails => 5_000,
             Self::SeekFails | Self::AssignFails => 200_000,
             Self::Away => 3_000,
-            Self::RecordAgain | Self::OrderAgain => 150_000,
+            Self::RecordAgain | Self::OrderAgain => 300_000,
             Self::BadRecord => 30_000,
             Self::Trap | Self::Retry => 60_000,
             Self::Slow => 20_000,
@@ -152,7 +152,7 @@ impl Fault {
             Self::Zombie => 250,
             Self::Cancel => 60_000,
             Self::Retouch => 300,
-            Self::Switch => 400,
+            Self::Switch => 1_500,
         }
     }
 }
@@ -184,6 +184,8 @@ pub struct Plan {
     pub chain_steps_max: usize,
     pub customers: u64,
     pub known_max: usize,
+    /// The ledger is dropped in while the others run.
+    pub ledger_joins: bool,
     /// Of a thousand calls of a part's surroundings, in so many another part takes a step.
     pub inside: u64,
     /// For each fault: of a million occasions, in so many.
@@ -217,7 +219,7 @@ impl Plan {
             if there { fault.most() * [1, 1, 2, 4][(at >> 8) as usize % 4] / 4 } else { 0 }
         };
         Self {
-            orders: ask.orders.unwrap_or_else(|| pick(3, &[10, 60, 150, 400])),
+            orders: ask.orders.unwrap_or_else(|| pick(3, &[10, 40, 80, 200])),
             workers: pick(4, &[1, 2, 3, 3]),
             chains_max: pick(5, &[1, 3, 8, 1_000]),
             cache_bytes_max: pick(6, &[1, 20_000, 64 << 20]),
@@ -225,6 +227,7 @@ impl Plan {
             unpublished_max: pick(8, &[1, 2, 2]) as u64,
             chain_steps_max: pick(9, &[1, 2, 64, 64]),
             known_max: pick(12, &[1, 3, 32]),
+            ledger_joins: pick(13, &[0, 1]) == 1,
             customers: pick(10, &[1, 3, 20]) as u64,
             inside: if ask.in_turn { 0 } else { pick(11, &[0, 20, 100, 300]) as u64 },
             rates: Fault::ALL.iter().map(rate).collect(),

@@ -106,13 +106,12 @@ impl<'d> Run<'d> {
         topics.insert(host::topics().topic_of(&Kind::new("OrderCreated")));
         transport.create_topics(&topics.into_iter().collect::<Vec<_>>(), host::PARTITIONS).expect("topics can be made");
         Self {
-            plan,
             dir,
             transport,
             plugins: Plugins::new(),
-            version: Version::default(),
+            version: Version { ledger: !plan.ledger_joins, ..Version::default() },
             hosts: Vec::new(),
-            asked: Asked::default(),
+            asked: Asked { ledger_joined: if plan.ledger_joins { u64::MAX } else { 0 }, ..Asked::default() },
             next_order: Steady::default(),
             next_start: Some(Steady::default()),
             sent: Vec::new(),
@@ -120,6 +119,7 @@ impl<'d> Run<'d> {
             looked: Steady::default(),
             next_look: Steady::default(),
             unexpected: Vec::new(),
+            plan,
         }
     }
 
@@ -233,6 +233,10 @@ impl<'d> Run<'d> {
         let away = choose(2 * names.len(), 4);
         self.version.away = names.get(away).cloned().into_iter().collect();
         self.version.number += 1;
+        if !std::mem::replace(&mut self.version.ledger, true) {
+            // What is in the open batch is staged already.
+            self.asked.ledger_joined = self.newest().map_or(u64::MAX, |processor| processor.stage.last_sealed().0 + 1);
+        }
         self.install();
     }
 

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, params};
 use sagahost_journal::{AdmittedRow, PluginDeed, PluginWrite};
 use sagahost_saga::id::Participant;
-use sagahost_wire::BatchNo;
+use sagahost_wire::Generation;
 
 use super::{
     fault::Outcome,
@@ -32,7 +32,7 @@ pub(super) fn admitted(conn: &Connection) -> Outcome<Vec<AdmittedRow>> {
             digest: row.get(1)?,
             manifest: row.get(2)?,
             admitted: time(row, 3)?,
-            since: BatchNo(number(row, 4)?),
+            since: Generation(number(row, 4)?),
             serving: row.get(5)?,
             quarantined: row.get(6)?,
             file: row.get(7)?,

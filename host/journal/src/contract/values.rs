@@ -1,5 +1,7 @@
 //! What participants keep, and who they are. Invariant: keys of one participant are invisible to every other.
 
+use sagahost_wire::Generation;
+
 use crate::{AdmittedRow, PluginDeed, PluginWrite};
 
 use super::*;
@@ -96,7 +98,7 @@ pub fn admission(place: &dyn Place) {
         digest: Arc::from(digest),
         manifest: r#"{"name":"payment"}"#.to_owned(),
         admitted: Time(4),
-        since: BatchNo(since),
+        since: Generation(since),
         serving,
         quarantined: None,
         file: format!("plugins/{digest}.wasm"),

@@ -113,7 +113,8 @@ impl Inner {
         for departure in staging.departures {
             let mut outgoing = departure.outgoing;
             if let Some(event_id) = departure.handled {
-                let prefix = prefix.get_or_init(|| format!("{}/{}", self.handled_prefix, number.0));
+                let generation = staging.serving.generation.0;
+                let prefix = prefix.get_or_init(|| format!("{}/{}.{generation}", self.handled_prefix, number.0));
                 staging.serving.codec.mark_handled(&mut outgoing, prefix, &event_id);
             }
             self.open.bytes += outgoing.size_bytes();
