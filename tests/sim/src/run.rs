@@ -32,7 +32,7 @@ use crate::{
 /// Faults stop by then.
 const STORM: Duration = Duration::from_secs(60);
 /// Behind the last fault all ends within so many steps.
-const CALM_STEPS_MAX: u64 = 60_000;
+const CALM_STEPS_MAX: u64 = 25_000;
 const STEPS_MAX: u64 = 4_000_000;
 
 /// What a run found wrong.
@@ -300,7 +300,9 @@ impl<'d> Run<'d> {
             self.send(again);
         }
         if happens(Fault::RecordAgain) {
-            let mut again = self.sent[choose(self.sent.len(), 6)].clone();
+            let (all, recent) = (self.sent.len(), choose(self.sent.len().min(4), 14));
+            let at = if choose(2, 15) == 0 { choose(all, 6) } else { all - 1 - recent };
+            let mut again = self.sent[at].clone();
             // Without a key it may come to stand in another partition.
             if choose(2, 7) == 0 {
                 again.headers.push(("ce_sagaid".to_owned(), again.key.take()));
