@@ -52,8 +52,6 @@ pub enum Planted {
     NoReadySignal,
     /// A chain that began before a switch is staged behind it, and the new subscriber never sees its events.
     KeepOutdated,
-    /// The row of a saga that memory dropped while a chain ran is forgotten, and with it what had spilled.
-    ForgetRow,
     /// A partition's position is moved while what was read of it is not journaled.
     MoveAtOnce,
     /// What parked in the moments of a switch stays so.
@@ -67,7 +65,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 29] = [
         Self::PublishBeforeJournal,
         Self::CommitPastGap,
         Self::AccountWhenRead,
@@ -92,7 +90,6 @@ impl Planted {
         Self::NoRoomSignal,
         Self::NoReadySignal,
         Self::KeepOutdated,
-        Self::ForgetRow,
         Self::MoveAtOnce,
         Self::WakeOnce,
         Self::DropRefused,

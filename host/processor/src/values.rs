@@ -227,3 +227,32 @@ impl Values {
         self.bytes = sagas + store + self.counters.len() * ENTRY_BYTES;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sagahost_saga::id::Time;
+
+    use super::*;
+
+    /// Found by simulation: without its row, the next chain looks nowhere for ids that have spilled.
+    #[test]
+    fn a_saga_that_was_dropped_while_a_chain_ran_keeps_its_row() {
+        let id = SagaId::new("a");
+        let saga = Arc::new(Saga::new(id.clone(), Time(1)));
+        let mut values = Values::new(0, BatchNo(0));
+        let known = SagaCell { saga: Some(saga.clone()), bytes: 10, key: Some(SagaKey(7)), spilling: Vec::new() };
+        assert_eq!(values.learn_saga(&id, known).key, Some(SagaKey(7)), "a chain begins");
+        values.journaled(BatchNo(1));
+        assert!(values.saga(&id).is_none(), "nothing fits into memory");
+        assert_eq!(values.write_saga(&id, (saga.clone(), 10), Some(SagaKey(7)), &[], BatchNo(2)), Some(SagaKey(7)));
+        assert_eq!(values.saga(&id).and_then(|cell| cell.key), Some(SagaKey(7)));
+        let b = SagaId::new("b");
+        assert_eq!(values.write_saga(&b, (saga.clone(), 10), None, &[], BatchNo(2)), None, "it has none yet");
+        values.key_known(&b, SagaKey(8));
+        assert_eq!(
+            values.write_saga(&b, (saga, 10), None, &[], BatchNo(3)),
+            Some(SagaKey(8)),
+            "found before it was known"
+        );
+    }
+}

@@ -103,7 +103,7 @@ pub fn start(dir: &Path, plugins: &Plugins, version: &Version) -> Running {
         start,
         journal,
         transport,
-        serving: Some(serving(plugins, version, host)),
+        plugins: plugins.clone(),
         running: running.processor.clone(),
         signal: Arc::default(),
     };
@@ -135,7 +135,7 @@ struct Beginning {
     start: Start,
     journal: Arc<SimJournal>,
     transport: Arc<SimTransport>,
-    serving: Option<Serving>,
+    plugins: Plugins,
     running: Arc<Mutex<Option<Arc<Processor>>>>,
     signal: Arc<Signal>,
 }
@@ -152,7 +152,9 @@ impl Part for Beginning {
             Err(error) => return Next::Ended(Err(Fatal::Unknown(error.to_string()))),
         };
         let plan = world::world(|world| world.plan.clone());
-        let serving = self.serving.take().expect("it begins once");
+        // What serves may have changed since the process began.
+        let version = world::world(|world| world.version.clone());
+        let serving = serving(&self.plugins, &version, self.host);
         let processor = Arc::new(Processor::new(self.journal.clone(), serving, topics(), settings(&plan)));
         let notes = match sagahost_journal::Journal::publication_notes(&*self.journal) {
             Ok(notes) => notes,

@@ -31,9 +31,9 @@ use crate::{
 
 /// Faults stop by then.
 const STORM: Duration = Duration::from_secs(60);
-/// Behind the last fault all ends within so many steps.
+/// When nothing goes wrong any more, a batch is sealed within so many steps, or all has ended.
 const CALM_STEPS_MAX: u64 = 25_000;
-const STEPS_MAX: u64 = 4_000_000;
+const STEPS_MAX: u64 = 200_000;
 
 /// What a run found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ struct Run<'d> {
     calm_since: Option<u64>,
     /// When an operator looked last at what stands still.
     looked: Steady,
+    /// The batch that was sealed last, and in which step that was seen.
+    sealed: (u64, u64),
     /// Whether all has ended is looked at now and then.
     next_look: Steady,
     unexpected: Vec<String>,
@@ -117,6 +119,7 @@ impl<'d> Run<'d> {
             sent: Vec::new(),
             calm_since: None,
             looked: Steady::default(),
+            sealed: (0, 0),
             next_look: Steady::default(),
             unexpected: Vec::new(),
             plan,
@@ -133,7 +136,14 @@ impl<'d> Run<'d> {
                 return std::mem::take(&mut self.unexpected);
             }
             let steps = world(|world| world.steps);
-            if self.calm_since.is_some_and(|since| steps - since > CALM_STEPS_MAX) || steps > STEPS_MAX {
+            if steps.is_multiple_of(256) {
+                let sealed = self.newest().map_or(0, |processor| processor.stage.last_sealed().0);
+                if self.sealed.0 != sealed {
+                    self.sealed = (sealed, steps);
+                }
+            }
+            let since = self.calm_since.map(|since| since.max(self.sealed.1));
+            if since.is_some_and(|since| steps - since > CALM_STEPS_MAX) || steps > STEPS_MAX {
                 return self.stuck();
             }
             if stepped {
@@ -176,6 +186,7 @@ impl<'d> Run<'d> {
         }
         if self.next_start.is_some_and(|start| start <= at) {
             self.next_start = None;
+            world(|world| world.version = self.version.clone());
             self.hosts.push(host::start(self.dir, &self.plugins, &self.version));
         }
         if self.calm_since.is_none() {
@@ -241,7 +252,10 @@ impl<'d> Run<'d> {
     }
 
     fn install(&self) {
-        world(|world| world.note(|| format!("plugins: {:?}", self.version)));
+        world(|world| {
+            world.note(|| format!("plugins: {:?}", self.version));
+            world.version = self.version.clone();
+        });
         for host in &self.hosts {
             if let Some(processor) = host.processor().filter(|_| world(|world| world.is_alive(host.host))) {
                 processor.serve(host::serving(&self.plugins, &self.version, host.host));

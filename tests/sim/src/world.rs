@@ -22,7 +22,10 @@ use sagahost_saga::{
 };
 use sagahost_wire::clock::Clock;
 
-use crate::plan::{Fault, Plan, draw};
+use crate::{
+    code::Version,
+    plan::{Fault, Plan, draw},
+};
 
 /// One process, with a number that no other has in this run.
 pub type HostNo = usize;
@@ -71,6 +74,8 @@ pub struct World {
     draws: [u64; 3],
     pub steps: u64,
     pub ended: Vec<Ended>,
+    /// What serves now.
+    pub version: Version,
     failures: BTreeMap<(SagaId, Participant), u32>,
     /// Sagas of which a participant may have failed too often.
     pub given_up: BTreeSet<String>,
@@ -103,6 +108,7 @@ pub fn begin(plan: Plan, timeline: bool) {
         draws: [0; 3],
         steps: 0,
         ended: Vec::new(),
+        version: Version::default(),
         failures: BTreeMap::new(),
         given_up: BTreeSet::new(),
         timeline,
