@@ -67,7 +67,7 @@ pub fn run(ask: Ask, timeline: bool) -> Outcome {
     let sagas = run.asked.orders.len();
     drop(run);
     let World { went_wrong, steps, digest, plan, .. } = world::end();
-    let finding = (!faults.is_empty()).then(|| Finding { seed: plan.ask.seed, faults });
+    let finding = (!faults.is_empty()).then_some(Finding { seed: plan.ask.seed, faults });
     Outcome { finding, went_wrong, steps, sagas, digest }
 }
 
