@@ -82,11 +82,38 @@ fn sources(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
 #[test]
 fn every_module_says_what_it_is_for() {
     let mut found = Vec::new();
-    for top in ["host", "plugins", "demo", "tests/src"] {
+    for top in ["host", "plugins", "demo", "tests/src", "tests/sim/src"] {
         sources(&root().join(top), &mut found);
     }
     assert!(found.len() > 200, "only {} files were found", found.len());
     let silent: Vec<_> =
         found.iter().filter(|path| !fs::read_to_string(path).is_ok_and(|text| text.starts_with("//!"))).collect();
     assert!(silent.is_empty(), "these do not begin with `//!`: {silent:#?}");
+}
+
+/// What decides is driven from outside, so that all of it can be simulated.
+#[test]
+fn the_processor_neither_waits_nor_looks_at_a_clock_nor_touches_a_file() {
+    let forbidden = [
+        "std::thread",
+        "std::fs",
+        "std::net",
+        "Instant",
+        "SystemTime",
+        "Condvar",
+        "sleep(",
+        "recv",
+        "spawn(",
+        "clock::",
+    ];
+    let mut found = Vec::new();
+    sources(&root().join("host/processor/src"), &mut found);
+    assert!(found.len() > 25, "only {} files were found", found.len());
+    for path in found {
+        let text = fs::read_to_string(&path).expect("it can be read");
+        // How those who drive it are woken is said here, and done in `host/src/threads.rs`.
+        let text = text.replace("fn sleep(&self", "");
+        let used: Vec<&str> = forbidden.into_iter().filter(|word| text.contains(word)).collect();
+        assert!(used.is_empty(), "{}: {used:?}", path.display());
+    }
 }
