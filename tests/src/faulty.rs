@@ -94,7 +94,7 @@ pub struct FaultyJournal {
     pub death: Arc<Death>,
 }
 
-macro_rules! reads {
+macro_rules! calls {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> Result<$out, JournalError> {
             if self.death.dead() { Err(failed()) } else { self.inner.$name($($arg),*) }
@@ -106,47 +106,8 @@ impl Journal for FaultyJournal {
     fn identity(&self) -> Identity {
         self.inner.identity()
     }
-    reads! {
-        reread() -> Identity;
-        saga(id: &SagaId) -> Option<SagaRow>;
-        spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
-        spilled_history(saga: SagaKey) -> Vec<Entry>;
-        store_get(participant: &Participant, key: &str) -> Option<Arc<[u8]>>;
-        store_scan(participant: &Participant, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(String, Arc<[u8]>)>;
-        counter(participant: &Participant, name: &str) -> Option<i64>;
-        counters(participant: Option<&Participant>) -> Vec<(Participant, String, i64)>;
-        due(now: Time, limit: usize) -> Vec<(Time, SagaId)>;
-        deadlines(now: Time, limit: usize) -> Vec<(Time, SagaId)>;
-        next_due() -> (Option<Time>, Option<Time>);
-        parked_sagas(after: SagaKey, limit: usize) -> Vec<(SagaKey, SagaId)>;
-        in_doubt(after: SagaKey, limit: usize) -> Vec<(SagaKey, SagaId)>;
-        sagas(filter: &SagaFilter) -> Vec<SagaListRow>;
-        count_by_status() -> Vec<(Status, u64)>;
-        letters(filter: &LetterFilter) -> Vec<StoredLetter>;
-        letter(key: &str) -> Option<StoredLetter>;
-        letter_groups() -> Vec<(String, Option<Participant>, u64)>;
-        positions() -> BTreeMap<Partition, Position>;
-        outbox(above: BatchNo, limit: usize) -> Vec<OutboxBatch>;
-        batch_incarnation(number: BatchNo) -> Option<Arc<str>>;
-        admitted() -> Vec<AdmittedRow>;
-        paused() -> BTreeMap<Participant, String>;
-        plugin_deeds(participant: &Participant, limit: usize) -> Vec<PluginDeed>;
-        queued_commands() -> Vec<QueuedCommand>;
-        referenced_digests() -> BTreeMap<Arc<str>, u64>;
-        set_anchor(epoch: Epoch, anchor: &Partition) -> ();
-        set_position(epoch: Epoch, partition: &Partition, position: &Position) -> ();
-        new_lineage(epoch: Epoch) -> Identity;
-        publication_notes() -> PublicationNotes;
-        leave_out(epoch: Epoch, batch: BatchNo, index: usize, what: LeftOut, reason: &str) -> ();
-        set_not_out(epoch: Epoch, batch: Option<BatchNo>) -> ();
-        set_touch_due(epoch: Epoch, due: Time) -> ();
-        queue_command(saga: &SagaId, command: &Command) -> i64;
-        quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();
-        release(epoch: Epoch, id: &SagaId) -> ();
-        quarantined(id: &SagaId) -> Option<String>;
-        remove_finished(epoch: Epoch, now: Time, limit: usize) -> usize;
-        remove_closed_letters(epoch: Epoch, before: Time, limit: usize) -> usize;
-    }
+    sagahost_journal::journal_reads!(calls);
+    sagahost_journal::journal_writes!(calls);
     fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
         if self.death.reached(Point::BeforeCommit) {
             return Err(failed());

@@ -3,6 +3,7 @@
 
 #[doc(hidden)]
 pub mod contract;
+mod decorate;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -80,7 +80,7 @@ pub(crate) struct Chain<'w> {
     /// The event that came in is of a kind that no plugin here acts on.
     pub unhandled: bool,
     /// Kinds of the events that it took in.
-    pub taken: BTreeSet<Kind>,
+    taken: BTreeSet<Kind>,
     steps: usize,
 }
 
@@ -345,6 +345,7 @@ impl<'w> Chain<'w> {
             life,
             chain,
             serving: self.serving,
+            taken: self.taken,
             id: Some(self.id),
             change,
             overlay: self.overlay,

@@ -227,8 +227,7 @@ impl Committer {
         }
         let void = self.inbox.empty();
         debug!(void, "what waited is void");
-        let confirmed = self.confirmed.min(identity.last_batch);
-        self.stage.restart(identity.last_batch, confirmed, &positions, self.anchor.clone());
+        self.stage.restart(identity.last_batch, identity.confirmed, &positions, self.anchor.clone());
         self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
         self.inbox.resume(&*journal, &self.serving.load())
     }

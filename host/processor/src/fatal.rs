@@ -1,5 +1,7 @@
 //! Why a host has to stop by itself.
 
+use std::any::Any;
+
 use sagahost_journal::JournalError;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,4 +20,9 @@ pub fn unless_superseded(error: JournalError) -> Result<JournalError, Fatal> {
         JournalError::StaleEpoch { .. } => Err(Fatal::Superseded(error.to_string())),
         other => Ok(other),
     }
+}
+
+/// What was said with a panic.
+pub fn panic_text(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
 }

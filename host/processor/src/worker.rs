@@ -16,16 +16,13 @@ use std::{
 use arc_swap::ArcSwap;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, LetterWrite};
-use sagahost_saga::{
-    id::{Kind, SagaId},
-    input::Answer,
-    notation,
-};
+use sagahost_saga::{id::SagaId, input::Answer, notation};
 use sagahost_wire::StoredLetter;
 use tracing::{error, info, trace, warn};
 
 use crate::{
     chain::{Chain, ChainError},
+    fatal::panic_text,
     inbox::Inbox,
     letters, lookalike,
     mailbox::{Item, Loose, Task},
@@ -81,8 +78,6 @@ pub struct Run {
     rerun: u32,
     /// The event that came in is of a kind that no plugin here acts on.
     unhandled: bool,
-    /// Kinds of the events that it took in.
-    taken: BTreeSet<Kind>,
 }
 
 impl Part for Worker {
@@ -107,7 +102,7 @@ impl Worker {
             return Next::Wait(Wait { signal: ready.clone(), seen, until: None });
         };
         let (life, chain) = (self.stage.life(), self.chains.fetch_add(1, Ordering::Relaxed));
-        let run = Run { saga: None, life, chain, rerun: 0, unhandled: false, taken: BTreeSet::new() };
+        let run = Run { saga: None, life, chain, rerun: 0, unhandled: false };
         match task {
             Task::Saga(id, item) => self.then(State::Run(Run { saga: Some((id, item)), ..run })),
             Task::Loose(loose) => {
@@ -123,9 +118,12 @@ impl Worker {
         Next::Again
     }
 
-    /// The worker leaves the saga.
-    fn finish(&mut self, run: &Run) -> Next {
-        if let Some((id, _)) = &run.saga {
+    fn finish(&self, run: &Run) -> Next {
+        self.leave(run.saga.as_ref().map(|(id, _)| id))
+    }
+
+    fn leave(&self, saga: Option<&SagaId>) -> Next {
+        if let Some(id) = saga {
             self.inbox.mailboxes.done(id);
         }
         self.stage.busy(-1);
@@ -141,17 +139,14 @@ impl Worker {
             (Err(panic), Some(id)) => (panic, id),
             (Err(panic), None) => std::panic::resume_unwind(panic),
         };
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        let why = format!("the host panicked: {}", text.unwrap_or("without a text"));
+        let why = format!("the host panicked: {}", panic_text(&*panic).unwrap_or("without a text"));
         error!(saga = %id, why, "saga quarantined: its events are kept aside until `sagahost sagas retry` releases it");
         if let Err(error) = self.journal.quarantine(self.journal.identity().epoch, &id, &why) {
             error!(%error, "failed to journal the quarantine");
         }
         self.stage.quarantine(&id, why.clone());
         self.stage.fail(life, why);
-        self.inbox.mailboxes.done(&id);
-        self.stage.busy(-1);
-        Next::Again
+        self.leave(Some(&id))
     }
 
     fn run(&mut self, mut run: Run, now: Now) -> Next {
@@ -166,7 +161,6 @@ impl Worker {
             }
         };
         run.unhandled = chain.unhandled;
-        run.taken = chain.taken.clone();
         let (serving, now) = (chain.serving.clone(), chain.now);
         match chain.into_staging(item, run.life, run.chain) {
             Some(staging) => self.then(State::Stage(run, staging)),
@@ -185,7 +179,7 @@ impl Worker {
     fn stage(&mut self, mut run: Run, staging: Box<Staging>, now: Now) -> Next {
         let waits = staging.change.as_ref().is_some_and(|change| change.wake.waits_for_plugin);
         let serving = staging.serving.clone();
-        if self.is_outdated(&run, &serving) {
+        if self.is_outdated(&staging) {
             Stats::add(&self.stats.chains_rerun, 1);
             return self.then(State::Run(run));
         }
@@ -227,11 +221,11 @@ impl Worker {
 
     /// Other plugins serve by now, and one of them takes events of this chain that it would not see any more: then it is
     /// thrown away, and run again with them. (Calls end on the code that they began on where nobody is new.)
-    fn is_outdated(&self, run: &Run, serving: &Arc<Serving>) -> bool {
+    fn is_outdated(&self, Staging { serving, taken, .. }: &Staging) -> bool {
         let now = self.serving.load();
         !Arc::ptr_eq(serving, &now)
             && !planted::on(Planted::KeepOutdated)
-            && run.taken.iter().any(|kind| !now.took(kind, serving.generation))
+            && taken.iter().any(|kind| !now.took(kind, serving.generation))
     }
 
     fn reserve(&mut self, run: Run, conflicts: Vec<Conflict>, until: Steady, now: Now) -> Next {
@@ -354,6 +348,7 @@ impl Worker {
             life: run.life,
             chain: run.chain,
             serving,
+            taken: BTreeSet::new(),
             id,
             change: None,
             overlay: Overlay::new(self.stage.clone()),

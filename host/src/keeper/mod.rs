@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use sagahost_processor::{Processor, intake::Intake, step::Stop};
+use sagahost_processor::Processor;
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::{
     Report,
@@ -38,10 +38,8 @@ use crate::{
 pub struct Keeper {
     pub plugins: Plugins,
     pub processor: Arc<Processor>,
-    pub intake: Arc<Intake>,
     pub clocks: Clocks,
     pub transport: Arc<dyn Transport>,
-    pub stop: Stop,
     pub board: Arc<Board>,
     /// What the operator was told last of each file.
     told: BTreeMap<PathBuf, Report>,
@@ -72,8 +70,6 @@ impl Keeper {
         let stuck = if beginning.waiting.is_empty() { Vec::new() } else { vec![beginning.waiting] };
         let mut keeper = Self {
             plugins,
-            intake: processor.intake.clone(),
-            stop: processor.stops.reading.clone(),
             processor,
             clocks,
             transport,
@@ -121,7 +117,7 @@ impl Keeper {
         let mut since = Instant::now();
         let mut reconsidered = Instant::now();
         self.taken_up = handled.clone().unwrap_or_default();
-        while !self.stop.asked() {
+        while !self.processor.stops.reading.asked() {
             let pause = if seen != handled {
                 settle / 4
             } else if self.on_probation.is_empty() && !self.again {
@@ -129,7 +125,7 @@ impl Keeper {
             } else {
                 rescan.min(probation::LOOK)
             };
-            watch.wait(pause, &self.board.orders.1, &self.stop);
+            watch.wait(pause, &self.board.orders.1, &self.processor.stops.reading);
             while let Ok(order) = self.board.orders.1.try_recv() {
                 self.obey_or_wait(order);
             }

@@ -108,17 +108,17 @@ impl Keeper {
     fn read_also(&self, fresh: Vec<Assignment>) {
         let mut topics = self.topics_read();
         topics.extend(fresh.iter().map(|assignment| assignment.partition.topic.clone()));
-        self.intake.read_also(fresh, self.plugins.idle_topics(topics));
+        self.processor.intake.read_also(fresh, self.plugins.idle_topics(topics));
     }
 
     fn topics_read(&self) -> BTreeSet<Arc<str>> {
-        self.intake.assigned().into_iter().map(|partition| partition.topic).collect()
+        self.processor.intake.assigned().into_iter().map(|partition| partition.topic).collect()
     }
 
     /// Partitions that this app has not read before: from their beginning, or from what comes now, as the
     /// subscription says.
     fn fresh_positions(&self, partitions: &[Partition], inputs: &BTreeMap<Arc<str>, bool>) -> Result<Vec<Assignment>> {
-        let assigned = self.intake.assigned();
+        let assigned = self.processor.intake.assigned();
         let new: Vec<Partition> =
             partitions.iter().filter(|partition| !assigned.contains(*partition)).cloned().collect();
         if new.is_empty() {

@@ -2,19 +2,21 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use sagahost_codec::{Codec, SAGA_FAILED, TopicSettings};
+use sagahost_journal::Journal;
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::{
     Fatal, Processor, Serving, Settings,
     processor::At,
     reader::Slices,
     stage::BatchBounds,
-    start::{Decisions, Start, StartError, Starting, Wanted},
+    start::{Begun, Decisions, Start, StartError, Starting, Wanted},
     step::{Next, Now, Part, Signal, Wait},
 };
 use sagahost_saga::{id::Kind, topology::Topology};
@@ -142,33 +144,31 @@ struct Beginning {
 
 impl Part for Beginning {
     fn step(&mut self, now: Now) -> Next {
-        let begun = match self.start.step(now) {
-            Ok(Starting::Begun(begun)) => *begun,
+        match self.start.step(now) {
             Ok(Starting::Wait(until)) => {
-                return Next::Wait(Wait { signal: self.signal.clone(), seen: self.signal.seen(), until: Some(until) });
+                Next::Wait(Wait { signal: self.signal.clone(), seen: self.signal.seen(), until: Some(until) })
             }
-            // A person starts it again.
-            Err(StartError::Journal(error)) => return Next::Ended(Err(Fatal::Superseded(error.to_string()))),
-            Err(error) => return Next::Ended(Err(Fatal::Unknown(error.to_string()))),
-        };
-        let plan = world::world(|world| world.plan.clone());
+            // Where it cannot go on, a person starts it again.
+            Ok(Starting::Begun(begun)) => {
+                Next::Ended(self.begun(*begun).map_err(|error| Fatal::Superseded(error.to_string())))
+            }
+            Err(StartError::Journal(error)) => Next::Ended(Err(Fatal::Superseded(error.to_string()))),
+            Err(error) => Next::Ended(Err(Fatal::Unknown(error.to_string()))),
+        }
+    }
+}
+
+impl Beginning {
+    fn begun(&self, begun: Begun) -> Result<(), Box<dyn Error>> {
         // What serves may have changed since the process began.
-        let version = world::world(|world| world.version.clone());
+        let (plan, version) = world::world(|world| (world.plan.clone(), world.version.clone()));
         let serving = serving(&self.plugins, &version, self.host);
         let processor = Arc::new(Processor::new(self.journal.clone(), serving, topics(), settings(&plan)));
-        let notes = match sagahost_journal::Journal::publication_notes(&*self.journal) {
-            Ok(notes) => notes,
-            Err(error) => return Next::Ended(Err(Fatal::Superseded(error.to_string()))),
-        };
+        let notes = self.journal.publication_notes()?;
         let (identity, anchor, published) = (begun.identity, begun.anchor, begun.published);
         let at = At { identity, anchor, published, notes, reached: |_| {} };
-        if let Err(error) = processor.take_up(&at, begun.backlog) {
-            return Next::Ended(Err(Fatal::Superseded(error.to_string())));
-        }
-        let source = match self.transport.source() {
-            Ok(source) => source,
-            Err(error) => return Next::Ended(Err(Fatal::Superseded(error.to_string()))),
-        };
+        processor.take_up(&at, begun.backlog)?;
+        let source = self.transport.source()?;
         let slices = Slices { poll: Duration::ZERO, paused: Duration::ZERO, idle: Duration::from_millis(200) };
         let mut parts: Vec<(String, Box<dyn Part>)> = vec![
             ("publisher".to_owned(), Box::new(processor.publisher(begun.sink, &at))),
@@ -187,7 +187,7 @@ impl Part for Beginning {
                 world.add(self.host, &name, part);
             }
         });
-        Next::Ended(Ok(()))
+        Ok(())
     }
 }
 

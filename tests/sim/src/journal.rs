@@ -25,7 +25,7 @@ fn failed(what: &str) -> JournalError {
 }
 
 macro_rules! calls {
-    ($fault:ident: $($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+    ($fault:ident $($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> Result<$out, JournalError> {
             inside(self.host);
             if happens(Fault::$fault) {
@@ -38,54 +38,23 @@ macro_rules! calls {
     };
 }
 
+macro_rules! reads {
+    ($($call:tt)*) => { calls! { ReadFails $($call)* } };
+}
+
+macro_rules! writes {
+    ($($call:tt)*) => { calls! { WriteFails $($call)* } };
+}
+
 impl Journal for SimJournal {
     fn identity(&self) -> Identity {
         inside(self.host);
         self.inner.identity()
     }
-    calls! { ReadFails:
-        reread() -> Identity;
-        saga(id: &SagaId) -> Option<SagaRow>;
-        spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
-        spilled_history(saga: SagaKey) -> Vec<Entry>;
-        store_get(participant: &Participant, key: &str) -> Option<Arc<[u8]>>;
-        store_scan(participant: &Participant, prefix: &str, after: Option<&str>, limit: usize) -> Vec<StoreEntry>;
-        counter(participant: &Participant, name: &str) -> Option<i64>;
-        counters(participant: Option<&Participant>) -> Vec<(Participant, String, i64)>;
-        due(now: Time, limit: usize) -> Vec<(Time, SagaId)>;
-        deadlines(now: Time, limit: usize) -> Vec<(Time, SagaId)>;
-        next_due() -> (Option<Time>, Option<Time>);
-        parked_sagas(after: SagaKey, limit: usize) -> Vec<(SagaKey, SagaId)>;
-        in_doubt(after: SagaKey, limit: usize) -> Vec<(SagaKey, SagaId)>;
-        sagas(filter: &SagaFilter) -> Vec<SagaListRow>;
-        count_by_status() -> Vec<(Status, u64)>;
-        letters(filter: &LetterFilter) -> Vec<StoredLetter>;
-        letter(key: &str) -> Option<StoredLetter>;
-        letter_groups() -> Vec<(String, Option<Participant>, u64)>;
-        positions() -> BTreeMap<Partition, Position>;
-        outbox(above: BatchNo, limit: usize) -> Vec<OutboxBatch>;
-        batch_incarnation(number: BatchNo) -> Option<Arc<str>>;
-        admitted() -> Vec<AdmittedRow>;
-        paused() -> BTreeMap<Participant, String>;
-        plugin_deeds(participant: &Participant, limit: usize) -> Vec<PluginDeed>;
-        queued_commands() -> Vec<QueuedCommand>;
-        referenced_digests() -> BTreeMap<Arc<str>, u64>;
-        publication_notes() -> PublicationNotes;
-        quarantined(id: &SagaId) -> Option<String>;
-    }
-    calls! { WriteFails:
-        set_anchor(epoch: Epoch, anchor: &Partition) -> ();
-        set_position(epoch: Epoch, partition: &Partition, position: &Position) -> ();
-        new_lineage(epoch: Epoch) -> Identity;
+    journal_reads!(reads);
+    journal_writes!(writes);
+    calls! { WriteFails
         change_plugins(epoch: Epoch, write: &PluginWrite) -> ();
-        leave_out(epoch: Epoch, batch: BatchNo, index: usize, what: LeftOut, reason: &str) -> ();
-        set_not_out(epoch: Epoch, batch: Option<BatchNo>) -> ();
-        set_touch_due(epoch: Epoch, due: Time) -> ();
-        queue_command(saga: &SagaId, command: &Command) -> i64;
-        quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();
-        release(epoch: Epoch, id: &SagaId) -> ();
-        remove_finished(epoch: Epoch, now: Time, limit: usize) -> usize;
-        remove_closed_letters(epoch: Epoch, before: Time, limit: usize) -> usize;
     }
     fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
         inside(self.host);

@@ -161,7 +161,7 @@ impl<'d> Run<'d> {
             let times = [next, self.next_start, self.orders_left().then_some(self.next_order), self.storm_ends()];
             let Some(next) = times.into_iter().flatten().min() else { return self.stuck() };
             world(|world| {
-                let wait = next.since(now(world).steady);
+                let wait = next.since(world.now().steady);
                 world.pass(wait);
             });
         }
@@ -457,10 +457,6 @@ impl<'d> Run<'d> {
         lines.extend(world(|world| world.waiting()));
         lines
     }
-}
-
-fn now(world: &World) -> sagahost_processor::step::Now {
-    world.now()
 }
 
 /// Something that a person does with a host; None: it dies of it.

@@ -5,7 +5,6 @@
 //! process dies of it, and whether another part takes a step inside it, as if a thread had been switched there.
 
 use std::{
-    any::Any,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -14,6 +13,7 @@ use std::{
 
 use sagahost_processor::{
     Fatal,
+    fatal::panic_text,
     step::{Next, Now, Part, Steady, Wait},
 };
 use sagahost_saga::{
@@ -348,7 +348,8 @@ fn take_step(at: usize) {
                 return Some(part);
             }
             Err(panic) => {
-                world.ended.push(Ended::Panicked(host, text(&*panic)));
+                let text = panic_text(&*panic).unwrap_or("without a text").to_owned();
+                world.ended.push(Ended::Panicked(host, text));
                 return Some(part);
             }
         }
@@ -356,9 +357,4 @@ fn take_step(at: usize) {
         None
     });
     drop(kept);
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(|text| &**text));
-    text.unwrap_or("a panic without a text").to_owned()
 }

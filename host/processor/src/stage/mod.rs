@@ -14,7 +14,7 @@ use sagahost_journal::{BatchWrite, Journal, JournalError, LetterWrite, SagaKey, 
 use sagahost_saga::{
     Saga,
     history::Entry,
-    id::{Participant, SagaId, Time},
+    id::{Kind, Participant, SagaId, Time},
     input::{Answer, Status, Wake},
 };
 use sagahost_transport::Verified;
@@ -61,6 +61,8 @@ pub struct Staging {
     pub chain: u64,
     /// What the chain ran with.
     pub serving: Arc<Serving>,
+    /// Kinds of the events that it took in.
+    pub taken: BTreeSet<Kind>,
     pub id: Option<SagaId>,
     pub change: Option<SagaChange>,
     pub overlay: Overlay,
@@ -630,7 +632,7 @@ impl Stage {
         published: BatchNo,
         positions: &BTreeMap<Partition, Position>,
         anchor: Option<Partition>,
-    ) -> u64 {
+    ) {
         let mut inner = self.inner.lock();
         if !planted::on(Planted::KeepMemory) {
             inner.values.clear(journaled);
@@ -645,7 +647,7 @@ impl Stage {
         inner.reserved.clear();
         inner.moved_since = None;
         inner.urged = false;
-        let (life, to_move) = (inner.life, inner.to_move.take());
+        let to_move = inner.to_move.take();
         drop(inner);
         self.roomy.raise_all();
         self.stirred.raise();
@@ -654,7 +656,6 @@ impl Stage {
         for reply in open.replies.into_iter().map(|(reply, _)| reply).chain(to_move.map(|to_move| to_move.reply)) {
             reply.declined(Declined::Journal("failed to write the journal; try again".to_owned()));
         }
-        life
     }
 
     /// No chain is staged any more.
