@@ -260,7 +260,7 @@ impl<'b> KafkaShop<'b> {
             .collect();
         let mut source = transport.source().expect("a consumer");
         source.assign(&assignments).expect("partitions can be assigned");
-        Watch { source, ends: Ends::default(), completed: self.topics.of("OrderCompleted") }
+        Watch { source, ends: Ends::default(), completed: self.topics.of("OrderCompleted"), dir: self.dir.path().to_owned() }
     }
 
     /// What a plain client reads of committed records.
@@ -343,6 +343,8 @@ pub struct Watch {
     source: Box<dyn Source>,
     pub ends: Ends,
     completed: String,
+    /// Of the shop.
+    dir: PathBuf,
 }
 
 impl Watch {
@@ -365,8 +367,19 @@ impl Watch {
     pub fn until(&mut self, count: usize, patience: Duration) {
         let end = Instant::now() + patience;
         while self.read(Duration::from_millis(2)) < count {
-            assert!(Instant::now() < end, "{} of {count} orders ended", self.ends.len());
+            assert!(Instant::now() < end, "{} of {count} orders ended\n{}", self.ends.len(), self.why());
         }
+    }
+
+    /// What the host says of itself, and the end of its log.
+    fn why(&self) -> String {
+        let (config, log) = (self.dir.join("sagahost.toml"), self.dir.join("host.log"));
+        let status = Command::new(built::sagahost()).args(["status", "--json", "--config"]).arg(config).output();
+        let status = status.map_or_else(|error| error.to_string(), |output| format!("{output:?}"));
+        let log = fs::read_to_string(log).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(40).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!("{status}\n{}", tail.join("\n"))
     }
 }
 
