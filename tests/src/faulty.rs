@@ -108,13 +108,13 @@ impl Journal for FaultyJournal {
     }
     sagahost_journal::journal_reads!(calls);
     sagahost_journal::journal_writes!(calls);
-    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<CommitAnswer, JournalError> {
         if self.death.reached(Point::BeforeCommit) {
             return Err(failed());
         }
         let committed = self.inner.commit(epoch, batch)?;
         let lies = !batch.outbox.is_empty() && Death::one_of(&self.death.lies);
-        if self.death.reached(Point::AfterCommit) || lies { Err(failed()) } else { Ok(committed) }
+        if self.death.reached(Point::AfterCommit) || lies { Ok(CommitAnswer::Unknown(failed())) } else { Ok(committed) }
     }
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError> {
         if self.death.reached(Point::BeforeConfirm) {

@@ -260,7 +260,12 @@ impl<'b> KafkaShop<'b> {
             .collect();
         let mut source = transport.source().expect("a consumer");
         source.assign(&assignments).expect("partitions can be assigned");
-        Watch { source, ends: Ends::default(), completed: self.topics.of("OrderCompleted"), dir: self.dir.path().to_owned() }
+        Watch {
+            source,
+            ends: Ends::default(),
+            completed: self.topics.of("OrderCompleted"),
+            dir: self.dir.path().to_owned(),
+        }
     }
 
     /// What a plain client reads of committed records.

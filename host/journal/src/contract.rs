@@ -24,8 +24,8 @@ use sagahost_saga::{
 use sagahost_wire::{BatchNo, Outgoing, Partition, Position, StoredLetter};
 
 use super::{
-    BatchWrite, Identity, Journal, LeftOut, LetterFilter, OutboxBatch, PluginWrite, PublicationNotes, SagaFilter,
-    SagaKey, SagaListRow, SagaWrite,
+    BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch, PluginWrite,
+    PublicationNotes, SagaFilter, SagaKey, SagaListRow, SagaWrite,
 };
 
 /// Where one journal lives.
@@ -64,8 +64,9 @@ macro_rules! journal_contract {
                    quarantine_without_a_row;
             letters: round_trip, reopened_under_its_key, filtered_and_grouped, open_letter_keeps_its_saga,
                      closed_letters_go;
-            values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, counters_come_back,
-                    admission, pauses_and_deeds;
+            values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, versions_of_keys,
+                    stale_read_is_a_conflict, counters_come_back, counters_change_by_differences,
+                    counter_out_of_bounds_is_a_conflict, admission, pauses_and_deeds;
         }
     };
 }
@@ -87,7 +88,7 @@ impl Owner {
     fn commit(&self, change: impl FnOnce(&mut BatchWrite)) -> Vec<(SagaId, SagaKey)> {
         let mut batch = self.next();
         change(&mut batch);
-        self.journal.commit(self.identity.epoch, &batch).unwrap()
+        done(self.journal.commit(self.identity.epoch, &batch))
     }
     fn sagas(&self, sagas: Vec<SagaWrite>) -> Vec<(SagaId, SagaKey)> {
         self.commit(|batch| batch.sagas = sagas)
@@ -104,6 +105,14 @@ impl Owner {
     }
     fn letters(&self, filter: LetterFilter) -> Vec<String> {
         self.journal.letters(&filter).unwrap().into_iter().map(|letter| letter.key).collect()
+    }
+}
+
+#[track_caller]
+fn done(committed: Result<CommitAnswer, JournalError>) -> Vec<(SagaId, SagaKey)> {
+    match committed {
+        Ok(CommitAnswer::Done(keys)) => keys,
+        other => panic!("not journaled: {other:?}"),
     }
 }
 

@@ -10,7 +10,7 @@ macro_rules! journal_reads {
             saga(id: &SagaId) -> Option<SagaRow>;
             spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
             spilled_history(saga: SagaKey) -> Vec<Entry>;
-            store_get(participant: &Participant, key: &str) -> Option<Arc<[u8]>>;
+            store_get(participant: &Participant, key: &str) -> Option<StoreValue>;
             store_scan(participant: &Participant, prefix: &str, after: Option<&str>, limit: usize) -> Vec<StoreEntry>;
             counter(participant: &Participant, name: &str) -> Option<i64>;
             counters(participant: Option<&Participant>) -> Vec<(Participant, String, i64)>;

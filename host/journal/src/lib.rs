@@ -4,6 +4,7 @@
 #[doc(hidden)]
 pub mod contract;
 mod decorate;
+pub mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,18 +17,21 @@ use sagahost_saga::{
     id::{Participant, SagaId, Time},
     input::{Command, Status, Wake},
 };
-use sagahost_wire::{BatchNo, Epoch, Generation, Outgoing, Partition, Position, StoredLetter};
+use sagahost_wire::{BatchNo, Epoch, Generation, Outgoing, Partition, Position, StoredLetter, StreamNo};
 use serde::{Deserialize, Serialize};
+
+pub use values::{CommitAnswer, Contended, CounterWrite, Name, Seen, Stale, StoreEntry, StoreValue, Version};
 
 /// Integer key of a saga, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SagaKey(pub i64);
 
-/// What the journal says of itself at start.
+/// What the journal says of the stream that its owner writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub journal: Arc<str>,
     pub app: Arc<str>,
+    pub stream: StreamNo,
     pub incarnation: Arc<str>,
     pub epoch: Epoch,
     /// Last batch journaled, by anybody.
@@ -69,18 +73,17 @@ pub enum LetterWrite {
     Close { key: String, how: String, at: Time },
 }
 
-/// A key of a participant's store, with its value.
-pub type StoreEntry = (String, Arc<[u8]>);
-
 /// Everything that one batch makes durable.
 #[derive(Clone, Debug, Default)]
 pub struct BatchWrite {
     pub number: BatchNo,
     pub at: Time,
     pub sagas: Vec<SagaWrite>,
-    /// (participant, key) → value; None: deleted.
-    pub store: BTreeMap<(Participant, String), Option<Arc<[u8]>>>,
-    pub counters: BTreeMap<(Participant, String), i64>,
+    /// None: deleted.
+    pub store: BTreeMap<Name, Option<Arc<[u8]>>>,
+    /// Keys that its chains read, with the version that the journal must have. None: there must be no such key.
+    pub store_read: BTreeMap<Name, Option<Version>>,
+    pub counters: BTreeMap<Name, CounterWrite>,
     pub letters: Vec<LetterWrite>,
     pub positions: BTreeMap<Partition, Position>,
     pub outbox: Vec<Outgoing>,
@@ -259,7 +262,7 @@ pub trait Journal: Send + Sync {
     /// The data hash of a known event that was spilled.
     fn spilled_event(&self, saga: SagaKey, event: [u8; 16]) -> Result<Option<[u8; 16]>, JournalError>;
     fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError>;
-    fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<Arc<[u8]>>, JournalError>;
+    fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<StoreValue>, JournalError>;
     /// Keys that begin with `prefix` and are above `after`, in byte order.
     fn store_scan(
         &self,
@@ -304,8 +307,11 @@ pub trait Journal: Send + Sync {
     /// Digests that unfinished sagas may still need, and how many of them.
     fn referenced_digests(&self) -> Result<BTreeMap<Arc<str>, u64>, JournalError>;
 
-    /// One transaction. Returns the keys of sagas that had none.
-    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError>;
+    /// One transaction.
+    ///
+    /// # Errors
+    /// Nothing of it is written.
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<CommitAnswer, JournalError>;
     /// Outside of the numbering: batches up to this one are published; their outbox rows go.
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError>;
     fn set_anchor(&self, epoch: Epoch, anchor: &Partition) -> Result<(), JournalError>;

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use sagahost_journal::{BatchWrite, Identity, Journal, JournalError, OutboxBatch};
-use sagahost_saga::input::Answer;
+use sagahost_journal::{BatchWrite, CommitAnswer, Contended, Identity, Journal, JournalError, OutboxBatch, SagaKey};
+use sagahost_saga::{id::SagaId, input::Answer};
 use sagahost_wire::{BatchNo, Partition, Position};
 use tracing::{debug, info, warn};
 
@@ -140,44 +140,65 @@ impl Committer {
         let committed = self.journal.commit(self.identity.epoch, &sealed.write);
         (self.reached)("after-journal-commit");
         match committed {
-            Ok(keys) => {
-                Stats::add(&self.stats.journal_commits, 1);
-                self.stage.journaled(number, &keys);
-                self.settled(now);
-                self.confirmed = self.confirmed.max(sealed.write.confirmed);
-                for (reply, answer) in sealed.replies {
-                    reply.done(answer);
-                }
-                debug!(batch = number.0, chains = sealed.chains, records = sealed.write.outbox.len(), "journaled");
-                if !planted::on(Planted::PublishBeforeJournal) {
-                    self.hand_over(handed(&self.identity, sealed.write));
-                }
-                let touched = self.touch.journaled(&*self.journal, self.identity.epoch, now);
-                touched.map_err(|error| Fatal::Superseded(error.to_string()))
+            Ok(CommitAnswer::Done(keys)) => self.journaled(sealed, &keys, now),
+            Ok(CommitAnswer::Conflict(lost)) => {
+                self.conflict(&lost, sealed.replies, now);
+                Ok(())
+            }
+            Ok(CommitAnswer::Unknown(error)) => {
+                self.answer_after(&error, number, sealed.replies);
+                self.fail(error.to_string(), now);
+                Ok(())
             }
             Err(error) => {
                 let error = unless_superseded(error)?;
-                self.answer_after(&error, number, sealed.replies);
+                let text = format!("failed to write the journal: {error}");
+                decline_all(sealed.replies, &text);
                 self.fail(error.to_string(), now);
                 Ok(())
             }
         }
     }
 
-    /// A commit that reported a failure may have gone through.
+    fn journaled(&mut self, sealed: Sealed, keys: &[(SagaId, SagaKey)], now: Now) -> Result<(), Fatal> {
+        let number = sealed.write.number;
+        Stats::add(&self.stats.journal_commits, 1);
+        self.stage.journaled(number, keys);
+        self.settled(now);
+        self.confirmed = self.confirmed.max(sealed.write.confirmed);
+        for (reply, answer) in sealed.replies {
+            reply.done(answer);
+        }
+        debug!(batch = number.0, chains = sealed.chains, records = sealed.write.outbox.len(), "journaled");
+        if !planted::on(Planted::PublishBeforeJournal) {
+            self.hand_over(handed(&self.identity, sealed.write));
+        }
+        let touched = self.touch.journaled(&*self.journal, self.identity.epoch, now);
+        touched.map_err(|error| Fatal::Superseded(error.to_string()))
+    }
+
+    /// Somebody else writes to this journal, too. What was built on the old values is built again at once.
+    fn conflict(&mut self, lost: &[Contended], replies: Vec<(Reply, Answer)>, now: Now) {
+        let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
+        let why = format!("others changed {} meanwhile", names.join(", "));
+        decline_all(replies, &format!("{why}; try again"));
+        info!(why, "the host begins anew from the journal; nothing is lost");
+        self.state.again = Some((now.steady, why));
+    }
+
+    /// Whether the batch is journaled is not known from the answer: the journal is asked.
     fn answer_after(&self, error: &JournalError, number: BatchNo, replies: Vec<(Reply, Answer)>) {
         if replies.is_empty() {
             return;
         }
-        let declined = match self.journal.reread() {
-            Ok(identity) if identity.last_batch >= number => None,
-            Ok(_) => Some(format!("failed to write the journal: {error}")),
-            Err(_) => Some(format!("failed to write the journal, and whether it was written is not known: {error}")),
-        };
-        for (reply, answer) in replies {
-            match &declined {
-                None => reply.done(answer),
-                Some(text) => reply.declined(Declined::Journal(text.clone())),
+        match self.journal.reread() {
+            Ok(identity) if identity.last_batch >= number => {
+                replies.into_iter().for_each(|(reply, answer)| reply.done(answer));
+            }
+            Ok(_) => decline_all(replies, &format!("failed to write the journal: {error}")),
+            Err(_) => {
+                let text = format!("failed to write the journal, and whether it was written is not known: {error}");
+                decline_all(replies, &text);
             }
         }
     }
@@ -300,5 +321,11 @@ impl Committer {
                 REST
             }
         }
+    }
+}
+
+fn decline_all(replies: Vec<(Reply, Answer)>, text: &str) {
+    for (reply, _) in replies {
+        reply.declined(Declined::Journal(text.to_owned()));
     }
 }

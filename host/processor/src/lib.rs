@@ -21,6 +21,7 @@ pub mod attempt;
 pub mod code;
 pub mod serving;
 
+pub mod counter;
 pub mod overlay;
 pub mod positions;
 pub mod values;

@@ -11,14 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use sagahost_journal::{JournalError, StoreEntry};
-use sagahost_manifest::counter::{self, CounterFault};
+use sagahost_journal::{JournalError, Name, StoreEntry};
+use sagahost_manifest::counter::{self as arithmetic, CounterFault};
 use sagahost_saga::id::Participant;
 
 use crate::{
+    counter::{CounterCall, CounterTrace},
     planted::{self, Planted},
     stage::Stage,
-    values::Name,
 };
 
 /// Why the overlay could not answer.
@@ -29,66 +29,6 @@ pub enum OverlayError {
     Guest(#[from] CounterFault),
     #[error(transparent)]
     Journal(#[from] JournalError),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum CounterCall {
-    Ensure(i64),
-    Take { amount: i64, answer: bool },
-    Give(i64),
-    Read(Option<i64>),
-}
-
-/// The calls of one attempt on one counter. `kept`: the attempt completed, so they count.
-#[derive(Clone, Debug, Default)]
-struct CounterRun {
-    calls: Vec<CounterCall>,
-    kept: bool,
-}
-
-/// What the chain did with one counter, in order.
-#[derive(Clone, Debug, Default)]
-pub struct CounterTrace {
-    runs: Vec<CounterRun>,
-}
-
-/// A counter is not what the chain saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
-
-impl CounterTrace {
-    /// Plays the calls over `value`: the new value, or `Stale` when an answer would be another one.
-    pub fn replay(&self, mut value: Option<i64>) -> Result<Option<i64>, Stale> {
-        for run in &self.runs {
-            let after = run.calls.iter().try_fold(value, |value, call| call.replay(value))?;
-            if run.kept {
-                value = after;
-            }
-        }
-        Ok(value)
-    }
-
-    pub fn writes(&self) -> bool {
-        self.runs.iter().any(|run| run.kept && run.calls.iter().any(|call| !matches!(call, CounterCall::Read(_))))
-    }
-}
-
-impl CounterCall {
-    fn replay(&self, value: Option<i64>) -> Result<Option<i64>, Stale> {
-        match (self, value) {
-            (Self::Ensure(initial), None) => Ok(Some(*initial)),
-            (Self::Ensure(_), Some(_)) => Ok(value),
-            (Self::Take { amount, answer }, Some(there)) => match (there >= *amount, answer) {
-                (true, true) => Ok(Some(there - amount)),
-                (false, false) => Ok(value),
-                (true, false) | (false, true) => Err(Stale),
-            },
-            (Self::Give(amount), Some(there)) => there.checked_add(*amount).map(Some).ok_or(Stale),
-            (Self::Take { .. } | Self::Give(_), None) => Err(Stale),
-            (Self::Read(answer), _) if *answer == value => Ok(value),
-            (Self::Read(_), _) => Err(Stale),
-        }
-    }
 }
 
 /// What the journal said of a page.
@@ -146,12 +86,7 @@ impl Overlay {
         if keep {
             self.writes.extend(writes);
         }
-        for trace in self.counters.values_mut() {
-            if let Some(run) = trace.runs.last_mut().filter(|run| !run.calls.is_empty()) {
-                run.kept = keep;
-                trace.runs.push(CounterRun::default());
-            }
-        }
+        self.counters.values_mut().for_each(|trace| trace.end_attempt(keep));
     }
 
     pub fn get(&mut self, participant: &Participant, key: &str) -> Result<Option<Arc<[u8]>>, OverlayError> {
@@ -225,28 +160,11 @@ impl Overlay {
                 base
             }
         };
-        let Some(trace) = self.counters.get(name) else { return Ok(base) };
-        let mut value = base;
-        for (index, run) in trace.runs.iter().enumerate() {
-            let current = index + 1 == trace.runs.len();
-            let after = run
-                .calls
-                .iter()
-                .try_fold(value, |value, call| call.replay(value))
-                .expect("a trace replays over the value that it was made on");
-            if run.kept || current {
-                value = after;
-            }
-        }
-        Ok(value)
+        Ok(self.counters.get(name).map_or(base, |trace| trace.now(base)))
     }
 
     fn note(&mut self, name: Name, call: CounterCall) {
-        let trace = self.counters.entry(name).or_default();
-        if trace.runs.is_empty() {
-            trace.runs.push(CounterRun::default());
-        }
-        trace.runs.last_mut().expect("one run is open").calls.push(call);
+        self.counters.entry(name).or_default().note(call);
     }
 
     pub fn ensure(&mut self, participant: &Participant, counter: &str, initial: i64) -> Result<(), OverlayError> {
@@ -258,16 +176,31 @@ impl Overlay {
 
     pub fn take(&mut self, participant: &Participant, counter: &str, amount: u64) -> Result<bool, OverlayError> {
         let name = (participant.clone(), counter.to_owned());
-        let (amount, answer) = counter::take(self.counter_now(&name)?, counter, amount)?;
+        let now = self.counter_now(&name)?;
+        let (amount, answer) = self.or_read(&name, now, arithmetic::take(now, counter, amount))?;
         self.note(name, CounterCall::Take { amount, answer });
         Ok(answer)
     }
 
     pub fn give(&mut self, participant: &Participant, counter: &str, amount: u64) -> Result<(), OverlayError> {
         let name = (participant.clone(), counter.to_owned());
-        let (amount, _) = counter::give(self.counter_now(&name)?, counter, amount)?;
+        let now = self.counter_now(&name)?;
+        let (amount, _) = self.or_read(&name, now, arithmetic::give(now, counter, amount))?;
         self.note(name, CounterCall::Give(amount));
         Ok(())
+    }
+
+    /// A call that the counter cannot answer ends the attempt: that hangs on what the counter was.
+    fn or_read<T>(
+        &mut self,
+        name: &Name,
+        now: Option<i64>,
+        answer: Result<T, CounterFault>,
+    ) -> Result<T, CounterFault> {
+        if answer.is_err() {
+            self.note(name.clone(), CounterCall::Read(now));
+        }
+        answer
     }
 
     pub fn read(&mut self, participant: &Participant, counter: &str) -> Result<Option<i64>, OverlayError> {
@@ -275,69 +208,5 @@ impl Overlay {
         let value = self.counter_now(&name)?;
         self.note(name, CounterCall::Read(value));
         Ok(value)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs of calls; `false`: the attempt did not complete.
-    fn trace(runs: &[(&[CounterCall], bool)]) -> CounterTrace {
-        let run = |(calls, kept): &(&[CounterCall], bool)| CounterRun { calls: calls.to_vec(), kept: *kept };
-        CounterTrace { runs: runs.iter().map(run).collect() }
-    }
-
-    fn take(amount: i64, answer: bool) -> CounterCall {
-        CounterCall::Take { amount, answer }
-    }
-
-    #[test]
-    fn what_changes_no_answer_is_no_conflict() {
-        let sold = trace(&[(&[CounterCall::Ensure(10), take(3, true)], true)]);
-        assert_eq!(sold.replay(None), Ok(Some(7)), "nobody made the counter");
-        for there in [3, 4, 1_000] {
-            assert_eq!(sold.replay(Some(there)), Ok(Some(there - 3)), "others took and gave");
-        }
-        let refused = trace(&[(&[take(3, false)], true)]);
-        for there in [0, 2] {
-            assert_eq!(refused.replay(Some(there)), Ok(Some(there)));
-        }
-        let given = trace(&[(&[CounterCall::Give(5)], true)]);
-        assert_eq!(given.replay(Some(-2)), Ok(Some(3)));
-    }
-
-    #[test]
-    fn an_answer_that_would_be_another_one_is_stale() {
-        let sold = trace(&[(&[take(3, true)], true)]);
-        assert_eq!(sold.replay(Some(2)), Err(Stale), "sold out meanwhile");
-        assert_eq!(sold.replay(None), Err(Stale), "it is gone");
-        let refused = trace(&[(&[take(3, false)], true)]);
-        assert_eq!(refused.replay(Some(3)), Err(Stale), "stock was given back: it would be sold now");
-        assert_eq!(trace(&[(&[CounterCall::Give(1)], true)]).replay(Some(i64::MAX)), Err(Stale));
-        let read = trace(&[(&[CounterCall::Read(Some(7))], true)]);
-        assert_eq!(read.replay(Some(7)), Ok(Some(7)));
-        assert_eq!(read.replay(Some(8)), Err(Stale));
-        assert_eq!(read.replay(None), Err(Stale));
-        assert_eq!(trace(&[(&[CounterCall::Read(None)], true)]).replay(Some(0)), Err(Stale), "absent is not zero");
-    }
-
-    /// An attempt that failed wrote nothing, but its outcome hangs on what it was told.
-    #[test]
-    fn an_attempt_that_does_not_count_is_checked_and_changes_nothing() {
-        let failed = trace(&[(&[take(3, true)], false), (&[take(4, true)], true)]);
-        assert_eq!(failed.replay(Some(4)), Ok(Some(0)), "the three are not taken");
-        assert_eq!(trace(&[(&[take(3, true)], false)]).replay(Some(2)), Err(Stale));
-        assert!(!trace(&[(&[take(3, true)], false)]).writes());
-        assert!(!trace(&[(&[CounterCall::Read(None)], true)]).writes());
-        assert!(failed.writes());
-    }
-
-    #[test]
-    fn calls_of_one_attempt_see_each_other() {
-        let twice =
-            trace(&[(&[take(3, true), take(3, false), CounterCall::Give(1), CounterCall::Read(Some(3))], true)]);
-        assert_eq!(twice.replay(Some(5)), Ok(Some(3)));
-        assert_eq!(twice.replay(Some(6)), Err(Stale), "the second would have been sold, too");
     }
 }

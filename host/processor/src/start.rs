@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sagahost_journal::{BatchWrite, Identity, Journal, JournalError, OutboxBatch};
+use sagahost_journal::{BatchWrite, CommitAnswer, Identity, Journal, JournalError, OutboxBatch};
 use sagahost_transport::{Assignment, Found, Isolation, Sink, StartAt, Transport, TransportError};
 use sagahost_wire::{BatchNo, Partition, Position};
 use tracing::{info, warn};
@@ -394,7 +394,14 @@ impl Start {
             confirmed: published,
             ..BatchWrite::default()
         };
-        self.journal.commit(identity.epoch, &write)?;
+        match self.journal.commit(identity.epoch, &write)? {
+            CommitAnswer::Done(_) => {}
+            // Positions alone have no answers that could have changed.
+            CommitAnswer::Conflict(_) => {
+                return Err(JournalError::Failed("a batch of positions met a conflict".to_owned()).into());
+            }
+            CommitAnswer::Unknown(error) => return Err(error.into()),
+        }
         self.journal.set_touch_due(identity.epoch, write.at.after(TOUCH_EVERY))?;
         identity.last_batch = number;
         info!(batch = number.0, partitions = positions.len(), "start positions are journaled");

@@ -11,16 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use sagahost_journal::SagaKey;
+use sagahost_journal::{Name, SagaKey, StoreValue, Version};
 use sagahost_saga::{
     Saga,
     id::{Participant, SagaId},
 };
-use sagahost_wire::BatchNo;
+use sagahost_wire::{BatchNo, StreamNo};
 
 use crate::planted::{self, Planted};
-
-pub type Name = (Participant, String);
 
 /// `written`: the batch that wrote it last; 0 when it came from the journal.
 #[derive(Clone, Debug)]
@@ -44,7 +42,7 @@ pub struct SagaCell {
 #[derive(Debug, Default)]
 pub struct Values {
     sagas: HashMap<SagaId, Cell<SagaCell>>,
-    store: BTreeMap<Name, Cell<Option<Arc<[u8]>>>>,
+    store: BTreeMap<Name, Cell<Option<StoreValue>>>,
     counters: HashMap<Name, Cell<Option<i64>>>,
     /// Highest batch journaled: what it and earlier ones wrote may be dropped.
     journaled: BatchNo,
@@ -52,6 +50,8 @@ pub struct Values {
     bytes: usize,
     bytes_max: usize,
     drops: u64,
+    /// Which writes here.
+    stream: StreamNo,
 }
 
 /// Rough cost of an entry beside its own bytes.
@@ -65,8 +65,8 @@ fn saga_bytes(record: usize) -> usize {
 }
 
 impl Values {
-    pub fn new(bytes_max: usize, journaled: BatchNo) -> Self {
-        Self { bytes_max, journaled, current: journaled, ..Self::default() }
+    pub fn new(bytes_max: usize, stream: StreamNo, journaled: BatchNo) -> Self {
+        Self { bytes_max, stream, journaled, current: journaled, ..Self::default() }
     }
 
     /// Grows whenever something was dropped.
@@ -82,7 +82,7 @@ impl Values {
         })
     }
 
-    pub fn store(&mut self, name: &Name) -> Option<Option<Arc<[u8]>>> {
+    pub fn store(&mut self, name: &Name) -> Option<Option<StoreValue>> {
         let current = self.current;
         self.store.get_mut(name).map(|cell| {
             cell.used = current;
@@ -104,7 +104,7 @@ impl Values {
         participant: &'a Participant,
         prefix: &'a str,
         after: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a str, &'a Option<Arc<[u8]>>)> {
+    ) -> impl Iterator<Item = (&'a str, Option<&'a Arc<[u8]>>)> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded((participant.clone(), after.to_owned())),
             _ => Bound::Included((participant.clone(), prefix.to_owned())),
@@ -112,7 +112,7 @@ impl Values {
         self.store
             .range((from, Bound::Unbounded))
             .take_while(move |((owner, key), _)| owner == participant && key.starts_with(prefix))
-            .map(|((_, key), cell)| (key.as_str(), &cell.value))
+            .map(|((_, key), cell)| (key.as_str(), cell.value.as_ref().map(|known| &known.value)))
     }
 
     /// From the journal: only where nothing is known yet.
@@ -124,11 +124,11 @@ impl Values {
         self.sagas.entry(id.clone()).or_insert(cell).value.clone()
     }
 
-    pub fn learn_store(&mut self, name: &Name, value: Option<Arc<[u8]>>) -> Option<Arc<[u8]>> {
+    pub fn learn_store(&mut self, name: &Name, value: Option<StoreValue>) -> Option<StoreValue> {
         if let Some(known) = self.store(name) {
             return known;
         }
-        self.bytes += ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |v| v.len());
+        self.bytes += ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |row| row.value.len());
         let cell = Cell { value, written: BatchNo(0), used: self.current };
         self.store.entry(name.clone()).or_insert(cell).value.clone()
     }
@@ -172,6 +172,8 @@ impl Values {
 
     pub fn write_store(&mut self, name: Name, value: Option<Arc<[u8]>>, batch: BatchNo) {
         self.bytes += ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |v| v.len());
+        let version = Version { stream: self.stream, batch };
+        let value = value.map(|value| StoreValue { value, version });
         self.store.insert(name, Cell { value, written: batch, used: batch });
     }
 
@@ -208,7 +210,7 @@ impl Values {
     /// Drops everything: all that was built on a batch that failed.
     pub fn clear(&mut self, journaled: BatchNo) {
         let drops = self.drops + 1;
-        *self = Self { drops, ..Self::new(self.bytes_max, journaled) };
+        *self = Self { drops, ..Self::new(self.bytes_max, self.stream, journaled) };
     }
 
     fn sweep(&mut self, unused_since: BatchNo) {
@@ -221,7 +223,7 @@ impl Values {
         let store: usize = self
             .store
             .iter()
-            .map(|((_, key), cell)| ENTRY_BYTES + key.len() + cell.value.as_ref().map_or(0, |v| v.len()))
+            .map(|((_, key), cell)| ENTRY_BYTES + key.len() + cell.value.as_ref().map_or(0, |row| row.value.len()))
             .sum();
         let sagas: usize = self.sagas.values().map(|cell| saga_bytes(cell.value.bytes)).sum();
         self.bytes = sagas + store + self.counters.len() * ENTRY_BYTES;
@@ -239,7 +241,7 @@ mod tests {
     fn a_saga_that_was_dropped_while_a_chain_ran_keeps_its_row() {
         let id = SagaId::new("a");
         let saga = Arc::new(Saga::new(id.clone(), Time(1)));
-        let mut values = Values::new(0, BatchNo(0));
+        let mut values = Values::new(0, StreamNo(0), BatchNo(0));
         let known = SagaCell { saga: Some(saga.clone()), bytes: 10, key: Some(SagaKey(7)), spilling: Vec::new() };
         assert_eq!(values.learn_saga(&id, known).key, Some(SagaKey(7)), "a chain begins");
         values.journaled(BatchNo(1));

@@ -9,7 +9,7 @@ pub mod position;
 pub mod record;
 pub mod topic_name;
 
-pub use batch::{BatchNo, Epoch, Generation, Mark};
+pub use batch::{BatchNo, Epoch, Generation, Mark, StreamNo};
 pub use letter::StoredLetter;
 pub use partition::{Partition, TopicId};
 pub use position::Position;

@@ -56,7 +56,7 @@ impl Journal for SimJournal {
     calls! { WriteFails
         change_plugins(epoch: Epoch, write: &PluginWrite) -> ();
     }
-    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<CommitAnswer, JournalError> {
         inside(self.host);
         if happens(Fault::CrashBeforeCommit) {
             die(self.host);
@@ -67,7 +67,14 @@ impl Journal for SimJournal {
         if happens(Fault::DiskFull) {
             return Err(JournalError::DiskFull("simulated".to_owned()));
         }
-        let keys = self.inner.commit(epoch, batch)?;
+        if happens(Fault::CommitUnclear) {
+            return Ok(CommitAnswer::Unknown(failed("the commit did not go through")));
+        }
+        if happens(Fault::Conflict) {
+            let counter = (Participant::from("payment"), "simulated".to_owned());
+            return Ok(CommitAnswer::Conflict(vec![Contended::Counter(counter)]));
+        }
+        let committed = self.inner.commit(epoch, batch)?;
         world::world(|world| {
             world.note(|| {
                 let places = batch.positions.iter().map(|(at, position)| format!("{at}@{}", position.next));
@@ -81,9 +88,9 @@ impl Journal for SimJournal {
         }
         inside(self.host);
         if happens(Fault::CommitLies) {
-            return Err(failed("the commit went through"));
+            return Ok(CommitAnswer::Unknown(failed("the commit went through")));
         }
-        Ok(keys)
+        Ok(committed)
     }
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError> {
         inside(self.host);

@@ -162,7 +162,7 @@ fn entered(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> {
     for (sku, payments) in payments.into_iter().filter(|(_, payments)| *payments > 0) {
         for count in ["count", "entered", "read"] {
             let kept = journal.store_get(&ledger, &format!("{count}/{sku}")).expect("the journal can be read");
-            let kept = kept.and_then(|value| serde_json::from_slice::<usize>(&value).ok());
+            let kept = kept.and_then(|value| serde_json::from_slice::<usize>(&value.value).ok());
             if kept != Some(payments) {
                 faults.push(format!("{payments} payments for {sku} are entered, {count} is {kept:?}"));
             }

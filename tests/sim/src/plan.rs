@@ -22,8 +22,12 @@ pub enum Fault {
     CrashInGuest,
     /// A commit goes through and says that it failed …
     CommitLies,
-    /// … or fails.
+    /// … or does not, and cannot say so,
+    CommitUnclear,
+    /// or fails, and says so,
     CommitFails,
+    /// or meets a change that somebody else made.
+    Conflict,
     /// The disk is full for a while.
     DiskFull,
     /// A read of the journal fails.
@@ -82,7 +86,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::CrashBeforeCommit,
         Self::CrashAfterCommit,
         Self::CrashBeforePublish,
@@ -92,7 +96,9 @@ impl Fault {
         Self::CrashAnywhere,
         Self::CrashInGuest,
         Self::CommitLies,
+        Self::CommitUnclear,
         Self::CommitFails,
+        Self::Conflict,
         Self::DiskFull,
         Self::ReadFails,
         Self::WriteFails,
@@ -132,7 +138,7 @@ impl Fault {
             Self::CrashBeforeCommit | Self::CrashAfterCommit => 15_000,
             Self::CrashBeforePublish | Self::CrashAfterPublish => 15_000,
             Self::CrashBeforeConfirm | Self::CrashAfterConfirm => 60_000,
-            Self::CommitLies | Self::CommitFails => 40_000,
+            Self::CommitLies | Self::CommitUnclear | Self::CommitFails | Self::Conflict => 40_000,
             Self::DiskFull => 8_000,
             Self::ReadFails => 2_000,
             Self::WriteFails => 30_000,

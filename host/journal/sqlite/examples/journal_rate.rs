@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use sagahost_journal::{BatchWrite, Journal, JournalError, SagaKey, SagaWrite};
+use sagahost_journal::{BatchWrite, CommitAnswer, CounterWrite, Journal, JournalError, Name, SagaKey, SagaWrite, Seen};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_saga::{
     id::{Participant, SagaId, Time, hex, sha256},
@@ -55,10 +55,17 @@ fn run(
     for number in first + 1..=first + batches {
         let write = one_batch(number, batch, &key);
         let began = Instant::now();
-        journal.commit(epoch, &write)?;
+        let committed = journal.commit(epoch, &write)?;
+        assert!(matches!(committed, CommitAnswer::Done(_)), "{committed:?}");
         busy += began.elapsed();
     }
     Ok((batch * batches) as f64 / busy.as_secs_f64())
+}
+
+/// One unit of an article, which is made where it is not there.
+fn sold(article: u32) -> (Name, CounterWrite) {
+    let write = CounterWrite { lo: 1, hi: i64::MAX, delta: -1, initial: Some(1 << 40), seen: Seen::Either };
+    ((Participant::from("inventory"), format!("article-{article}")), write)
 }
 
 fn one_batch(number: usize, size: usize, key: &impl Fn(usize) -> Option<SagaKey>) -> BatchWrite {
@@ -70,7 +77,7 @@ fn one_batch(number: usize, size: usize, key: &impl Fn(usize) -> Option<SagaKey>
         at: Time(number as u64),
         sagas,
         outbox,
-        counters: (0..20).map(|n| ((Participant::from("inventory"), format!("article-{n}")), n)).collect(),
+        counters: (0..20).map(sold).collect(),
         positions: BTreeMap::from([(
             Partition::new("order-created", 0),
             Position {

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
-use sagahost_journal::{BatchWrite, SagaKey};
-use sagahost_saga::id::{Participant, SagaId};
-use sagahost_wire::{BatchNo, Partition, Position};
+use sagahost_journal::{BatchWrite, Contended, Name, SagaKey, Stale, Version};
+use sagahost_saga::id::SagaId;
+use sagahost_wire::{BatchNo, Partition, Position, StreamNo};
 
 use super::{
-    fault::{Outcome, failed},
+    data,
+    fault::{Fault, Outcome, failed},
     format::int,
     head::Head,
     letter, outbox, saga_row,
@@ -23,8 +24,13 @@ pub(super) fn write(
     hash: fn(&SagaId) -> i64,
 ) -> Outcome<Vec<(SagaId, SagaKey)>> {
     check_number(head, batch)?;
+    let mut contended = stale_reads(conn, batch)?;
+    write_counters(conn, batch, &mut contended)?;
+    if !contended.is_empty() {
+        return Err(Fault::Conflict(contended));
+    }
     outbox::add(conn, batch)?;
-    write_values(conn, batch)?;
+    write_store(conn, batch)?;
     write_positions(conn, batch)?;
     letter::write(conn, &batch.letters)?;
     let keys = write_sagas(conn, head, batch, hash)?;
@@ -72,28 +78,49 @@ fn write_sagas(
     Ok(keys)
 }
 
-fn write_values(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
-    for ((participant, key), value) in &batch.store {
-        write_value(conn, participant, key, value.as_ref())?;
+/// Keys that somebody else has written since they were read.
+fn stale_reads(conn: &Connection, batch: &BatchWrite) -> Outcome<Vec<Contended>> {
+    let mut stale = Vec::new();
+    for (name, seen) in &batch.store_read {
+        if data::version(conn, name)? != *seen {
+            stale.push(Contended::Key(name.clone()));
+        }
     }
+    Ok(stale)
+}
+
+fn write_counters(conn: &Connection, batch: &BatchWrite, contended: &mut Vec<Contended>) -> Outcome<()> {
     let mut set = conn.prepare_cached(
         "INSERT INTO counter (participant, name, value) VALUES (?1, ?2, ?3)
          ON CONFLICT DO UPDATE SET value = excluded.value",
     )?;
-    for ((participant, name), value) in &batch.counters {
-        set.execute(params![participant.as_str(), name, value])?;
+    for (counter, write) in &batch.counters {
+        let (participant, name) = counter;
+        let there = data::counter(conn, participant, name)?;
+        match write.apply(there) {
+            Ok(Some(value)) if there != Some(value) => {
+                set.execute(params![participant.as_str(), name, value])?;
+            }
+            Ok(_) => {}
+            Err(Stale) => contended.push(Contended::Counter(counter.clone())),
+        }
     }
     Ok(())
 }
 
-fn write_value(conn: &Connection, participant: &Participant, key: &str, value: Option<&Arc<[u8]>>) -> Outcome<()> {
+fn write_store(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
+    let version = Version { stream: StreamNo(0), batch: batch.number };
+    batch.store.iter().try_for_each(|(name, value)| write_key(conn, name, value.as_ref(), version))
+}
+
+fn write_key(conn: &Connection, (participant, key): &Name, value: Option<&Arc<[u8]>>, at: Version) -> Outcome<()> {
     match value {
         Some(value) => conn
             .prepare_cached(
-                "INSERT INTO store (participant, key, value) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET value = excluded.value",
+                "INSERT INTO store (participant, key, value, stream, batch) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET value = excluded.value, stream = excluded.stream, batch = excluded.batch",
             )?
-            .execute(params![participant.as_str(), key, &**value])?,
+            .execute(params![participant.as_str(), key, &**value, at.stream.0, int(at.batch.0)])?,
         None => conn
             .prepare_cached("DELETE FROM store WHERE participant = ?1 AND key = ?2")?
             .execute([participant.as_str(), key])?,

@@ -3,23 +3,37 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
-use sagahost_journal::{QueuedCommand, StoreEntry};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sagahost_journal::{Name, QueuedCommand, StoreEntry, StoreValue, Version};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::Command,
 };
-use sagahost_wire::{Partition, Position, TopicId};
+use sagahost_wire::{BatchNo, Partition, Position, StreamNo, TopicId};
 
 use super::{
     fault::Outcome,
     format::{from_json, int, json, number, saga_id},
 };
 
-pub(super) fn get(conn: &Connection, participant: &Participant, key: &str) -> Outcome<Option<Arc<[u8]>>> {
-    let mut statement = conn.prepare_cached("SELECT value FROM store WHERE participant = ?1 AND key = ?2")?;
-    let value = statement.query_row([participant.as_str(), key], |row| Ok(Arc::from(row.get_ref(0)?.as_blob()?)));
-    Ok(value.optional()?)
+pub(super) fn get(conn: &Connection, participant: &Participant, key: &str) -> Outcome<Option<StoreValue>> {
+    let mut statement =
+        conn.prepare_cached("SELECT stream, batch, value FROM store WHERE participant = ?1 AND key = ?2")?;
+    let mut rows = statement.query([participant.as_str(), key])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let value = Arc::from(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
+    Ok(Some(StoreValue { value, version: version_of(row)? }))
+}
+
+pub(super) fn version(conn: &Connection, (participant, key): &Name) -> Outcome<Option<Version>> {
+    let mut statement = conn.prepare_cached("SELECT stream, batch FROM store WHERE participant = ?1 AND key = ?2")?;
+    let mut rows = statement.query([participant.as_str(), key])?;
+    rows.next()?.map(version_of).transpose()
+}
+
+/// From the first two columns.
+fn version_of(row: &Row<'_>) -> Outcome<Version> {
+    Ok(Version { stream: StreamNo(row.get(0)?), batch: BatchNo(number(row, 1)?) })
 }
 
 /// In byte order, which is SQLite's for text. Keys with one prefix stand together: the first that lacks it is the end.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rusqlite::ErrorCode;
-use sagahost_journal::JournalError;
+use sagahost_journal::{Contended, JournalError};
 
 /// Less free space than this beside a failed write: the disk is full, whatever SQLite calls it.
 const FREE_BYTES_MIN: u64 = 64 * 1024;
@@ -14,6 +14,10 @@ const FREE_BYTES_MIN: u64 = 64 * 1024;
 pub(super) enum Fault {
     Sqlite(rusqlite::Error),
     Journal(JournalError),
+    /// What a batch was built on is no longer so.
+    Conflict(Vec<Contended>),
+    /// The end of a transaction failed in a way that leaves open whether it is durable.
+    Unknown(rusqlite::Error),
 }
 
 pub(super) type Outcome<T> = Result<T, Fault>;
@@ -27,6 +31,15 @@ impl From<rusqlite::Error> for Fault {
 impl From<JournalError> for Fault {
     fn from(error: JournalError) -> Self {
         Self::Journal(error)
+    }
+}
+
+/// The end of a transaction failed. A full disk and a held lock are said before anything is durable. Behind a failed
+/// write or sync the log may hold the transaction as a whole, and whoever opens it next would find it.
+pub(super) fn at_the_end(error: rusqlite::Error) -> Fault {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure) => Fault::Unknown(error),
+        _ => Fault::Sqlite(error),
     }
 }
 
@@ -44,7 +57,11 @@ impl Fault {
     pub(super) fn told(self, dir: &Path) -> JournalError {
         match self {
             Self::Journal(error) => error,
-            Self::Sqlite(error) => told_by_sqlite(&error, dir),
+            Self::Sqlite(error) | Self::Unknown(error) => told_by_sqlite(&error, dir),
+            Self::Conflict(lost) => {
+                let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
+                JournalError::Failed(format!("others changed {} meanwhile", names.join(", ")))
+            }
         }
     }
 }

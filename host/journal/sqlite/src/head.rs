@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sagahost_journal::{Identity, JournalError, PublicationNotes};
 use sagahost_saga::id::{Time, hex};
-use sagahost_wire::{BatchNo, Epoch, Partition};
+use sagahost_wire::{BatchNo, Epoch, Partition, StreamNo};
 
 use super::{
     fault::{Fault, Outcome, failed},
@@ -96,7 +96,8 @@ pub(super) fn identity(conn: &Connection) -> Outcome<Identity> {
     )?;
     let (journal, app, incarnation, anchor) = row;
     let Head { epoch, last_batch, confirmed, .. } = head;
-    Ok(Identity { journal, app, incarnation, epoch, last_batch, confirmed, anchor })
+    let stream = StreamNo::default();
+    Ok(Identity { journal, app, stream, incarnation, epoch, last_batch, confirmed, anchor })
 }
 
 /// Who journaled a batch: the newest owner that began at or below it.

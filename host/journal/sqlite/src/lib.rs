@@ -32,8 +32,9 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use sagahost_journal::{
-    AdmittedRow, BatchWrite, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch, PluginDeed,
-    PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry,
+    AdmittedRow, BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch,
+    PluginDeed, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry,
+    StoreValue,
 };
 use sagahost_saga::{
     history::Entry,
@@ -125,16 +126,20 @@ impl SqliteJournal {
     }
 
     /// One transaction: all of it or nothing.
-    fn write<T>(&self, write: impl FnOnce(&Connection) -> Outcome<T>) -> Result<T, JournalError> {
+    fn transact<T>(&self, write: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
         let mut writer = self.writer.lock();
         let transact = || -> Outcome<T> {
             let (conn, _) = writer.as_mut().ok_or_else(closed)?;
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let answer = write(&tx)?;
-            tx.commit()?;
+            tx.commit().map_err(fault::at_the_end)?;
             Ok(answer)
         };
-        transact().map_err(|fault| fault.told(&self.dir))
+        transact()
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&Connection) -> Outcome<T>) -> Result<T, JournalError> {
+        self.transact(write).map_err(|fault| fault.told(&self.dir))
     }
 
     /// As the owner with this epoch, or not at all. What the head says afterwards is what `identity` says.
@@ -143,7 +148,11 @@ impl SqliteJournal {
         epoch: Epoch,
         write: impl FnOnce(&Connection, &mut Head) -> Outcome<T>,
     ) -> Result<T, JournalError> {
-        let (answer, head) = self.write(|conn| {
+        self.transact_as(epoch, write).map_err(|fault| fault.told(&self.dir))
+    }
+
+    fn transact_as<T>(&self, epoch: Epoch, write: impl FnOnce(&Connection, &mut Head) -> Outcome<T>) -> Outcome<T> {
+        let (answer, head) = self.transact(|conn| {
             let mut head = head::owned(conn, epoch)?;
             let answer = write(conn, &mut head)?;
             head::write(conn, &head)?;
@@ -209,7 +218,7 @@ impl Journal for SqliteJournal {
     fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError> {
         self.read(|conn| saga::spilled_history(conn, saga))
     }
-    fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<Arc<[u8]>>, JournalError> {
+    fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<StoreValue>, JournalError> {
         self.read(|conn| data::get(conn, participant, key))
     }
     fn store_scan(
@@ -288,8 +297,13 @@ impl Journal for SqliteJournal {
         self.read(plugins::referenced)
     }
 
-    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<Vec<(SagaId, SagaKey)>, JournalError> {
-        self.own(epoch, |conn, head| batch::write(conn, head, batch, self.hash))
+    fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<CommitAnswer, JournalError> {
+        match self.transact_as(epoch, |conn, head| batch::write(conn, head, batch, self.hash)) {
+            Ok(keys) => Ok(CommitAnswer::Done(keys)),
+            Err(Fault::Conflict(lost)) => Ok(CommitAnswer::Conflict(lost)),
+            Err(Fault::Unknown(error)) => Ok(CommitAnswer::Unknown(Fault::Unknown(error).told(&self.dir))),
+            Err(fault) => Err(fault.told(&self.dir)),
+        }
     }
     fn confirm(&self, epoch: Epoch, up_to: BatchNo) -> Result<(), JournalError> {
         self.own(epoch, |conn, head| outbox::confirm(conn, head, up_to))

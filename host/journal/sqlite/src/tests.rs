@@ -60,6 +60,15 @@ mod contract_with_collisions {
     journal_contract!(|| Collisions(Dir::new()));
 }
 
+/// Journals it; the keys that it gave.
+#[track_caller]
+fn commit(journal: &SqliteJournal, batch: &BatchWrite) -> Vec<(SagaId, SagaKey)> {
+    match journal.commit(journal.identity().epoch, batch) {
+        Ok(CommitAnswer::Done(keys)) => keys,
+        other => panic!("not journaled: {other:?}"),
+    }
+}
+
 /// A batch of `sagas` sagas of 1 KiB.
 fn batch(number: u64, sagas: usize) -> BatchWrite {
     let saga = |n| SagaWrite {

@@ -5,7 +5,7 @@ use sagahost_saga::{
     input::Command,
 };
 
-use crate::{JournalError, LetterWrite};
+use crate::{CounterWrite, LetterWrite};
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn full(batch: &mut BatchWrite) {
     }];
     let (payment, inventory) = (Participant::from("payment"), Participant::from("inventory"));
     batch.store.insert((payment, "k".to_owned()), Some(Arc::from(&[0, 1, 255][..])));
-    batch.counters.insert((inventory, "sku".to_owned()), -5);
+    batch.counters.insert((inventory, "sku".to_owned()), CounterWrite::new(-5));
     batch.letters = vec![LetterWrite::Open(letter("l-1", Some("order-1")))];
     batch.positions = positions(&[(0, 10, Some((9, 1_000))), (1, 0, None)]);
     batch.outbox = vec![record("a"), record("b")];
@@ -52,7 +52,7 @@ fn assert_full(owner: &Owner, key: SagaKey) {
     assert_eq!(journal.spilled_history(key).unwrap().len(), 1);
     assert_eq!(journal.referenced_digests().unwrap(), BTreeMap::from([(Arc::from("d1"), 1), (Arc::from("d2"), 1)]));
     let value = journal.store_get(&Participant::from("payment"), "k").unwrap();
-    assert_eq!(value.as_deref(), Some(&[0, 1, 255][..]));
+    assert_eq!(value.map(|row| row.value).as_deref(), Some(&[0, 1, 255][..]));
     assert_eq!(journal.counter(&Participant::from("inventory"), "sku").unwrap(), Some(-5));
     assert_eq!(journal.letter("l-1").unwrap(), Some(letter("l-1", Some("order-1"))));
     assert_eq!(journal.positions().unwrap(), positions(&[(0, 10, Some((9, 1_000))), (1, 0, None)]));
@@ -119,7 +119,7 @@ pub fn failed_commit_leaves_nothing(place: &dyn Place) {
     assert_eq!(owner.journal.counters(None).unwrap(), []);
     // The handle works on.
     batch.sagas.pop();
-    let keys = owner.journal.commit(owner.identity.epoch, &batch).unwrap();
+    let keys = done(owner.journal.commit(owner.identity.epoch, &batch));
     assert_full_but_listed(&owner, keys[0].1);
 }
 

@@ -4,7 +4,7 @@
 use sagahost_saga::input::Command;
 use sagahost_wire::{Epoch, TopicId};
 
-use crate::{JournalError, PluginWrite};
+use crate::PluginWrite;
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use sagahost_wire::Generation;
 
-use crate::{AdmittedRow, PluginDeed, PluginWrite};
+use crate::{AdmittedRow, Contended, CounterWrite, Name, PluginDeed, PluginWrite, Seen, Version};
 
 use super::*;
 
@@ -74,14 +74,71 @@ pub fn store_of_participants_apart(place: &dyn Place) {
     assert_eq!(owner.journal.store_get(&Participant::from("order"), "k").unwrap(), None);
 }
 
+/// Reads a key as a chain does, and writes another one.
+fn reading(owner: &Owner, key: &str, version: Option<Version>) -> BatchWrite {
+    let name = |key: &str| (Participant::from("payment"), key.to_owned());
+    let mut batch = BatchWrite { sagas: vec![saga("order-1")], outbox: vec![record("x")], ..owner.next() };
+    batch.store_read.insert(name(key), version);
+    batch.store.insert(name("written"), Some(Arc::from(&b"1"[..])));
+    batch
+}
+
+fn version(owner: &Owner, key: &str) -> Option<Version> {
+    owner.journal.store_get(&Participant::from("payment"), key).unwrap().map(|row| row.version)
+}
+
+pub fn versions_of_keys(place: &dyn Place) {
+    let owner = Owner::of(place);
+    keep(&owner, "payment", &["a", "b"]);
+    keep(&owner, "payment", &["b"]);
+    let stream = owner.identity.stream;
+    let of = |batch| Some(Version { stream, batch: BatchNo(batch) });
+    assert_eq!([version(&owner, "a"), version(&owner, "b"), version(&owner, "c")], [of(1), of(2), None]);
+    owner.commit(|batch| {
+        batch.store.insert((Participant::from("payment"), "b".to_owned()), None);
+    });
+    assert_eq!(version(&owner, "b"), None, "what is deleted has none");
+    keep(&owner, "payment", &["b"]);
+    assert_eq!(version(&Owner::of(place), "b"), of(4));
+}
+
+pub fn stale_read_is_a_conflict(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let epoch = owner.identity.epoch;
+    keep(&owner, "payment", &["a"]);
+    let old = version(&owner, "a");
+    keep(&owner, "payment", &["a"]);
+    let new = version(&owner, "a");
+    for (key, seen) in [("a", old), ("a", None), ("absent", old)] {
+        let conflict = owner.journal.commit(epoch, &reading(&owner, key, seen)).unwrap();
+        let lost = vec![Contended::Key((Participant::from("payment"), key.to_owned()))];
+        assert!(matches!(&conflict, CommitAnswer::Conflict(names) if *names == lost), "{key}: {conflict:?}");
+        assert_eq!((version(&owner, "written"), owner.outbox().len()), (None, 2), "nothing of it is written");
+        assert_eq!(owner.journal.identity().last_batch, BatchNo(2));
+        assert_eq!(owner.journal.reread().unwrap().last_batch, BatchNo(2));
+    }
+    done(owner.journal.commit(epoch, &reading(&owner, "a", new)));
+    done(owner.journal.commit(epoch, &reading(&owner, "absent", None)));
+    // What it writes itself is compared as it was before.
+    let mut both = reading(&owner, "a", new);
+    both.store.insert((Participant::from("payment"), "a".to_owned()), None);
+    done(owner.journal.commit(epoch, &both));
+    assert_eq!(version(&owner, "a"), None);
+}
+
+fn counter(participant: &str, name: &str) -> Name {
+    (Participant::from(participant), name.to_owned())
+}
+
 pub fn counters_come_back(place: &dyn Place) {
     let owner = Owner::of(place);
-    let counter = |participant: &str, name: &str| (Participant::from(participant), name.to_owned());
     owner.commit(|batch| {
-        batch.counters =
-            BTreeMap::from([(counter("b", "x"), i64::MIN), (counter("a", "y"), i64::MAX), (counter("a", "x"), 0)]);
+        batch.counters = BTreeMap::from([
+            (counter("b", "x"), CounterWrite::new(i64::MIN)),
+            (counter("a", "y"), CounterWrite::new(i64::MAX)),
+            (counter("a", "x"), CounterWrite::new(7)),
+        ]);
     });
-    owner.commit(|batch| batch.counters = BTreeMap::from([(counter("a", "x"), 7)]));
     let (a, b) = (Participant::from("a"), Participant::from("b"));
     let row = |participant: &Participant, name: &str, value| (participant.clone(), name.to_owned(), value);
     let all = [row(&a, "x", 7), row(&a, "y", i64::MAX), row(&b, "x", i64::MIN)];
@@ -89,6 +146,44 @@ pub fn counters_come_back(place: &dyn Place) {
     assert_eq!(owner.journal.counters(Some(&b)).unwrap(), all[2..]);
     assert_eq!(owner.journal.counter(&b, "x").unwrap(), Some(i64::MIN));
     assert_eq!(owner.journal.counter(&b, "y").unwrap(), None);
+}
+
+/// Sold from what there is, whatever that is by now, as long as all answers stay the same.
+const SOLD: CounterWrite = CounterWrite { lo: 3, hi: i64::MAX, delta: -3, initial: None, seen: Seen::Present };
+
+pub fn counters_change_by_differences(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let stock = Participant::from("inventory");
+    let change = |write| owner.commit(|batch| batch.counters = BTreeMap::from([(counter("inventory", "sku"), write)]));
+    let there = || owner.journal.counter(&stock, "sku").unwrap();
+    let ensured = CounterWrite { initial: Some(10), seen: Seen::Either, ..SOLD };
+    let mut seen = Vec::new();
+    for write in [ensured, ensured, SOLD, CounterWrite { lo: i64::MIN, delta: 2, ..SOLD }] {
+        change(write);
+        seen.push(there());
+    }
+    assert_eq!(seen, [Some(7), Some(4), Some(1), Some(3)]);
+    let read = CounterWrite { delta: 0, ..CounterWrite { lo: 3, hi: 3, ..SOLD } };
+    change(read);
+    assert_eq!(there(), Some(3), "it was only read");
+    let absent = CounterWrite { lo: i64::MIN, delta: 0, seen: Seen::Absent, ..SOLD };
+    owner.commit(|batch| batch.counters = BTreeMap::from([(counter("inventory", "none"), absent)]));
+    assert_eq!(owner.journal.counter(&stock, "none").unwrap(), None, "to read makes nothing");
+}
+
+pub fn counter_out_of_bounds_is_a_conflict(place: &dyn Place) {
+    let owner = Owner::of(place);
+    owner.commit(|batch| batch.counters = BTreeMap::from([(counter("a", "two"), CounterWrite::new(2))]));
+    let refused = CounterWrite { lo: i64::MIN, hi: 1, delta: 0, ..SOLD };
+    for (name, write) in [("two", SOLD), ("two", refused), ("none", SOLD), ("two", CounterWrite::new(1))] {
+        let mut batch = BatchWrite { sagas: vec![saga("order-1")], ..owner.next() };
+        batch.counters = BTreeMap::from([(counter("a", name), write), (counter("a", "other"), CounterWrite::new(1))]);
+        let conflict = owner.journal.commit(owner.identity.epoch, &batch).unwrap();
+        let lost = vec![Contended::Counter(counter("a", name))];
+        assert!(matches!(&conflict, CommitAnswer::Conflict(names) if *names == lost), "{write:?}: {conflict:?}");
+        let (there, last) = (owner.journal.counters(None).unwrap(), owner.journal.identity().last_batch);
+        assert_eq!((there.len(), there[0].2, last), (1, 2, BatchNo(1)), "nothing of it is written");
+    }
 }
 
 pub fn admission(place: &dyn Place) {

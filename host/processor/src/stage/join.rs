@@ -6,21 +6,21 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sagahost_journal::{SagaWrite, StoreEntry};
+use sagahost_journal::{Name, SagaWrite, Stale, StoreEntry, StoreValue};
 use sagahost_saga::id::{Participant, SagaId, Time};
 
 use super::{Conflict, Forgotten, Inner, SagaChange, Staging};
 use crate::{
-    overlay::{Overlay, Page, Scan, Stale},
+    counter::{CounterBounds, CounterTrace},
+    overlay::{Overlay, Page, Scan},
     planted::{self, Planted},
     step::Steady,
-    values::{Name, Values},
+    values::Values,
 };
 
 /// Is what a chain read still so?
 pub(super) enum Checked {
-    /// It is; and this is what its counters become.
-    Holds(Vec<(Name, i64)>),
+    Holds,
     Stale(Vec<Conflict>),
     /// Memory cannot tell: the journal is to be asked, and not here.
     Forgotten(Forgotten),
@@ -59,14 +59,12 @@ impl Inner {
                 None => forgotten.scans.push(at),
             }
         }
-        let mut counters = Vec::new();
         for (name, trace) in &overlay.counters {
             let Some(now) = self.values.counter(name) else {
                 forgotten.counters.push(name.clone());
                 continue;
             };
             match trace.replay(now) {
-                Ok(Some(value)) if trace.writes() => counters.push((name.clone(), value)),
                 Ok(_) => {}
                 Err(Stale) if planted::on(Planted::TrustCounters) => {}
                 Err(Stale) => stale.push(Conflict::Key(name.clone())),
@@ -75,7 +73,7 @@ impl Inner {
         match (stale.is_empty(), forgotten.is_empty()) {
             (false, _) => Checked::Stale(stale),
             (true, false) => Checked::Forgotten(forgotten),
-            (true, true) => Checked::Holds(counters),
+            (true, true) => Checked::Holds,
         }
     }
 
@@ -93,7 +91,7 @@ impl Inner {
         Some(now.len() == scan.found.len() && now.iter().zip(&scan.found).all(same))
     }
 
-    pub(super) fn join(&mut self, staging: Staging, counters: Vec<(Name, i64)>) {
+    pub(super) fn join(&mut self, staging: Staging) {
         let number = self.number;
         let prefix: OnceLock<String> = OnceLock::new();
         self.open.chains += 1;
@@ -101,15 +99,14 @@ impl Inner {
         if let (Some(id), Some(change)) = (staging.id, staging.change) {
             self.join_saga(id, change, staging.now);
         }
-        for (name, value) in staging.overlay.writes {
+        let Overlay { reads, writes, counters, .. } = staging.overlay;
+        reads.into_keys().for_each(|name| self.join_read(name));
+        for (name, value) in writes {
             self.open.bytes += name.1.len() + value.as_ref().map_or(0, |v| v.len());
             self.values.write_store(name.clone(), value.clone(), number);
             self.open.store.insert(name, value);
         }
-        for (name, value) in counters {
-            self.values.write_counter(name.clone(), value, number);
-            self.open.counters.insert(name, value);
-        }
+        counters.into_iter().for_each(|(name, trace)| self.join_counter(name, &trace));
         for departure in staging.departures {
             let mut outgoing = departure.outgoing;
             if let Some(event_id) = departure.handled {
@@ -128,6 +125,22 @@ impl Inner {
             self.open.partitions.insert(receipt.partition.clone());
         }
         self.reserved.retain(|_, (owner, _)| *owner != staging.chain);
+    }
+
+    /// What is written with this batch itself needs no comparison with the journal.
+    fn join_read(&mut self, name: Name) {
+        if !self.open.store.contains_key(&name) {
+            let version = self.values.store(&name).flatten().map(|known| known.version);
+            self.open.store_read.entry(name).or_insert(version);
+        }
+    }
+
+    fn join_counter(&mut self, name: Name, trace: &CounterTrace) {
+        let found = self.values.counter(&name).flatten();
+        if let Some(value) = trace.replay(found).unwrap_or(found).filter(|_| trace.writes()) {
+            self.values.write_counter(name.clone(), value, self.number);
+        }
+        self.open.counters.entry(name).or_insert_with(|| CounterBounds::new(found)).add(trace);
     }
 
     fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
@@ -175,14 +188,14 @@ pub(super) fn merged(
         page.rows.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
     for (key, value) in values.store_range(participant, prefix, after) {
         if cut_off.is_none_or(|last| key <= last) {
-            all.insert(key, value.clone());
+            all.insert(key, value.cloned());
         }
     }
     all.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
 }
 
-fn same(now: &Option<Arc<[u8]>>, seen: &Option<Arc<[u8]>>) -> bool {
-    match (now, seen) {
+fn same(now: &Option<StoreValue>, seen: &Option<Arc<[u8]>>) -> bool {
+    match (now.as_ref().map(|now| &now.value), seen) {
         (None, None) => true,
         (Some(now), Some(seen)) => Arc::ptr_eq(now, seen) || now == seen,
         (None, Some(_)) | (Some(_), None) => false,

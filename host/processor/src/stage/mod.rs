@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use sagahost_journal::{BatchWrite, Journal, JournalError, LetterWrite, SagaKey, SagaWrite, StoreEntry};
+use sagahost_journal::{BatchWrite, Journal, JournalError, LetterWrite, Name, SagaKey, SagaWrite, StoreEntry, Version};
 use sagahost_saga::{
     Saga,
     history::Entry,
@@ -22,13 +22,14 @@ use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
 
 use self::join::{Checked, merged};
 use crate::{
+    counter::CounterBounds,
     overlay::{Overlay, Page},
     planted::{self, Planted},
     positions::{Positions, Receipt},
     reply::{Declined, Reply},
     serving::Serving,
     step::{Now, Signal, Steady, Wait},
-    values::{Name, SagaCell, Values},
+    values::{SagaCell, Values},
 };
 
 /// The batch of an idle host waits so long for its positions to be verified; then they come with a later one.
@@ -136,7 +137,9 @@ struct OpenBatch {
     sagas: HashMap<SagaId, SagaWrite>,
     order: Vec<SagaId>,
     store: BTreeMap<Name, Option<Arc<[u8]>>>,
-    counters: BTreeMap<Name, i64>,
+    /// Of what was there before it.
+    store_read: BTreeMap<Name, Option<Version>>,
+    counters: BTreeMap<Name, CounterBounds>,
     letters: Vec<LetterWrite>,
     outbox: Vec<Outgoing>,
     commands_done: Vec<i64>,
@@ -214,7 +217,7 @@ impl Stage {
     pub fn new(journal: Arc<dyn Journal>, bounds: BatchBounds, cache_bytes_max: usize) -> Self {
         let identity = journal.identity();
         let inner = Inner {
-            values: Values::new(cache_bytes_max, identity.last_batch),
+            values: Values::new(cache_bytes_max, identity.stream, identity.last_batch),
             positions: Positions::default(),
             open: OpenBatch::default(),
             number: BatchNo(identity.last_batch.0 + 1),
@@ -282,7 +285,9 @@ impl Stage {
 
     pub fn store(&self, name: &Name) -> Result<Option<Arc<[u8]>>, JournalError> {
         let read = || self.journal.store_get(&name.0, &name.1);
-        self.known_or_read(|inner| Ok(inner.values.store(name)), read, |values, value| values.learn_store(name, value))
+        let known = |inner: &mut Inner| Ok(inner.values.store(name));
+        let row = self.known_or_read(known, read, |values, row| values.learn_store(name, row))?;
+        Ok(row.map(|row| row.value))
     }
 
     pub fn counter(&self, name: &Name) -> Result<Option<i64>, JournalError> {
@@ -469,13 +474,13 @@ impl Stage {
         if let Some(free) = inner.reserved_by_other(&staging) {
             return Staged::Full(staging, wait(Some(free)));
         }
-        let counters = match inner.check(&staging.overlay) {
-            Checked::Holds(counters) => counters,
+        match inner.check(&staging.overlay) {
+            Checked::Holds => {}
             Checked::Stale(conflicts) => return Staged::Stale(conflicts),
             Checked::Forgotten(forgotten) => return Staged::Reread(staging, forgotten),
-        };
+        }
         let reserved = inner.reserved.len();
-        inner.join(*staging, counters);
+        inner.join(*staging);
         inner.open.opened.get_or_insert(now.steady);
         let freed = inner.reserved.len() < reserved;
         drop(inner);
@@ -548,7 +553,8 @@ impl Stage {
             at: open.at,
             sagas: open.order.iter().filter_map(|id| sagas.remove(id)).collect(),
             store: open.store,
-            counters: open.counters,
+            store_read: open.store_read,
+            counters: open.counters.into_iter().map(|(name, bounds)| (name, bounds.write())).collect(),
             letters: open.letters,
             positions: inner.positions.seal(),
             outbox: open.outbox,

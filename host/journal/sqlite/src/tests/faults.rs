@@ -45,7 +45,7 @@ fn a_full_disk_refuses_the_batch_and_is_survived() {
     let disk = SmallDisk::mount();
     let journal = disk.0.host().unwrap();
     let epoch = journal.identity().epoch;
-    journal.commit(epoch, &batch(1, 5)).unwrap();
+    commit(&journal, &batch(1, 5));
     disk.fill();
     // The log may have room left over from before: the batch is larger.
     let full = journal.commit(epoch, &batch(2, 1_000));
@@ -54,7 +54,7 @@ fn a_full_disk_refuses_the_batch_and_is_survived() {
     assert!(journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(), "reading goes on");
     assert!(journal.saga(&SagaId::from("order-2-0")).unwrap().is_none());
     disk.free();
-    journal.commit(epoch, &batch(2, 100)).unwrap();
+    commit(&journal, &batch(2, 100));
     journal.close().unwrap();
     assert_eq!(disk.0.host().unwrap().identity().last_batch, BatchNo(2));
 }
@@ -106,7 +106,7 @@ fn a_file_that_is_no_database() {
 fn a_damaged_file() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    journal.commit(journal.identity().epoch, &batch(1, 500)).unwrap();
+    commit(&journal, &batch(1, 500));
     journal.close().unwrap();
     let path = dir.path().join(FILE);
     let mut bytes = fs::read(&path).unwrap();
@@ -121,7 +121,7 @@ fn a_damaged_file() {
 fn a_truncated_file() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    journal.commit(journal.identity().epoch, &batch(1, 500)).unwrap();
+    commit(&journal, &batch(1, 500));
     journal.close().unwrap();
     let path = dir.path().join(FILE);
     let length = fs::metadata(&path).unwrap().len();
@@ -133,7 +133,7 @@ fn a_truncated_file() {
 fn one_cell_of_another_format_is_named() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    journal.commit(journal.identity().epoch, &batch(1, 1)).unwrap();
+    commit(&journal, &batch(1, 1));
     let shell = Connection::open(dir.path().join(FILE)).unwrap();
     shell.execute("UPDATE outbox SET body = x'09'", []).unwrap();
     let why = journal.outbox(BatchNo(0), 1).unwrap_err().to_string();
@@ -151,5 +151,5 @@ fn a_program_that_holds_the_file() {
     let held = journal.commit(journal.identity().epoch, &batch(1, 1)).unwrap_err().to_string();
     assert!(held.contains("locked by another program"), "{held}");
     shell.execute_batch("ROLLBACK").unwrap();
-    journal.commit(journal.identity().epoch, &batch(1, 1)).unwrap();
+    commit(&journal, &batch(1, 1));
 }

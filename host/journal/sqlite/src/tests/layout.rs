@@ -40,7 +40,7 @@ fn the_log_stays_bounded_and_goes_at_the_end() {
     let journal = dir.open_with(options).unwrap();
     let log = dir.path().join("journal.db-wal");
     for number in 1..=300 {
-        journal.commit(journal.identity().epoch, &batch(number, 20)).unwrap();
+        commit(&journal, &batch(number, 20));
     }
     let bytes = std::fs::metadata(&log).unwrap().len();
     assert!(bytes < 2 << 20, "the log has {bytes} bytes");
@@ -52,8 +52,7 @@ fn the_log_stays_bounded_and_goes_at_the_end() {
 fn readers_read_while_a_batch_is_written() {
     let dir = Dir::new();
     let journal = dir.host().unwrap();
-    let epoch = journal.identity().epoch;
-    journal.commit(epoch, &batch(1, 10)).unwrap();
+    commit(&journal, &batch(1, 10));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -64,7 +63,7 @@ fn readers_read_while_a_batch_is_written() {
             });
         }
         for number in 2..=50 {
-            journal.commit(epoch, &batch(number, 10)).unwrap();
+            commit(&journal, &batch(number, 10));
         }
     });
 }

@@ -1,8 +1,9 @@
 //! Opening: who may, and what becomes of an older journal. Invariant: what is refused is left untouched.
 
 use sagahost_journal::LetterFilter;
+use sagahost_journal::Version;
 use sagahost_saga::input::Command;
-use sagahost_wire::TopicId;
+use sagahost_wire::{StreamNo, TopicId};
 
 use super::*;
 
@@ -28,7 +29,7 @@ fn a_second_owner_is_told_who_holds_it() {
     let first = dir.host().unwrap();
     let why = refused(dir.host());
     assert!(why.contains(&format!("process {}", std::process::id())) && why.contains("stop that host"), "{why}");
-    assert_eq!(first.commit(first.identity().epoch, &batch(1, 1)).unwrap().len(), 1, "the first is undisturbed");
+    assert_eq!(commit(&first, &batch(1, 1)).len(), 1, "the first is undisturbed");
     first.close().unwrap();
     assert_eq!(dir.host().unwrap().identity().epoch, Epoch(2));
 }
@@ -91,7 +92,9 @@ fn an_older_schema_is_brought_up_to_date() {
     assert_eq!(letters[0].origin, Some((Partition::new("order-created", 0), 11)));
     assert_eq!(journal.remove_closed_letters(identity.epoch, Time(1_700_000_000_001), 9).unwrap(), 1);
     journal.quarantine(identity.epoch, &SagaId::from("order-1"), "why").unwrap();
-    assert_eq!(journal.commit(identity.epoch, &batch(8, 1)).unwrap()[0].1, SagaKey(3));
+    let before = Version { stream: StreamNo(0), batch: BatchNo(0) };
+    assert_eq!(journal.store_get(&Participant::from("payment"), "k").unwrap().unwrap().version, before);
+    assert_eq!(commit(&journal, &batch(8, 1))[0].1, SagaKey(3));
     journal.close().unwrap();
     dir.host().unwrap();
 }
@@ -134,7 +137,7 @@ fn positions_of_an_older_host_belong_to_no_known_topic() {
     assert_eq!(journal.positions().unwrap(), BTreeMap::from(before));
     let moved = Position::new(6, Some(TopicId("a".into())));
     let write = BatchWrite { positions: BTreeMap::from([(second.clone(), moved.clone())]), ..batch(8, 1) };
-    journal.commit(journal.identity().epoch, &write).unwrap();
+    commit(&journal, &write);
     assert_eq!(journal.positions().unwrap()[&second], moved);
 }
 
@@ -158,12 +161,12 @@ fn a_failed_migration_leaves_the_old_schema() {
 fn a_copy_has_the_same_id_and_another_incarnation() {
     let (dir, copy) = (Dir::new(), Dir::new());
     let first = dir.host().unwrap();
-    first.commit(first.identity().epoch, &batch(1, 1)).unwrap();
+    commit(&first, &batch(1, 1));
     first.close().unwrap();
     std::fs::copy(dir.path().join(FILE), copy.path().join(FILE)).unwrap();
     let (a, b) = (dir.host().unwrap(), copy.host().unwrap());
-    a.commit(a.identity().epoch, &batch(2, 1)).unwrap();
-    b.commit(b.identity().epoch, &batch(2, 1)).unwrap();
+    commit(&a, &batch(2, 1));
+    commit(&b, &batch(2, 1));
     assert_eq!(a.identity().journal, b.identity().journal);
     assert_eq!(a.batch_incarnation(BatchNo(1)).unwrap(), b.batch_incarnation(BatchNo(1)).unwrap());
     assert_ne!(a.batch_incarnation(BatchNo(2)).unwrap(), b.batch_incarnation(BatchNo(2)).unwrap());
