@@ -1,19 +1,16 @@
 //! A chain: an event taken in and all steps fused behind it, on private copies. Invariant: a chain changes nothing until it
 //! is staged; it can be thrown away and run again at any point before.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sagahost_codec::Formerly;
 use sagahost_journal::{JournalError, LetterWrite, SagaKey};
 use sagahost_saga::{
     Saga,
+    drive::{Drive, drive},
     history::Entry,
     id::{Kind, SagaId},
-    input::{Answer, Broken, Disposition, Effect, Input, Publish, Transition},
+    input::{Answer, Broken, Disposition, Input, Letter, Publish, Transition},
     outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
 };
 use tracing::{debug, trace, warn};
@@ -84,18 +81,12 @@ pub(crate) struct Chain<'w> {
     steps: usize,
 }
 
-/// What is still to do in a chain.
-enum Work {
-    Input(Input),
-    Call(Call),
-}
-
 impl<'w> Chain<'w> {
     /// Runs it, as far as there is something to do.
     pub fn run(worker: &'w Worker, id: &SagaId, item: &Item, now: Now) -> Result<Self, ChainError> {
         let mut chain = Self::begin(worker, id, now)?;
         if let Some(input) = chain.input(item)? {
-            chain.drive(input)?;
+            drive(&mut chain, input)?;
         }
         chain.saga.check(&chain.serving.topology)?;
         Ok(chain)
@@ -207,47 +198,8 @@ impl<'w> Chain<'w> {
         }
     }
 
-    /// Input by input, call by call, until nothing is left to do.
-    fn drive(&mut self, input: Input) -> Result<(), ChainError> {
-        let mut work = VecDeque::from([Work::Input(input)]);
-        while let Some(next) = work.pop_front() {
-            let transition = match next {
-                Work::Input(input) => self.decide(input)?,
-                Work::Call(call) => self.attempt(&call)?,
-            };
-            for effect in transition.effects {
-                self.effect(effect, &mut work)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn decide(&mut self, input: Input) -> Result<Transition, ChainError> {
-        let kind = match &input {
-            Input::Received { event, .. } => Some(event.kind.clone()),
-            _ => None,
-        };
-        let transition = self.saga.on(input, &self.serving.topology, self.now.wall)?;
-        match transition.disposition {
-            Disposition::Changed => {
-                self.changed = true;
-                self.taken.extend(kind);
-            }
-            Disposition::Known => Stats::add(&self.worker.stats.duplicates, 1),
-            Disposition::Unhandled => self.unhandled = true,
-            Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
-        }
-        if let Some(answer) = &transition.answer {
-            self.answer = Some(answer.clone());
-        }
-        Ok(transition)
-    }
-
-    /// One attempt in the sandbox, and what the saga makes of its end. The attempt's writes count only if the saga
-    /// says so.
-    fn attempt(&mut self, call: &Call) -> Result<Transition, ChainError> {
-        self.steps += 1;
-        let input = match self.serving.code.pick(call) {
+    fn end_of(&mut self, call: &Call) -> Result<Input, ChainError> {
+        let (by, end, took) = match self.serving.code.pick(call) {
             Pick::Plugin(plugin) => {
                 let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
                 let ran = plugin.run(call, Box::new(AttemptCalls::new(overlay, self.id.clone(), call)));
@@ -256,61 +208,22 @@ impl<'w> Chain<'w> {
                 let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
                 self.worker.stats.called(plugin.digest(), at_fault(&end), ran.took);
                 debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
-                Input::ended(call, plugin.behaviour(), end, ran.took)
+                (plugin.behaviour(), end, ran.took)
             }
             Pick::Nothing { why } => {
                 warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
-                Input::ended(call, Behaviour::default(), End::unreadable(call), Duration::ZERO)
+                (Behaviour::default(), End::unreadable(call), Duration::ZERO)
             }
         };
-        let transition = self.decide(input)?;
-        self.overlay.end_attempt(transition.keep_writes);
-        Ok(transition)
+        Ok(Input::ended(call, by, end, took))
     }
 
-    fn effect(&mut self, effect: Effect, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
-        match effect {
-            Effect::Call(call) if call.journal_first => {
-                return Err(ChainError::Quarantine(format!(
-                    "participant {} asks for effects outside, which this host does not grant",
-                    call.participant
-                )));
-            }
-            Effect::Call(call) => work.push_back(Work::Call(call)),
-            Effect::Publish(publish) => self.publish(publish, work)?,
-            Effect::OpenLetter(letter) => {
-                let letter = letters::of_saga(&self.id, letter, &self.serving.codec);
-                self.departures.extend(self.worker.announce(&letter, &self.serving));
-                self.letters.push(LetterWrite::Open(letter));
-            }
-            Effect::CloseLetter { key, how } => {
-                self.letters.push(LetterWrite::Close { key, how, at: self.now.wall });
-            }
-            Effect::Spill { events, history } => {
-                self.spilling.extend_from_slice(&events);
-                self.spilled_events.extend(events);
-                self.spilled_history.extend(history);
-            }
-        }
-        Ok(())
-    }
-
-    /// An event goes out; where a participant of this app subscribes, it is taken in at once, in the same batch.
-    fn publish(&mut self, publish: Publish, work: &mut VecDeque<Work>) -> Result<(), ChainError> {
-        let event = publish.event;
-        let outgoing = self.serving.codec.encode(&event);
-        let fuse = publish.fuse
+    /// Does this chain take in what it publishes itself?
+    fn fuses(&self, Publish { event, fuse }: &Publish) -> bool {
+        *fuse
             && event.saga == self.id
             && self.steps < self.worker.chain_steps_max
-            && self.serving.topology.concerns(&event.kind);
-        // `SagaFailed` needs no taking in either: the saga that published it has failed already.
-        let own_failure = event.saga == self.id && event.kind == self.serving.topology.saga_failed_kind();
-        let handled = (fuse || own_failure).then(|| event.key.id.clone());
-        self.departures.push(Departure { outgoing, handled });
-        if fuse {
-            work.push_back(Work::Input(self.received(event)?));
-        }
-        Ok(())
+            && self.serving.topology.concerns(&event.kind)
     }
 
     /// None: nothing changed, nothing is to be written.
@@ -356,6 +269,75 @@ impl<'w> Chain<'w> {
             reply: reply.map(|reply| (reply, answer)),
             now,
         }))
+    }
+}
+
+impl Drive for Chain<'_> {
+    type Error = ChainError;
+
+    fn decide(&mut self, input: Input) -> Result<Transition, ChainError> {
+        let kind = match &input {
+            Input::Received { event, .. } => Some(event.kind.clone()),
+            _ => None,
+        };
+        let transition = self.saga.on(input, &self.serving.topology, self.now.wall)?;
+        match transition.disposition {
+            Disposition::Changed => {
+                self.changed = true;
+                self.taken.extend(kind);
+            }
+            Disposition::Known => Stats::add(&self.worker.stats.duplicates, 1),
+            Disposition::Unhandled => self.unhandled = true,
+            Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
+        }
+        if let Some(answer) = &transition.answer {
+            self.answer = Some(answer.clone());
+        }
+        Ok(transition)
+    }
+
+    /// In the sandbox.
+    fn call(&mut self, call: Call) -> Result<Option<Input>, ChainError> {
+        if call.journal_first {
+            return Err(ChainError::Quarantine(format!(
+                "participant {} asks for effects outside, which this host does not grant",
+                call.participant
+            )));
+        }
+        self.steps += 1;
+        self.end_of(&call).map(Some)
+    }
+
+    fn called(&mut self, keep_writes: bool) {
+        self.overlay.end_attempt(keep_writes);
+    }
+
+    /// Where a participant of this app subscribes, the event is taken in at once, in the same batch.
+    fn publish(&mut self, publish: Publish) -> Result<Option<Input>, ChainError> {
+        let fuse = self.fuses(&publish);
+        let event = publish.event;
+        let outgoing = self.serving.codec.encode(&event);
+        // `SagaFailed` needs no taking in either: the saga that published it has failed already.
+        let own_failure = event.saga == self.id && event.kind == self.serving.topology.saga_failed_kind();
+        let handled = (fuse || own_failure).then(|| event.key.id.clone());
+        self.departures.push(Departure { outgoing, handled });
+        if fuse { self.received(event).map(Some) } else { Ok(None) }
+    }
+
+    fn open_letter(&mut self, letter: Letter) {
+        let letter = letters::of_saga(&self.id, letter, &self.serving.codec);
+        self.departures.extend(self.worker.announce(&letter, &self.serving));
+        self.letters.push(LetterWrite::Open(letter));
+    }
+
+    fn close_letter(&mut self, key: String, how: String) {
+        self.letters.push(LetterWrite::Close { key, how, at: self.now.wall });
+    }
+
+    fn spill(&mut self, events: Vec<([u8; 16], [u8; 16])>, history: Vec<Entry>) {
+        self.spilling.extend_from_slice(&events);
+        self.spilled_events.extend(events);
+        self.spilled_history.extend(history);
     }
 }
 

@@ -3,6 +3,7 @@
 //! is never left (but to call off what came too late), and a saga that is not terminal has a next action.
 
 // What goes in and comes out.
+pub mod drive;
 pub mod event;
 pub mod history;
 pub mod id;

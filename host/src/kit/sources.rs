@@ -36,6 +36,7 @@ pub const SOURCES: &[(&str, &str)] = carried![
     "host/saga/src/check.rs",
     "host/saga/src/compensation.rs",
     "host/saga/src/deadlines.rs",
+    "host/saga/src/drive.rs",
     "host/saga/src/emission.rs",
     "host/saga/src/ending.rs",
     "host/saga/src/event.rs",

@@ -1342,21 +1342,21 @@ fn rule_16_explosion() {
     check(
         "with payment.OrderCreated emits OrderCreated for o-2; OrderCreated",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: ok
-        publish InventoryUpdated
-        order.InventoryUpdated: ok
-        publish OrderCompleted
-        publish OrderCreated for o-2
-        = completed
-          order.OrderCreated: done
-          payment.OrderCreated: done
-          inventory.PaymentProcessed: done
-          order.InventoryUpdated: done
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            publish OrderCreated for o-2
+            inventory.PaymentProcessed: ok
+            publish InventoryUpdated
+            order.InventoryUpdated: ok
+            publish OrderCompleted
+            = completed
+              order.OrderCreated: done
+              payment.OrderCreated: done
+              inventory.PaymentProcessed: done
+              order.InventoryUpdated: done
+        "#]],
     );
 }
 

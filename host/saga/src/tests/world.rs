@@ -6,9 +6,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::observer::{Observer, Seen};
 use crate::{
     Saga,
+    drive::{Drive, drive},
     event::Event,
+    history::Entry,
     id::{Direction, EventKey, Kind, Participant, SagaId, Time},
-    input::{CallRef, Effect, Input, Transition},
+    input::{CallRef, Input, Letter, Publish, Transition},
     outcome::{
         Behaviour, Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection, Saved, StateChange,
         Undo, UndoOutcome, Undone,
@@ -48,14 +50,15 @@ pub struct World {
     pub made: Vec<Call>,
     /// Published events, in order.
     pub published: Vec<Event>,
-    pub letters: Vec<crate::input::Letter>,
+    pub letters: Vec<Letter>,
     pub log: Vec<String>,
     pub spilled: Vec<([u8; 16], [u8; 16])>,
     /// Extra events that a completed call emits: participant, kind, emission.
     pub extra: Vec<(Participant, Kind, Emission)>,
-    /// Effects of the chain that are still to happen.
-    pub queue: VecDeque<Effect>,
-    pub breadth_first: bool,
+    /// Calls that are to be made once it is durable that they began.
+    launches: VecDeque<CallRef>,
+    /// What the first input of the chain did.
+    first: Option<Transition>,
     pub observer: Option<Observer>,
     pub violation: Option<&'static str>,
 }
@@ -151,110 +154,34 @@ impl World {
             log: Vec::new(),
             spilled: Vec::new(),
             extra: Vec::new(),
-            queue: VecDeque::new(),
-            breadth_first: false,
+            launches: VecDeque::new(),
+            first: None,
             observer: None,
             violation: None,
         }
     }
 
     pub fn receive(&mut self, event: Event) -> Transition {
-        let key = event.key.hash128();
-        let spilled = self.spilled.iter().find(|(known, _)| *known == key).map(|(_, data)| *data);
+        let spilled = self.spilled_data(&event);
         self.input(Input::Received { event, spilled })
     }
 
-    /// As the pipeline does it: on a copy, then the effects in their order, fused events and calls in the same chain.
+    /// As the pipeline does it: on a copy, then the effects in their order, fused events and calls in the same chain;
+    /// and once that is durable, the calls that waited for it.
     pub fn input(&mut self, input: Input) -> Transition {
-        let transition = self.feed(input);
-        while self.violation.is_none() {
-            let Some(effect) = self.queue.pop_front() else {
-                break;
-            };
-            self.effect(effect);
+        self.first = None;
+        // A violation ends the chain, and is kept.
+        let mut going = drive(self, input).is_ok();
+        let first = self.first.take().expect("the first input was decided");
+        while let Some(call) = self.launches.pop_front().filter(|_| going) {
+            going = drive(self, Input::Started { call, interrupted: false }).is_ok();
         }
-        transition
-    }
-
-    fn feed(&mut self, input: Input) -> Transition {
-        let before = self.saga.clone();
-        let mut after = before.clone();
-        let transition = match after.on(input.clone(), &self.topology, self.now) {
-            Ok(transition) => transition,
-            Err(broken) => panic!("{broken}"),
-        };
-        if let Some(observer) = &mut self.observer
-            && let Err(violation) = observer.see(&Seen {
-                before: &before,
-                input: &input,
-                transition: &transition,
-                after: &after,
-                topology: &self.topology,
-            })
-        {
-            self.violation.get_or_insert(violation);
-        }
-        self.saga = after;
-        if let Some(answer) = &transition.answer {
-            self.log.push(format!("answer: {}{}", if answer.done { "" } else { "no, " }, answer.text));
-        }
-        if self.breadth_first {
-            self.queue.extend(transition.effects.clone());
-        } else {
-            transition.effects.iter().rev().for_each(|effect| self.queue.push_front(effect.clone()));
-        }
-        transition
-    }
-
-    fn effect(&mut self, effect: Effect) {
-        match effect {
-            Effect::Call(call) => self.call(call),
-            Effect::Publish(publish) => {
-                let event = publish.event;
-                let text = String::from_utf8_lossy(&event.data).into_owned();
-                let said = if text == "{}" { String::new() } else { format!(" {text}") };
-                let to = if event.saga == self.saga.id { String::new() } else { format!(" for {}", event.saga) };
-                self.log.push(format!("publish {}{to}{said}", event.kind));
-                self.published.push(event.clone());
-                if publish.fuse && self.topology.concerns(&event.kind) {
-                    self.receive_fused(event);
-                }
-            }
-            Effect::OpenLetter(letter) => {
-                let who = letter.participant.as_ref().map(|who| format!("{who}.")).unwrap_or_default();
-                self.log.push(format!("letter {who}{} {}", letter.event.kind, letter.problem.code));
-                self.letters.retain(|known| known.key != letter.key);
-                self.letters.push(letter);
-            }
-            Effect::CloseLetter { key, how } => self.log.push(format!("letter {key} closed: {how}")),
-            Effect::Spill { events, .. } => self.spilled.extend(events),
-        }
-    }
-
-    fn receive_fused(&mut self, event: Event) {
-        let spilled = self.spilled_data(&event);
-        self.feed(Input::Received { event, spilled });
+        first
     }
 
     fn spilled_data(&self, event: &Event) -> Option<[u8; 16]> {
         let key = event.key.hash128();
         self.spilled.iter().find(|(known, _)| *known == key).map(|(_, data)| *data)
-    }
-
-    fn call(&mut self, call: Call) {
-        if call.journal_first {
-            self.log.push(format!("{}: journaled first", name(&call)));
-            self.input(Input::Started { call: CallRef::from(&call), interrupted: false });
-            return;
-        }
-        self.made.push(call.clone());
-        let answer = self.answer(&call);
-        if answer == Answer::Hangs {
-            self.log.push(format!("{}: is out", name(&call)));
-            return self.hanging.push(call);
-        }
-        let input = self.ended(&call, &answer);
-        self.feed(input);
     }
 
     /// The call ends with this answer.
@@ -335,6 +262,83 @@ impl World {
             progress: if finished { Progress::Finished(Arc::from(*b"ok")) } else { Progress::GoingOn },
             attributes: Vec::new(),
         }
+    }
+}
+
+impl Drive for World {
+    /// A violation of what the observer demands.
+    type Error = ();
+
+    fn decide(&mut self, input: Input) -> Result<Transition, ()> {
+        let before = self.saga.clone();
+        let mut after = before.clone();
+        let transition = match after.on(input.clone(), &self.topology, self.now) {
+            Ok(transition) => transition,
+            Err(broken) => panic!("{broken}"),
+        };
+        if let Some(observer) = &mut self.observer
+            && let Err(violation) = observer.see(&Seen {
+                before: &before,
+                input: &input,
+                transition: &transition,
+                after: &after,
+                topology: &self.topology,
+            })
+        {
+            self.violation.get_or_insert(violation);
+        }
+        self.saga = after;
+        if let Some(answer) = &transition.answer {
+            self.log.push(format!("answer: {}{}", if answer.done { "" } else { "no, " }, answer.text));
+        }
+        self.first.get_or_insert_with(|| transition.clone());
+        if self.violation.is_some() { Err(()) } else { Ok(transition) }
+    }
+
+    fn call(&mut self, call: Call) -> Result<Option<Input>, ()> {
+        if call.journal_first {
+            self.log.push(format!("{}: journaled first", name(&call)));
+            self.launches.push_back(CallRef::from(&call));
+            return Ok(None);
+        }
+        self.made.push(call.clone());
+        let answer = self.answer(&call);
+        if answer == Answer::Hangs {
+            self.log.push(format!("{}: is out", name(&call)));
+            self.hanging.push(call);
+            return Ok(None);
+        }
+        Ok(Some(self.ended(&call, &answer)))
+    }
+
+    fn called(&mut self, _: bool) {}
+
+    fn publish(&mut self, Publish { event, fuse }: Publish) -> Result<Option<Input>, ()> {
+        let text = String::from_utf8_lossy(&event.data).into_owned();
+        let said = if text == "{}" { String::new() } else { format!(" {text}") };
+        let to = if event.saga == self.saga.id { String::new() } else { format!(" for {}", event.saga) };
+        self.log.push(format!("publish {}{to}{said}", event.kind));
+        self.published.push(event.clone());
+        if !(fuse && self.topology.concerns(&event.kind)) {
+            return Ok(None);
+        }
+        let spilled = self.spilled_data(&event);
+        Ok(Some(Input::Received { event, spilled }))
+    }
+
+    fn open_letter(&mut self, letter: Letter) {
+        let who = letter.participant.as_ref().map(|who| format!("{who}.")).unwrap_or_default();
+        self.log.push(format!("letter {who}{} {}", letter.event.kind, letter.problem.code));
+        self.letters.retain(|known| known.key != letter.key);
+        self.letters.push(letter);
+    }
+
+    fn close_letter(&mut self, key: String, how: String) {
+        self.log.push(format!("letter {key} closed: {how}"));
+    }
+
+    fn spill(&mut self, events: Vec<([u8; 16], [u8; 16])>, _: Vec<Entry>) {
+        self.spilled.extend(events);
     }
 }
 
