@@ -170,6 +170,8 @@ impl Host {
             plugins.serve(&clocks)?,
             config.topics.clone(),
             settings(&config.pipeline),
+            // Nothing outside is granted.
+            None,
         ));
         let (sender, fatal) = unbounded();
         let threads = Threads { clocks: clocks.clone(), fatal: sender };

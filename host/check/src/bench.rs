@@ -167,7 +167,7 @@ impl<'p> Bench<'p> {
             state: world.states.get(&event.saga).cloned(),
             undo: None,
             now: event.time,
-            journal_first: false,
+            runs: sagahost_saga::outcome::Runs::Here,
             event: event.clone(),
             participant,
             step_id,

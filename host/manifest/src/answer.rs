@@ -46,6 +46,7 @@ impl Measure<'_> {
             Outcome::Retry(delay) => Ok(Outcome::Retry(self.delay(delay))),
             Outcome::NotYet(problem) => Ok(Outcome::NotYet(self.problem(problem))),
             Outcome::Invalid(problem) => Ok(Outcome::Invalid(self.problem(problem))),
+            Outcome::Unsent(problem) => Ok(Outcome::Unsent(self.problem(problem))),
             Outcome::Unknown { .. } | Outcome::Unreadable { .. } => Ok(outcome),
         };
         checked.unwrap_or_else(|crash| Outcome::Unknown { crash, uncertain: false })
@@ -56,6 +57,7 @@ impl Measure<'_> {
             UndoOutcome::Undone(undone) => self.undone(undone).map(UndoOutcome::Undone),
             UndoOutcome::Retry(delay) => Ok(UndoOutcome::Retry(self.delay(delay))),
             UndoOutcome::Stuck(problem) => Ok(UndoOutcome::Stuck(self.problem(problem))),
+            UndoOutcome::Unsent(problem) => Ok(UndoOutcome::Unsent(self.problem(problem))),
             UndoOutcome::NothingToUndo | UndoOutcome::Unknown { .. } | UndoOutcome::Unreadable { .. } => Ok(outcome),
         };
         checked.unwrap_or_else(|crash| UndoOutcome::Unknown { crash })

@@ -62,6 +62,6 @@ fn call(name: &Participant, subscription: &Subscription) -> Option<Call> {
         event,
         state: None,
         undo: None,
-        journal_first: false,
+        runs: sagahost_saga::outcome::Runs::Here,
     })
 }

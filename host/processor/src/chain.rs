@@ -10,8 +10,8 @@ use sagahost_saga::{
     drive::{Drive, drive},
     history::Entry,
     id::{Kind, SagaId},
-    input::{Answer, Broken, Disposition, Input, Letter, Publish, Transition},
-    outcome::{Behaviour, Call, End, Outcome, UndoOutcome},
+    input::{Answer, Broken, CallRef, Disposition, Input, Letter, Publish, Transition},
+    outcome::{Behaviour, Call, End, Outcome, Runs, UndoOutcome},
 };
 use tracing::{debug, trace, warn};
 
@@ -72,6 +72,10 @@ pub(crate) struct Chain<'w> {
     departures: Vec<Departure>,
     spilled_events: Vec<([u8; 16], [u8; 16])>,
     spilled_history: Vec<Entry>,
+    /// Calls outside that begin with this chain …
+    launches: Vec<CallRef>,
+    /// … and those that leave behind it.
+    pub leaving: Vec<Call>,
     answer: Option<Answer>,
     changed: bool,
     /// The event that came in is of a kind that no plugin here acts on.
@@ -115,6 +119,8 @@ impl<'w> Chain<'w> {
             departures: Vec::new(),
             spilled_events: Vec::new(),
             spilled_history: Vec::new(),
+            launches: Vec::new(),
+            leaving: Vec::new(),
             answer: None,
             changed: false,
             unhandled: false,
@@ -147,6 +153,8 @@ impl<'w> Chain<'w> {
             }
             Item::Due { deadlines } => Input::Due { deadlines: *deadlines },
             Item::TopologyChanged => Input::TopologyChanged,
+            Item::Launch { call, interrupted } => Input::Started { call: call.clone(), interrupted: *interrupted },
+            Item::Answered { call, answer } => answer.input(call),
             Item::Operator { command, .. } => Input::Operator(command.clone()),
         };
         Ok(Some(input))
@@ -232,7 +240,17 @@ impl<'w> Chain<'w> {
             Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
             Item::Operator { queued, reply, receipt, .. } => (receipt.clone(), *queued, reply.clone()),
             Item::Redelivery { reply, receipt, .. } => (receipt.clone(), None, reply.clone()),
-            Item::Due { .. } | Item::TopologyChanged => (None, None, None),
+            Item::Due { .. } | Item::TopologyChanged | Item::Launch { .. } | Item::Answered { .. } => {
+                (None, None, None)
+            }
+        };
+        let settled = match item {
+            Item::Launch { call, .. } | Item::Answered { call, .. } => Some(call.clone()),
+            Item::Delivery { .. }
+            | Item::Operator { .. }
+            | Item::Redelivery { .. }
+            | Item::Due { .. }
+            | Item::TopologyChanged => None,
         };
         let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
         if !self.changed && command_done.is_none() {
@@ -266,6 +284,8 @@ impl<'w> Chain<'w> {
             departures: self.departures,
             receipt,
             command_done,
+            launches: self.launches,
+            settled,
             reply: reply.map(|reply| (reply, answer)),
             now,
         }))
@@ -296,16 +316,23 @@ impl Drive for Chain<'_> {
         Ok(transition)
     }
 
-    /// In the sandbox.
+    /// In the sandbox; or outside, once it is durable that it began.
     fn call(&mut self, call: Call) -> Result<Option<Input>, ChainError> {
-        if call.journal_first {
-            return Err(ChainError::Quarantine(format!(
-                "participant {} asks for effects outside, which this host does not grant",
-                call.participant
-            )));
+        match call.runs {
+            Runs::Here => {
+                self.steps += 1;
+                return self.end_of(&call).map(Some);
+            }
+            Runs::Later if self.worker.inbox.calls.outside.is_none() => {
+                return Err(ChainError::Quarantine(format!(
+                    "participant {} asks for effects outside, which this host does not grant",
+                    call.participant
+                )));
+            }
+            Runs::Later => self.launches.push(CallRef::from(&call)),
+            Runs::Outside => self.leaving.push(call),
         }
-        self.steps += 1;
-        self.end_of(&call).map(Some)
+        Ok(None)
     }
 
     fn called(&mut self, keep_writes: bool) {

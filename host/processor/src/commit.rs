@@ -15,6 +15,7 @@ use crate::{
     fatal::{Fatal, unless_superseded},
     inbox::Inbox,
     intake::Intake,
+    mailbox::Item,
     outbox::Outbox,
     planted::{self, Planted},
     reply::{Declined, Reply},
@@ -169,6 +170,13 @@ impl Committer {
         for (reply, answer) in sealed.replies {
             reply.done(answer);
         }
+        for (saga, call) in sealed.settled {
+            self.inbox.calls.settled(saga, call);
+        }
+        for (saga, call) in sealed.launches {
+            self.inbox.calls.queue(&saga, &call);
+            self.inbox.post(&saga, Item::Launch { call, interrupted: false });
+        }
         debug!(batch = number.0, chains = sealed.chains, records = sealed.write.outbox.len(), "journaled");
         if !planted::on(Planted::PublishBeforeJournal) {
             self.hand_over(handed(&self.identity, sealed.write));
@@ -250,7 +258,7 @@ impl Committer {
         debug!(void, "what waited is void");
         self.stage.restart(identity.last_batch, identity.confirmed, &positions, self.anchor.clone());
         self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-        self.inbox.resume(&*journal, &self.serving.load())
+        self.inbox.resume(&*journal, &self.serving.load(), false)
     }
 
     /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.

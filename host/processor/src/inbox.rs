@@ -10,6 +10,7 @@ use tracing::error;
 use crate::{
     letters,
     mailbox::{Item, Loose, Mailboxes},
+    outside::Calls,
     serving::Serving,
     stage::Stage,
 };
@@ -21,6 +22,7 @@ const PAGE: usize = 1_000;
 pub struct Inbox {
     pub stage: Arc<Stage>,
     pub mailboxes: Arc<Mailboxes>,
+    pub calls: Arc<Calls>,
 }
 
 impl Inbox {
@@ -45,14 +47,34 @@ impl Inbox {
     }
 
     /// What waits in the journal for a host to run: commands given while none did, events kept aside, events parked for
-    /// a plugin that is back.
-    pub fn resume(&self, journal: &dyn Journal, serving: &Serving) -> Result<(), JournalError> {
+    /// a plugin that is back, calls outside whose end is not journaled. `first`: the host begins.
+    pub fn resume(&self, journal: &dyn Journal, serving: &Serving, first: bool) -> Result<(), JournalError> {
         for queued in journal.queued_commands()? {
             let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None, receipt: None };
             self.post(&queued.saga, item);
         }
         self.take_in_again(None, journal, serving)?;
-        self.wake_parked(journal)
+        self.wake_parked(journal)?;
+        self.take_up_calls(journal, first)
+    }
+
+    fn take_up_calls(&self, journal: &dyn Journal, first: bool) -> Result<(), JournalError> {
+        let mut after = SagaKey(0);
+        loop {
+            let doubtful = journal.in_doubt(after, PAGE)?;
+            for (key, id) in &doubtful {
+                after = *key;
+                // One whose record cannot be read is quarantined by whoever needs it.
+                let Ok(cell) = self.stage.saga(id) else { continue };
+                let calls = cell.saga.iter().flat_map(|saga| saga.in_doubt());
+                for item in calls.filter_map(|call| self.calls.resume(id, call, first)) {
+                    self.post(id, item);
+                }
+            }
+            if doubtful.len() < PAGE {
+                return Ok(());
+            }
+        }
     }
 
     /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in

@@ -19,6 +19,7 @@ pub mod worker;
 
 pub mod attempt;
 pub mod code;
+pub mod outside;
 pub mod serving;
 
 pub mod counter;

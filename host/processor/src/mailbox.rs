@@ -12,11 +12,12 @@ use sagahost_journal::LetterWrite;
 use sagahost_saga::{
     event::Event,
     id::SagaId,
-    input::{Answer, Command},
+    input::{Answer, CallRef, Command},
 };
 use sagahost_wire::StoredLetter;
 
 use crate::{
+    outside,
     planted::{self, Planted},
     positions::Receipt,
     reply::Reply,
@@ -50,6 +51,16 @@ pub enum Item {
         deadlines: bool,
     },
     TopologyChanged,
+    /// That a call outside began is durable: it may leave. `interrupted`: the host begins, and does not know its end.
+    Launch {
+        call: CallRef,
+        interrupted: bool,
+    },
+    /// A call outside ended.
+    Answered {
+        call: CallRef,
+        answer: outside::Answer,
+    },
     Operator {
         command: Command,
         queued: Option<i64>,
@@ -98,6 +109,8 @@ impl Item {
         match (self, other) {
             (Self::Due { deadlines }, Self::Due { deadlines: others }) => deadlines == others,
             (Self::TopologyChanged, Self::TopologyChanged) => true,
+            (Self::Launch { call, .. }, Self::Launch { call: other, .. }) => call == other,
+            (Self::Answered { call, .. }, Self::Answered { call: other, .. }) => call == other,
             _ => false,
         }
     }

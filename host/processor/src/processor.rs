@@ -17,9 +17,9 @@ use crate::{
     commit::{self, Committer},
     inbox::Inbox,
     intake::Intake,
-    mailbox::Mailboxes,
     open_transactions::OpenTransactions,
     outbox::Outbox,
+    outside::{Answers, Calls, Outside},
     parked::Parked,
     planted::{self, Planted},
     publish::{self, Publisher},
@@ -86,9 +86,16 @@ pub struct At {
 }
 
 impl Processor {
-    pub fn new(journal: Arc<dyn Journal>, serving: Serving, topics: TopicSettings, settings: Settings) -> Self {
+    /// `outside`: where calls outside run; None: nothing outside is granted.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        serving: Serving,
+        topics: TopicSettings,
+        settings: Settings,
+        outside: Option<Arc<dyn Outside>>,
+    ) -> Self {
         let stage = Arc::new(Stage::new(journal.clone(), settings.batch, settings.cache_bytes_max));
-        let inbox = Inbox { stage: stage.clone(), mailboxes: Arc::new(Mailboxes::default()) };
+        let inbox = Inbox { stage: stage.clone(), mailboxes: Arc::default(), calls: Arc::new(Calls::new(outside)) };
         Self {
             stage,
             inbox,
@@ -118,7 +125,7 @@ impl Processor {
             warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", notation::id_word(row.id.as_str()));
             self.stage.quarantine(&row.id, why);
         }
-        self.inbox.resume(&*self.journal, &self.serving.load())
+        self.inbox.resume(&*self.journal, &self.serving.load(), true)
     }
 
     pub fn reader(&self, source: Box<dyn Source>, assignments: Vec<Assignment>, at: &At, slices: Slices) -> Reader {
@@ -232,6 +239,11 @@ impl Processor {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
             not_before: Steady::default(),
         }
+    }
+
+    /// For what runs outside.
+    pub fn answers(&self) -> Answers {
+        Answers { inbox: self.inbox.clone() }
     }
 
     /// The switch: chains that begin from here on run with this.

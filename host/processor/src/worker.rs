@@ -162,13 +162,20 @@ impl Worker {
         };
         run.unhandled = chain.unhandled;
         let (serving, now) = (chain.serving.clone(), chain.now);
+        let mut chain = chain;
+        let leaving = std::mem::take(&mut chain.leaving);
         match chain.into_staging(item, run.life, run.chain) {
             Some(staging) => self.then(State::Stage(run, staging)),
             None => {
                 if run.unhandled {
                     self.note_unhandled(item, &serving);
                 }
-                self.nothing(id, item, now);
+                if leaving.is_empty() {
+                    self.nothing(id, item, now);
+                }
+                for call in leaving {
+                    self.inbox.calls.launch(id, call);
+                }
                 self.finish(&run)
             }
         }
@@ -251,6 +258,7 @@ impl Worker {
                 info!(saga = %id, partition = %receipt.partition, offset = receipt.offset, "the record of a dead letter came again and changes nothing; the letter stays as it is");
                 self.stage.skipped(receipt, now);
             }
+            Item::Launch { call, .. } | Item::Answered { call, .. } => self.stage.settle(id.clone(), call.clone()),
             Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged | Item::Redelivery { .. } => {}
         }
     }
@@ -301,7 +309,12 @@ impl Worker {
             }
             // The letter is open still, and is redriven when the saga is released.
             Item::Operator { receipt: Some(receipt), .. } => self.stage.skipped(receipt, now),
-            Item::Operator { .. } | Item::Redelivery { .. } | Item::Due { .. } | Item::TopologyChanged => {}
+            Item::Operator { .. }
+            | Item::Redelivery { .. }
+            | Item::Due { .. }
+            | Item::TopologyChanged
+            | Item::Launch { .. }
+            | Item::Answered { .. } => {}
         }
         self.finish(&run)
     }
@@ -324,7 +337,14 @@ impl Worker {
                     self.stage.skipped(receipt, now);
                 }
             }
-            Some(Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged) | None => {}
+            Some(
+                Item::Operator { .. }
+                | Item::Due { .. }
+                | Item::TopologyChanged
+                | Item::Launch { .. }
+                | Item::Answered { .. },
+            )
+            | None => {}
         }
         self.finish(&run)
     }
@@ -356,6 +376,8 @@ impl Worker {
             letters: vec![letter],
             receipt,
             command_done: None,
+            launches: Vec::new(),
+            settled: None,
             reply,
             now: now.wall,
         })

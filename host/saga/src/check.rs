@@ -102,7 +102,8 @@ impl Saga {
         self.check_planned()?;
         let ready = self.steps.iter().any(|step| matches!(step.stage, Stage::Ready | Stage::Early(_)));
         let awaited = self.plan.iter().any(|undoing| undoing.known == Known::Awaited && !undoing.finished());
-        if awaited && !wake.in_doubt {
+        let out = self.steps.iter().any(|step| step.outside && step.started());
+        if awaited && !out {
             return Err("the plan awaits a call that is not out".to_owned());
         }
         let waits = self.tombstone() || ready || wake.at.is_some() || wake.in_doubt || self.needs_operator();

@@ -9,7 +9,7 @@ use crate::{
     input::{CallRef, Disposition, Status},
     mutation::{self, Mutation},
     on::{Turn, short},
-    outcome::{Behaviour, Call, Cause, Crash, Evidence, Problem, UndoCall, UndoOutcome, Undone},
+    outcome::{Behaviour, Call, Cause, Crash, Evidence, Problem, Runs, UndoCall, UndoOutcome, Undone},
     saga::{Phase, Saga},
     step::{Budget, Stage, Step, backoff},
     topology::{Retry, Role},
@@ -52,6 +52,10 @@ pub(crate) enum UndoState {
     ByHand,
     /// An operator accepts that it stays done.
     Accepted,
+    /// Its call is outside of the host. `interrupted`: so many attempts in a row are those whose end the host did not see.
+    Out {
+        interrupted: u32,
+    },
 }
 
 /// Why the fence goes up. `own`: for a reason of this app's own, so that it is announced.
@@ -75,13 +79,20 @@ impl Undoing {
             problem: None,
         }
     }
+    pub fn running(&self) -> bool {
+        matches!(self.state, UndoState::Running | UndoState::Out { .. })
+    }
     pub fn stuck(&self) -> bool {
         self.state == UndoState::Stuck
     }
     pub fn finished(&self) -> bool {
         match self.state {
             UndoState::Undone | UndoState::NothingToUndo | UndoState::ByHand | UndoState::Accepted => true,
-            UndoState::Waiting | UndoState::Running | UndoState::Retrying { .. } | UndoState::Stuck => false,
+            UndoState::Waiting
+            | UndoState::Running
+            | UndoState::Out { .. }
+            | UndoState::Retrying { .. }
+            | UndoState::Stuck => false,
         }
     }
 }
@@ -158,7 +169,7 @@ impl Saga {
                 | UndoState::Stuck
                 | UndoState::ByHand
                 | UndoState::Accepted => {}
-                UndoState::Running | UndoState::Retrying { .. } => return None,
+                UndoState::Running | UndoState::Out { .. } | UndoState::Retrying { .. } => return None,
                 UndoState::Waiting if undoing.known == Known::Awaited => return None,
                 UndoState::Waiting if self.held_back(undoing.step) => {}
                 UndoState::Waiting => return Some(index),
@@ -186,14 +197,56 @@ impl Saga {
     }
 
     pub(crate) fn start_undo(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let participant = &self.steps[self.plan[index].step as usize].participant;
+        let outside = turn.topology.member(participant).is_some_and(|member| member.outside_effects);
+        self.start_undo_again(index, outside.then_some(0), turn);
+    }
+
+    /// `interrupted`: it runs outside, and so many attempts before it were interrupted.
+    fn start_undo_again(&mut self, index: usize, interrupted: Option<u32>, turn: &mut Turn<'_>) {
         let undoing = &mut self.plan[index];
         undoing.attempts += u32::from(!mutation::on(Mutation::SameAttempt) || undoing.attempts == 0);
-        undoing.state = UndoState::Running;
-        let call = self.undo_call(index, turn.now);
+        undoing.state = interrupted.map_or(UndoState::Running, |interrupted| UndoState::Out { interrupted });
+        let call = self.undo_call(index, Runs::begin(interrupted.is_some()), turn.now);
         turn.call(call);
     }
 
-    fn undo_call(&self, index: usize, now: Time) -> Call {
+    /// That an undoing began is durable: it may leave. Or the host came back and does not know how it ended: then it is
+    /// begun again at once, and the third time in a row that counts as an attempt that failed.
+    pub(crate) fn undo_started(&mut self, call: &CallRef, interrupted: bool, turn: &mut Turn<'_>) -> Disposition {
+        const INTERRUPTED_MAX: u32 = 3;
+        let running = self.undoing_out(call).map(|index| (index, self.plan[index].state));
+        let Some((index, UndoState::Out { interrupted: before })) = running else {
+            return Disposition::Nothing("not the current attempt of this compensation");
+        };
+        if !interrupted {
+            turn.call(self.undo_call(index, Runs::Outside, turn.now));
+            return Disposition::Nothing("the call leaves");
+        }
+        let crash = Crash { code: "interrupted".into(), detail: "the host stopped while the call was out".into() };
+        let by = Behaviour { digest: self.plan[index].budget.digest.clone(), ..Behaviour::default() };
+        if before + 1 >= INTERRUPTED_MAX {
+            return self.undone(call, &by, UndoOutcome::Unknown { crash }, std::time::Duration::ZERO, turn);
+        }
+        let (step, outcome) = (self.plan[index].step as usize, UndoOutcome::Unknown { crash });
+        self.note_undo(step, call, &by, &outcome, std::time::Duration::ZERO, turn.now);
+        self.start_undo_again(index, Some(before + 1), turn);
+        Disposition::Changed
+    }
+
+    /// The place in the plan of an undoing that is under way.
+    fn undoing_out(&self, call: &CallRef) -> Option<usize> {
+        self.plan.iter().position(|undoing| {
+            let step = &self.steps[undoing.step as usize];
+            undoing.running()
+                && undoing.ordinal == call.ordinal
+                && undoing.attempts == call.attempt
+                && step.participant == call.participant
+                && step.id() == call.step_id
+        })
+    }
+
+    fn undo_call(&self, index: usize, runs: Runs, now: Time) -> Call {
         let undoing = &self.plan[index];
         let step = &self.steps[undoing.step as usize];
         let evidence = match (undoing.known, &step.undo) {
@@ -216,7 +269,7 @@ impl Saga {
                 plugin_version: step.by.version.clone(),
             }),
             now,
-            journal_first: false,
+            runs,
         }
     }
 
@@ -229,15 +282,7 @@ impl Saga {
         took: std::time::Duration,
         turn: &mut Turn<'_>,
     ) -> Disposition {
-        let current = self.plan.iter().position(|undoing| {
-            let step = &self.steps[undoing.step as usize];
-            undoing.state == UndoState::Running
-                && undoing.ordinal == call.ordinal
-                && undoing.attempts == call.attempt
-                && step.participant == call.participant
-                && step.id() == call.step_id
-        });
-        let Some(index) = current else {
+        let Some(index) = self.undoing_out(call) else {
             return Disposition::Nothing("not the current attempt of this compensation");
         };
         self.note_undo(self.plan[index].step as usize, call, by, &outcome, took, turn.now);
@@ -250,6 +295,7 @@ impl Saga {
             }
             UndoOutcome::Stuck(problem) => self.undo_stuck(index, problem),
             UndoOutcome::Unreadable { formats } => self.undo_stuck(index, unreadable(&formats)),
+            UndoOutcome::Unsent(problem) => self.undo_unsent(index, problem, turn),
         }
         Disposition::Changed
     }
@@ -285,16 +331,30 @@ impl Saga {
         }
         let key = step.key(&self.id, Direction::Undo, undoing.ordinal);
         let wait = after.unwrap_or_else(|| backoff(&retry, undoing.budget.used, &key, undoing.attempts));
-        let at = turn.now.after(wait);
+        self.undo_waits(index, turn.now.after(wait), "undo again", problem, turn.now);
+    }
+
+    /// Whoever would undo it is away, which costs no attempt.
+    fn undo_unsent(&mut self, index: usize, problem: Problem, turn: &Turn<'_>) {
+        let undoing = &self.plan[index];
+        let step = &self.steps[undoing.step as usize];
+        let key = step.key(&self.id, Direction::Undo, undoing.ordinal);
+        let wait = backoff(&undo_retry(step, turn), undoing.attempts, &key, undoing.attempts);
+        self.undo_waits(index, turn.now.after(wait), "undo unsent", problem, turn.now);
+    }
+
+    fn undo_waits(&mut self, index: usize, at: Time, why: &str, problem: Problem, now: Time) {
+        let undoing = &mut self.plan[index];
+        let step = &self.steps[undoing.step as usize];
         undoing.state = UndoState::Retrying { at };
         let what = What::Parked {
             participant: step.participant.clone(),
             kind: step.event.kind.clone(),
-            why: short(&format!("undo again: {}", problem.code)),
+            why: short(&format!("{why}: {}", problem.code)),
             until: Some(at),
         };
         undoing.problem = Some(problem);
-        self.note(turn.now, what);
+        self.note(now, what);
     }
 
     fn undo_stuck(&mut self, index: usize, problem: Problem) {
@@ -323,6 +383,7 @@ impl Saga {
             UndoState::Waiting => return undoing.known = Known::Done,
             UndoState::Retrying { .. } | UndoState::Stuck => undoing.state = UndoState::NothingToUndo,
             UndoState::Running
+            | UndoState::Out { .. }
             | UndoState::Undone
             | UndoState::NothingToUndo
             | UndoState::ByHand

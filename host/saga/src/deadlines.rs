@@ -96,7 +96,7 @@ impl Saga {
             deadline: self.next_deadline(topology),
             remove_at: self.remove_at(topology),
             waits_for_plugin: self.steps.iter().any(|step| step.parked() && step.stage != Stage::Blocked && away(step)),
-            in_doubt: self.steps.iter().any(|step| step.outside && step.started()),
+            in_doubt: !self.in_doubt().is_empty(),
         }
     }
 
@@ -119,6 +119,7 @@ impl Saga {
             UndoState::Retrying { at } => Some(at),
             UndoState::Waiting
             | UndoState::Running
+            | UndoState::Out { .. }
             | UndoState::Undone
             | UndoState::NothingToUndo
             | UndoState::Stuck

@@ -4,22 +4,37 @@
 use std::time::Duration;
 
 use crate::{
-    compensation::{Failure, Known, cause, too_many, unreadable},
+    compensation::{Failure, Known, Undoing, cause, too_many, unreadable},
     history::What,
     id::{Direction, Participant},
     input::{CallRef, Disposition},
     mutation::{self, Mutation},
     on::{Turn, short},
-    outcome::{Behaviour, Call, Completion, Crash, Outcome, Problem, Progress, Rejection, StateChange, Undo},
+    outcome::{Behaviour, Call, Completion, Crash, Outcome, Problem, Progress, Rejection, Runs, StateChange, Undo},
     saga::{Phase, Saga},
     step::{Early, Stage, backoff},
     topology::{Retry, Subscription},
 };
 
+/// How a forward attempt ended.
+pub(crate) struct Ended {
+    pub by: Behaviour,
+    pub outcome: Outcome,
+    /// Something of it had left the host.
+    pub left: bool,
+    pub took: Duration,
+}
+
+impl Runs {
+    /// An attempt that begins.
+    pub(crate) fn begin(outside: bool) -> Self {
+        if outside { Self::Later } else { Self::Here }
+    }
+}
+
 impl Saga {
     pub(crate) fn calling(&self) -> bool {
-        let undoing = |undoing: &crate::compensation::Undoing| undoing.state == crate::compensation::UndoState::Running;
-        self.steps.iter().any(|step| step.started()) || self.plan.iter().any(undoing)
+        self.steps.iter().any(|step| step.started()) || self.plan.iter().any(Undoing::running)
     }
 
     /// The first step that may run; those that are early are parked on the way.
@@ -54,10 +69,10 @@ impl Saga {
         step.attempts += u32::from(!mutation::on(Mutation::SameAttempt) || step.attempts == 0);
         step.outside = outside;
         step.stage = Stage::Started { launched: !outside };
-        turn.call(self.forward_call(index, outside, turn));
+        turn.call(self.forward_call(index, Runs::begin(outside), turn));
     }
 
-    fn forward_call(&self, index: usize, journal_first: bool, turn: &Turn<'_>) -> Call {
+    fn forward_call(&self, index: usize, runs: Runs, turn: &Turn<'_>) -> Call {
         let step = &self.steps[index];
         Call {
             participant: step.participant.clone(),
@@ -70,11 +85,12 @@ impl Saga {
             state: self.state_of(&step.participant),
             undo: None,
             now: turn.now,
-            journal_first,
+            runs,
         }
     }
 
-    /// That the step started is durable: it may leave. Or the host came back and does not know how it ended.
+    /// That the step began is durable: it may leave, which changes nothing of the record. Or the host came back and does
+    /// not know how it ended.
     pub(crate) fn started(
         &mut self,
         index: usize,
@@ -84,17 +100,14 @@ impl Saga {
     ) -> Disposition {
         let behind_fence = self.behind_fence(index);
         let step = &mut self.steps[index];
-        let Stage::Started { launched } = &mut step.stage else {
-            return Disposition::Nothing("the step is not running");
-        };
-        if call.attempt != step.attempts || (*launched && !interrupted) {
+        if !step.started() || call.attempt != step.attempts {
             return Disposition::Nothing("not the current attempt of this step");
         }
         if interrupted {
             let crash = Crash { code: "interrupted".into(), detail: "the host stopped while the call was out".into() };
             let outcome = Outcome::Unknown { crash, uncertain: true };
             let by = Behaviour { digest: step.budget.digest.clone(), ..Behaviour::default() };
-            return self.returned(index, call, by, outcome, Duration::ZERO, turn);
+            return self.returned(index, call, Ended { by, outcome, left: true, took: Duration::ZERO }, turn);
         }
         if behind_fence {
             // It never left: what is known is what the attempts before it left behind.
@@ -103,9 +116,8 @@ impl Saga {
             self.resolve_awaited(index, Some(known));
             return Disposition::Changed;
         }
-        *launched = true;
-        turn.call(self.forward_call(index, false, turn));
-        Disposition::Changed
+        turn.call(self.forward_call(index, Runs::Outside, turn));
+        Disposition::Nothing("the call leaves")
     }
 
     pub(crate) fn behind_fence(&self, index: usize) -> bool {
@@ -113,19 +125,13 @@ impl Saga {
     }
 
     /// A forward attempt ended.
-    pub(crate) fn returned(
-        &mut self,
-        index: usize,
-        call: &CallRef,
-        by: Behaviour,
-        outcome: Outcome,
-        took: Duration,
-        turn: &mut Turn<'_>,
-    ) -> Disposition {
-        let step = &self.steps[index];
+    pub(crate) fn returned(&mut self, index: usize, call: &CallRef, ended: Ended, turn: &mut Turn<'_>) -> Disposition {
+        let step = &mut self.steps[index];
         if !step.started() || step.attempts != call.attempt {
-            return self.late_result(index, call, by, outcome, took, turn);
+            return self.late_result(index, call, ended, turn);
         }
+        let Ended { by, outcome, left, took } = ended;
+        step.uncertain |= left || matches!(outcome, Outcome::Unknown { uncertain: true, .. });
         let late = self.behind_fence(index);
         self.note_attempt(index, call, &by, &outcome, took, late, turn.now);
         self.steps[index].by = by;
@@ -138,9 +144,6 @@ impl Saga {
     }
 
     fn attempt_ended(&mut self, index: usize, outcome: Outcome, turn: &mut Turn<'_>) {
-        if let Outcome::Unknown { uncertain: true, .. } = outcome {
-            self.steps[index].uncertain = true;
-        }
         match outcome {
             Outcome::Completed(completion) => self.completed(index, completion, turn),
             Outcome::Rejected(rejection) => self.rejected(index, rejection, turn),
@@ -151,7 +154,20 @@ impl Saga {
             Outcome::NotYet(problem) => self.park_not_yet(index, problem, turn),
             Outcome::Invalid(problem) => self.give_up(index, problem, "invalid", false, turn),
             Outcome::Unreadable { formats } => self.block(index, unreadable(&formats), turn),
+            Outcome::Unsent(problem) => self.unsent(index, problem, turn),
         }
+    }
+
+    /// Whoever would answer is away. That costs no attempt, and ends with the step's deadline.
+    fn unsent(&mut self, index: usize, problem: Problem, turn: &Turn<'_>) {
+        let retry = self.subscription(index, turn).map_or_else(Retry::default, |sub| sub.retry);
+        let step = &mut self.steps[index];
+        let key = step.key(&self.id, Direction::Forward, 0);
+        let at = turn.now.after(backoff(&retry, step.attempts, &key, step.attempts));
+        step.stage = Stage::Retrying { at };
+        let why = short(&format!("unsent: {}", problem.code));
+        step.problem = Some(problem);
+        self.note_parked(index, why, Some(at), turn.now);
     }
 
     pub(crate) fn completed(&mut self, index: usize, completion: Completion, turn: &mut Turn<'_>) {
@@ -245,8 +261,8 @@ impl Saga {
                 }
             }
             Outcome::Rejected(_) => None,
-            Outcome::Unknown { uncertain: true, .. } => Some(Known::Uncertain),
-            Outcome::Unknown { uncertain: false, .. }
+            Outcome::Unknown { .. }
+            | Outcome::Unsent(_)
             | Outcome::Retry(_)
             | Outcome::NotYet(_)
             | Outcome::Invalid(_)
@@ -269,9 +285,7 @@ impl Saga {
         &mut self,
         index: usize,
         call: &CallRef,
-        by: Behaviour,
-        outcome: Outcome,
-        took: Duration,
+        Ended { by, outcome, took, .. }: Ended,
         turn: &mut Turn<'_>,
     ) -> Disposition {
         let step = &self.steps[index];

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Attributes, Event},
-    id::{EventKey, Kind, Participant, Time},
+    id::{Direction, EventKey, Kind, Participant, Time},
     outcome::{Behaviour, Call, End, Outcome, Problem, UndoOutcome},
 };
 
@@ -19,11 +19,13 @@ pub enum Input {
         event: Event,
         spilled: Option<[u8; 16]>,
     },
-    /// A forward attempt ended.
+    /// A forward attempt ended. `left`: something of it left the host, so that on any end but a completed one the step may
+    /// have happened outside.
     Returned {
         call: CallRef,
         by: Behaviour,
         outcome: Outcome,
+        left: bool,
         took: Duration,
     },
     /// A compensating attempt ended.
@@ -39,8 +41,8 @@ pub enum Input {
     Due {
         deadlines: bool,
     },
-    /// A `journal_first` call's `started` is durable: run it now. Also sent after a crash for calls that were started
-    /// and whose result is not known (`interrupted`).
+    /// That a call outside began is durable: it may leave now. Also sent after a crash for calls whose end is not known
+    /// (`interrupted`).
     Started {
         call: CallRef,
         interrupted: bool,
@@ -51,21 +53,26 @@ pub enum Input {
 }
 
 impl Input {
-    /// The attempt `call` ended: the code of `by` answered with `end`.
+    /// The attempt `call` ended in the host itself: the code of `by` answered with `end`.
     pub fn ended(call: &Call, by: Behaviour, end: End, took: Duration) -> Self {
-        let call = CallRef::from(call);
+        Self::ended_outside(CallRef::from(call), by, end, false, took)
+    }
+
+    /// An attempt ended; `left`: something of it had left the host.
+    pub fn ended_outside(call: CallRef, by: Behaviour, end: End, left: bool, took: Duration) -> Self {
         match end {
-            End::Outcome(outcome) => Self::Returned { call, by, outcome, took },
+            End::Outcome(outcome) => Self::Returned { call, by, outcome, left, took },
             End::Undo(outcome) => Self::Undone { call, by, outcome, took },
         }
     }
 }
 
 /// Names one attempt. An answer for an attempt that is no longer the current one is late.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallRef {
     pub participant: Participant,
     pub step_id: String,
+    pub direction: Direction,
     pub attempt: u32,
     pub ordinal: u32,
 }
@@ -75,6 +82,7 @@ impl From<&Call> for CallRef {
         Self {
             participant: call.participant.clone(),
             step_id: call.step_id.clone(),
+            direction: call.direction,
             attempt: call.attempt,
             ordinal: call.ordinal,
         }
@@ -229,7 +237,7 @@ pub struct Wake {
     pub remove_at: Option<Time>,
     /// Something is parked for a participant that is not serving.
     pub waits_for_plugin: bool,
-    /// A `journal_first` call has started and its end is not known.
+    /// A call outside began, and its end is not known.
     pub in_doubt: bool,
 }
 

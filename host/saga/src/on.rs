@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::{
+    forward::Ended,
     history::What,
-    id::{SagaId, Time},
+    id::{Direction, SagaId, Time},
     input::{Answer, Broken, CallRef, Disposition, Effect, Input, Status, Transition},
     mutation::{self, Mutation},
     outcome::Call,
@@ -55,9 +56,9 @@ impl Saga {
     fn dispatch(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<Disposition, Broken> {
         match input {
             Input::Received { event, spilled } => self.receive(event, spilled, turn),
-            Input::Returned { call, by, outcome, took } => {
+            Input::Returned { call, by, outcome, left, took } => {
                 let step = self.step_of(&call)?;
-                Ok(self.returned(step, &call, by, outcome, took, turn))
+                Ok(self.returned(step, &call, Ended { by, outcome, left, took }, turn))
             }
             Input::Undone { call, by, outcome, took } => {
                 self.step_of(&call)?;
@@ -65,7 +66,10 @@ impl Saga {
             }
             Input::Started { call, interrupted } => {
                 let step = self.step_of(&call)?;
-                Ok(self.started(step, &call, interrupted, turn))
+                Ok(match call.direction {
+                    Direction::Forward => self.started(step, &call, interrupted, turn),
+                    Direction::Undo => self.undo_started(&call, interrupted, turn),
+                })
             }
             Input::Due { deadlines } => Ok(self.due(deadlines, turn)),
             Input::TopologyChanged => Ok(self.topology_changed(turn)),

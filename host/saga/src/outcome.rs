@@ -110,6 +110,8 @@ pub enum Outcome {
     Unreadable {
         formats: Vec<u32>,
     },
+    /// Nothing of the attempt left the host, for whoever would answer it is away: that costs no attempt.
+    Unsent(Problem),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +130,7 @@ pub enum UndoOutcome {
     Stuck(Problem),
     Unknown { crash: Crash },
     Unreadable { formats: Vec<u32> },
+    Unsent(Problem),
 }
 
 /// What the host knows of a step that is to be compensated.
@@ -173,8 +176,18 @@ pub struct Call {
     pub undo: Option<UndoCall>,
     /// When this attempt began.
     pub now: Time,
-    /// The step must be known durably to have started before it runs: the plugin has outside effects.
-    pub journal_first: bool,
+    pub runs: Runs,
+}
+
+/// Where, and when, an attempt runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// In the chain that asks for it.
+    Here,
+    /// Outside of the host, once it is durable that it began: [`Input::Started`](crate::input::Input::Started) asks again.
+    Later,
+    /// Outside of the host, now: it is durable that it began. Its end comes as an input of its own.
+    Outside,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    compensation::Undoing,
+    compensation::{UndoState, Undoing},
     event::Event,
     history::{Entry, What},
-    id::{EventKey, Kind, Participant, SagaId, Time},
+    id::{Direction, EventKey, Kind, Participant, SagaId, Time},
     input::{CallRef, Notes, Status},
     outcome::{Cause, Saved},
     step::{Stage, Step},
@@ -207,17 +207,21 @@ impl Saga {
         &self.letters
     }
 
-    /// `journal_first` calls that started and whose end is not known.
+    /// Calls outside that began and whose end is not known.
     pub fn in_doubt(&self) -> Vec<CallRef> {
-        let started = self.steps.iter().filter(|step| step.outside && step.started());
-        started
-            .map(|step| CallRef {
-                participant: step.participant.clone(),
-                step_id: step.id(),
-                attempt: step.attempts,
-                ordinal: 0,
-            })
-            .collect()
+        let name = |step: &Step, direction, attempt, ordinal| CallRef {
+            participant: step.participant.clone(),
+            step_id: step.id(),
+            direction,
+            attempt,
+            ordinal,
+        };
+        let steps = self.steps.iter().filter(|step| step.outside && step.started());
+        let undoings = self.plan.iter().filter(|undoing| matches!(undoing.state, UndoState::Out { .. }));
+        let undone = |undoing: &Undoing| {
+            name(&self.steps[undoing.step as usize], Direction::Undo, undoing.attempts, undoing.ordinal)
+        };
+        steps.map(|step| name(step, Direction::Forward, step.attempts, 0)).chain(undoings.map(undone)).collect()
     }
 
     /// Digests of plugins that an unfinished saga may still need.

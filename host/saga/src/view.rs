@@ -123,7 +123,7 @@ impl Saga {
 
     fn step_state(&self, step: &Step, undoing: Option<&Undoing>) -> StepState {
         match undoing.map(|undoing| undoing.state) {
-            Some(UndoState::Running | UndoState::Retrying { .. }) => {
+            Some(UndoState::Running | UndoState::Out { .. } | UndoState::Retrying { .. }) => {
                 return StepState::Compensating;
             }
             Some(UndoState::Undone) => return StepState::Compensated,
@@ -244,6 +244,7 @@ impl Saga {
             Outcome::Unknown { crash, uncertain: true } => crashed("uncertain", crash),
             Outcome::Unknown { crash, uncertain: false } => crashed("unknown", crash),
             Outcome::Unreadable { .. } => ("unreadable", "", ""),
+            Outcome::Unsent(problem) => said("unsent", problem),
         };
         let name = if late { format!("late {name}") } else { name.to_owned() };
         let (code, detail) = (code.into(), short(detail));
@@ -267,6 +268,7 @@ impl Saga {
             UndoOutcome::Stuck(problem) => said("stuck", problem),
             UndoOutcome::Unknown { crash } => crashed("unknown", crash),
             UndoOutcome::Unreadable { .. } => ("unreadable", "", ""),
+            UndoOutcome::Unsent(problem) => said("unsent", problem),
         };
         let said = (Direction::Undo, name.into(), code.into(), short(detail));
         let what = self.attempt(index, call, by, said, took);

@@ -92,7 +92,7 @@ fn call(plugin: &Plugin, kind: &str, data: &str, number: u32) -> Call {
         state: None,
         undo: None,
         now: Time(1_700_000_000_000),
-        journal_first: false,
+        runs: sagahost_saga::outcome::Runs::Here,
     }
 }
 

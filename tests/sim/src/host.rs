@@ -163,7 +163,7 @@ impl Beginning {
         // What serves may have changed since the process began.
         let (plan, version) = world::world(|world| (world.plan.clone(), world.version.clone()));
         let serving = serving(&self.plugins, &version, self.host);
-        let processor = Arc::new(Processor::new(self.journal.clone(), serving, topics(), settings(&plan)));
+        let processor = Arc::new(Processor::new(self.journal.clone(), serving, topics(), settings(&plan), None));
         let notes = self.journal.publication_notes()?;
         let (identity, anchor, published) = (begun.identity, begun.anchor, begun.published);
         let at = At { identity, anchor, published, notes, reached: |_| {} };

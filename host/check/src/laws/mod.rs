@@ -117,6 +117,7 @@ fn answered(outcome: &Outcome) -> String {
         Outcome::Invalid(problem) => format!("is invalid {}", told(&problem.code, &problem.detail)),
         Outcome::Unknown { crash, .. } => format!("ends without an answer {}", told(&crash.code, &crash.detail)),
         Outcome::Unreadable { formats } => format!("leaves data of formats {formats:?}, which `reads` does not name"),
+        Outcome::Unsent(problem) => format!("is unsent {}", told(&problem.code, &problem.detail)),
     }
 }
 
@@ -129,6 +130,7 @@ fn undo_answered(outcome: &UndoOutcome) -> String {
         UndoOutcome::Retry(delay) => format!("answers retry {}", told(&delay.problem.code, &delay.problem.detail)),
         UndoOutcome::Stuck(problem) => format!("answers stuck {}", told(&problem.code, &problem.detail)),
         UndoOutcome::Unknown { crash } => format!("ends without an answer {}", told(&crash.code, &crash.detail)),
+        UndoOutcome::Unsent(problem) => format!("is unsent {}", told(&problem.code, &problem.detail)),
         UndoOutcome::Unreadable { formats } => {
             format!("meets data of formats {formats:?}, which `reads` does not name")
         }

@@ -69,6 +69,7 @@ fn undone(bench: &Bench<'_>, step: &Step, evidence: &Evidence, ordinal: u32) -> 
         UndoOutcome::Undone(_) | UndoOutcome::NothingToUndo => Some(world),
         UndoOutcome::Retry(_)
         | UndoOutcome::Stuck(_)
+        | UndoOutcome::Unsent(_)
         | UndoOutcome::Unknown { .. }
         | UndoOutcome::Unreadable { .. } => None,
     })

@@ -96,6 +96,10 @@ impl Inner {
         let prefix: OnceLock<String> = OnceLock::new();
         self.open.chains += 1;
         self.open.at = staging.now;
+        if let Some(id) = &staging.id {
+            self.open.launches.extend(staging.launches.into_iter().map(|call| (id.clone(), call)));
+            self.open.settled.extend(staging.settled.map(|call| (id.clone(), call)));
+        }
         if let (Some(id), Some(change)) = (staging.id, staging.change) {
             self.join_saga(id, change, staging.now);
         }

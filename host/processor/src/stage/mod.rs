@@ -15,7 +15,7 @@ use sagahost_saga::{
     Saga,
     history::Entry,
     id::{Kind, Participant, SagaId, Time},
-    input::{Answer, Status, Wake},
+    input::{Answer, CallRef, Status, Wake},
 };
 use sagahost_transport::Verified;
 use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
@@ -71,6 +71,10 @@ pub struct Staging {
     pub departures: Vec<Departure>,
     pub receipt: Option<Receipt>,
     pub command_done: Option<i64>,
+    /// Calls outside that begin with it.
+    pub launches: Vec<CallRef>,
+    /// The call outside that it is about: its end is known with it.
+    pub settled: Option<CallRef>,
     pub reply: Option<(Reply, Answer)>,
     pub now: Time,
 }
@@ -143,6 +147,8 @@ struct OpenBatch {
     letters: Vec<LetterWrite>,
     outbox: Vec<Outgoing>,
     commands_done: Vec<i64>,
+    launches: Vec<(SagaId, CallRef)>,
+    settled: Vec<(SagaId, CallRef)>,
     replies: Vec<(Reply, Answer)>,
     /// From which its chains took records in.
     partitions: BTreeSet<Partition>,
@@ -210,6 +216,9 @@ pub struct Sealed {
     pub life: u64,
     pub write: BatchWrite,
     pub replies: Vec<(Reply, Answer)>,
+    /// Calls outside that may leave once it is journaled, and those whose end is.
+    pub launches: Vec<(SagaId, CallRef)>,
+    pub settled: Vec<(SagaId, CallRef)>,
     pub chains: usize,
 }
 
@@ -356,6 +365,11 @@ impl Stage {
     /// The source reads from the positions of the last restart on.
     pub fn source_follows(&self) {
         self.inner.lock().positions.source_follows();
+    }
+
+    /// The end of a call changed nothing: with the next batch it is known that nothing of it is under way any more.
+    pub fn settle(&self, saga: SagaId, call: CallRef) {
+        self.inner.lock().open.settled.push((saga, call));
     }
 
     pub fn passed(&self, partition: &Partition, offset: i64, now: Now) {
@@ -546,25 +560,29 @@ impl Stage {
     }
 
     fn seal_now(&self, inner: &mut Inner) -> Sealed {
-        let open = std::mem::take(&mut inner.open);
-        let mut sagas = open.sagas;
+        let mut open = std::mem::take(&mut inner.open);
+        let mut sagas = std::mem::take(&mut open.sagas);
         let write = BatchWrite {
             number: inner.number,
             at: open.at,
             sagas: open.order.iter().filter_map(|id| sagas.remove(id)).collect(),
-            store: open.store,
-            store_read: open.store_read,
-            counters: open.counters.into_iter().map(|(name, bounds)| (name, bounds.write())).collect(),
-            letters: open.letters,
+            store: std::mem::take(&mut open.store),
+            store_read: std::mem::take(&mut open.store_read),
+            counters: std::mem::take(&mut open.counters)
+                .into_iter()
+                .map(|(name, bounds)| (name, bounds.write()))
+                .collect(),
+            letters: std::mem::take(&mut open.letters),
             positions: inner.positions.seal(),
-            outbox: open.outbox,
-            commands_done: open.commands_done,
+            outbox: std::mem::take(&mut open.outbox),
+            commands_done: std::mem::take(&mut open.commands_done),
             confirmed: if planted::on(Planted::ConfirmEarly) { inner.number } else { inner.published },
         };
         inner.number = BatchNo(inner.number.0 + 1);
         inner.moved_since = None;
         inner.urged = false;
-        Sealed { life: inner.life, write, replies: open.replies, chains: open.chains }
+        let OpenBatch { replies, launches, settled, chains, .. } = open;
+        Sealed { life: inner.life, write, replies, launches, settled, chains }
     }
 
     /// What waits for the broker: batches sealed and not published.

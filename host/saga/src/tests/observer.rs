@@ -7,7 +7,7 @@ use crate::{
     Saga,
     id::{Direction, EventKey, emitted_id, step_id},
     input::{CallRef, Command, Disposition, Effect, Input, Status, Transition},
-    outcome::{Call, Completion, Evidence, Outcome, Undo, UndoOutcome},
+    outcome::{Call, Completion, Evidence, Outcome, Runs, Undo, UndoOutcome},
     topology::{Role, Topology, When},
     view::StepState,
 };
@@ -102,7 +102,9 @@ impl Observer {
     fn see_call(&mut self, call: &Call, seen: &Seen<'_>) -> Found {
         let forward = call.direction == Direction::Forward;
         // The second half of a call that was journaled first is the same call.
-        let launched = forward && matches!(seen.input, Input::Started { interrupted: false, .. });
+        let launched = matches!(seen.input, Input::Started { interrupted: false, .. });
+        let later = matches!(call.runs, Runs::Outside) == launched;
+        must(later, "a call leaves before it is durable that it began")?;
         if !launched {
             self.see_key(call, forward)?;
             let ledger = self.steps.entry(call.step_id.clone()).or_default();
@@ -185,7 +187,7 @@ impl Observer {
         match seen.input {
             Input::Returned { call, by, outcome, .. } if changed => self.see_returned(call, &by.digest, outcome, seen),
             Input::Undone { call, by, outcome, .. } if changed => self.see_undone(call, &by.digest, outcome, seen),
-            Input::Started { call, interrupted: true } if changed => {
+            Input::Started { call, interrupted: true } if changed && call.direction == Direction::Forward => {
                 self.steps.entry(call.step_id.clone()).or_default().out = None;
                 self.see_failure(call, true, "", seen.topology);
                 Ok(())
@@ -225,6 +227,7 @@ impl Observer {
             | Outcome::Rejected(_)
             | Outcome::NotYet(_)
             | Outcome::Invalid(_)
+            | Outcome::Unsent(_)
             | Outcome::Unreadable { .. } => {}
         }
         Ok(())
@@ -249,6 +252,7 @@ impl Observer {
                 ledger.undone += 1;
                 must(ledger.undone <= 1, "a step is undone twice")?;
             }
+            UndoOutcome::Unsent(_) => {}
             UndoOutcome::Stuck(_) | UndoOutcome::Unreadable { .. } => ledger.stuck = true,
             UndoOutcome::Retry(_) | UndoOutcome::Unknown { .. } => {
                 self.see_failure(call, false, digest, seen.topology);

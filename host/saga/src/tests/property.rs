@@ -117,6 +117,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::NotYet),
         1 => Just(Answer::Invalid("BAD".to_owned())),
         1 => Just(Answer::Unreadable),
+        1 => Just(Answer::Unsent("AWAY".to_owned())),
         1 => Just(Answer::Stuck("STUCK".to_owned())),
         1 => Just(Answer::Nothing),
         3 => Just(Answer::Hangs),

@@ -33,48 +33,50 @@ fn race_01_failure_while_a_step_runs() {
     check(
         "with payment outside; payment hangs; OrderCreated; cancel; return payment ok",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: journaled first
-        payment.OrderCreated: is out
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        > return payment ok
-        payment.OrderCreated: ok
-        undo payment.OrderCreated (done): ok
-        publish PaymentRefunded
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated
-          cause: cancelled (by ann: because)
-          late: 1
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: is out
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            > return payment ok
+            payment.OrderCreated: ok
+            undo payment.OrderCreated (done): journaled first
+            undo payment.OrderCreated (done): ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              cause: cancelled (by ann: because)
+              late: 1
+        "#]],
     );
     check(
         "with payment outside; payment hangs; OrderCreated; cancel; return payment uncertain",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: journaled first
-        payment.OrderCreated: is out
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        > return payment uncertain
-        payment.OrderCreated: crashes, uncertain
-        undo payment.OrderCreated (uncertain): ok
-        publish PaymentRefunded
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated
-          cause: cancelled (by ann: because)
-          late: 1
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: is out
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            > return payment uncertain
+            payment.OrderCreated: crashes, uncertain
+            undo payment.OrderCreated (uncertain): journaled first
+            undo payment.OrderCreated (uncertain): ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              cause: cancelled (by ann: because)
+              late: 1
+        "#]],
     );
     check(
         "with payment outside; payment hangs; OrderCreated; cancel; return payment rejects DECLINED",
@@ -100,46 +102,48 @@ fn race_01_failure_while_a_step_runs() {
     check(
         "with payment outside; payment hangs; OrderCreated; cancel; return payment crashes",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: journaled first
-        payment.OrderCreated: is out
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        > return payment crashes
-        payment.OrderCreated: crashes
-        undo payment.OrderCreated (never-ran): ok
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: nothing-to-undo
-          cause: cancelled (by ann: because)
-          late: 1
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: is out
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            > return payment crashes
+            payment.OrderCreated: crashes
+            undo payment.OrderCreated (never-ran): journaled first
+            undo payment.OrderCreated (never-ran): ok
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: nothing-to-undo
+              cause: cancelled (by ann: because)
+              late: 1
+        "#]],
     );
     check(
         "with payment outside; payment hangs; OrderCreated; cancel; crash",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: journaled first
-        payment.OrderCreated: is out
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        > crash
-        undo payment.OrderCreated (uncertain): ok
-        publish PaymentRefunded
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated
-          cause: cancelled (by ann: because)
-          late: 1
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: is out
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            > crash
+            undo payment.OrderCreated (uncertain): journaled first
+            undo payment.OrderCreated (uncertain): ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              cause: cancelled (by ann: because)
+              late: 1
+        "#]],
     );
 }
 
@@ -165,11 +169,13 @@ fn race_02_forward_success_behind_the_fence() {
             publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
             > return payment uncertain
             payment.OrderCreated attempt 2: crashes, uncertain
+            undo payment.OrderCreated (uncertain): journaled first
             undo payment.OrderCreated (uncertain): ok
             publish PaymentRefunded
             undo order.OrderCreated (done): retries BUSY
             > return payment attempt 1 ok
             payment.OrderCreated: ok
+            undo payment.OrderCreated (done) ordinal 1: journaled first
             undo payment.OrderCreated (done) ordinal 1: ok
             publish PaymentRefunded
             > wait 6s
@@ -211,9 +217,11 @@ fn race_02_forward_success_behind_the_fence() {
             publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
             > return payment uncertain
             payment.OrderCreated attempt 2: crashes, uncertain
+            undo payment.OrderCreated (uncertain): journaled first
             undo payment.OrderCreated (uncertain): retries BUSY
             > return payment attempt 1 ok
             payment.OrderCreated: ok
+            undo payment.OrderCreated (done) ordinal 1: journaled first
             undo payment.OrderCreated (done) ordinal 1: ok
             publish PaymentRefunded
             undo order.OrderCreated (done): ok

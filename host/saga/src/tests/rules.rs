@@ -135,29 +135,30 @@ fn rule_02_outcomes() {
     check(
         "with payment outside; payment always uncertain; OrderCreated; wait 1s; wait 1s",
         expect![[r#"
-        > payment always uncertain
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: journaled first
-        payment.OrderCreated: crashes, uncertain
-        > wait 1s
-        payment.OrderCreated attempt 2: journaled first
-        payment.OrderCreated attempt 2: crashes, uncertain
-        > wait 1s
-        payment.OrderCreated attempt 3: journaled first
-        payment.OrderCreated attempt 3: crashes, uncertain
-        letter payment.OrderCreated trap
-        publish SagaFailed {"app":"shop","code":"trap","detail":"unreachable","participant":"payment","saga":"o-1"}
-        undo payment.OrderCreated (uncertain): ok
-        publish PaymentRefunded
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated, 3 attempts
-          cause: attempts-spent (trap: unreachable)
-          open letter: trap
-    "#]],
+            > payment always uncertain
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: crashes, uncertain
+            > wait 1s
+            payment.OrderCreated attempt 2: journaled first
+            payment.OrderCreated attempt 2: crashes, uncertain
+            > wait 1s
+            payment.OrderCreated attempt 3: journaled first
+            payment.OrderCreated attempt 3: crashes, uncertain
+            letter payment.OrderCreated trap
+            publish SagaFailed {"app":"shop","code":"trap","detail":"unreachable","participant":"payment","saga":"o-1"}
+            undo payment.OrderCreated (uncertain): journaled first
+            undo payment.OrderCreated (uncertain): ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated, 3 attempts
+              cause: attempts-spent (trap: unreachable)
+              open letter: trap
+        "#]],
     );
     check(
         "with payment outside; payment uncertain; payment rejects DECLINED; OrderCreated; wait 1s",
@@ -1410,4 +1411,172 @@ fn events_have_the_key_of_their_saga_s_records() {
             assert_eq!(event.record_key.as_deref(), own.then_some(&[0, 42][..]), "{event:?}");
         }
     }
+}
+
+/// Nothing left the host: that is no attempt. What the step's deadline bounds is bounded all the same.
+#[test]
+fn unsent_costs_no_attempt() {
+    check(
+        "with payment outside; with payment.OrderCreated attempts 2; payment always unsent AWAY
+         OrderCreated; wait 1s; wait 1s; wait 1s; payment never; wait 1s",
+        expect![[r#"
+            > payment always unsent AWAY
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: unsent AWAY
+            > wait 1s
+            payment.OrderCreated attempt 2: journaled first
+            payment.OrderCreated attempt 2: unsent AWAY
+            > wait 1s
+            payment.OrderCreated attempt 3: journaled first
+            payment.OrderCreated attempt 3: unsent AWAY
+            > wait 1s
+            payment.OrderCreated attempt 4: journaled first
+            payment.OrderCreated attempt 4: unsent AWAY
+            > payment never
+            > wait 1s
+            payment.OrderCreated attempt 5: journaled first
+            payment.OrderCreated attempt 5: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: ok
+            publish InventoryUpdated
+            order.InventoryUpdated: ok
+            publish OrderCompleted
+            = completed
+              order.OrderCreated: done
+              payment.OrderCreated: done, 5 attempts
+              inventory.PaymentProcessed: done
+              order.InventoryUpdated: done
+        "#]],
+    );
+    check(
+        "with payment outside; with payment.OrderCreated deadline 3s; payment always unsent AWAY; OrderCreated; wait 4s",
+        expect![[r#"
+            > payment always unsent AWAY
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: unsent AWAY
+            > wait 4s
+            letter payment.OrderCreated step-deadline
+            publish SagaFailed {"app":"shop","code":"step-deadline","detail":"no attempt succeeded in time","participant":"payment","saga":"o-1"}
+            undo payment.OrderCreated (never-ran): journaled first
+            undo payment.OrderCreated (never-ran): ok
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: nothing-to-undo
+              cause: step-deadline (no attempt succeeded in time)
+              open letter: step-deadline
+        "#]],
+    );
+    check(
+        "with payment outside; payment always undo unsent AWAY; inventory rejects EMPTY; OrderCreated
+         wait 1s; wait 1s; wait 1s; payment never; wait 1s",
+        expect![[r#"
+            > payment always undo unsent AWAY
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: rejects EMPTY
+            publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+            publish InventoryRejected
+            undo payment.OrderCreated (done): journaled first
+            undo payment.OrderCreated (done): unsent AWAY
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 2: journaled first
+            undo payment.OrderCreated (done) attempt 2: unsent AWAY
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 3: journaled first
+            undo payment.OrderCreated (done) attempt 3: unsent AWAY
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 4: journaled first
+            undo payment.OrderCreated (done) attempt 4: unsent AWAY
+            > payment never
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 5: journaled first
+            undo payment.OrderCreated (done) attempt 5: ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              inventory.PaymentProcessed: rejected
+              cause: rejected (EMPTY: as told)
+        "#]],
+    );
+}
+
+/// Whether an undoing that was out went through is not known: it is begun again at once, as another attempt under the
+/// same key. Three times in a row count as one that failed.
+#[test]
+fn interrupted_undoing() {
+    check(
+        "with payment outside; payment undo hangs; payment undo hangs; inventory rejects EMPTY; OrderCreated; crash; crash",
+        expect![[r#"
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: rejects EMPTY
+            publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+            publish InventoryRejected
+            undo payment.OrderCreated (done): journaled first
+            undo payment.OrderCreated (done): is out
+            > crash
+            undo payment.OrderCreated (done) attempt 2: journaled first
+            undo payment.OrderCreated (done) attempt 2: is out
+            > crash
+            undo payment.OrderCreated (done) attempt 3: journaled first
+            undo payment.OrderCreated (done) attempt 3: ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              inventory.PaymentProcessed: rejected
+              cause: rejected (EMPTY: as told)
+        "#]],
+    );
+    check(
+        "with payment outside; payment undo hangs; payment undo hangs; payment undo hangs; inventory rejects EMPTY
+         OrderCreated; crash; crash; crash; wait 1s",
+        expect![[r#"
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: journaled first
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: rejects EMPTY
+            publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+            publish InventoryRejected
+            undo payment.OrderCreated (done): journaled first
+            undo payment.OrderCreated (done): is out
+            > crash
+            undo payment.OrderCreated (done) attempt 2: journaled first
+            undo payment.OrderCreated (done) attempt 2: is out
+            > crash
+            undo payment.OrderCreated (done) attempt 3: journaled first
+            undo payment.OrderCreated (done) attempt 3: is out
+            > crash
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 4: journaled first
+            undo payment.OrderCreated (done) attempt 4: ok
+            publish PaymentRefunded
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              inventory.PaymentProcessed: rejected
+              cause: rejected (EMPTY: as told)
+        "#]],
+    );
 }

@@ -266,6 +266,7 @@ fn parse(words: &[&str]) -> Answer {
         ["not-yet"] => Answer::NotYet,
         ["invalid", code] => Answer::Invalid((*code).to_owned()),
         ["unreadable"] => Answer::Unreadable,
+        ["unsent", code] => Answer::Unsent((*code).to_owned()),
         ["stuck", code] => Answer::Stuck((*code).to_owned()),
         ["nothing"] => Answer::Nothing,
         ["hangs"] => Answer::Hangs,

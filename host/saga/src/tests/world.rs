@@ -12,8 +12,8 @@ use crate::{
     id::{Direction, EventKey, Kind, Participant, SagaId, Time},
     input::{CallRef, Input, Letter, Publish, Transition},
     outcome::{
-        Behaviour, Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection, Saved, StateChange,
-        Undo, UndoOutcome, Undone,
+        Behaviour, Call, Completion, Crash, Delay, Emission, Outcome, Problem, Progress, Rejection, Runs, Saved,
+        StateChange, Undo, UndoOutcome, Undone,
     },
     topology::{Bounds, Member, OnDeadLetter, Retry, Role, Subscription, Topology, When},
 };
@@ -30,6 +30,8 @@ pub enum Answer {
     NotYet,
     Invalid(String),
     Unreadable,
+    /// Nothing of the call left the host.
+    Unsent(String),
     Stuck(String),
     Nothing,
     /// The call stays out until the script brings it back.
@@ -198,7 +200,7 @@ impl World {
         match call.direction {
             Direction::Forward => {
                 let outcome = self.outcome(call, answer);
-                Input::Returned { call: back, by, outcome, took }
+                Input::Returned { call: back, by, outcome, left: false, took }
             }
             Direction::Undo => {
                 let outcome = undo_outcome(call, answer);
@@ -240,6 +242,7 @@ impl World {
             Answer::NotYet | Answer::Nothing => Outcome::NotYet(problem("NOT_YET")),
             Answer::Invalid(code) | Answer::Stuck(code) => Outcome::Invalid(problem(code)),
             Answer::Unreadable => Outcome::Unreadable { formats: vec![1] },
+            Answer::Unsent(code) => Outcome::Unsent(problem(code)),
         }
     }
 
@@ -296,7 +299,7 @@ impl Drive for World {
     }
 
     fn call(&mut self, call: Call) -> Result<Option<Input>, ()> {
-        if call.journal_first {
+        if call.runs == Runs::Later {
             self.log.push(format!("{}: journaled first", name(&call)));
             self.launches.push_back(CallRef::from(&call));
             return Ok(None);
@@ -374,6 +377,7 @@ fn undo_outcome(call: &Call, answer: &Answer) -> UndoOutcome {
         Answer::Stuck(code) | Answer::Rejects(code) | Answer::Invalid(code) => UndoOutcome::Stuck(problem(code)),
         Answer::Nothing => UndoOutcome::NothingToUndo,
         Answer::Unreadable => UndoOutcome::Unreadable { formats: vec![1] },
+        Answer::Unsent(code) => UndoOutcome::Unsent(problem(code)),
     }
 }
 
@@ -403,6 +407,7 @@ fn said(answer: &Answer) -> String {
         Answer::NotYet => "not yet".to_owned(),
         Answer::Invalid(code) => format!("invalid {code}"),
         Answer::Unreadable => "unreadable".to_owned(),
+        Answer::Unsent(code) => format!("unsent {code}"),
         Answer::Stuck(code) => format!("stuck {code}"),
         Answer::Nothing => "nothing to undo".to_owned(),
     }

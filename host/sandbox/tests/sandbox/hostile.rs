@@ -44,7 +44,9 @@ fn end(hostile: &Plugin, fault: &str) -> String {
         End::Outcome(Outcome::Retry(_)) => "retry".to_owned(),
         End::Outcome(Outcome::NotYet(_)) => "not yet".to_owned(),
         End::Outcome(Outcome::Invalid(_)) => "invalid".to_owned(),
-        End::Outcome(Outcome::Unreadable { .. }) | End::Undo(_) => panic!("{fault} was not called"),
+        End::Outcome(Outcome::Unreadable { .. } | Outcome::Unsent(_)) | End::Undo(_) => {
+            panic!("{fault} was not called")
+        }
     }
 }
 

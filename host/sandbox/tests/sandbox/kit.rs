@@ -101,7 +101,7 @@ pub fn call(data: &str) -> Call {
         state: None,
         undo: None,
         now: Time(1_700_000_000_000),
-        journal_first: false,
+        runs: sagahost_saga::outcome::Runs::Here,
     }
 }
 

@@ -9,7 +9,7 @@ use sagahost_saga::{
     history::Entry,
     id::{Direction, Participant, SagaId},
     input::{Disposition, Input, Letter, Publish, Transition},
-    outcome::{Call, Crash, End, Outcome, UndoOutcome},
+    outcome::{Call, Crash, End, Outcome, Runs, UndoOutcome},
 };
 
 use super::{APP, CHAIN_STEPS_MAX, Engine, Record, report};
@@ -78,8 +78,11 @@ impl Drive for Chain<'_> {
     }
 
     fn call(&mut self, call: Call) -> Result<Option<Input>, String> {
-        if call.journal_first {
-            return Err(format!("plugin {} asks for effects outside, which no host grants", call.participant));
+        if call.runs != Runs::Here {
+            return Err(format!(
+                "plugin {} asks for effects outside, which the simulated app does not grant",
+                call.participant
+            ));
         }
         self.steps += 1;
         let plugin = self.engine.plugins.get(&call.participant);

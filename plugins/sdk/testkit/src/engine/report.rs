@@ -145,6 +145,7 @@ fn forward(outcome: &Outcome) -> Told<'_> {
         Outcome::Invalid(why) => ("invalid", problem(why), NONE),
         Outcome::Unknown { crash, .. } => ("trapped", crashed(crash), NONE),
         Outcome::Unreadable { formats } => ("unreadable", unreadable(formats), NONE),
+        Outcome::Unsent(why) => ("unsent", problem(why), NONE),
     }
 }
 
@@ -156,6 +157,7 @@ fn undo(outcome: &UndoOutcome) -> Told<'_> {
         UndoOutcome::Stuck(why) => ("stuck", problem(why), NONE),
         UndoOutcome::Unknown { crash } => ("trapped", crashed(crash), NONE),
         UndoOutcome::Unreadable { formats } => ("unreadable", unreadable(formats), NONE),
+        UndoOutcome::Unsent(why) => ("unsent", problem(why), NONE),
     }
 }
 

@@ -1,0 +1,129 @@
+//! Calls that run outside of the host, such as a service in another process. A first chain journals that the call
+//! began; once that is durable the call leaves; its end is an input of its own. Invariant: in one life of the host a call
+//! leaves at most once, and its end is kept until it is journaled.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use sagahost_saga::{
+    id::SagaId,
+    input::{CallRef, Input},
+    outcome::{Behaviour, Call, End},
+};
+
+use crate::{inbox::Inbox, mailbox::Item};
+
+/// Where such calls run.
+pub trait Outside: Send + Sync {
+    /// Begins the call, and returns at once. Its end goes to [`Answers::answer`].
+    fn launch(&self, saga: &SagaId, call: Call);
+}
+
+/// How a call outside ended.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub by: Behaviour,
+    pub end: End,
+    /// Something of the call left the host.
+    pub left: bool,
+    pub took: Duration,
+}
+
+impl Answer {
+    pub(crate) fn input(&self, call: &CallRef) -> Input {
+        Input::ended_outside(call.clone(), self.by.clone(), self.end.clone(), self.left, self.took)
+    }
+}
+
+/// Takes what comes back.
+#[derive(Clone)]
+pub struct Answers {
+    pub inbox: Inbox,
+}
+
+impl Answers {
+    /// An end of a call that is not out is dropped: the host has begun anew since, and counts it as interrupted.
+    pub fn answer(&self, saga: &SagaId, call: &CallRef, answer: Answer) {
+        if self.inbox.calls.answered(saga, call, answer.clone()) {
+            self.inbox.post(saga, Item::Answered { call: call.clone(), answer });
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// It began before this host did, and its end is not known.
+    Interrupted,
+    /// It is durable that it began; its turn to leave has not come.
+    Queued,
+    Out,
+    Answered(Answer),
+}
+
+/// What this host knows of calls that began.
+#[derive(Default)]
+pub struct Calls {
+    known: Mutex<HashMap<(SagaId, CallRef), State>>,
+    /// None: nothing outside is granted.
+    pub outside: Option<Arc<dyn Outside>>,
+}
+
+impl Calls {
+    pub fn new(outside: Option<Arc<dyn Outside>>) -> Self {
+        Self { known: Mutex::default(), outside }
+    }
+
+    /// It is durable that the call began.
+    pub(crate) fn queue(&self, saga: &SagaId, call: &CallRef) {
+        self.known.lock().insert((saga.clone(), call.clone()), State::Queued);
+    }
+
+    /// Hands out a call whose turn has come.
+    pub(crate) fn launch(&self, saga: &SagaId, call: Call) {
+        let Some(outside) = &self.outside else { return };
+        let leaves = match self.known.lock().get_mut(&(saga.clone(), CallRef::from(&call))) {
+            Some(state @ State::Queued) => {
+                *state = State::Out;
+                true
+            }
+            Some(State::Interrupted | State::Out | State::Answered(_)) | None => false,
+        };
+        if leaves {
+            outside.launch(saga, call);
+        }
+    }
+
+    /// False: it is not out.
+    fn answered(&self, saga: &SagaId, call: &CallRef, answer: Answer) -> bool {
+        match self.known.lock().get_mut(&(saga.clone(), call.clone())) {
+            Some(state @ State::Out) => {
+                *state = State::Answered(answer);
+                true
+            }
+            Some(State::Interrupted | State::Queued | State::Answered(_)) | None => false,
+        }
+    }
+
+    /// What is to be done about a call that the journal says has begun. `first`: the host begins; whatever left before is
+    /// not known to have ended.
+    pub(crate) fn resume(&self, saga: &SagaId, call: CallRef, first: bool) -> Option<Item> {
+        let mut known = self.known.lock();
+        let begins = if first { State::Interrupted } else { State::Queued };
+        match known.entry((saga.clone(), call.clone())).or_insert(begins) {
+            State::Interrupted => Some(Item::Launch { call, interrupted: true }),
+            State::Queued => Some(Item::Launch { call, interrupted: false }),
+            State::Out => None,
+            State::Answered(answer) => Some(Item::Answered { call, answer: answer.clone() }),
+        }
+    }
+
+    /// What became of it is journaled.
+    pub(crate) fn settled(&self, saga: SagaId, call: CallRef) {
+        self.known.lock().remove(&(saga, call));
+    }
+
+    /// Calls that began and whose end is not journaled.
+    pub fn count(&self) -> usize {
+        self.known.lock().len()
+    }
+}
