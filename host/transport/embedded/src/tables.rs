@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior, config::DbConfig};
 use sagahost_transport::TransportError;
 use sagahost_wire::{Headers, TopicId, header_bytes};
 
@@ -84,6 +84,8 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportE
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(busy).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // A plan does not hang on what is bound: otherwise a statement with a bound LIMIT is parsed anew each time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     into_wal(&connection, busy).map_err(failed)?;
     connection
         .execute_batch(
