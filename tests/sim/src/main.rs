@@ -2,6 +2,7 @@
 //! answers, zombies, clocks that jump. Invariant: a seed is a run; what it finds, the same seed finds again.
 
 mod code;
+mod disk;
 mod host;
 mod journal;
 mod ledger;
@@ -65,6 +66,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    disk::install();
     if let Some(seed) = arguments.seed {
         let mut ask = Ask {
             seed,

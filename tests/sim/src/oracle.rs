@@ -1,11 +1,15 @@
 //! What must be so when a run has ended: an account of money, stock and orders that knows nothing of batches, offsets and
 //! journals. Invariant: it computes what should be from what was ordered, and reads what is from topics and tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use sagahost_journal::{Journal, LetterFilter, SagaFilter};
 use sagahost_saga::{Saga, id::Participant};
-use sagahost_transport::{Assignment, Polled, Transport};
+use sagahost_transport::{Assignment, Polled, Source, Transport};
 use sagahost_wire::{Partition, Record};
 use serde_json::Value;
 
@@ -46,29 +50,46 @@ pub struct Seen {
     faults: Vec<String>,
 }
 
-impl Seen {
+/// Reads the topics on and on.
+pub struct Reading {
+    source: Box<dyn Source>,
+    /// Kinds by their topics.
+    kinds: BTreeMap<Arc<str>, String>,
+    ids: BTreeSet<(Vec<u8>, Vec<u8>)>,
+    pub seen: Seen,
+}
+
+impl Reading {
     /// All partitions, from their beginning.
-    pub fn read(transport: &dyn Transport, topics: &BTreeMap<String, String>) -> Self {
-        let mut seen = Self::default();
-        let mut ids = BTreeSet::new();
-        for (kind, topic) in topics {
-            let name = [std::sync::Arc::from(topic.as_str())];
-            let count = transport.topics(&name).expect("it can be asked").get(&name[0]).copied().unwrap_or(0);
-            let partitions = (0..count).map(|number| Assignment::new(Partition::new(topic, number), 0));
-            let mut source = transport.source().expect("it can be read");
-            source.assign(&partitions.collect::<Vec<_>>()).expect("it can be read");
-            loop {
-                match source.poll(std::time::Duration::ZERO).expect("it can be read") {
-                    Polled::Record(record) => seen.record(kind, &record, &mut ids),
-                    Polled::Nothing => break,
-                    Polled::Held { partition, why } => seen.faults.push(format!("{partition} cannot be read: {why}")),
-                    _ => {}
-                }
-            }
-        }
-        seen
+    pub fn begin(transport: &dyn Transport, topics: &BTreeMap<String, String>) -> Self {
+        let kinds: BTreeMap<Arc<str>, String> =
+            topics.iter().map(|(kind, topic)| (topic.as_str().into(), kind.clone())).collect();
+        let names: Vec<Arc<str>> = kinds.keys().cloned().collect();
+        let there = transport.topics(&names).expect("it can be asked");
+        let all = there.iter().flat_map(|(topic, count)| {
+            (0..*count).map(|number| Assignment::new(Partition { topic: topic.clone(), number }, 0))
+        });
+        let mut source = transport.source().expect("it can be read");
+        source.assign(&all.collect::<Vec<_>>()).expect("it can be read");
+        Self { source, kinds, ids: BTreeSet::new(), seen: Seen::default() }
     }
 
+    /// Up to the end.
+    pub fn go_on(&mut self) -> &Seen {
+        loop {
+            match self.source.poll(Duration::ZERO).expect("it can be read") {
+                Polled::Record(record) => {
+                    self.seen.record(&self.kinds[&record.partition.topic], &record, &mut self.ids);
+                }
+                Polled::Nothing => return &self.seen,
+                Polled::Held { partition, why } => self.seen.faults.push(format!("{partition} cannot be read: {why}")),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Seen {
     fn record(&mut self, kind: &str, record: &Record, ids: &mut BTreeSet<(Vec<u8>, Vec<u8>)>) {
         if kind == "dead letters" {
             self.dead_letters += 1;

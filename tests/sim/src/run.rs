@@ -23,8 +23,9 @@ use tempfile::TempDir;
 
 use crate::{
     code::{Plugins, Version},
+    disk,
     host::{self, Running},
-    oracle::{self, Asked, Order, Seen},
+    oracle::{self, Asked, Order, Reading},
     plan::{Ask, Fault, Plan},
     world::{self, Ended, World, choose, happens, world},
 };
@@ -33,7 +34,7 @@ use crate::{
 const STORM: Duration = Duration::from_secs(60);
 /// When nothing goes wrong any more, a batch is sealed within so many steps, or all has ended.
 const CALM_STEPS_MAX: u64 = 25_000;
-const STEPS_MAX: u64 = 200_000;
+const STEPS_MAX: u64 = 500_000;
 
 /// What a run found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +62,13 @@ pub fn run(ask: Ask, timeline: bool) -> Outcome {
     plant(ask.planted);
     let plan = Plan::new(ask);
     world::begin(plan.clone(), timeline);
+    disk::begin(false, false);
     let dir = place();
     let mut run = Run::new(plan, dir.path());
     let faults = run.play();
     let sagas = run.asked.orders.len();
     drop(run);
+    disk::begin(false, false);
     let World { went_wrong, steps, digest, plan, .. } = world::end();
     let finding = (!faults.is_empty()).then_some(Finding { seed: plan.ask.seed, faults });
     Outcome { finding, went_wrong, steps, sagas, digest }
@@ -83,6 +86,7 @@ struct Run<'d> {
     dir: &'d Path,
     /// Undisturbed.
     transport: Arc<EmbeddedTransport>,
+    reading: Reading,
     plugins: Plugins,
     version: Version,
     hosts: Vec<Running>,
@@ -109,6 +113,7 @@ impl<'d> Run<'d> {
         transport.create_topics(&topics.into_iter().collect::<Vec<_>>(), host::PARTITIONS).expect("topics can be made");
         Self {
             dir,
+            reading: Reading::begin(&*transport, &self::topics()),
             transport,
             plugins: Plugins::new(),
             version: Version { ledger: !plan.ledger_joins, ..Version::default() },
@@ -283,7 +288,7 @@ impl<'d> Run<'d> {
             customer: format!("c-{}", choose(self.plan.customers as usize, 5)),
             sku: if one_in(7) { "piano".to_owned() } else { format!("article-{}", number % 5) },
             quantity: if one_in(7) { 400 } else { 1 + (number % 3) as i64 },
-            cents: if one_in(11) { 150_000 } else { 500 + (number as u64 * 7_919) % 4_000 },
+            cents: if one_in(11) { 150_000 } else { 500 + (number as u64 * 7_919) % 1_000 },
         };
         let value = json!({
             "orderId": order.id, "customerId": order.customer, "sku": order.sku, "quantity": order.quantity,
@@ -396,8 +401,8 @@ impl<'d> Run<'d> {
         }
     }
 
-    fn all_ended(&self) -> bool {
-        self.see().ended() >= self.asked.orders.len()
+    fn all_ended(&mut self) -> bool {
+        self.reading.go_on().ended() >= self.asked.orders.len()
     }
 
     fn is_done(&self) -> bool {
@@ -412,10 +417,6 @@ impl<'d> Run<'d> {
             && self.journal().count_by_status().expect("it can be read").iter().all(|(status, _)| status.terminal())
     }
 
-    fn see(&self) -> Seen {
-        Seen::read(&*self.transport, &topics())
-    }
-
     /// The newest host's, undisturbed: everything is calm.
     fn journal(&self) -> Arc<dyn Journal> {
         let processor = self.newest().expect("a host runs");
@@ -426,11 +427,13 @@ impl<'d> Run<'d> {
         let refused = world(|world| world.went_wrong.iter().any(|(fault, _)| *fault == Fault::RowRefused));
         self.asked.rows_refused = refused;
         self.asked.either.extend(world(|world| std::mem::take(&mut world.given_up)));
-        oracle::faults(&self.asked, &self.see(), &*self.journal())
+        let journal = self.journal();
+        oracle::faults(&self.asked, self.reading.go_on(), &*journal)
     }
 
-    fn stuck(&self) -> Vec<String> {
-        let seen = self.see();
+    fn stuck(&mut self) -> Vec<String> {
+        self.reading.go_on();
+        let seen = &self.reading.seen;
         let mut lines = vec![format!("it does not end: {} of {} orders have", seen.ended(), self.asked.orders.len())];
         for order in self.asked.orders.iter().filter(|order| !seen.has_ended(&order.id)) {
             let journal = self.newest().map(|processor| processor.journal.clone());
