@@ -250,6 +250,10 @@ impl Saga {
         let undoing = &self.plan[index];
         let step = &self.steps[undoing.step as usize];
         let evidence = match (undoing.known, &step.undo) {
+            (Known::Done, Some(_)) if mutation::on(Mutation::SwapUndoData) => {
+                let first = self.steps.iter().find_map(|step| step.undo.clone());
+                first.map_or(Evidence::Uncertain, Evidence::Done)
+            }
             (Known::Done, Some(undo)) => Evidence::Done(undo.clone()),
             (Known::NeverRan, _) => Evidence::NeverRan,
             (Known::Uncertain | Known::Awaited | Known::Done, _) => Evidence::Uncertain,

@@ -134,9 +134,10 @@ impl Saga {
         if held || self.terminal() {
             return None;
         }
+        let forgotten = self.phase == Phase::Open && mutation::on(Mutation::ForgetEarly);
         let serving = |step: &&Step| topology.member(&step.participant).is_some_and(|member| member.serving);
         let steps = self.steps.iter().filter(serving).flat_map(|step| {
-            let park = step.park_until.filter(|_| step.expires());
+            let park = step.park_until.filter(|_| step.expires() && !forgotten);
             let deadline = step.deadline.filter(|_| step.runs_out());
             [park, deadline].into_iter().flatten()
         });

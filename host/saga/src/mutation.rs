@@ -63,6 +63,10 @@ pub(crate) enum Mutation {
     ResolveNothing,
     /// Something of the record is not written.
     LoseCount,
+    /// A step is undone with what the first step left.
+    SwapUndoData,
+    /// The time to live of an early event is not remembered.
+    ForgetEarly,
 }
 
 #[cfg(test)]

@@ -375,9 +375,8 @@ unsafe extern "C" fn access(_: *mut ffi::sqlite3_vfs, path: *const c_char, _: c_
     // SAFETY: `path` is a string, `out` can be written.
     unsafe {
         let name = name_of(path).unwrap_or_default();
-        let there = DISK.with_borrow(|disk| {
-            disk.files.get(&name).is_some_and(|file| !file.contents.borrow().bytes.is_empty())
-        });
+        let there =
+            DISK.with_borrow(|disk| disk.files.get(&name).is_some_and(|file| !file.contents.borrow().bytes.is_empty()));
         *out = c_int::from(there);
     }
     ffi::SQLITE_OK

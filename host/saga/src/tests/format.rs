@@ -13,7 +13,8 @@ use super::{
 use crate::{Saga, event::AsItCame, format::FormatError, input::Status};
 
 /// A life with something of everything in it.
-const RICH: &str = "with payment outside; with inline-max 8; with member mailer SagaFailed compensating
+const RICH: &str =
+    "with data alike; with payment outside; with inline-max 8; with member mailer SagaFailed compensating
      with payment.OrderCreated emits ReminderDue after 5s; with payment.OrderCreated deadline 1m
      with order.InventoryUpdated after OrderCreated; away mailer
      InventoryUpdated#0; payment uncertain; inventory retries BUSY 5s; OrderCreated; wait 1s; OrderCreated=other
@@ -24,10 +25,9 @@ const GOLDEN_V3_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v3
 const GOLDEN_V2: &[u8] = include_bytes!("../../tests/golden/saga-v2.bin");
 const GOLDEN_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v4-compensating.bin");
 /// In the middle of undoing: one step is undone, the call for the next is outside, for the second time.
-const COMPENSATING: &str =
-    "with payment outside; inventory rejects EMPTY; payment undo hangs; payment undo hangs; OrderCreated; crash";
+const COMPENSATING: &str = "with data alike; with payment outside; inventory rejects EMPTY; payment undo hangs; payment undo hangs; OrderCreated; crash";
 /// As format 3 could say it: the next waits for its second attempt.
-const COMPENSATING_V3: &str = "inventory rejects EMPTY; payment undo retries BUSY 5s; OrderCreated";
+const COMPENSATING_V3: &str = "with data alike; inventory rejects EMPTY; payment undo retries BUSY 5s; OrderCreated";
 /// Its first step keeps a record as it came.
 const GOLDEN_V2_RECORD: &[u8] = include_bytes!("../../tests/golden/saga-v2-record.bin");
 

@@ -7,7 +7,7 @@ use crate::{
     Saga,
     id::{Direction, EventKey, emitted_id, step_id},
     input::{CallRef, Command, Disposition, Effect, Input, Status, Transition},
-    outcome::{Call, Completion, Evidence, Outcome, Runs, Undo, UndoOutcome},
+    outcome::{Call, Completion, Evidence, Outcome, Runs, Saved, Undo, UndoOutcome},
     topology::{Role, Topology, When},
     view::StepState,
 };
@@ -54,6 +54,8 @@ struct Ledger {
     /// The attempt whose end is awaited.
     out: Option<u32>,
     released: bool,
+    /// What the call that was accepted left for its undo.
+    left: Option<Saved>,
     attempts: BTreeMap<(bool, u32), u32>,
     failed: BTreeMap<(bool, u32), (String, u32)>,
     spent: BTreeSet<(bool, u32)>,
@@ -147,8 +149,15 @@ impl Observer {
     fn see_undo(&mut self, call: &Call) -> Found {
         must(!self.pivoted, "something is undone behind the pivot")?;
         let cause = self.makes.get(&*call.event.key.id).cloned();
-        self.steps.entry(call.step_id.clone()).or_default().cause = cause;
-        let real = matches!(call.undo.as_ref().expect("it is an undo").evidence, Evidence::Done(_));
+        let ledger = self.steps.entry(call.step_id.clone()).or_default();
+        ledger.cause = cause;
+        let real = match &call.undo.as_ref().expect("it is an undo").evidence {
+            Evidence::Done(data) => {
+                must(ledger.left.as_ref() == Some(data), "a step is undone with what another call left")?;
+                true
+            }
+            Evidence::Uncertain | Evidence::NeverRan => false,
+        };
         if real && self.steps[&call.step_id].start.is_some() && !self.steps[&call.step_id].late {
             let mine = self.steps[&call.step_id].start;
             let passed = self.steps.iter().find(|(id, other)| {
@@ -237,7 +246,11 @@ impl Observer {
         let ledger = self.steps.get_mut(&call.step_id).expect("a call was seen before its end");
         ledger.completions += 1;
         must(ledger.completions == 1, "a step is done twice")?;
-        ledger.done = matches!(completion.undo, Undo::Data(_));
+        ledger.left = match &completion.undo {
+            Undo::Data(data) => Some(data.clone()),
+            Undo::NothingToUndo => None,
+        };
+        ledger.done = ledger.left.is_some();
         let member = seen.topology.member(&call.participant).expect("it ran");
         let kind = seen.after.steps().find(|step| step.step_id == call.step_id).expect("it is there").kind.clone();
         let pivot = member.subscription(&kind).is_some_and(|sub| sub.role == Role::Pivot);

@@ -27,6 +27,11 @@ pub fn check(script: &str, expect: Expect) {
 
 pub fn play(script: &str) -> World {
     let mut world = World::new(shop());
+    play_on(&mut world, script);
+    world
+}
+
+pub fn play_on(world: &mut World, script: &str) {
     for line in script.split([';', '\n']).map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         world.log.push(format!("> {line}"));
@@ -40,7 +45,6 @@ pub fn play(script: &str) -> World {
             world.saga.check(&world.topology).expect("the record keeps its invariants");
         }
     }
-    world
 }
 
 impl World {
@@ -152,6 +156,7 @@ impl World {
 
     fn shape(&mut self, words: &[&str]) {
         match words {
+            ["data", "alike"] => self.data_alike = true,
             ["only", who] => self.topology.members.retain(|member| member.name.as_str() == *who),
             ["member", who, kind, when] => {
                 let mut subscription = subscription(kind, Role::NothingToUndo);

@@ -61,6 +61,8 @@ pub struct World {
     launches: VecDeque<CallRef>,
     /// What the first input of the chain did.
     first: Option<Transition>,
+    /// All calls leave the same data, as when the golden sagas were written.
+    pub data_alike: bool,
     pub observer: Option<Observer>,
     pub violation: Option<&'static str>,
 }
@@ -158,6 +160,7 @@ impl World {
             extra: Vec::new(),
             launches: VecDeque::new(),
             first: None,
+            data_alike: false,
             observer: None,
             violation: None,
         }
@@ -246,6 +249,11 @@ impl World {
         }
     }
 
+    /// What a call leaves to later ones: no two leave the same, so that mixing them up is seen.
+    fn left(&self, what: &str, call: &Call) -> Saved {
+        if self.data_alike { saved(what) } else { saved(&format!("{what} of {} {}", call.step_id, call.attempt)) }
+    }
+
     fn completion(&self, call: &Call) -> Completion {
         let (emits, undo): (&[&str], bool) = match (call.participant.as_str(), call.event.kind.as_str()) {
             ("order", "OrderCreated") => (&[], true),
@@ -260,8 +268,8 @@ impl World {
         emit.extend(extra.map(|(_, _, emission)| emission.clone()));
         Completion {
             emit,
-            state: StateChange::Put(saved("state")),
-            undo: if undo { Undo::Data(saved("undo")) } else { Undo::NothingToUndo },
+            state: StateChange::Put(self.left("state", call)),
+            undo: if undo { Undo::Data(self.left("undo", call)) } else { Undo::NothingToUndo },
             progress: if finished { Progress::Finished(Arc::from(*b"ok")) } else { Progress::GoingOn },
             attributes: Vec::new(),
         }
