@@ -46,6 +46,9 @@ pub mod fatal;
 pub mod reply;
 pub mod stats;
 
+#[cfg(test)]
+mod tests;
+
 pub use fatal::Fatal;
 pub use processor::{Processor, Settings};
 pub use serving::Serving;

@@ -257,4 +257,54 @@ mod tests {
             "found before it was known"
         );
     }
+
+    fn name(key: &str) -> Name {
+        ("till".into(), key.to_owned())
+    }
+
+    fn bytes(size: usize) -> Option<Arc<[u8]>> {
+        Some(vec![0; size].into())
+    }
+
+    #[test]
+    fn what_the_journal_does_not_hold_yet_is_never_dropped() {
+        let mut values = Values::new(0, BatchNo(0));
+        values.write_store(name("a"), bytes(1), BatchNo(1));
+        values.write_counter(name("c"), 7, BatchNo(2));
+        values.write_store(name("deleted"), None, BatchNo(2));
+        values.journaled(BatchNo(1));
+        assert_eq!(values.store(&name("a")), None, "that is in the journal");
+        assert_eq!(values.counter(&name("c")), Some(Some(7)));
+        assert_eq!(values.store(&name("deleted")), Some(None), "a deletion is as much a value");
+        values.journaled(BatchNo(2));
+        assert_eq!((values.counter(&name("c")), values.store(&name("deleted"))), (None, None));
+    }
+
+    #[test]
+    fn what_was_not_used_for_eight_batches_goes_first_and_only_where_room_is_needed() {
+        let mut values = Values::new(10_000, BatchNo(0));
+        values.learn_store(&name("old"), bytes(4_000));
+        values.learn_store(&name("used"), bytes(4_000));
+        for batch in 1..=20 {
+            values.journaled(BatchNo(batch));
+            assert!(values.store(&name("used")).is_some());
+        }
+        assert_eq!(values.drops(), 0, "there is room for both");
+        values.write_store(name("new"), bytes(4_000), BatchNo(21));
+        values.journaled(BatchNo(21));
+        assert!(values.store(&name("old")).is_none());
+        assert!(values.store(&name("used")).is_some() && values.store(&name("new")).is_some());
+        assert_eq!(values.drops(), 1, "whoever read the journal meanwhile reads it again");
+    }
+
+    #[test]
+    fn what_comes_from_the_journal_replaces_nothing_that_is_known() {
+        let mut values = Values::new(10_000, BatchNo(0));
+        values.write_counter(name("c"), 7, BatchNo(1));
+        assert_eq!(values.learn_counter(&name("c"), Some(3)), Some(7));
+        values.write_store(name("k"), None, BatchNo(1));
+        assert_eq!(values.learn_store(&name("k"), bytes(1)), None, "it was deleted meanwhile");
+        values.clear(BatchNo(0));
+        assert_eq!(values.learn_counter(&name("c"), Some(3)), Some(3), "the batch failed");
+    }
 }

@@ -1,0 +1,279 @@
+//! A journal in memory that does what it is told: it fails, lies, and says what is due. Invariant: what a test does not
+//! say, it does as a journal does.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use sagahost_journal::{
+    AdmittedRow, BatchWrite, Identity, Journal, JournalError, LeftOut, LetterFilter, LetterWrite, OutboxBatch,
+    PluginDeed, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry,
+};
+use sagahost_saga::{
+    history::Entry,
+    id::{Participant, SagaId, Time},
+    input::{Command, Status},
+};
+use sagahost_wire::{BatchNo, Epoch, Outgoing, Partition, Position, StoredLetter};
+
+use crate::values::Name;
+
+/// How the next commit ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Fails,
+    /// It goes through and says that it failed.
+    Lies,
+    /// Another owner has taken the journal over.
+    Stale,
+}
+
+#[derive(Default)]
+pub struct Held {
+    pub commits: VecDeque<Commit>,
+    pub batches: Vec<BatchWrite>,
+    pub sagas: BTreeMap<SagaId, (SagaKey, Arc<[u8]>)>,
+    pub store: BTreeMap<Name, Arc<[u8]>>,
+    pub counters: BTreeMap<Name, i64>,
+    pub letters: Vec<StoredLetter>,
+    pub positions: BTreeMap<Partition, Position>,
+    pub quarantined: BTreeMap<SagaId, String>,
+    pub parked: Vec<(SagaKey, SagaId)>,
+    pub due: Vec<(Time, SagaId)>,
+    pub deadlines: Vec<(Time, SagaId)>,
+    pub confirmed: BatchNo,
+}
+
+#[derive(Default)]
+pub struct Memory {
+    pub held: Mutex<Held>,
+}
+
+impl Held {
+    fn apply(&mut self, batch: &BatchWrite) -> Vec<(SagaId, SagaKey)> {
+        let mut new = Vec::new();
+        for saga in &batch.sagas {
+            let next = SagaKey(self.sagas.len() as i64 + 1);
+            let row = self.sagas.entry(saga.id.clone()).or_insert_with(|| {
+                new.push((saga.id.clone(), next));
+                (next, Arc::default())
+            });
+            row.1 = saga.bytes.clone().into();
+        }
+        for (name, value) in &batch.store {
+            match value {
+                Some(value) => drop(self.store.insert(name.clone(), value.clone())),
+                None => drop(self.store.remove(name)),
+            }
+        }
+        self.counters.extend(batch.counters.clone());
+        self.positions.extend(batch.positions.clone());
+        self.letters.extend(batch.letters.iter().filter_map(|letter| match letter {
+            LetterWrite::Open(letter) => Some(letter.clone()),
+            LetterWrite::Close { .. } => None,
+        }));
+        self.batches.push(batch.clone());
+        new
+    }
+}
+
+fn earliest(times: &[(Time, SagaId)]) -> Option<Time> {
+    times.iter().map(|(at, _)| *at).min()
+}
+
+fn until(times: &[(Time, SagaId)], now: Time, limit: usize) -> Vec<(Time, SagaId)> {
+    times.iter().filter(|(at, _)| *at <= now).take(limit).cloned().collect()
+}
+
+fn failed() -> JournalError {
+    JournalError::Failed("as told".to_owned())
+}
+
+type Answer<T> = Result<T, JournalError>;
+
+impl Journal for Memory {
+    fn identity(&self) -> Identity {
+        let held = self.held.lock();
+        Identity {
+            journal: "journal".into(),
+            app: "shop".into(),
+            incarnation: "incarnation".into(),
+            epoch: Epoch(1),
+            last_batch: held.batches.last().map_or(BatchNo(0), |batch| batch.number),
+            confirmed: held.confirmed,
+            anchor: None,
+        }
+    }
+    fn reread(&self) -> Answer<Identity> {
+        Ok(self.identity())
+    }
+    fn saga(&self, id: &SagaId) -> Answer<Option<SagaRow>> {
+        Ok(self.held.lock().sagas.get(id).map(|(key, bytes)| SagaRow { key: *key, bytes: bytes.clone() }))
+    }
+    fn store_get(&self, participant: &Participant, key: &str) -> Answer<Option<Arc<[u8]>>> {
+        Ok(self.held.lock().store.get(&(participant.clone(), key.to_owned())).cloned())
+    }
+    fn store_scan(
+        &self,
+        participant: &Participant,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Answer<Vec<StoreEntry>> {
+        let held = self.held.lock();
+        let of = held.store.iter().filter(|((owner, key), _)| {
+            owner == participant && key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        });
+        Ok(of.map(|((_, key), value)| (key.clone(), value.clone())).take(limit).collect())
+    }
+    fn counter(&self, participant: &Participant, name: &str) -> Answer<Option<i64>> {
+        Ok(self.held.lock().counters.get(&(participant.clone(), name.to_owned())).copied())
+    }
+    fn due(&self, now: Time, limit: usize) -> Answer<Vec<(Time, SagaId)>> {
+        Ok(until(&self.held.lock().due, now, limit))
+    }
+    fn deadlines(&self, now: Time, limit: usize) -> Answer<Vec<(Time, SagaId)>> {
+        Ok(until(&self.held.lock().deadlines, now, limit))
+    }
+    fn next_due(&self) -> Answer<(Option<Time>, Option<Time>)> {
+        let held = self.held.lock();
+        Ok((earliest(&held.due), earliest(&held.deadlines)))
+    }
+    fn parked_sagas(&self, after: SagaKey, limit: usize) -> Answer<Vec<(SagaKey, SagaId)>> {
+        Ok(self.held.lock().parked.iter().filter(|(key, _)| *key > after).take(limit).cloned().collect())
+    }
+    fn positions(&self) -> Answer<BTreeMap<Partition, Position>> {
+        Ok(self.held.lock().positions.clone())
+    }
+    fn outbox(&self, above: BatchNo, limit: usize) -> Answer<Vec<OutboxBatch>> {
+        let held = self.held.lock();
+        let of = |batch: &BatchWrite| OutboxBatch {
+            number: batch.number,
+            incarnation: "incarnation".into(),
+            records: batch.outbox.clone(),
+            positions: batch.positions.clone(),
+            skipped: BTreeMap::new(),
+            valueless: BTreeMap::new(),
+            at: batch.at,
+        };
+        Ok(held.batches.iter().filter(|batch| batch.number > above).take(limit).map(of).collect())
+    }
+    fn quarantined(&self, id: &SagaId) -> Answer<Option<String>> {
+        Ok(self.held.lock().quarantined.get(id).cloned())
+    }
+    fn commit(&self, _: Epoch, batch: &BatchWrite) -> Answer<Vec<(SagaId, SagaKey)>> {
+        let mut held = self.held.lock();
+        match held.commits.pop_front() {
+            None => Ok(held.apply(batch)),
+            Some(Commit::Fails) => Err(failed()),
+            Some(Commit::Lies) => {
+                held.apply(batch);
+                Err(failed())
+            }
+            Some(Commit::Stale) => Err(JournalError::StaleEpoch { newest: Epoch(2), ours: Epoch(1) }),
+        }
+    }
+    fn confirm(&self, _: Epoch, up_to: BatchNo) -> Answer<()> {
+        self.held.lock().confirmed = up_to;
+        Ok(())
+    }
+    fn quarantine(&self, _: Epoch, id: &SagaId, why: &str) -> Answer<()> {
+        self.held.lock().quarantined.insert(id.clone(), why.to_owned());
+        Ok(())
+    }
+
+    // ---- nothing of this is there, or asked for
+
+    fn spilled_event(&self, _: SagaKey, _: [u8; 16]) -> Answer<Option<[u8; 16]>> {
+        Ok(None)
+    }
+    fn spilled_history(&self, _: SagaKey) -> Answer<Vec<Entry>> {
+        Ok(Vec::new())
+    }
+    fn counters(&self, _: Option<&Participant>) -> Answer<Vec<(Participant, String, i64)>> {
+        Ok(Vec::new())
+    }
+    fn in_doubt(&self, _: SagaKey, _: usize) -> Answer<Vec<(SagaKey, SagaId)>> {
+        Ok(Vec::new())
+    }
+    fn sagas(&self, _: &SagaFilter) -> Answer<Vec<SagaListRow>> {
+        Ok(Vec::new())
+    }
+    fn count_by_status(&self) -> Answer<Vec<(Status, u64)>> {
+        Ok(Vec::new())
+    }
+    fn letters(&self, _: &LetterFilter) -> Answer<Vec<StoredLetter>> {
+        Ok(Vec::new())
+    }
+    fn letter(&self, _: &str) -> Answer<Option<StoredLetter>> {
+        Ok(None)
+    }
+    fn letter_groups(&self) -> Answer<Vec<(String, Option<Participant>, u64)>> {
+        Ok(Vec::new())
+    }
+    fn publication_notes(&self) -> Answer<PublicationNotes> {
+        Ok(PublicationNotes::default())
+    }
+    fn batch_incarnation(&self, _: BatchNo) -> Answer<Option<Arc<str>>> {
+        Ok(None)
+    }
+    fn admitted(&self) -> Answer<Vec<AdmittedRow>> {
+        Ok(Vec::new())
+    }
+    fn paused(&self) -> Answer<BTreeMap<Participant, String>> {
+        Ok(BTreeMap::new())
+    }
+    fn plugin_deeds(&self, _: &Participant, _: usize) -> Answer<Vec<PluginDeed>> {
+        Ok(Vec::new())
+    }
+    fn queued_commands(&self) -> Answer<Vec<QueuedCommand>> {
+        Ok(Vec::new())
+    }
+    fn referenced_digests(&self) -> Answer<BTreeMap<Arc<str>, u64>> {
+        Ok(BTreeMap::new())
+    }
+    fn set_anchor(&self, _: Epoch, _: &Partition) -> Answer<()> {
+        Ok(())
+    }
+    fn set_position(&self, _: Epoch, partition: &Partition, position: &Position) -> Answer<()> {
+        self.held.lock().positions.insert(partition.clone(), position.clone());
+        Ok(())
+    }
+    fn new_lineage(&self, _: Epoch) -> Answer<Identity> {
+        Ok(self.identity())
+    }
+    fn change_plugins(&self, _: Epoch, _: &PluginWrite) -> Answer<()> {
+        Ok(())
+    }
+    fn leave_out(&self, _: Epoch, _: BatchNo, _: usize, _: LeftOut, _: &str) -> Answer<()> {
+        Ok(())
+    }
+    fn set_not_out(&self, _: Epoch, _: Option<BatchNo>) -> Answer<()> {
+        Ok(())
+    }
+    fn set_touch_due(&self, _: Epoch, _: Time) -> Answer<()> {
+        Ok(())
+    }
+    fn queue_command(&self, _: &SagaId, _: &Command) -> Answer<i64> {
+        Ok(1)
+    }
+    fn release(&self, _: Epoch, _: &SagaId) -> Answer<()> {
+        Ok(())
+    }
+    fn remove_finished(&self, _: Epoch, _: Time, _: usize) -> Answer<usize> {
+        Ok(0)
+    }
+    fn remove_closed_letters(&self, _: Epoch, _: Time, _: usize) -> Answer<usize> {
+        Ok(0)
+    }
+    fn close(&self) -> Answer<()> {
+        Ok(())
+    }
+}
+
+/// What went into the outbox, by topic.
+pub fn topics(records: &[Outgoing]) -> Vec<&str> {
+    records.iter().map(|record| &*record.topic).collect()
+}

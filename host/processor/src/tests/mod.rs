@@ -1,0 +1,14 @@
+//! Parts of the processor by themselves, driven step by step. Invariant: nothing here waits; time is a number.
+
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+mod bench;
+mod memory;
+mod scripted;
+
+mod committing;
+mod deadlines;
+mod reading;
+mod sagas;
+mod scans;
+mod staging;

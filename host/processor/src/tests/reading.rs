@@ -1,0 +1,118 @@
+//! The reader: how much is read ahead, what is below a position, what was parked.
+
+use std::sync::Arc;
+
+use sagahost_journal::SagaKey;
+use sagahost_saga::id::SagaId;
+use sagahost_transport::{Assignment, Polled};
+
+use super::{
+    bench::{Bench, at, idle, partition, run, serving, settings},
+    scripted::Script,
+};
+use crate::{
+    mailbox::{Item, Task},
+    processor::Settings,
+    reader::{Reader, Slices},
+    step::{Next, Part},
+};
+
+fn reader(bench: &Bench, script: &Script) -> Reader {
+    let slices =
+        Slices { poll: Default::default(), paused: Default::default(), idle: std::time::Duration::from_millis(5) };
+    bench.processor.reader(Box::new(script.clone()), vec![Assignment::new(partition(), 0)], &bench.at, slices)
+}
+
+fn brings(bench: &Bench, script: &Script, offsets: std::ops::Range<i64>) {
+    let records = offsets.map(|offset| Polled::Record(bench.record(offset, &format!("o-{offset}"))));
+    script.0.lock().brings.extend(records);
+}
+
+/// So many steps, or fewer where it has nothing to do.
+fn steps(reader: &mut Reader, now: u64) {
+    for _ in 0..1_000 {
+        if !matches!(reader.step(at(now)), Next::Again) {
+            return;
+        }
+    }
+}
+
+/// One event is handled.
+fn handle(bench: &Bench) {
+    let Some(Task::Saga(saga, Item::Delivery { receipt: Some(receipt), .. })) = bench.processor.inbox.mailboxes.take()
+    else {
+        panic!("an event waits")
+    };
+    bench.processor.stage.skipped(&receipt, at(0));
+    bench.processor.inbox.mailboxes.done(&saga);
+    bench.processor.stage.busy(-1);
+}
+
+#[test]
+fn reading_pauses_at_queue_events_max_and_goes_on_at_half_of_it() {
+    let bench = Bench::new(Settings { queue_events_max: 10, ..settings() }, idle());
+    let script = Script::default();
+    let mut reader = reader(&bench, &script);
+    brings(&bench, &script, 0..30);
+    steps(&mut reader, 0);
+    let queued = || bench.processor.inbox.mailboxes.queued();
+    assert_eq!(queued(), 10, "no more than that is read ahead");
+    assert!(script.0.lock().paused);
+    for left in (6..10).rev() {
+        handle(&bench);
+        steps(&mut reader, 0);
+        assert_eq!(queued(), left, "above half of it reading waits");
+    }
+    assert!(script.0.lock().polled_while_paused > 0, "a source that is paused is polled: it may have other news");
+    handle(&bench);
+    steps(&mut reader, 10);
+    assert_eq!(queued(), 10);
+    while queued() > 0 {
+        handle(&bench);
+        steps(&mut reader, 20);
+    }
+    assert_eq!(bench.processor.stage.positions()[&partition()].next, 30, "nothing was left out");
+}
+
+/// Rule 13: what keeps old records from running again is the position, whatever else has been forgotten.
+#[test]
+fn records_below_the_position_are_dropped_unread() {
+    let bench = Bench::new(settings(), idle());
+    let script = Script::default();
+    let mut reader = reader(&bench, &script);
+    brings(&bench, &script, 0..5);
+    steps(&mut reader, 0);
+    (0..5).for_each(|_| handle(&bench));
+    brings(&bench, &script, 0..7);
+    steps(&mut reader, 10);
+    assert_eq!(bench.processor.inbox.mailboxes.queued(), 2, "the five were handled before");
+    let stats = &bench.processor.stats;
+    assert_eq!(stats.records_skipped.load(std::sync::atomic::Ordering::Relaxed), 5);
+}
+
+/// What parked before a switch, and in the moments of it, is woken.
+#[test]
+fn what_is_parked_is_woken_at_a_switch_and_again_when_the_open_batch_is_journaled() {
+    let bench = Bench::new(settings(), idle());
+    let mut parked = bench.processor.parked();
+    let queued = || bench.processor.inbox.mailboxes.queued();
+    bench.journal.held.lock().parked = vec![(SagaKey(1), SagaId::new("before"))];
+    run(&mut parked, at(0));
+    assert_eq!(queued(), 0, "nobody has come");
+    let mut overlay = bench.overlay();
+    overlay.put(&"till".into(), "k", Some(Arc::from(*b"v")));
+    bench.joins(1, overlay);
+    bench.processor.serve(serving(idle(), 2));
+    let wait = run(&mut parked, at(0)).unwrap();
+    assert_eq!(queued(), 1);
+    bench.processor.inbox.empty();
+    // It parked in the chain that is in the open batch.
+    bench.journal.held.lock().parked.push((SagaKey(2), SagaId::new("meanwhile")));
+    bench.commit(at(0));
+    assert_ne!(wait.signal.seen(), wait.seen, "it is told");
+    run(&mut parked, at(0));
+    assert_eq!(queued(), 2);
+    bench.processor.inbox.empty();
+    run(&mut parked, at(0));
+    assert_eq!(queued(), 0, "once is enough");
+}

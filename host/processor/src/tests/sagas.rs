@@ -1,0 +1,168 @@
+//! Workers on chains: conflicts that are run again, assertions that fail, chains that are cut.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use sagahost_manifest::host_calls::HostCalls;
+use sagahost_saga::outcome::Emission;
+
+use super::{
+    bench::{Bench, KIND, at, completed, idle, partition, run, settings, take},
+    memory::topics,
+    scripted::Handler,
+};
+use crate::{
+    processor::Settings,
+    stage::Staged,
+    step::{Next, Part},
+    worker::State,
+};
+
+fn sells() -> Arc<Handler> {
+    Arc::new(|_, host: &mut dyn HostCalls| {
+        host.counter_ensure("stock", 1_000).map_err(|_| "no counter").unwrap();
+        take(host, "stock", 1);
+        completed(Vec::new())
+    })
+}
+
+fn reruns(bench: &Bench) -> u64 {
+    bench.processor.stats.chains_rerun.load(Ordering::Relaxed)
+}
+
+/// Each takes what the other took: under escrow nobody is run again, whoever reads the same is.
+#[test]
+fn two_workers_in_one_counter_are_in_each_others_way_only_where_they_read_it() {
+    let reads: Arc<Handler> = Arc::new(|_, host: &mut dyn HostCalls| {
+        host.counter_ensure("stock", 1_000).map_err(|_| "no counter").unwrap();
+        host.counter_read("stock").map_err(|_| "no counter").unwrap();
+        take(host, "stock", 1);
+        completed(Vec::new())
+    });
+    for (handler, expected) in [(sells(), 0), (reads, 20)] {
+        let bench = Bench::new(settings(), handler);
+        let mut workers = [bench.processor.worker(), bench.processor.worker()];
+        for pair in 0..20 {
+            (0..2).for_each(|of| bench.deliver(2 * pair + of, &format!("o-{pair}-{of}")));
+            // Both run before one of them stages.
+            for worker in &mut workers {
+                while !matches!(worker.state, State::Stage(..)) {
+                    assert!(matches!(worker.step(at(0)), Next::Again));
+                }
+            }
+            workers.iter_mut().for_each(|worker| drop(run(worker, at(0))));
+        }
+        assert_eq!(bench.counter("stock"), Some(1_000 - 40), "each is taken once");
+        assert_eq!(reruns(&bench), expected);
+    }
+}
+
+/// From the second conflict on a chain holds what it lost over, for a bounded time.
+#[test]
+fn a_chain_that_loses_twice_holds_what_it_lost_over_for_reservation_max() {
+    let reads: Arc<Handler> = Arc::new(|_, host: &mut dyn HostCalls| {
+        host.store_get("k").map_err(|_| "no store").unwrap();
+        completed(Vec::new())
+    });
+    let bench = Bench::new(settings(), reads);
+    let others = |chain: u64| {
+        let mut overlay = bench.overlay();
+        overlay.put(&"till".into(), "k", Some(chain.to_string().into_bytes().into()));
+        bench.stage(chain, overlay)
+    };
+    let mut worker = bench.processor.worker();
+    bench.deliver(0, "o-1");
+    for lost in 1..=2 {
+        while !matches!(worker.state, State::Stage(..)) {
+            worker.step(at(0));
+        }
+        assert!(matches!(others(100 + lost), Staged::Joined));
+        worker.step(at(0));
+        assert_eq!(reruns(&bench), lost);
+    }
+    while !matches!(worker.state, State::Stage(..)) {
+        worker.step(at(0));
+    }
+    let Staged::Full(_, wait) = others(103) else { panic!("the chain that lost twice holds the key") };
+    assert_eq!(wait.until, Some(at(0).steady.after(settings().reservation_max)));
+    run(&mut worker, at(1));
+    assert_eq!(reruns(&bench), 2, "the third time it is not lost again");
+    assert!(matches!(others(104), Staged::Joined));
+}
+
+/// An assertion that fails costs the saga and the input that it met, and nothing else.
+#[test]
+fn a_broken_invariant_quarantines_one_saga() {
+    let calls: Arc<AtomicU32> = Arc::default();
+    let counted = calls.clone();
+    let handler: Arc<Handler> = Arc::new(move |call, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        assert!(!call.event.key.id.is_empty() && *call.event.data != *b"{\"n\":1}", "an assertion that fails");
+        completed(Vec::new())
+    });
+    let bench = Bench::new(settings(), handler);
+    let (mut worker, mut committer) = (bench.processor.worker(), bench.processor.committer(&bench.at));
+    (0..3).for_each(|offset| bench.deliver(offset, &format!("o-{offset}")));
+    run(&mut worker, at(0));
+    let why = bench.journal.held.lock().quarantined.clone();
+    assert_eq!(why.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["o-1"]);
+    assert!(why.values().all(|why| why.contains("an assertion that fails")), "{why:?}");
+
+    // What was built beside it is built again: the records come once more, that of the saga is kept aside.
+    run(&mut committer, at(0));
+    run(&mut committer, at(500));
+    bench.processor.stage.source_follows();
+    (0..3).for_each(|offset| bench.deliver(offset, &format!("o-{offset}")));
+    run(&mut worker, at(500));
+    run(&mut committer, at(600));
+    let held = bench.journal.held.lock();
+    assert_eq!(held.sagas.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["o-0", "o-2"]);
+    let letters: Vec<_> =
+        held.letters.iter().map(|letter| (&*letter.code, letter.saga.as_ref().unwrap().as_str())).collect();
+    assert_eq!(letters, [("saga-quarantined", "o-1")]);
+    assert_eq!(held.positions[&partition()].next, 3, "its partition goes on");
+    assert_eq!(calls.load(Ordering::Relaxed), 3 + 2, "nothing of it is called any more");
+}
+
+/// What goes beyond the bound is published, and comes back as a record.
+#[test]
+fn a_chain_is_cut_at_chain_steps_max() {
+    for (max, called) in [(2, 2), (64, 5)] {
+        let calls: Arc<AtomicU32> = Arc::default();
+        let counted = calls.clone();
+        let handler: Arc<Handler> = Arc::new(move |_, _| {
+            let again = Emission {
+                kind: KIND.into(),
+                data: Arc::from(*b"{}"),
+                content_type: None,
+                saga: None,
+                after: None,
+                attributes: Vec::new(),
+            };
+            let more = counted.fetch_add(1, Ordering::Relaxed) < 4;
+            completed(more.then_some(again).into_iter().collect())
+        });
+        let bench = Bench::new(Settings { chain_steps_max: max, ..settings() }, handler);
+        bench.deliver(0, "o-1");
+        run(&mut bench.processor.worker(), at(0));
+        assert_eq!(calls.load(Ordering::Relaxed), called, "chain-steps-max = {max}");
+        let sealed = bench.sealed(at(1_000)).unwrap();
+        assert_eq!(topics(&sealed.write.outbox), vec!["sold"; called.min(4) as usize], "for everybody else");
+        let handled =
+            |record: &&sagahost_wire::Outgoing| record.headers.iter().any(|(name, _)| name == "sagahost-handled");
+        let fused = sealed.write.outbox.iter().filter(handled).count();
+        assert_eq!(fused, called as usize - 1, "those that ran in the chain are marked");
+    }
+}
+
+#[test]
+fn a_worker_without_work_waits_for_a_sign_alone() {
+    let bench = Bench::new(settings(), idle());
+    let mut worker = bench.processor.worker();
+    let wait = run(&mut worker, at(0)).unwrap();
+    assert_eq!(wait.until, None);
+    bench.deliver(0, "o-1");
+    assert_ne!(wait.signal.seen(), wait.seen);
+}
