@@ -17,15 +17,17 @@ use crate::{
     step::{Next, Part},
 };
 
+type Told = Arc<Mutex<Vec<Result<String, Declined>>>>;
+
 /// Somebody who waits for an answer.
-fn waits() -> (Reply, Arc<Mutex<Vec<Result<String, Declined>>>>) {
-    let told: Arc<Mutex<Vec<Result<String, Declined>>>> = Arc::default();
+fn waits() -> (Reply, Told) {
+    let told = Told::default();
     let tell = told.clone();
     (Reply::new(move |answer| tell.lock().push(answer.map(|answer| answer.text))), told)
 }
 
 /// A chain that took record 0 in, and for which somebody waits.
-fn stage(bench: &Bench) -> Arc<Mutex<Vec<Result<String, Declined>>>> {
+fn stage(bench: &Bench) -> Told {
     let receipt = Receipt { partition: partition(), offset: 0, timestamp_ms: None };
     assert!(bench.processor.stage.delivered(&receipt));
     let (reply, told) = waits();

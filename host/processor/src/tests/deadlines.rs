@@ -11,6 +11,7 @@ use super::{
     scripted::Broker,
 };
 use crate::{
+    intake::Intake,
     positions::Receipt,
     processor::Settings,
     step::{Now, Part, Steady},
@@ -105,6 +106,21 @@ fn while_broker_or_journal_is_away_no_deadline_fires_and_behind_that_the_queue_c
         assert!(!may_fire(&bench, &broker, at(600_001)), "{what}: what was queued meanwhile comes first");
         handled(&bench, 0);
         assert!(may_fire(&bench, &broker, at(600_002)), "{what}");
+    }
+}
+
+/// Also where it was over before anybody looked.
+#[test]
+fn an_absence_between_two_looks_is_a_stall() {
+    for trouble in [Intake::broker_trouble, Intake::journal_trouble] {
+        let (bench, broker) = bench(0);
+        open(&bench, &broker, at(0));
+        trouble(&bench.processor.intake, Some("gone".to_owned()), at(1_000));
+        broker.ends.lock().insert(partition(), 1);
+        trouble(&bench.processor.intake, None, at(1_010));
+        assert!(!may_fire(&bench, &broker, at(1_020)));
+        handled(&bench, 0);
+        assert!(may_fire(&bench, &broker, at(1_030)));
     }
 }
 
