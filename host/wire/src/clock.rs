@@ -28,6 +28,10 @@ impl SimulatedClock {
     pub fn at(time: Time) -> Self {
         Self(AtomicU64::new(time.0))
     }
+    /// Also back: clocks are set.
+    pub fn set(&self, time: Time) {
+        self.0.store(time.0, Ordering::SeqCst);
+    }
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }

@@ -167,6 +167,8 @@ fn of_one_article_exactly_the_stock_is_sold() {
         let rerun = host.live().status().chains_rerun;
         host.stop(STOP);
         println!("{:.0} sagas/s, {rerun} chains run again", count as f64 / took.as_secs_f64());
+        // A sale conflicts with nobody; near the last piece one may be told otherwise when it is staged.
+        assert!(rerun < 20, "{rerun} chains of {count} were run again for one counter that all of them take from");
         (ends.completed.len(), ends.cancelled.len(), stock)
     };
     print!("one article for all {count} orders: ");

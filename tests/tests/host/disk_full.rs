@@ -82,17 +82,23 @@ fn a_disk_full_of_everything_loses_nothing() {
     host.abort();
 
     // A start on a full disk is refused where the journal cannot be opened, and waits where only topics have no room.
-    let started = thread::scope(|scope| {
-        let start = scope.spawn(|| shop.try_start(&Death::never(), Decisions::default()));
-        thread::sleep(Duration::from_secs(1));
-        disk.free();
-        start.join().expect("a start does not panic")
-    });
-    let host = started.unwrap_or_else(|error| {
-        let text = format!("{error:#}");
-        assert!(text.contains("full") && text.contains("free some space"), "{text}");
-        shop.start()
-    });
+    // Room is made only when that was seen.
+    let host = match shop.try_start(&Death::never(), Decisions::default()) {
+        Err(error) => {
+            let text = format!("{error:#}");
+            assert!(text.contains("full") && text.contains("free some space"), "{text}");
+            disk.free();
+            shop.start()
+        }
+        Ok(host) => {
+            let operator = Operator::of(&host);
+            let said = until("the host says what it waits for", || operator.status().waiting_for.into_iter().next());
+            assert!(said.contains("room") || said.contains("full"), "{said}");
+            assert!(shop.ends().len() < orders.len(), "the disk was not full");
+            disk.free();
+            host
+        }
+    };
     shop.await_ends(&orders, &Death::never(), PATIENCE);
     shop.assert_right(&orders, &*host.journal());
     assert_eq!(host.stop(STOP), Default::default());

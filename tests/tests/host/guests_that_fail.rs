@@ -126,27 +126,42 @@ fn an_answer_of_invalid_is_not_tried_again() {
     host.stop(Duration::from_secs(10));
 }
 
-/// Race 17.
+/// Race 17: one worker, and it is in the same compensation again and again while the others come and go.
 #[test]
 fn a_compensation_that_always_traps_is_alone_with_it() {
-    let (shop, host, operator) = started("");
+    let again = "[pipeline]\nworkers = 1\n[limits]\nbudget-ms = 2000\n[plugin.hostile.on.HostileTried]\n\
+                 undo-retry = { attempts-max = 1000, base = \"10ms\", cap = \"10ms\" }\n";
+    let mut shop = Shop::new(&["hostile"], again);
+    let host = shop.start();
+    let operator = Operator::of(&host);
     shop.send(&tried("bad", "none", "panic"));
     operator.await_saga("bad", "done", |saga| saga.steps[0].state == "done");
     assert!(operator.cancel("bad", "a test").done);
-    let bad = operator.await_status("bad", "needs-operator");
-    assert_eq!(attempts(&bad, "hostile"), ["handle completed", "compensate unknown", "compensate unknown"]);
-    assert_eq!(bad.steps[0].state, "compensation-failed");
-    let why = bad.steps[0].why.clone().unwrap();
-    assert!(why.contains("a panic on purpose, in the compensation"), "{why}");
-    assert!(bad.next.iter().any(|next| next.contains("sagas retry bad")), "{:?}", bad.next);
-
+    let undo_attempts = || operator.saga("bad").unwrap().steps[0].undo_attempts;
     for number in 0..5 {
+        let before = undo_attempts();
         let saga = format!("good-{number}");
         shop.send(&tried(&saga, "none", "none"));
         operator.await_saga(&saga, "done", |saga| saga.steps[0].state == "done");
         operator.cancel(&saga, "a test");
         operator.await_status(&saga, "compensated");
+        until("it traps again", || (undo_attempts() > before).then_some(()));
     }
-    assert_eq!(tokens(&host), 1_000_000 - 1, "of the stuck saga alone");
+    assert_eq!(operator.saga("bad").unwrap().status, "compensating", "it has not given up meanwhile");
+    assert_eq!(tokens(&host), 1_000_000 - 1, "of the bad saga alone");
+    drop(operator);
+    host.stop(Duration::from_secs(10));
+
+    // In the end a person is asked.
+    shop.configure(IMPATIENT);
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let bad = operator.await_status("bad", "needs-operator");
+    let ran = attempts(&bad, "hostile");
+    assert!(ran[1..].iter().all(|ran| ran == "compensate unknown") && ran.len() > 5, "{ran:?}");
+    assert_eq!(bad.steps[0].state, "compensation-failed");
+    let why = bad.steps[0].why.clone().unwrap();
+    assert!(why.contains("a panic on purpose, in the compensation"), "{why}");
+    assert!(bad.next.iter().any(|next| next.contains("sagas retry bad")), "{:?}", bad.next);
     host.stop(Duration::from_secs(10));
 }

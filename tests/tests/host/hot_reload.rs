@@ -1,22 +1,21 @@
 //! Plugins are files: dropped in, replaced, removed while sagas are under way. Embedded topics, in this process.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write as _,
-    ops::Range,
     time::{Duration, Instant},
 };
 
-use sagahost::{
-    admin::{LiveStatus, PluginAction},
-    host::Host,
-};
+use sagahost::{admin::PluginAction, host::Host};
 use sagahost_saga::{Saga, history::What, id::Direction, input::Command};
 use sagahost_sandbox::admission::digest;
 use sagahost_tests::{
     built,
+    events::tried,
     faulty::Death,
-    plugin_files::{await_version, await_view, changed, drop_in, line, panics, version},
+    operator::Operator,
+    plugin_files::{await_version, await_view, changed, drop_in, line, version},
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
@@ -202,66 +201,36 @@ fn files_that_change_together_are_switched_together_or_not_at_all() {
     host.stop(Duration::from_secs(10));
 }
 
-/// A version that panics on every tenth event, dropped in under load: what it could not do the version before does.
+/// SEMANTICS.md, race 16: a call that is running when another version takes over ends on the code that it began on, and is
+/// the only one.
 #[test]
-fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
-    let shop = Shop::new(&["hostile"], PATIENT);
-    let dir = plugins(&shop);
-    let death = Death::never();
-    let host = shop.start_dying(&death);
-    let send = |numbers: Range<usize>| {
-        let records: Vec<Outgoing> = numbers.map(hostile).collect();
-        shop.topics().offer_all(&records).expect("records can be appended");
-    };
-    let done = || shop.read(&["hostile-done"]).len();
-    send(0..20);
-    until("the first ones are done", || (done() >= 20).then_some(()));
-    let good = line(&host, "hostile").expect("it serves");
-    drop_in(&dir, "hostile.wasm", &panics("9.0.0"));
-    await_version(&host, "hostile", "9.0.0");
-    // That the journal takes it at the third time only changes nothing.
-    death.refuse_plugins(2);
-    let mut sent = 20;
-    let view = until("it is rolled back", || {
-        // No faster than they are done, but for the tenth that fails.
-        if done() + sent / 5 >= sent {
-            send(sent..sent + 20);
-            sent += 20;
-        }
-        let view = host.live().plugins();
-        view.plugins.iter().any(|line| line.version == "9.0.0" && line.state == "quarantined").then_some(view)
-    });
-    let back = view.plugins.iter().find(|line| line.state == "serving").expect("a version serves");
-    assert_eq!(back.digest, good.digest);
-    assert_eq!(death.refusals_left(), 0);
-    let deeds = host.journal().plugin_deeds(&"hostile".into(), 10).expect("deeds can be read");
-    assert_eq!(deeds.iter().filter(|deed| deed.what.starts_with("rolled back by itself")).count(), 1, "{deeds:?}");
-    let report = view.refused.first().expect("the file is refused").to_string();
-    assert!(report.contains("this version is in quarantine: rolled back by itself"), "{report}");
-    assert!(report.contains("sagahost plugins admit hostile"), "{report}");
-    send(sent..sent + 100);
-    sent += 100;
-    until("everything is done, by one version or the other", || (done() >= sent).then_some(()));
-    assert_eq!(done(), sent);
-    assert_eq!(host.journal().letter_groups().expect("letters can be counted"), []);
-    let failed = host.live().plugins().plugins.iter().find(|line| line.version == "9.0.0").map(|line| line.failures);
-    assert!(failed >= Some(3), "it served, and failed: {failed:?}");
-    host.stop(Duration::from_secs(10));
-
+fn a_call_that_runs_across_a_switch_ends_on_the_code_that_it_began_on() {
+    let shop = Shop::new(&["hostile"], "[watch]\nsettle = \"10ms\"\n[limits]\nbudget-ms = 60000\n");
     let host = shop.start();
-    assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.digest.clone()), "the file stays out");
-    let hostile = "hostile".into();
-    let change = |action| host.live().change_plugin(&hostile, action);
-    change(PluginAction::Admit { by: "ann".to_owned() }).expect("a person may admit it");
-    assert_eq!(
-        line(&host, "hostile").map(|line| (line.version, line.state)),
-        Some(("9.0.0".into(), "probation".into()))
-    );
-    let rollback = PluginAction::Rollback { by: "ann".to_owned(), reason: "it still fails".to_owned() };
-    change(rollback).expect("a person may bring the other version back");
-    assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.digest));
-    let refused = change(PluginAction::Rollback { by: "ann".to_owned(), reason: "further".to_owned() });
-    assert!(refused.is_err_and(|why| why.text.contains("no other version of plugin hostile is stored")));
+    let operator = Operator::of(&host);
+    let mut serving = line(&host, "hostile").expect("it serves").version;
+    let mut across = 0;
+    for round in 0..12 {
+        let (saga, next) = (format!("slow-{round}"), format!("9.{}.0", round % 2));
+        shop.send(&tried(&saga, "busy:150", "none"));
+        std::thread::sleep(Duration::from_millis(30));
+        drop_in(&plugins(&shop), "hostile.wasm", &version("hostile", &next));
+        await_version(&host, "hostile", &next);
+        let running = operator.saga(&saga).is_none();
+        let done = operator.await_saga(&saga, "done", |saga| saga.steps[0].state == "done");
+        let by: Vec<_> =
+            done.timeline.iter().filter(|line| line.what == "attempt").map(|line| line.version.clone()).collect();
+        assert_eq!(by.len(), 1, "one attempt: {by:?}");
+        // One that had not begun yet is the next version's.
+        across += usize::from(running && by[0].as_deref() == Some(&serving));
+        serving = next;
+        if across == 2 {
+            break;
+        }
+    }
+    assert_eq!(across, 2, "calls that ran while another version took over");
+    let status = host.live().status();
+    assert_eq!(status.calls, status.events, "none of them was called again");
     host.stop(Duration::from_secs(10));
 }
 
@@ -341,78 +310,6 @@ fn a_link_that_is_turned_to_another_release_is_a_change() {
     host.stop(Duration::from_secs(10));
 }
 
-fn hostile(number: usize) -> Outgoing {
-    Outgoing {
-        topic: "hostile-tried".into(),
-        key: Some(format!("h-{number}").into_bytes()),
-        value: Some(format!(r#"{{"id": "h-{number}"}}"#).into_bytes()),
-        headers: Vec::new(),
-    }
-}
-
-const PATIENT: &str = "[watch]\nsettle = \"10ms\"\n[plugin.hostile.on.HostileTried]\nretry = { attempts-max = 1000, base = \"300ms\", cap = \"1s\" }\n";
-
-/// Sends events until that version is in quarantine. Returns how many were sent.
-fn until_rolled_back(shop: &Shop, host: &Host, number: &str, from: usize) -> usize {
-    let mut sent = from;
-    until("it is rolled back", || {
-        let records: Vec<Outgoing> = (sent..sent + 10).map(hostile).collect();
-        shop.topics().offer_all(&records).expect("records can be appended");
-        sent += 10;
-        let view = host.live().plugins();
-        view.plugins.iter().any(|line| line.version == number && line.state == "quarantined").then_some(())
-    });
-    sent
-}
-
-/// Its file was gone for a moment, or it came while no host ran: it is on probation all the same.
-#[test]
-fn a_version_that_did_not_come_in_place_of_a_file_is_on_probation_too() {
-    let shop = Shop::new(&["hostile"], PATIENT);
-    let dir = plugins(&shop);
-    let host = shop.start();
-    let good = line(&host, "hostile").expect("it serves").digest;
-    fs::remove_file(dir.join("hostile.wasm")).expect("it is there");
-    await_view(&host, "the pause", |view| view.plugins.iter().any(|line| line.state == "paused"));
-    drop_in(&dir, "hostile.wasm", &panics("9.0.0"));
-    await_version(&host, "hostile", "9.0.0");
-    let sent = until_rolled_back(&shop, &host, "9.0.0", 0);
-    assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good.clone()));
-    host.stop(Duration::from_secs(10));
-
-    drop_in(&dir, "hostile.wasm", &panics("9.1.0"));
-    let host = shop.start();
-    let now = line(&host, "hostile").map(|line| (line.version, line.state));
-    assert_eq!(now, Some(("9.1.0".to_owned(), "probation".to_owned())));
-    host.stop(Duration::from_secs(10));
-    // The window was not over when that host ended.
-    let host = shop.start();
-    let sent = until_rolled_back(&shop, &host, "9.1.0", sent);
-    assert_eq!(line(&host, "hostile").map(|line| line.digest), Some(good));
-    until("all is done", || (shop.read(&["hostile-done"]).len() >= sent).then_some(()));
-    assert_eq!(host.journal().letter_groups().expect("letters can be counted"), []);
-    host.stop(Duration::from_secs(10));
-}
-
-#[test]
-fn a_version_in_quarantine_stands_in_no_other_versions_way() {
-    let shop = Shop::new(&["hostile"], PATIENT);
-    let dir = plugins(&shop);
-    let host = shop.start();
-    fs::remove_file(dir.join("hostile.wasm")).expect("it is there");
-    drop_in(&dir, "hostile-9.0.0.wasm", &panics("9.0.0"));
-    await_version(&host, "hostile", "9.0.0");
-    until_rolled_back(&shop, &host, "9.0.0", 0);
-    drop_in(&dir, "hostile-9.1.0.wasm", &version("hostile", "9.1.0"));
-    await_version(&host, "hostile", "9.1.0");
-    // A copy of the file that serves takes nothing over.
-    drop_in(&dir, "a-copy.wasm", &version("hostile", "9.1.0"));
-    let view = await_view(&host, "the copy", |view| view.refused.len() == 2);
-    assert!(view.refused[0].file.ends_with("a-copy.wasm"), "{}", view.refused[0]);
-    assert!(view.refused[0].to_string().contains("hostile-9.1.0.wasm is a plugin named hostile, too; that one serves"));
-    host.stop(Duration::from_secs(10));
-}
-
 /// What a version no longer subscribes to is not read meanwhile: the version before it finds it all.
 #[test]
 fn events_of_a_subscription_that_was_dropped_wait_for_one_that_has_it() {
@@ -478,12 +375,20 @@ fn a_topic_is_read_once_however_fast_switches_follow_each_other() {
         headers: Vec::new(),
     };
     let records: Vec<Outgoing> = (0..8).map(record).collect();
-    let before = host.live().status();
     shop.topics().offer_all(&records).expect("records can be appended");
     let orders = some_orders("o", 20);
     shop.produce(&orders);
     shop.await_ends(&orders, &Death::never(), PATIENCE);
-    let read = |status: &LiveStatus| status.events + status.duplicates + status.events_unhandled;
-    assert_eq!(read(&host.live().status()), read(&before) + orders.len() as u64, "what is paused is not read");
+    // Each record of each topic that is read, once; what is paused is not read.
+    let positions = host.journal().positions().expect("positions can be read");
+    let topics: BTreeSet<&str> = positions.keys().map(|partition| &*partition.topic).collect();
+    assert!(topics.contains("customer-registered"), "it was read before: {topics:?}");
+    let read: Vec<&str> = topics.into_iter().filter(|topic| *topic != "customer-registered").collect();
+    let (records, status) = until("all records are read", || {
+        let (status, there) = (host.live().status(), shop.read(&read).len() as u64);
+        (status.records >= there).then_some((there, status))
+    });
+    assert_eq!(status.records, records);
+    assert_eq!(status.events, orders.len() as u64);
     host.stop(Duration::from_secs(10));
 }

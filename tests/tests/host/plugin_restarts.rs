@@ -3,10 +3,11 @@
 
 use std::{fs, process::Command, time::Duration};
 
+use sagahost_sandbox::manifest::From;
 use sagahost_tests::{
     binary::Site,
     faulty::Death,
-    plugin_files::{as_built, await_version, await_view, drop_in, line, panics, version},
+    plugin_files::{as_built, await_version, await_view, changed, drop_in, line, panics, version},
     shop::{PATIENCE, Shop, THREE},
     wait::until,
 };
@@ -108,17 +109,63 @@ fn serves(site: &Site) -> Vec<(String, String)> {
     serving.map(|line| (text(line, "name"), text(line, "version"))).collect()
 }
 
-/// Two versions are changed together, and the host ends itself at a point on the way.
-fn killed_at(point: &str, new_release_survives: bool) {
+/// What of a release the journal holds when the host dies.
+#[derive(Clone, Copy, PartialEq)]
+enum Journaled {
+    Nothing,
+    Positions,
+    All,
+}
+
+/// A participant with a topic that nobody here read before, from then on.
+fn newcomer() -> Vec<u8> {
+    changed("loyalty", |manifest| {
+        manifest.subscriptions.retain(|on| on.kind == "CustomerRegistered");
+        manifest.subscriptions.iter_mut().for_each(|on| on.from = From::Now);
+    })
+}
+
+fn register(site: &Site, customer: &str) {
+    let data = format!(r#"{{"customerId": "{customer}"}}"#);
+    let emitted = site.run(&["emit", "CustomerRegistered", "--saga", customer, "--data", &data]);
+    assert_eq!(emitted.code, 0, "{emitted:?}");
+}
+
+fn welcomed(site: &Site) -> Vec<String> {
+    let listed = site.run(&["plugins", "counters", "loyalty", "--json"]);
+    let counters: Value = serde_json::from_str(&listed.out).unwrap_or_else(|error| panic!("{error}: {listed:?}"));
+    let names = counters.as_array().expect("it is a list").iter().filter_map(|counter| counter["name"].as_str());
+    names.map(|name| name.replace("points/", "")).collect()
+}
+
+/// Two versions and a newcomer come together, and the host ends itself at a point on the way.
+fn killed_at(point: &str, journaled: Journaled, new_release_survives: bool) {
     let site = Site::new(&THREE, CONFIG);
     let host = site.start();
     assert_eq!(host.stop(), 0);
+    assert_eq!(site.run(&["topics", "create", "customer-registered"]).code, 0);
     let host = site.start_with_env(&["run"], &[("SAGAHOST_CRASH_AT", point)]);
+    register(&site, "before");
     for name in ["order", "payment"] {
         drop_in(&site.file("plugins"), &format!("{name}.wasm"), &version(name, "9.0.0"));
     }
+    drop_in(&site.file("plugins"), "loyalty.wasm", &newcomer());
     let log = host.await_end();
     assert!(log.contains("crash point"), "{log}");
+    register(&site, "meanwhile");
+
+    // Without the directory the journal alone says what serves: all of the release, or nothing of it.
+    fs::rename(site.file("plugins"), site.file("aside")).expect("the directory can be moved");
+    let host = site.start();
+    let (changed, new) = if journaled == Journaled::All { ("9.0.0", Some("0.1.0")) } else { ("0.1.0", None) };
+    let expected =
+        [("inventory", Some("0.1.0")), ("loyalty", new), ("order", Some(changed)), ("payment", Some(changed))];
+    let expected: Vec<(String, String)> =
+        expected.iter().filter_map(|(name, version)| Some((name.to_string(), version.as_ref()?.to_string()))).collect();
+    assert_eq!(serves(&site), expected, "journaled at {point}");
+    assert_eq!(host.stop(), 0);
+    fs::rename(site.file("aside"), site.file("plugins")).expect("the directory can be moved back");
+
     // The release is taken back while no host runs: what stands in the directory is what serves, whatever was journaled.
     if !new_release_survives {
         for name in ["order", "payment"] {
@@ -128,7 +175,7 @@ fn killed_at(point: &str, new_release_survives: bool) {
     let host = site.start();
     let expected = if new_release_survives { "9.0.0" } else { "0.1.0" };
     for (name, version) in serves(&site) {
-        let expected = if name == "inventory" { "0.1.0" } else { expected };
+        let expected = if matches!(&*name, "inventory" | "loyalty") { "0.1.0" } else { expected };
         assert_eq!(version, expected, "{name} after {point}");
         let said = format!("admitted plugin={name} version=\"{version}\"");
         assert!(host.log().contains(&said), "{said}:\n{}", host.log());
@@ -143,35 +190,48 @@ fn killed_at(point: &str, new_release_survives: bool) {
         let saga: Value = serde_json::from_str(&shown.out).unwrap_or_default();
         (saga["status"] == "completed").then_some(())
     });
+    // Where it began to read was journaled with the position, before it served: nothing from then on is left out.
+    register(&site, "behind");
+    until("the last one is welcomed", || welcomed(&site).contains(&"behind".to_owned()).then_some(()));
+    let expected: &[&str] = if journaled == Journaled::Nothing { &["behind"] } else { &["behind", "meanwhile"] };
+    assert_eq!(welcomed(&site), expected, "after {point}");
     assert_eq!(host.stop(), 0);
 }
 
 #[test]
 fn killed_before_positions_are_taken() {
-    killed_at("plugins-admitted", true);
-}
-
-#[test]
-fn killed_when_the_first_of_two_is_stored() {
-    // The start stores three, the switch stores them again: the fifth is in the middle of it.
-    killed_at("plugin-stored:5", true);
-    killed_at("plugin-stored:5", false);
+    killed_at("plugins-admitted", Journaled::Nothing, true);
 }
 
 #[test]
 fn killed_when_positions_are_journaled() {
-    killed_at("plugin-positions", true);
+    killed_at("plugin-positions", Journaled::Positions, true);
+}
+
+#[test]
+fn killed_when_the_first_of_three_is_stored() {
+    // The start stores three, the switch stores four: the fifth is in the middle of it.
+    killed_at("plugin-stored:5", Journaled::Positions, true);
+}
+
+#[test]
+fn killed_in_the_middle_of_a_release_that_is_taken_back() {
+    killed_at("plugin-stored:5", Journaled::Positions, false);
 }
 
 #[test]
 fn killed_when_the_set_is_journaled_and_does_not_serve_yet() {
-    killed_at("plugins-journaled:2", true);
-    killed_at("plugins-journaled:2", false);
+    killed_at("plugins-journaled:2", Journaled::All, true);
+}
+
+#[test]
+fn killed_when_the_set_is_journaled_and_taken_back() {
+    killed_at("plugins-journaled:2", Journaled::All, false);
 }
 
 #[test]
 fn killed_when_it_serves_and_nobody_was_told() {
-    killed_at("plugins-switched", true);
+    killed_at("plugins-switched", Journaled::All, true);
 }
 
 /// The version is in quarantine, and the one before does not serve again yet. An earlier one that has not proved itself
