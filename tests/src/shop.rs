@@ -17,7 +17,11 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::start::Decisions;
 use sagahost_transport::{Assignment, Polled, Transport};
 use sagahost_transport_embedded::EmbeddedTransport;
-use sagahost_wire::{Outgoing, Partition, Record, clock::SystemClock, topic_name};
+use sagahost_wire::{
+    Outgoing, Partition, Record,
+    clock::{Clock, SystemClock},
+    topic_name,
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -86,13 +90,18 @@ impl Shop {
     }
 
     pub fn try_start(&self, death: &Arc<Death>, decisions: Decisions) -> anyhow::Result<Host> {
+        self.start_by(Arc::new(SystemClock), death, decisions)
+    }
+
+    /// With another clock than the system's.
+    pub fn start_by(&self, clock: Arc<dyn Clock>, death: &Arc<Death>, decisions: Decisions) -> anyhow::Result<Host> {
         self.lent.get_or_init(|| compiled::lend(&self.data()));
         let journal = self.journal()?;
         let transport = EmbeddedTransport::open(&self.data(), &self.config.app)?;
         Host::start_with(Parts {
             journal: Arc::new(FaultyJournal { inner: journal, death: death.clone() }),
             transport: Arc::new(FaultyTransport { inner: Arc::new(transport), death: death.clone() }),
-            clock: Arc::new(SystemClock),
+            clock,
             decisions,
             stop_requested: Arc::default(),
             config: self.config.clone(),

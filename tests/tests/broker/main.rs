@@ -14,5 +14,6 @@ mod quiet;
 mod saga;
 mod shops;
 mod stalls;
+mod starts;
 mod topic_anew;
 mod transport;

@@ -183,39 +183,37 @@ fn pass_again_without_a_call(shop: &KafkaShop<'_>, orders: &[Order]) {
     shop.assert_right(orders);
 }
 
+/// Each app dies once, with a batch of its own journaled and not out.
 #[test]
-fn three_apps_with_one_plugin_each_end_every_order_once_also_when_each_is_killed() {
-    const KILLS: usize = 9;
+fn three_apps_with_one_plugin_each_end_every_order_once_also_when_each_dies_with_work_in_flight() {
+    const POINTS: [&str; THREE.len()] = ["after-journal-commit:3", "after-produce:3", "before-end-of-transaction:3"];
     let topics = Topics("apart".to_owned());
     let settings = Settings::small_batches(20);
     let shops: Vec<KafkaShop> = THREE
         .iter()
         .map(|plugin| KafkaShop::with(broker(), &format!("apart-{plugin}"), &[plugin], &topics, &settings))
         .collect();
-    let orders = load(1_200);
-    let produced = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let mut hosts: Vec<_> = shops.iter().map(KafkaShop::start).collect();
-        let mut watch = shops[0].watch();
-        scope.spawn(|| produce_slowly(&shops[0], &orders, &produced));
-        let mut hits = [0; THREE.len()];
-        for kill in 0..KILLS {
-            let victim = kill % THREE.len();
-            let under_way = kill_at_work(hosts.remove(victim), &mut watch, &produced);
-            hits[victim] += usize::from(under_way > 0);
-            hosts.insert(victim, shops[victim].start());
-        }
-        assert!(hits.iter().all(|hits| *hits > 0), "kills that hit work in flight: {hits:?}");
-        watch.until(orders.len(), LONG);
-        // Each app hears of the end and settles its own part.
-        let mut counters = Counters::new();
-        for (shop, host) in shops.iter().zip(hosts) {
-            settled(shop);
-            assert!(host.stop().success());
-            counters.extend(shop.counters());
-        }
-        shops[0].assert_right_with(&orders, &counters);
-    });
+    let orders = load(300);
+    let dies = |(shop, point): (&KafkaShop<'static>, &str)| shop.start_with(&[], &[("SAGAHOST_CRASH_AT", point)]);
+    let mut hosts: Vec<Running> = shops.iter().zip(POINTS).map(dies).collect();
+    // All topics are there.
+    let mut watch = shops[0].watch();
+    shops[0].produce(&orders);
+    for (shop, host) in shops.iter().zip(&mut hosts) {
+        host.ended_within(LONG);
+        assert!(host.log().contains("crash point"), "{}: {}", shop.app, host.log());
+        assert!(shop.status().unpublished() > 0, "{} died with nothing in flight: {:?}", shop.app, shop.status());
+        *host = shop.start();
+    }
+    watch.until(orders.len(), LONG);
+    // Each app hears of the end and settles its own part.
+    let mut counters = Counters::new();
+    for (shop, host) in shops.iter().zip(hosts) {
+        settled(shop);
+        assert!(host.stop().success());
+        counters.extend(shop.counters());
+    }
+    shops[0].assert_right_with(&orders, &counters);
     shops[0].assert_no_doubles(&KINDS[1..]);
 }
 

@@ -71,7 +71,7 @@ fn a_disk_full_of_everything_loses_nothing() {
     let shop = shop_on(&disk);
     let host = shop.start();
     let operator = Operator::of(&host);
-    let orders = some_orders(2_000, "a");
+    let orders = some_orders(600, "a");
     shop.produce(&orders);
     until("work is under way", || (!shop.ends().is_empty()).then_some(()));
     disk.fill();

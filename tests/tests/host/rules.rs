@@ -1,11 +1,11 @@
 //! Rules of `host/SEMANTICS.md` that a whole host could break although the state machine keeps them. Invariant of all
 //! tests: what is expected follows from the rule, not from what was seen.
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
-use sagahost::host::{Host, Parts};
+use sagahost::host::Host;
 use sagahost_processor::start::Decisions;
-use sagahost_saga::{id::Time, topology::Role};
+use sagahost_saga::topology::Role;
 use sagahost_tests::{
     events::{event, tried},
     faulty::Death,
@@ -144,16 +144,9 @@ fn a_crash_between_two_undo_steps_undoes_each_once() {
 #[test]
 fn a_clock_that_is_set_fires_each_deadline_once() {
     let shop = Shop::new(&["order"], "[saga]\ndeadline = \"15m\"\n");
-    let clock = std::sync::Arc::new(SimulatedClock::at(Time(SystemClock.now().0)));
-    let host = Host::start_with(Parts {
-        journal: shop.journal().unwrap(),
-        transport: std::sync::Arc::new(shop.topics()),
-        clock: clock.clone(),
-        decisions: Decisions::default(),
-        stop_requested: Default::default(),
-        config: shop.config.clone(),
-    })
-    .unwrap_or_else(|error| panic!("{error:#}"));
+    let clock = Arc::new(SimulatedClock::at(SystemClock.now()));
+    let started = shop.start_by(clock.clone(), &Death::never(), Decisions::default());
+    let host = started.unwrap_or_else(|error| panic!("{error:#}"));
     let operator = Operator::of(&host);
     let open = |prefix: &str| {
         let orders = some_orders(prefix, 5);
