@@ -266,9 +266,14 @@ mod tests {
         Some(vec![0; size].into())
     }
 
+    fn row(size: usize) -> Option<StoreValue> {
+        let version = Version { stream: StreamNo(0), batch: BatchNo(1) };
+        bytes(size).map(|value| StoreValue { value, version })
+    }
+
     #[test]
     fn what_the_journal_does_not_hold_yet_is_never_dropped() {
-        let mut values = Values::new(0, BatchNo(0));
+        let mut values = Values::new(0, StreamNo(0), BatchNo(0));
         values.write_store(name("a"), bytes(1), BatchNo(1));
         values.write_counter(name("c"), 7, BatchNo(2));
         values.write_store(name("deleted"), None, BatchNo(2));
@@ -282,9 +287,9 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_eight_batches_goes_first_and_only_where_room_is_needed() {
-        let mut values = Values::new(10_000, BatchNo(0));
-        values.learn_store(&name("old"), bytes(4_000));
-        values.learn_store(&name("used"), bytes(4_000));
+        let mut values = Values::new(10_000, StreamNo(0), BatchNo(0));
+        values.learn_store(&name("old"), row(4_000));
+        values.learn_store(&name("used"), row(4_000));
         for batch in 1..=20 {
             values.journaled(BatchNo(batch));
             assert!(values.store(&name("used")).is_some());
@@ -299,11 +304,11 @@ mod tests {
 
     #[test]
     fn what_comes_from_the_journal_replaces_nothing_that_is_known() {
-        let mut values = Values::new(10_000, BatchNo(0));
+        let mut values = Values::new(10_000, StreamNo(0), BatchNo(0));
         values.write_counter(name("c"), 7, BatchNo(1));
         assert_eq!(values.learn_counter(&name("c"), Some(3)), Some(7));
         values.write_store(name("k"), None, BatchNo(1));
-        assert_eq!(values.learn_store(&name("k"), bytes(1)), None, "it was deleted meanwhile");
+        assert_eq!(values.learn_store(&name("k"), row(1)), None, "it was deleted meanwhile");
         values.clear(BatchNo(0));
         assert_eq!(values.learn_counter(&name("c"), Some(3)), Some(3), "the batch failed");
     }

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sagahost_codec::{Codec, TopicSettings};
+use sagahost_journal::CommitAnswer;
 use sagahost_manifest::host_calls::HostCalls;
 use sagahost_saga::{
     id::{Kind, Time},
@@ -121,7 +122,7 @@ impl Bench {
         use sagahost_journal::Journal as _;
         let identity = journal.identity();
         journal.held.lock().positions.entry(partition()).or_insert(Position::new(0, None));
-        let processor = Processor::new(journal.clone(), serving(run, 1), TopicSettings::of_app("shop"), settings);
+        let processor = Processor::new(journal.clone(), serving(run, 1), TopicSettings::of_app("shop"), settings, None);
         let published = identity.last_batch;
         let at = At { identity, anchor: partition(), published, notes: Default::default(), reached: |_| {} };
         processor.take_up(&at, Vec::new()).unwrap();
@@ -148,6 +149,8 @@ impl Bench {
             departures: Vec::new(),
             receipt: None,
             command_done: None,
+            launches: Vec::new(),
+            settled: None,
             reply: None,
             now: at(0).wall,
         })
@@ -180,7 +183,10 @@ impl Bench {
 
     pub fn finish(&self, sealed: &Sealed) {
         use sagahost_journal::Journal as _;
-        let keys = self.journal.commit(self.at.identity.epoch, &sealed.write).unwrap();
+        let keys = match self.journal.commit(self.at.identity.epoch, &sealed.write) {
+            Ok(CommitAnswer::Done(keys)) => keys,
+            other => panic!("not journaled: {other:?}"),
+        };
         self.processor.stage.journaled(sealed.write.number, &keys);
         self.processor.stage.published(sealed.write.number);
     }

@@ -8,17 +8,16 @@ use std::{
 
 use parking_lot::Mutex;
 use sagahost_journal::{
-    AdmittedRow, BatchWrite, Identity, Journal, JournalError, LeftOut, LetterFilter, LetterWrite, OutboxBatch,
-    PluginDeed, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry,
+    AdmittedRow, BatchWrite, CommitAnswer, Contended, Identity, Journal, JournalError, LeftOut, LetterFilter,
+    LetterWrite, Name, OutboxBatch, PluginDeed, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey,
+    SagaListRow, SagaRow, StoreEntry, StoreValue, Version,
 };
 use sagahost_saga::{
     history::Entry,
     id::{Participant, SagaId, Time},
     input::{Command, Status},
 };
-use sagahost_wire::{BatchNo, Epoch, Outgoing, Partition, Position, StoredLetter};
-
-use crate::values::Name;
+use sagahost_wire::{BatchNo, Epoch, Outgoing, Partition, Position, StoredLetter, StreamNo};
 
 /// How the next commit ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub struct Held {
     pub commits: VecDeque<Commit>,
     pub batches: Vec<BatchWrite>,
     pub sagas: BTreeMap<SagaId, (SagaKey, Arc<[u8]>)>,
-    pub store: BTreeMap<Name, Arc<[u8]>>,
+    pub store: BTreeMap<Name, StoreValue>,
     pub counters: BTreeMap<Name, i64>,
     pub letters: Vec<StoredLetter>,
     pub positions: BTreeMap<Partition, Position>,
@@ -52,6 +51,16 @@ pub struct Memory {
 }
 
 impl Held {
+    /// What the batch was built on and is no longer so.
+    fn contended(&self, batch: &BatchWrite) -> Vec<Contended> {
+        let version = |name: &Name| self.store.get(name).map(|known| known.version);
+        let reads = batch.store_read.iter().filter(|(name, seen)| version(name) != **seen);
+        let counters =
+            batch.counters.iter().filter(|(name, write)| write.apply(self.counters.get(*name).copied()).is_err());
+        let keys = reads.map(|(name, _)| Contended::Key(name.clone()));
+        keys.chain(counters.map(|(name, _)| Contended::Counter(name.clone()))).collect()
+    }
+
     fn apply(&mut self, batch: &BatchWrite) -> Vec<(SagaId, SagaKey)> {
         let mut new = Vec::new();
         for saga in &batch.sagas {
@@ -64,11 +73,18 @@ impl Held {
         }
         for (name, value) in &batch.store {
             match value {
-                Some(value) => drop(self.store.insert(name.clone(), value.clone())),
+                Some(value) => {
+                    let version = Version { stream: StreamNo(0), batch: batch.number };
+                    self.store.insert(name.clone(), StoreValue { value: value.clone(), version });
+                }
                 None => drop(self.store.remove(name)),
             }
         }
-        self.counters.extend(batch.counters.clone());
+        for (name, write) in &batch.counters {
+            if let Ok(Some(value)) = write.apply(self.counters.get(name).copied()) {
+                self.counters.insert(name.clone(), value);
+            }
+        }
         self.positions.extend(batch.positions.clone());
         self.letters.extend(batch.letters.iter().filter_map(|letter| match letter {
             LetterWrite::Open(letter) => Some(letter.clone()),
@@ -99,6 +115,7 @@ impl Journal for Memory {
         Identity {
             journal: "journal".into(),
             app: "shop".into(),
+            stream: StreamNo(0),
             incarnation: "incarnation".into(),
             epoch: Epoch(1),
             last_batch: held.batches.last().map_or(BatchNo(0), |batch| batch.number),
@@ -112,7 +129,7 @@ impl Journal for Memory {
     fn saga(&self, id: &SagaId) -> Answer<Option<SagaRow>> {
         Ok(self.held.lock().sagas.get(id).map(|(key, bytes)| SagaRow { key: *key, bytes: bytes.clone() }))
     }
-    fn store_get(&self, participant: &Participant, key: &str) -> Answer<Option<Arc<[u8]>>> {
+    fn store_get(&self, participant: &Participant, key: &str) -> Answer<Option<StoreValue>> {
         Ok(self.held.lock().store.get(&(participant.clone(), key.to_owned())).cloned())
     }
     fn store_scan(
@@ -126,7 +143,7 @@ impl Journal for Memory {
         let of = held.store.iter().filter(|((owner, key), _)| {
             owner == participant && key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
         });
-        Ok(of.map(|((_, key), value)| (key.clone(), value.clone())).take(limit).collect())
+        Ok(of.map(|((_, key), value)| (key.clone(), value.value.clone())).take(limit).collect())
     }
     fn counter(&self, participant: &Participant, name: &str) -> Answer<Option<i64>> {
         Ok(self.held.lock().counters.get(&(participant.clone(), name.to_owned())).copied())
@@ -163,14 +180,18 @@ impl Journal for Memory {
     fn quarantined(&self, id: &SagaId) -> Answer<Option<String>> {
         Ok(self.held.lock().quarantined.get(id).cloned())
     }
-    fn commit(&self, _: Epoch, batch: &BatchWrite) -> Answer<Vec<(SagaId, SagaKey)>> {
+    fn commit(&self, _: Epoch, batch: &BatchWrite) -> Answer<CommitAnswer> {
         let mut held = self.held.lock();
+        let contended = held.contended(batch);
+        if !contended.is_empty() {
+            return Ok(CommitAnswer::Conflict(contended));
+        }
         match held.commits.pop_front() {
-            None => Ok(held.apply(batch)),
+            None => Ok(CommitAnswer::Done(held.apply(batch))),
             Some(Commit::Fails) => Err(failed()),
             Some(Commit::Lies) => {
                 held.apply(batch);
-                Err(failed())
+                Ok(CommitAnswer::Unknown(failed()))
             }
             Some(Commit::Stale) => Err(JournalError::StaleEpoch { newest: Epoch(2), ours: Epoch(1) }),
         }
@@ -276,4 +297,9 @@ impl Journal for Memory {
 /// What went into the outbox, by topic.
 pub fn topics(records: &[Outgoing]) -> Vec<&str> {
     records.iter().map(|record| &*record.topic).collect()
+}
+
+/// A key that some batch wrote long ago.
+pub fn kept(value: &[u8]) -> StoreValue {
+    StoreValue { value: value.into(), version: Version { stream: StreamNo(0), batch: BatchNo(0) } }
 }

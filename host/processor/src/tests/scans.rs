@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     bench::{Bench, at, idle, said, settings},
-    memory::Memory,
+    memory::{Memory, kept},
 };
 use crate::{
     overlay::Overlay,
@@ -14,7 +14,7 @@ use crate::{
 
 fn journal(keys: &[&str]) -> Arc<Memory> {
     let journal: Arc<Memory> = Arc::default();
-    let rows = keys.iter().map(|key| (("till".into(), (*key).to_owned()), b"old"[..].into()));
+    let rows = keys.iter().map(|key| (("till".into(), (*key).to_owned()), kept(b"old")));
     journal.held.lock().store.extend(rows);
     journal
 }

@@ -6,7 +6,7 @@ use sagahost_wire::BatchNo;
 
 use super::{
     bench::{Bench, at, idle, said, settings},
-    memory::Memory,
+    memory::{Memory, kept},
 };
 use crate::{
     overlay::Overlay,
@@ -261,7 +261,7 @@ fn what_memory_has_dropped_is_read_again_and_compared() {
     let stage = &bench.processor.stage;
     journal.held.lock().counters.insert(("till".into(), "stock".to_owned()), 5);
     let key = || ("till".into(), "a".to_owned());
-    for other in [None, Some(b"another"[..].into())] {
+    for other in [None, Some(kept(b"another"))] {
         let (sold, mut overlay) = sells(&bench, 1);
         overlay.get(&"till".into(), "a").unwrap();
         assert!(sold);
