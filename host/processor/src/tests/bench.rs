@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     Processor, Serving, Settings,
+    outside::Outside,
     overlay::Overlay,
     positions::Receipt,
     processor::At,
@@ -119,10 +120,15 @@ impl Bench {
     }
 
     pub fn on(journal: Arc<Memory>, settings: Settings, run: Arc<Handler>) -> Self {
+        Self::with(journal, settings, serving(run, 1), None)
+    }
+
+    pub fn with(journal: Arc<Memory>, settings: Settings, serving: Serving, outside: Option<Arc<dyn Outside>>) -> Self {
         use sagahost_journal::Journal as _;
         let identity = journal.identity();
         journal.held.lock().positions.entry(partition()).or_insert(Position::new(0, None));
-        let processor = Processor::new(journal.clone(), serving(run, 1), TopicSettings::of_app("shop"), settings, None);
+        let topics = TopicSettings::of_app("shop");
+        let processor = Processor::new(journal.clone(), serving, topics, settings, outside);
         let published = identity.last_batch;
         let at = At { identity, anchor: partition(), published, notes: Default::default(), reached: |_| {} };
         processor.take_up(&at, Vec::new()).unwrap();

@@ -40,6 +40,7 @@ pub struct Held {
     pub positions: BTreeMap<Partition, Position>,
     pub quarantined: BTreeMap<SagaId, String>,
     pub parked: Vec<(SagaKey, SagaId)>,
+    pub in_doubt: BTreeMap<SagaKey, SagaId>,
     pub due: Vec<(Time, SagaId)>,
     pub deadlines: Vec<(Time, SagaId)>,
     pub confirmed: BatchNo,
@@ -70,6 +71,10 @@ impl Held {
                 (next, Arc::default())
             });
             row.1 = saga.bytes.clone().into();
+            match saga.wake.in_doubt {
+                true => drop(self.in_doubt.insert(row.0, saga.id.clone())),
+                false => drop(self.in_doubt.remove(&row.0)),
+            }
         }
         for (name, value) in &batch.store {
             match value {
@@ -161,6 +166,10 @@ impl Journal for Memory {
     fn parked_sagas(&self, after: SagaKey, limit: usize) -> Answer<Vec<(SagaKey, SagaId)>> {
         Ok(self.held.lock().parked.iter().filter(|(key, _)| *key > after).take(limit).cloned().collect())
     }
+    fn in_doubt(&self, after: SagaKey, limit: usize) -> Answer<Vec<(SagaKey, SagaId)>> {
+        let held = self.held.lock();
+        Ok(held.in_doubt.iter().filter(|(key, _)| **key > after).take(limit).map(|(k, id)| (*k, id.clone())).collect())
+    }
     fn positions(&self) -> Answer<BTreeMap<Partition, Position>> {
         Ok(self.held.lock().positions.clone())
     }
@@ -214,9 +223,6 @@ impl Journal for Memory {
         Ok(Vec::new())
     }
     fn counters(&self, _: Option<&Participant>) -> Answer<Vec<(Participant, String, i64)>> {
-        Ok(Vec::new())
-    }
-    fn in_doubt(&self, _: SagaKey, _: usize) -> Answer<Vec<(SagaKey, SagaId)>> {
         Ok(Vec::new())
     }
     fn sagas(&self, _: &SagaFilter) -> Answer<Vec<SagaListRow>> {

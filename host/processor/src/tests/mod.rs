@@ -8,6 +8,7 @@ mod scripted;
 
 mod committing;
 mod deadlines;
+mod outside;
 mod reading;
 mod sagas;
 mod scans;
