@@ -18,6 +18,7 @@ use tracing::{debug, trace, warn};
 use crate::{
     attempt::AttemptCalls,
     code::Pick,
+    facts::Gathered,
     letters,
     mailbox::Item,
     overlay::Overlay,
@@ -76,6 +77,8 @@ pub(crate) struct Chain<'w> {
     launches: Vec<CallRef>,
     /// … and those that leave behind it.
     pub leaving: Vec<Call>,
+    /// None: nobody reads what happened.
+    facts: Option<Gathered>,
     answer: Option<Answer>,
     changed: bool,
     /// The event that came in is of a kind that no plugin here acts on.
@@ -121,6 +124,7 @@ impl<'w> Chain<'w> {
             spilled_history: Vec::new(),
             launches: Vec::new(),
             leaving: Vec::new(),
+            facts: worker.facts.gather(now),
             answer: None,
             changed: false,
             unhandled: false,
@@ -223,6 +227,9 @@ impl<'w> Chain<'w> {
                 (Behaviour::default(), End::unreadable(call), Duration::ZERO)
             }
         };
+        if let Some(facts) = &mut self.facts {
+            facts.attempt(call, &by, &end, took, self.now);
+        }
         Ok(Input::ended(call, by, end, took))
     }
 
@@ -259,6 +266,8 @@ impl<'w> Chain<'w> {
             return None;
         }
         let now = self.now.wall;
+        let status = self.saga.status();
+        let facts = self.facts.map(|facts| Box::new(facts.into_chain(self.id.clone(), item, self.now, status)));
         let change = self.changed.then(|| SagaChange {
             bytes: self.saga.encode(),
             status: self.saga.status(),
@@ -286,6 +295,7 @@ impl<'w> Chain<'w> {
             command_done,
             launches: self.launches,
             settled,
+            facts,
             reply: reply.map(|reply| (reply, answer)),
             now,
         }))
@@ -337,6 +347,9 @@ impl Drive for Chain<'_> {
 
     fn called(&mut self, keep_writes: bool) {
         self.overlay.end_attempt(keep_writes);
+        if let Some(attempt) = self.facts.as_mut().and_then(|facts| facts.attempts.last_mut()) {
+            attempt.kept = keep_writes;
+        }
     }
 
     /// Where a participant of this app subscribes, the event is taken in at once, in the same batch.
@@ -347,6 +360,9 @@ impl Drive for Chain<'_> {
         // `SagaFailed` needs no taking in either: the saga that published it has failed already.
         let own_failure = event.saga == self.id && event.kind == self.serving.topology.saga_failed_kind();
         let handled = (fuse || own_failure).then(|| event.key.id.clone());
+        if let Some(facts) = &mut self.facts {
+            facts.emitted(&event, &outgoing.topic, fuse);
+        }
         self.departures.push(Departure { outgoing, handled });
         if fuse { self.received(event).map(Some) } else { Ok(None) }
     }

@@ -12,6 +12,7 @@ use sagahost_wire::{BatchNo, Partition, Position};
 use tracing::{debug, info, warn};
 
 use crate::{
+    facts::Facts,
     fatal::{Fatal, unless_superseded},
     inbox::Inbox,
     intake::Intake,
@@ -51,6 +52,7 @@ pub struct Committer {
     pub intake: Arc<Intake>,
     pub outbox: Arc<Outbox>,
     pub stats: Arc<Stats>,
+    pub facts: Arc<Facts>,
     pub identity: Identity,
     pub anchor: Option<Partition>,
     pub stop: Stop,
@@ -170,6 +172,7 @@ impl Committer {
         for (reply, answer) in sealed.replies {
             reply.done(answer);
         }
+        self.facts.journaled(number, sealed.facts, now);
         for (saga, call) in sealed.settled {
             self.inbox.calls.settled(saga, call);
         }

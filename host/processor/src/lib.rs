@@ -42,6 +42,7 @@ pub mod resent;
 pub mod touch;
 pub mod unhandled;
 
+pub mod facts;
 pub mod fatal;
 pub mod reply;
 pub mod stats;

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::{
     commit::{self, Committer},
+    facts::Facts,
     inbox::Inbox,
     intake::Intake,
     open_transactions::OpenTransactions,
@@ -68,6 +69,8 @@ pub struct Processor {
     pub settings: Settings,
     pub journal: Arc<dyn Journal>,
     pub stats: Arc<Stats>,
+    /// What happened, for whoever watches.
+    pub facts: Arc<Facts>,
     pub intake: Arc<Intake>,
     pub outbox: Arc<Outbox>,
     pub stops: Stops,
@@ -104,6 +107,7 @@ impl Processor {
             settings,
             journal,
             stats: Arc::default(),
+            facts: Arc::default(),
             intake: Arc::default(),
             outbox: Arc::default(),
             stops: Stops::default(),
@@ -153,6 +157,7 @@ impl Processor {
             topics: self.topics.clone(),
             journal: self.journal.clone(),
             stats: self.stats.clone(),
+            facts: self.facts.clone(),
             chain_steps_max: self.settings.chain_steps_max,
             reservation_max: self.settings.reservation_max,
             stop: self.stops.working.clone(),
@@ -170,6 +175,7 @@ impl Processor {
             intake: self.intake.clone(),
             outbox: self.outbox.clone(),
             stats: self.stats.clone(),
+            facts: self.facts.clone(),
             identity: at.identity.clone(),
             anchor: Some(at.anchor.clone()),
             stop: self.stops.committing.clone(),
@@ -189,6 +195,7 @@ impl Processor {
             sink,
             outbox: self.outbox.clone(),
             stats: self.stats.clone(),
+            facts: self.facts.clone(),
             identity: at.identity.clone(),
             anchor: at.anchor.clone(),
             stop: self.stops.publishing.clone(),

@@ -14,6 +14,7 @@ use sagahost_wire::{BatchNo, Mark, Outgoing, Partition};
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    facts::Facts,
     fatal::{Fatal, unless_superseded},
     intake::Intake,
     marks::{Marks, read_marks},
@@ -41,6 +42,7 @@ pub struct Publisher {
     pub sink: Box<dyn Sink>,
     pub outbox: Arc<Outbox>,
     pub stats: Arc<Stats>,
+    pub facts: Arc<Facts>,
     pub identity: Identity,
     pub anchor: Partition,
     /// What was handed over by then is tried once more.
@@ -192,6 +194,7 @@ impl Publisher {
         self.outbox.published();
         self.intake.broker_trouble(None, now);
         Stats::add(&self.stats.publications, 1);
+        self.facts.published(number, now);
         self.stage.published(number);
         debug!(batch = number.0, "published");
         State::Idle

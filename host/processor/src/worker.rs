@@ -22,6 +22,7 @@ use tracing::{error, info, trace, warn};
 
 use crate::{
     chain::{Chain, ChainError},
+    facts::Facts,
     fatal::panic_text,
     inbox::Inbox,
     letters, lookalike,
@@ -47,6 +48,7 @@ pub struct Worker {
     pub topics: Arc<TopicSettings>,
     pub journal: Arc<dyn Journal>,
     pub stats: Arc<Stats>,
+    pub facts: Arc<Facts>,
     /// Steps fused into one chain, at most.
     pub chain_steps_max: usize,
     /// How long a chain that was thrown away twice may hold what it conflicted on.
@@ -165,7 +167,12 @@ impl Worker {
         let mut chain = chain;
         let leaving = std::mem::take(&mut chain.leaving);
         match chain.into_staging(item, run.life, run.chain) {
-            Some(staging) => self.then(State::Stage(run, staging)),
+            Some(mut staging) => {
+                if let Some(facts) = &mut staging.facts {
+                    facts.reruns = run.rerun;
+                }
+                self.then(State::Stage(run, staging))
+            }
             None => {
                 if run.unhandled {
                     self.note_unhandled(item, &serving);
@@ -378,6 +385,7 @@ impl Worker {
             command_done: None,
             launches: Vec::new(),
             settled: None,
+            facts: None,
             reply,
             now: now.wall,
         })

@@ -206,6 +206,38 @@ pub enum End {
 }
 
 impl End {
+    /// `completed`, `rejected`, … for timelines and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Outcome(Outcome::Completed(_)) => "completed",
+            Self::Outcome(Outcome::Rejected(_)) => "rejected",
+            Self::Outcome(Outcome::Retry(_)) | Self::Undo(UndoOutcome::Retry(_)) => "retry",
+            Self::Outcome(Outcome::NotYet(_)) => "not-yet",
+            Self::Outcome(Outcome::Invalid(_)) => "invalid",
+            Self::Outcome(Outcome::Unknown { .. }) | Self::Undo(UndoOutcome::Unknown { .. }) => "unknown",
+            Self::Outcome(Outcome::Unreadable { .. }) | Self::Undo(UndoOutcome::Unreadable { .. }) => "unreadable",
+            Self::Outcome(Outcome::Unsent(_)) | Self::Undo(UndoOutcome::Unsent(_)) => "unsent",
+            Self::Undo(UndoOutcome::Undone(_)) => "undone",
+            Self::Undo(UndoOutcome::NothingToUndo) => "nothing-to-undo",
+            Self::Undo(UndoOutcome::Stuck(_)) => "stuck",
+        }
+    }
+
+    /// Of the problem that it ended with.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Outcome(Outcome::Rejected(rejection)) => Some(&rejection.problem.code),
+            Self::Outcome(Outcome::Retry(delay)) | Self::Undo(UndoOutcome::Retry(delay)) => Some(&delay.problem.code),
+            Self::Outcome(Outcome::NotYet(problem) | Outcome::Invalid(problem) | Outcome::Unsent(problem))
+            | Self::Undo(UndoOutcome::Stuck(problem) | UndoOutcome::Unsent(problem)) => Some(&problem.code),
+            Self::Outcome(Outcome::Unknown { crash, .. }) | Self::Undo(UndoOutcome::Unknown { crash }) => {
+                Some(&crash.code)
+            }
+            Self::Outcome(Outcome::Completed(_) | Outcome::Unreadable { .. })
+            | Self::Undo(UndoOutcome::Undone(_) | UndoOutcome::NothingToUndo | UndoOutcome::Unreadable { .. }) => None,
+        }
+    }
+
     /// No code that could take this call reads its data.
     pub fn unreadable(call: &Call) -> Self {
         let formats = call.formats();

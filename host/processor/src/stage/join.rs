@@ -122,6 +122,7 @@ impl Inner {
             self.open.outbox.push(outgoing);
         }
         self.open.letters.extend(staging.letters);
+        self.open.facts.extend(staging.facts.map(|facts| *facts));
         self.open.commands_done.extend(staging.command_done);
         self.open.replies.extend(staging.reply);
         if let Some(receipt) = &staging.receipt {

@@ -23,6 +23,7 @@ use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
 use self::join::{Checked, merged};
 use crate::{
     counter::CounterBounds,
+    facts,
     overlay::{Overlay, Page},
     planted::{self, Planted},
     positions::{Positions, Receipt},
@@ -75,6 +76,8 @@ pub struct Staging {
     pub launches: Vec<CallRef>,
     /// The call outside that it is about: its end is known with it.
     pub settled: Option<CallRef>,
+    /// None: nobody reads what happened.
+    pub facts: Option<Box<facts::Chain>>,
     pub reply: Option<(Reply, Answer)>,
     pub now: Time,
 }
@@ -149,6 +152,7 @@ struct OpenBatch {
     commands_done: Vec<i64>,
     launches: Vec<(SagaId, CallRef)>,
     settled: Vec<(SagaId, CallRef)>,
+    facts: Vec<facts::Chain>,
     replies: Vec<(Reply, Answer)>,
     /// From which its chains took records in.
     partitions: BTreeSet<Partition>,
@@ -219,6 +223,7 @@ pub struct Sealed {
     /// Calls outside that may leave once it is journaled, and those whose end is.
     pub launches: Vec<(SagaId, CallRef)>,
     pub settled: Vec<(SagaId, CallRef)>,
+    pub facts: Vec<facts::Chain>,
     pub chains: usize,
 }
 
@@ -581,8 +586,8 @@ impl Stage {
         inner.number = BatchNo(inner.number.0 + 1);
         inner.moved_since = None;
         inner.urged = false;
-        let OpenBatch { replies, launches, settled, chains, .. } = open;
-        Sealed { life: inner.life, write, replies, launches, settled, chains }
+        let OpenBatch { replies, launches, settled, facts, chains, .. } = open;
+        Sealed { life: inner.life, write, replies, launches, settled, facts, chains }
     }
 
     /// What waits for the broker: batches sealed and not published.

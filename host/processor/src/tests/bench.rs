@@ -157,6 +157,7 @@ impl Bench {
             command_done: None,
             launches: Vec::new(),
             settled: None,
+            facts: None,
             reply: None,
             now: at(0).wall,
         })

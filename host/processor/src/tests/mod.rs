@@ -8,6 +8,7 @@ mod scripted;
 
 mod committing;
 mod deadlines;
+mod facts;
 mod outside;
 mod reading;
 mod sagas;

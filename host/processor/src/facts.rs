@@ -1,0 +1,178 @@
+//! What happened, for whoever watches: one list with each batch that is journaled, and a word when it is out. Metrics,
+//! spans and tapes are made of this and of nothing else. Invariant: nothing is told before it is durable, and nothing of a
+//! chain that was thrown away.
+//!
+//! Nothing is gathered while nobody reads. Chains that changed nothing, or were run again, are counters (`stats`).
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use sagahost_saga::{
+    event::Event,
+    id::{Direction, EventKey, Kind, Participant, SagaId},
+    input::Status,
+    outcome::{Behaviour, Call, End},
+};
+use sagahost_wire::{BatchNo, Partition};
+
+use crate::{mailbox::Item, step::Now};
+
+/// Who watches. Its calls are made by the committer and the publisher, and return at once.
+pub trait Reader: Send + Sync {
+    fn journaled(&self, batch: Batch);
+    fn published(&self, batch: BatchNo, now: Now);
+}
+
+/// A batch that is journaled, with its chains in the order in which they were staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub number: BatchNo,
+    pub at: Now,
+    pub chains: Vec<Chain>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub saga: SagaId,
+    pub input: Input,
+    pub began: Now,
+    /// When its last call ended.
+    pub ended: Now,
+    /// How often it was thrown away before.
+    pub reruns: u32,
+    pub attempts: Vec<Attempt>,
+    pub emitted: Vec<Emitted>,
+    /// Of the saga, behind the chain.
+    pub status: Status,
+}
+
+/// What the chain began with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    Event {
+        kind: Kind,
+        key: EventKey,
+        /// Where its record stands; None: it came from a dead letter.
+        at: Option<(Partition, i64)>,
+        attributes: Vec<(String, String)>,
+    },
+    Due,
+    TopologyChanged,
+    Command,
+    /// A call outside was to leave, …
+    Launch,
+    /// … or ended.
+    Answered,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub participant: Participant,
+    pub kind: Kind,
+    pub event: EventKey,
+    pub direction: Direction,
+    pub attempt: u32,
+    pub by: Behaviour,
+    pub ended: Now,
+    pub took: Duration,
+    /// `completed`, `rejected`, … and the code of its problem.
+    pub outcome: &'static str,
+    pub code: Option<String>,
+    /// What it wrote counts.
+    pub kept: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    pub kind: Kind,
+    pub key: EventKey,
+    pub saga: SagaId,
+    pub topic: Arc<str>,
+    /// The chain took it in itself.
+    pub fused: bool,
+}
+
+impl Input {
+    fn of(item: &Item) -> Self {
+        match item {
+            Item::Delivery { event, receipt, .. } | Item::Redelivery { event, receipt, .. } => Self::Event {
+                kind: event.kind.clone(),
+                key: event.key.clone(),
+                at: receipt.as_ref().map(|receipt| (receipt.partition.clone(), receipt.offset)),
+                attributes: event.attributes.clone(),
+            },
+            Item::Due { .. } => Self::Due,
+            Item::TopologyChanged => Self::TopologyChanged,
+            Item::Launch { .. } => Self::Launch,
+            Item::Answered { .. } => Self::Answered,
+            Item::Operator { .. } => Self::Command,
+        }
+    }
+}
+
+/// What a chain gathers about itself while it runs.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub began: Now,
+    pub attempts: Vec<Attempt>,
+    pub emitted: Vec<Emitted>,
+}
+
+impl Gathered {
+    pub fn attempt(&mut self, call: &Call, by: &Behaviour, end: &End, took: Duration, now: Now) {
+        self.attempts.push(Attempt {
+            participant: call.participant.clone(),
+            kind: call.event.kind.clone(),
+            event: call.event.key.clone(),
+            direction: call.direction,
+            attempt: call.attempt,
+            by: by.clone(),
+            ended: now,
+            took,
+            outcome: end.name(),
+            code: end.code().map(str::to_owned),
+            kept: false,
+        });
+    }
+
+    pub fn emitted(&mut self, event: &Event, topic: &Arc<str>, fused: bool) {
+        let (kind, key, saga) = (event.kind.clone(), event.key.clone(), event.saga.clone());
+        self.emitted.push(Emitted { kind, key, saga, topic: topic.clone(), fused });
+    }
+
+    pub fn into_chain(self, saga: SagaId, item: &Item, ended: Now, status: Status) -> Chain {
+        let Self { began, attempts, emitted } = self;
+        Chain { saga, input: Input::of(item), began, ended, reruns: 0, attempts, emitted, status }
+    }
+}
+
+/// The way to whoever watches.
+#[derive(Default)]
+pub struct Facts {
+    reader: OnceLock<Arc<dyn Reader>>,
+}
+
+impl Facts {
+    /// From the next chain on; the first reader counts.
+    pub fn read_by(&self, reader: Arc<dyn Reader>) {
+        let _ = self.reader.set(reader);
+    }
+
+    pub(crate) fn gather(&self, began: Now) -> Option<Gathered> {
+        self.reader.get().map(|_| Gathered { began, attempts: Vec::new(), emitted: Vec::new() })
+    }
+
+    pub(crate) fn journaled(&self, number: BatchNo, chains: Vec<Chain>, at: Now) {
+        if let Some(reader) = self.reader.get() {
+            reader.journaled(Batch { number, at, chains });
+        }
+    }
+
+    pub(crate) fn published(&self, batch: BatchNo, now: Now) {
+        if let Some(reader) = self.reader.get() {
+            reader.published(batch, now);
+        }
+    }
+}
