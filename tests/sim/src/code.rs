@@ -22,6 +22,7 @@ use sagahost_saga::{
 use sagahost_testkit::{Code as _, Native};
 
 use crate::{
+    courier::Courier,
     ledger::Ledger,
     plan::Fault,
     world::{self, HostNo, happens, inside},
@@ -41,14 +42,18 @@ pub struct Version {
 }
 
 impl Plugins {
-    pub fn new() -> Self {
+    /// `courier`: the service outside takes part.
+    pub fn new(courier: bool) -> Self {
         let (limits, settings) = (Arc::new(Limits::default()), Settings::default());
-        let all = [
+        let mut all = vec![
             Native::new::<order::Orders>(&settings, limits.clone()),
             Native::new::<payment::Payment>(&settings, limits.clone()),
             Native::new::<inventory::Inventory>(&settings, limits.clone()),
-            Native::new::<Ledger>(&settings, limits),
+            Native::new::<Ledger>(&settings, limits.clone()),
         ];
+        if courier {
+            all.push(Native::new::<Courier>(&settings, limits));
+        }
         let named = all.into_iter().map(|plugin| {
             let plugin = plugin.expect("the reference plugins are in order");
             (Participant::new(&plugin.manifest().name), Arc::new(plugin))
@@ -69,9 +74,13 @@ impl Plugins {
     pub fn topology(&self, app: &str, version: &Version, known_max: usize) -> Topology {
         let members: Vec<(&Manifest, bool)> =
             self.known(version).map(|(name, plugin)| (&**plugin.manifest(), !version.away.contains(name))).collect();
+        let mut members = topology_members(&members, &Overrides::new(), &[]);
+        for member in members.iter_mut().filter(|member| member.name.as_str() == "courier") {
+            member.outside_effects = true;
+        }
         Topology {
             app: app.to_owned(),
-            members: topology_members(&members, &Overrides::new(), &[]),
+            members,
             bounds: Bounds {
                 saga_deadline: None,
                 inline_events_max: known_max,
@@ -142,7 +151,7 @@ impl Callable for Plugin {
 /// A call that went well may still end badly: then all that it did is thrown away.
 fn spoilt(call: &Call, end: End) -> End {
     if happens(Fault::Trap) {
-        world::world(|world| world.failed(call));
+        world::world(|world| world.failed(&call.event.saga, &call.participant));
         let crash = Crash { code: "trap".to_owned(), detail: "simulated".to_owned() };
         return match call.direction {
             Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: false }),
@@ -150,7 +159,7 @@ fn spoilt(call: &Call, end: End) -> End {
         };
     }
     if happens(Fault::Retry) {
-        world::world(|world| world.failed(call));
+        world::world(|world| world.failed(&call.event.saga, &call.participant));
         let problem = Problem { code: "LATER".to_owned(), detail: "simulated".to_owned() };
         let delay = Delay { problem, after: Some(Duration::from_millis(300)) };
         return match call.direction {

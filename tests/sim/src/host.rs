@@ -4,28 +4,30 @@ use std::{
     collections::BTreeMap,
     error::Error,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
 use sagahost_codec::{Codec, SAGA_FAILED, TopicSettings};
-use sagahost_journal::Journal;
+use sagahost_journal::{Journal, SagaKey};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::{
     Fatal, Processor, Serving, Settings,
+    outside::{Answers, Outside},
     processor::At,
     reader::Slices,
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError, Starting, Wanted},
     step::{Next, Now, Part, Signal, Wait},
 };
-use sagahost_saga::{id::Kind, topology::Topology};
+use sagahost_saga::{Saga, id::Kind, topology::Topology};
 use sagahost_transport::{StartAt, Transport};
 use sagahost_transport_embedded::{EmbeddedTransport, Options};
 use sagahost_wire::Generation;
 
 use crate::{
     code::{Plugins, Version},
+    courier::{Line, Service},
     journal::SimJournal,
     plan::Plan,
     transport::SimTransport,
@@ -84,7 +86,7 @@ impl Running {
 }
 
 /// A process begins: in the same directory as those before it.
-pub fn start(dir: &Path, plugins: &Plugins, version: &Version) -> Running {
+pub fn start(dir: &Path, plugins: &Plugins, version: &Version, courier: &Arc<Service>) -> Running {
     let host = world::world(world::World::process);
     let journal = SqliteJournal::open(dir, APP, OpenOptions { past_the_lock: true, ..OpenOptions::default() });
     let journal = Arc::new(SimJournal { inner: Arc::new(journal.expect("the journal opens")), host });
@@ -106,6 +108,7 @@ pub fn start(dir: &Path, plugins: &Plugins, version: &Version) -> Running {
         journal,
         transport,
         plugins: plugins.clone(),
+        courier: courier.clone(),
         running: running.processor.clone(),
         signal: Arc::default(),
     };
@@ -138,6 +141,7 @@ struct Beginning {
     journal: Arc<SimJournal>,
     transport: Arc<SimTransport>,
     plugins: Plugins,
+    courier: Arc<Service>,
     running: Arc<Mutex<Option<Arc<Processor>>>>,
     signal: Arc<Signal>,
 }
@@ -159,11 +163,28 @@ impl Part for Beginning {
 }
 
 impl Beginning {
+    /// A call whose end the host before this one did not see counts as one that failed.
+    fn count_interrupted(&self) -> Result<(), Box<dyn Error>> {
+        for (_, id) in self.journal.inner.in_doubt(SagaKey(0), usize::MAX)? {
+            let Some(row) = self.journal.inner.saga(&id)? else { continue };
+            for call in Saga::decode(&row.bytes)?.in_doubt() {
+                world::world(|world| world.failed(&id, &call.participant));
+            }
+        }
+        Ok(())
+    }
+
     fn begun(&self, begun: Begun) -> Result<(), Box<dyn Error>> {
         // What serves may have changed since the process began.
         let (plan, version) = world::world(|world| (world.plan.clone(), world.version.clone()));
         let serving = serving(&self.plugins, &version, self.host);
-        let processor = Arc::new(Processor::new(self.journal.clone(), serving, topics(), settings(&plan), None));
+        let answers: Arc<OnceLock<Answers>> = Arc::default();
+        let line = Line { service: self.courier.clone(), host: self.host, answers: answers.clone() };
+        let outside: Arc<dyn Outside> = Arc::new(line);
+        let processor = Processor::new(self.journal.clone(), serving, topics(), settings(&plan), Some(outside));
+        let processor = Arc::new(processor);
+        let _ = answers.set(processor.answers());
+        self.count_interrupted()?;
         let notes = self.journal.publication_notes()?;
         let (identity, anchor, published) = (begun.identity, begun.anchor, begun.published);
         let at = At { identity, anchor, published, notes, reached: |_| {} };

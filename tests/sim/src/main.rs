@@ -2,6 +2,7 @@
 //! answers, zombies, clocks that jump. Invariant: a seed is a run; what it finds, the same seed finds again.
 
 mod code;
+mod courier;
 mod disk;
 mod host;
 mod journal;

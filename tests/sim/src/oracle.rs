@@ -13,6 +13,8 @@ use sagahost_transport::{Assignment, Polled, Source, Transport};
 use sagahost_wire::{Partition, Record};
 use serde_json::Value;
 
+use crate::courier::{Booked, Service};
+
 /// Above it a payment is declined.
 pub const LIMIT_CENTS: u64 = 100_000;
 pub const OPENING_CENTS: i64 = 1_000_000;
@@ -162,6 +164,21 @@ pub fn faults(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> 
     faults.extend(conserved(asked, &completed, journal));
     faults.extend(kept(asked, seen, journal));
     faults.extend(entered(asked, seen, journal));
+    faults
+}
+
+/// What is completed has its courier; what is cancelled has none.
+pub fn booked(asked: &Asked, seen: &Seen, courier: &Service) -> Vec<String> {
+    let mut faults = Vec::new();
+    for order in &asked.orders {
+        let bookings = courier.bookings(&order.id);
+        let completed = seen.count("OrderCompleted", &order.id) > 0;
+        let standing = bookings.iter().filter(|booked| **booked == Booked::Standing).count();
+        if standing != usize::from(completed) {
+            let end = if completed { "completed" } else { "cancelled" };
+            faults.push(format!("{} is {end}, and its courier: {bookings:?}", order.id));
+        }
+    }
     faults
 }
 

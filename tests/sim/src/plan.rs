@@ -77,6 +77,14 @@ pub enum Fault {
     Asleep,
     /// A host stands still, another takes over, and the first goes on.
     Zombie,
+    /// A call outside does not leave,
+    CallUnsent,
+    /// or does not arrive,
+    CallLost,
+    /// or its answer does not,
+    AnswerLost,
+    /// or it arrives twice.
+    CallAgain,
     /// Operators: an order is cancelled,
     Cancel,
     /// a partition is read again from where it is,
@@ -86,7 +94,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 45] = [
         Self::CrashBeforeCommit,
         Self::CrashAfterCommit,
         Self::CrashBeforePublish,
@@ -125,6 +133,10 @@ impl Fault {
         Self::ClockBack,
         Self::Asleep,
         Self::Zombie,
+        Self::CallUnsent,
+        Self::CallLost,
+        Self::AnswerLost,
+        Self::CallAgain,
         Self::Cancel,
         Self::Retouch,
         Self::Switch,
@@ -156,6 +168,7 @@ impl Fault {
             Self::Slow => 20_000,
             Self::ClockForward | Self::ClockBack | Self::Asleep => 400,
             Self::Zombie => 250,
+            Self::CallUnsent | Self::CallLost | Self::AnswerLost | Self::CallAgain => 80_000,
             Self::Cancel => 60_000,
             Self::Retouch => 300,
             Self::Switch => 1_500,
@@ -192,6 +205,8 @@ pub struct Plan {
     pub known_max: usize,
     /// The ledger is dropped in while the others run.
     pub ledger_joins: bool,
+    /// A service outside takes part.
+    pub courier: bool,
     /// Of a thousand calls of a part's surroundings, in so many another part takes a step.
     pub inside: u64,
     /// For each fault: of a million occasions, in so many.
@@ -234,6 +249,7 @@ impl Plan {
             chain_steps_max: pick(9, &[1, 2, 64, 64]),
             known_max: pick(12, &[1, 3, 32]),
             ledger_joins: pick(13, &[0, 1]) == 1,
+            courier: pick(14, &[0, 1]) == 1,
             customers: pick(10, &[1, 3, 20]) as u64,
             inside: if ask.in_turn { 0 } else { pick(11, &[0, 20, 100, 300]) as u64 },
             rates: Fault::ALL.iter().map(rate).collect(),

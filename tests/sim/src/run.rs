@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::{
     code::{Plugins, Version},
+    courier::{AtWork, Service},
     disk,
     host::{self, Running},
     oracle::{self, Asked, Order, Reading},
@@ -88,6 +89,7 @@ struct Run<'d> {
     transport: Arc<EmbeddedTransport>,
     reading: Reading,
     plugins: Plugins,
+    courier: Arc<Service>,
     version: Version,
     hosts: Vec<Running>,
     asked: Asked,
@@ -111,11 +113,17 @@ impl<'d> Run<'d> {
         let mut topics: BTreeSet<Arc<str>> = topics().into_values().map(Arc::from).collect();
         topics.insert(host::topics().topic_of(&Kind::new("OrderCreated")));
         transport.create_topics(&topics.into_iter().collect::<Vec<_>>(), host::PARTITIONS).expect("topics can be made");
+        let courier: Arc<Service> = Arc::default();
+        world(|world| {
+            let process = world.process();
+            world.add(process, "courier", Box::new(AtWork(courier.clone())));
+        });
         Self {
             dir,
             reading: Reading::begin(&*transport, &self::topics()),
             transport,
-            plugins: Plugins::new(),
+            plugins: Plugins::new(plan.courier),
+            courier,
             version: Version { ledger: !plan.ledger_joins, ..Version::default() },
             hosts: Vec::new(),
             asked: Asked { ledger_joined: if plan.ledger_joins { u64::MAX } else { 0 }, ..Asked::default() },
@@ -192,7 +200,7 @@ impl<'d> Run<'d> {
         if self.next_start.is_some_and(|start| start <= at) {
             self.next_start = None;
             world(|world| world.version = self.version.clone());
-            self.hosts.push(host::start(self.dir, &self.plugins, &self.version));
+            self.hosts.push(host::start(self.dir, &self.plugins, &self.version, &self.courier));
         }
         if self.calm_since.is_none() {
             self.disturb();
@@ -428,7 +436,12 @@ impl<'d> Run<'d> {
         self.asked.rows_refused = refused;
         self.asked.either.extend(world(|world| std::mem::take(&mut world.given_up)));
         let journal = self.journal();
-        oracle::faults(&self.asked, self.reading.go_on(), &*journal)
+        let seen = self.reading.go_on();
+        let mut faults = oracle::faults(&self.asked, seen, &*journal);
+        if self.plan.courier {
+            faults.extend(oracle::booked(&self.asked, seen, &self.courier));
+        }
+        faults
     }
 
     fn stuck(&mut self) -> Vec<String> {

@@ -16,10 +16,7 @@ use sagahost_processor::{
     fatal::panic_text,
     step::{Next, Now, Part, Steady, Wait},
 };
-use sagahost_saga::{
-    id::{Participant, SagaId, Time},
-    outcome::Call,
-};
+use sagahost_saga::id::{Participant, SagaId, Time};
 use sagahost_wire::clock::Clock;
 
 use crate::{
@@ -142,12 +139,12 @@ impl World {
     }
 
     /// An attempt failed. Where that happens too often, the saga is compensated.
-    pub fn failed(&mut self, call: &Call) {
+    pub fn failed(&mut self, saga: &SagaId, participant: &Participant) {
         const OFTEN: u32 = 4;
-        let failures = self.failures.entry((call.event.saga.clone(), call.participant.clone())).or_default();
+        let failures = self.failures.entry((saga.clone(), participant.clone())).or_default();
         *failures += 1;
         if *failures >= OFTEN {
-            self.given_up.insert(call.event.saga.to_string());
+            self.given_up.insert(saga.to_string());
         }
     }
 
