@@ -168,7 +168,7 @@ impl Fault {
             Self::Slow => 20_000,
             Self::ClockForward | Self::ClockBack | Self::Asleep => 400,
             Self::Zombie => 250,
-            Self::CallUnsent | Self::CallLost | Self::AnswerLost | Self::CallAgain => 80_000,
+            Self::CallUnsent | Self::CallLost | Self::AnswerLost | Self::CallAgain => 400_000,
             Self::Cancel => 60_000,
             Self::Retouch => 300,
             Self::Switch => 1_500,
