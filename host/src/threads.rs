@@ -3,7 +3,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -39,33 +42,48 @@ impl Clocks {
 /// Threads that sleep on one signal.
 #[derive(Default)]
 struct Sleepers {
+    /// Who sleeps, or is about to look at the signal for the last time before. Whoever moved the signal looks here behind
+    /// that: one of the two sees the other, so nobody sleeps through it, and nobody rings for nobody.
+    sleeping: AtomicUsize,
     /// Held between the last look at a signal and falling asleep, and while the bell rings: so none rings in between.
     latch: Mutex<()>,
     rung: Condvar,
 }
 
+impl Sleepers {
+    fn wake(&self, ring: impl FnOnce(&Condvar)) {
+        if self.sleeping.load(Ordering::SeqCst) > 0 {
+            drop(self.latch.lock());
+            ring(&self.rung);
+        }
+    }
+}
+
 impl Bell for Sleepers {
     fn ring(&self) {
-        drop(self.latch.lock());
-        self.rung.notify_one();
+        self.wake(|rung| {
+            rung.notify_one();
+        });
     }
 
     fn ring_all(&self) {
-        drop(self.latch.lock());
-        self.rung.notify_all();
+        self.wake(|rung| {
+            rung.notify_all();
+        });
     }
 
     fn sleep(&self, still: &dyn Fn() -> bool, at_most: Option<Duration>) {
         let mut latch = self.latch.lock();
-        if !still() {
-            return;
-        }
-        match at_most {
-            None => self.rung.wait(&mut latch),
-            Some(at_most) => {
-                self.rung.wait_for(&mut latch, at_most);
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        if still() {
+            match at_most {
+                None => self.rung.wait(&mut latch),
+                Some(at_most) => {
+                    self.rung.wait_for(&mut latch, at_most);
+                }
             }
         }
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -161,7 +179,7 @@ pub fn await_until(end: Instant, mut there: impl FnMut() -> bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use sagahost_processor::step::Signal;
     use sagahost_wire::clock::SystemClock;
