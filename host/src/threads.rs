@@ -209,6 +209,29 @@ mod tests {
         }
     }
 
+    /// The bell rings between the last look and falling asleep: whoever rings waits until the other sleeps.
+    #[test]
+    fn who_is_about_to_sleep_hears_the_bell() {
+        let sleepers: Arc<Sleepers> = Arc::default();
+        let sleeper = {
+            let sleepers = sleepers.clone();
+            thread::spawn(move || {
+                let ringing = std::cell::RefCell::new(None);
+                let still = || {
+                    let sleepers = sleepers.clone();
+                    let rings = thread::spawn(move || sleepers.ring());
+                    // It can end only where it rings for nobody.
+                    await_until(Instant::now() + Duration::from_millis(100), || rings.is_finished());
+                    *ringing.borrow_mut() = Some(rings);
+                    true
+                };
+                sleepers.sleep(&still, None);
+                ringing.take().map(JoinHandle::join)
+            })
+        };
+        assert!(await_until(Instant::now() + Duration::from_secs(10), || sleeper.is_finished()), "it sleeps on");
+    }
+
     #[test]
     fn no_wake_up_is_lost() {
         const PUT: u64 = 20_000;
