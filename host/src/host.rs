@@ -11,10 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use sagahost_codec::Decoded;
-use sagahost_journal::{Identity, Journal, LeftOut, LetterWrite, OutboxBatch};
+use sagahost_journal::{Identity, Journal, JournalError, LeftOut, LetterWrite, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::{
     Fatal, Processor, Settings, lookalike,
@@ -23,7 +22,7 @@ use sagahost_processor::{
     reader::Slices,
     reply::{Declined, Reply},
     stage::{BatchBounds, Move},
-    start::{Begun, Decisions, Start},
+    start::{Begun, Decisions, Start, StartError},
     stats::Stats,
     unhandled::Sort,
 };
@@ -33,7 +32,7 @@ use sagahost_saga::{
     notation,
 };
 use sagahost_sandbox::{Report, directory::Looks};
-use sagahost_transport::Transport;
+use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_transport_kafka::KafkaTransport;
 use sagahost_wire::{
@@ -51,9 +50,26 @@ use crate::{
     config::{Config, PipelineSettings},
     crash,
     keeper::{Board, Keeper, What},
-    plugins::{self, Plugins},
-    threads::{Clocks, Threads, await_until, begin, join},
+    plugins::{self, Plugins, PluginsError},
+    threads::{Clocks, ThreadError, Threads, await_until, begin, join},
 };
+
+/// Why a host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("failed to open the journal in {}", dir.display())]
+    Open { dir: PathBuf, source: JournalError },
+    #[error("failed to read the journal")]
+    Journal { source: JournalError },
+    #[error("failed to set up the transport")]
+    Transport { source: TransportError },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Plugins(#[from] PluginsError),
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
+}
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
 pub struct Parts {
@@ -68,10 +84,10 @@ pub struct Parts {
 
 impl Parts {
     /// Opens the journal (which locks it) and the transport that the configuration names.
-    pub fn open(config: Config) -> Result<Self> {
+    pub fn open(config: Config) -> Result<Self, HostError> {
         let journal = SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default())
-            .with_context(|| format!("failed to open the journal in {}", config.data_dir.display()))?;
-        let transport = open_transport(&config)?;
+            .map_err(|source| HostError::Open { dir: config.data_dir.clone(), source })?;
+        let transport = open_transport(&config).map_err(|source| HostError::Transport { source })?;
         Ok(Self {
             journal: Arc::new(journal),
             transport,
@@ -83,7 +99,7 @@ impl Parts {
     }
 }
 
-pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>> {
+pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>, TransportError> {
     Ok(match &config.kafka {
         Some(kafka) => Arc::new(KafkaTransport::with_points(kafka, &config.app, crash::point)?),
         None => Arc::new(EmbeddedTransport::open_with(
@@ -145,11 +161,11 @@ struct Shared {
 }
 
 impl Host {
-    pub fn start(config: Config) -> Result<Self> {
+    pub fn start(config: Config) -> Result<Self, HostError> {
         Self::start_with(Parts::open(config)?)
     }
 
-    pub fn start_with(parts: Parts) -> Result<Self> {
+    pub fn start_with(parts: Parts) -> Result<Self, HostError> {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
         let clocks = Clocks::new(clock);
         let mut plugins = Plugins::open(config.clone())?;
@@ -192,21 +208,23 @@ impl Host {
         Ok(host)
     }
 
-    fn spawn(&mut self, begun: Begun, threads: &Threads, stop_requested: &AtomicBool) -> Result<()> {
+    fn spawn(&mut self, begun: Begun, threads: &Threads, stop_requested: &AtomicBool) -> Result<(), HostError> {
         const SLICES: Slices =
             Slices { poll: Duration::from_millis(100), paused: Duration::from_millis(2), idle: Duration::ZERO };
         let Shared { processor, transport, journal, .. } = &*self.shared;
+        let failed = |source| HostError::Journal { source };
         let Begun { identity, sink, anchor, assignments, backlog, published } = begun;
-        let (last, notes) = (identity.last_batch, journal.publication_notes()?);
+        let (last, notes) = (identity.last_batch, journal.publication_notes().map_err(failed)?);
         let at = processor::At { identity, anchor, published, notes, reached: crash::point };
-        processor.take_up(&at, backlog)?;
+        processor.take_up(&at, backlog).map_err(failed)?;
         self.publisher = Some(threads.part("publisher", processor.publisher(sink, &at))?);
         self.await_claim(last, stop_requested);
         self.committer = Some(threads.part("committer", processor.committer(&at))?);
         for number in 0..self.config.pipeline.workers.max(1) {
             self.workers.push(threads.part(&format!("worker-{number}"), processor.worker())?);
         }
-        let reader = processor.reader(transport.source()?, assignments, &at, SLICES);
+        let source = transport.source().map_err(|source| HostError::Transport { source })?;
+        let reader = processor.reader(source, assignments, &at, SLICES);
         self.readers.push(threads.part("reader", reader)?);
         self.readers.push(threads.part("timers", processor.timers())?);
         self.readers.push(threads.part("parked", processor.parked())?);
@@ -233,7 +251,7 @@ impl Host {
         looks: Result<Looks, Report>,
         beginning: plugins::Beginning,
         threads: &Threads,
-    ) -> Result<()> {
+    ) -> Result<(), HostError> {
         let Shared { processor, transport, board, clocks, .. } = &*self.shared;
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
@@ -357,7 +375,7 @@ impl Shared {
         let journaled = self.journal.positions()?;
         let known = journaled.get(partition).filter(|position| position.next > 0).and_then(|at| at.topic_id.as_ref());
         match (known, topic_id) {
-            (Some(known), Some(now)) if known != now => Err(Refusal::invalid(format!(
+            (Some(known), Some(now)) if known != now => Err(Refusal::refused(format!(
                 "{partition}: the topic was made anew (its id was {known}, now it is {now}), so there is no place where \
                  it stood: add --from earliest, --from latest or --from OFFSET"
             ))),
@@ -369,7 +387,7 @@ impl Shared {
     fn keeper(&self, what: What) -> Result<Answer, Refusal> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
                               that, unless too much waits there: look at `sagahost plugins list`";
-        patiently_or(&self.board.order(what), QUEUED)?
+        Ok(patiently_or(&self.board.order(what), QUEUED)??)
     }
 
     fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
@@ -393,7 +411,7 @@ impl Shared {
 
 fn patiently_or<T>(answer: &Receiver<T>, otherwise: &str) -> Result<T, Refusal> {
     const PATIENCE: Duration = Duration::from_secs(25);
-    answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::Failed, otherwise))
+    answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::TimedOut, otherwise))
 }
 
 impl Live for Shared {
@@ -418,21 +436,20 @@ impl Live for Shared {
                 self.processor.outbox.skip(batch, index, &reason)
             }
         };
-        let text = if done { "publication goes on" } else { "no outbox row is refused" };
+        let text = if done { "publication resumes" } else { "no outbox row is refused" };
         Ok(Answer { done, text: text.to_owned() })
     }
 
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal> {
         let serving = self.processor.serving.load();
         let decoded = serving.codec.decode_letter(&letter);
-        let Decoded { event, formerly } = decoded.map_err(|why| {
-            Refusal::new(Why::Failed, format!("it still cannot be decoded: {}: {}", why.code, why.detail))
-        })?;
+        let Decoded { event, formerly } = decoded
+            .map_err(|why| Refusal::refused(format!("it still cannot be decoded: {}: {}", why.code, why.detail)))?;
         if !serving.topology.concerns(&event.kind) {
             let hint = serving.meant(&event.kind).map(|meant| format!(": {}", lookalike::hint(&meant)));
             let kind = notation::id(event.kind.as_str());
             let text = format!("no plugin of this app handles {kind}{}", hint.unwrap_or_default());
-            return Err(Refusal::new(Why::Failed, text));
+            return Err(Refusal::refused(text));
         }
         self.ask(&event.saga.clone(), |reply| Item::Redelivery {
             event,

@@ -2,6 +2,7 @@
 //! signal moved or its time came; there is no time-out behind that which would hide a lost wake-up.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -11,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 use sagahost_processor::{
@@ -37,6 +37,14 @@ impl Clocks {
     pub fn now(&self) -> Now {
         Now { wall: self.wall.now(), steady: Steady(self.began.elapsed()) }
     }
+}
+
+/// The system has no room for another thread.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to start thread {name}")]
+pub struct ThreadError {
+    name: String,
+    source: io::Error,
 }
 
 /// Threads that sleep on one signal.
@@ -111,19 +119,23 @@ pub struct Threads {
 }
 
 impl Threads {
-    pub fn part(&self, name: &str, mut part: impl Part + 'static) -> Result<JoinHandle<()>> {
+    pub fn part(&self, name: &str, mut part: impl Part + 'static) -> Result<JoinHandle<()>, ThreadError> {
         let clocks = self.clocks.clone();
         self.start(name, move || drive(&mut part, &clocks))
     }
 
-    pub fn body(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    pub fn body(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ThreadError> {
         self.start(name, move || {
             body();
             Ok(())
         })
     }
 
-    fn start(&self, name: &str, body: impl FnOnce() -> Result<(), Fatal> + Send + 'static) -> Result<JoinHandle<()>> {
+    fn start(
+        &self,
+        name: &str,
+        body: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
+    ) -> Result<JoinHandle<()>, ThreadError> {
         let (fatal, thread) = (self.fatal.clone(), name.to_owned());
         let body = move || {
             let ended = catch_unwind(AssertUnwindSafe(body)).unwrap_or(Err(Fatal::Panicked(thread.clone())));
@@ -133,7 +145,7 @@ impl Threads {
             }
         };
         let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
-        spawned.with_context(|| format!("failed to start thread {name}"))
+        spawned.map_err(|source| ThreadError { name: name.to_owned(), source })
     }
 }
 

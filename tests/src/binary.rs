@@ -139,6 +139,11 @@ impl Process {
         self.log()
     }
 
+    /// Until it ends by itself; its exit code, and what it logged.
+    pub fn ended_with(mut self) -> (i32, String) {
+        (self.ended(), self.log())
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");

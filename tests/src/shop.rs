@@ -98,14 +98,14 @@ impl Shop {
         self.lent.get_or_init(|| compiled::lend(&self.data()));
         let journal = self.journal()?;
         let transport = EmbeddedTransport::open(&self.data(), &self.config.app)?;
-        Host::start_with(Parts {
+        Ok(Host::start_with(Parts {
             journal: Arc::new(FaultyJournal { inner: journal, death: death.clone() }),
             transport: Arc::new(FaultyTransport { inner: Arc::new(transport), death: death.clone() }),
             clock,
             decisions,
             stop_requested: Arc::default(),
             config: self.config.clone(),
-        })
+        })?)
     }
 
     pub fn journal(&self) -> anyhow::Result<Arc<dyn Journal>> {

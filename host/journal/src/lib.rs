@@ -230,7 +230,7 @@ pub struct LetterFilter {
     pub offset: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     #[error("the journal belongs to a newer owner (epoch {newest:?}, this host has {ours:?})")]
     StaleEpoch { newest: Epoch, ours: Epoch },

@@ -155,9 +155,8 @@ impl Committer {
             }
             Err(error) => {
                 let error = unless_superseded(error)?;
-                let text = format!("failed to write the journal: {error}");
-                decline_all(sealed.replies, &text);
                 self.fail(error.to_string(), now);
+                decline_all(sealed.replies, &Declined::NotWritten { source: error });
                 Ok(())
             }
         }
@@ -191,8 +190,9 @@ impl Committer {
     /// Somebody else writes to this journal, too. What was built on the old values is built again at once.
     fn conflict(&mut self, lost: &[Contended], replies: Vec<(Reply, Answer)>, now: Now) {
         let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
-        let why = format!("others changed {} meanwhile", names.join(", "));
-        decline_all(replies, &format!("{why}; try again"));
+        let names = names.join(", ");
+        let why = format!("others changed {names} meanwhile");
+        decline_all(replies, &Declined::Conflict { names });
         info!(why, "the host begins anew from the journal; nothing is lost");
         self.state.again = Some((now.steady, why));
     }
@@ -206,11 +206,8 @@ impl Committer {
             Ok(identity) if identity.last_batch >= number => {
                 replies.into_iter().for_each(|(reply, answer)| reply.done(answer));
             }
-            Ok(_) => decline_all(replies, &format!("failed to write the journal: {error}")),
-            Err(_) => {
-                let text = format!("failed to write the journal, and whether it was written is not known: {error}");
-                decline_all(replies, &text);
-            }
+            Ok(_) => decline_all(replies, &Declined::NotWritten { source: error.clone() }),
+            Err(_) => decline_all(replies, &Declined::Unknown { source: error.clone() }),
         }
     }
 
@@ -269,7 +266,7 @@ impl Committer {
         let position = Position::new(next, topic_id);
         if let Err(error) = self.journal.set_position(self.identity.epoch, &partition, &position) {
             let error = unless_superseded(error)?;
-            reply.declined(Declined::Journal(format!("failed to write the journal: {error}")));
+            reply.declined(Declined::NotWritten { source: error });
             return Ok(());
         }
         info!(%partition, next, "an operator has it read from there; the host begins anew from the journal");
@@ -335,8 +332,8 @@ impl Committer {
     }
 }
 
-fn decline_all(replies: Vec<(Reply, Answer)>, text: &str) {
+fn decline_all(replies: Vec<(Reply, Answer)>, why: &Declined) {
     for (reply, _) in replies {
-        reply.declined(Declined::Journal(text.to_owned()));
+        reply.declined(why.clone());
     }
 }

@@ -2,19 +2,33 @@
 
 use std::sync::Arc;
 
+use sagahost_journal::JournalError;
 use sagahost_saga::input::Answer;
 
-/// Why what was asked for was not done.
+/// Why what was asked for was not done. The variants are kinds: refused, unavailable for the moment, broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Declined {
-    /// The journal could not be written.
-    #[error("{0}")]
-    Journal(String),
-    #[error("{0}")]
-    Failed(String),
+    /// Refused: nothing can be done to the saga before it is released.
+    #[error("saga {saga} is quarantined: {why}")]
+    Quarantined { saga: String, why: String },
+    /// Refused: nobody can tell whether an earlier version took the event in.
+    #[error("{why}")]
+    Undecided { why: String },
+    /// Unavailable: everything in memory was dropped before it was journaled. It never will be.
+    #[error("the host began again from its journal before this was written: nothing is changed, try again")]
+    BeganAgain,
+    /// Unavailable: others changed what it was built on before it was journaled.
+    #[error("others changed {names} meanwhile: nothing is changed, try again")]
+    Conflict { names: String },
+    /// Broken: the journal was not written.
+    #[error("failed to write the journal: nothing is changed")]
+    NotWritten { source: JournalError },
+    /// Broken: the journal may have been written.
+    #[error("failed to write the journal, and whether it was written is not known")]
+    Unknown { source: JournalError },
 }
 
-/// Told once, when the batch is journaled or it is certain that it never will be.
+/// Called once, when the batch is journaled or it is certain that it never will be.
 #[derive(Clone)]
 pub struct Reply(Arc<dyn Fn(Result<Answer, Declined>) + Send + Sync>);
 

@@ -311,8 +311,8 @@ impl Worker {
                 return self.then(State::Stage(run, staging));
             }
             Item::Operator { reply: Some(reply), .. } | Item::Redelivery { reply: Some(reply), .. } => {
-                let text = format!("saga {} is quarantined: {why}", notation::id(id.as_str()));
-                reply.declined(Declined::Failed(text));
+                let saga = notation::id(id.as_str()).into_owned();
+                reply.declined(Declined::Quarantined { saga, why: why.to_owned() });
             }
             // The letter is open still, and is redriven when the saga is released.
             Item::Operator { receipt: Some(receipt), .. } => self.stage.skipped(receipt, now),
@@ -337,7 +337,7 @@ impl Worker {
             }
             Some(Item::Redelivery { reply, receipt, .. }) => {
                 if let Some(reply) = reply {
-                    reply.declined(Declined::Failed(why.to_owned()));
+                    reply.declined(Declined::Undecided { why: why.to_owned() });
                 }
                 // The letter is open still.
                 if let Some(receipt) = receipt {

@@ -1,7 +1,7 @@
 //! How ids are shown, and how they are typed. Invariant: `typed` reads what `id` shows as that very id, and nothing that
 //! is shown moves a terminal's cursor, begins a line or hides.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, error::Error, fmt::Write as _};
 
 /// An id as people see it and may type it. One that a line of text carries well stands as it is; any other is a JSON
 /// string: `"order\n7"`. (So what `jq` prints can be typed, with quotes or without.)
@@ -90,6 +90,22 @@ pub fn is_hidden(c: char) -> bool {
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// An error and its causes in one text, from the outside in. A cause that the text around it says already is not said
+/// again.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text += ": ";
+            text += &said;
+        }
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -12,16 +12,19 @@ use super::protocol::{Refusal, Reply, Request};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("the host at {} does not answer: {source}", path.display())]
+    #[error("failed to reach the host at {}", path.display())]
     Silent { path: PathBuf, source: io::Error },
-    #[error("the host at {} is of another version: {why}", path.display())]
-    Foreign { path: PathBuf, why: String },
+    #[error("timed out after {patience:?} waiting for the host at {}: it may still be done", path.display())]
+    TimedOut { path: PathBuf, patience: Duration },
+    #[error("the host at {} is of another version", path.display())]
+    Foreign { path: PathBuf, source: serde_json::Error },
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
 pub struct Client {
     path: PathBuf,
+    patience: Duration,
     stream: UnixStream,
 }
 
@@ -38,15 +41,25 @@ impl Client {
         };
         stream.set_read_timeout(Some(patience)).map_err(silent)?;
         stream.set_write_timeout(Some(patience)).map_err(silent)?;
-        Ok(Some(Self { path: path.to_owned(), stream }))
+        Ok(Some(Self { path: path.to_owned(), patience, stream }))
     }
 
     pub fn ask(&mut self, request: &Request) -> Result<serde_json::Value, ClientError> {
-        let line = self.exchange(request).map_err(|source| ClientError::Silent { path: self.path.clone(), source })?;
+        let line = self.exchange(request).map_err(|source| self.unanswered(source))?;
         match serde_json::from_str(&line) {
             Ok(Reply::Ok(value)) => Ok(value),
             Ok(Reply::Refused(refusal)) => Err(refusal.into()),
-            Err(error) => Err(ClientError::Foreign { path: self.path.clone(), why: error.to_string() }),
+            Err(source) => Err(ClientError::Foreign { path: self.path.clone(), source }),
+        }
+    }
+
+    fn unanswered(&self, source: io::Error) -> ClientError {
+        let path = self.path.clone();
+        match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                ClientError::TimedOut { path, patience: self.patience }
+            }
+            _ => ClientError::Silent { path, source },
         }
     }
 

@@ -24,7 +24,7 @@ impl Desk {
 
     pub(super) fn discard(&self, of: &LetterSelection, by: &str, reason: &str) -> Result<Vec<LetterDeed>, Refusal> {
         if reason.trim().is_empty() {
-            return Err(Refusal::new(Why::Invalid, "a reason is needed: it stands in the timeline"));
+            return Err(Refusal::new(Why::Invalid, "a reason is needed, for the timeline"));
         }
         let letters = self.selected(of)?;
         letters.into_iter().map(|letter| self.discard_one(letter, by, reason)).collect()
@@ -35,7 +35,7 @@ impl Desk {
             let letter = self.letter(key)?;
             return match &letter.closed {
                 None => Ok(vec![letter]),
-                Some(how) => Err(Refusal::new(Why::Invalid, format!("the dead letter is closed: {how}"))),
+                Some(how) => Err(Refusal::refused(format!("the dead letter is closed: {how}"))),
             };
         }
         let filter = LetterFilter {

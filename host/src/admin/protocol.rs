@@ -1,19 +1,22 @@
 //! What may be asked, one JSON object a line, and how it is answered: `{"ok": …}` or `{"refused": …}`. Invariant: a
 //! request names no table and no file of the host's.
 
+use std::error::Error;
+
 use sagahost_journal::JournalError;
 use sagahost_processor::reply::Declined;
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
+    notation::with_causes,
 };
-use sagahost_sandbox::digests::DigestError;
 use sagahost_transport::TransportError;
 use sagahost_wire::{Outgoing, Partition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{OutboxAction, PluginAction, ResumeFrom};
+use crate::keeper::ChangeError;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -120,7 +123,7 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// Why a request has no answer.
+/// Why a request was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 #[error("{text}")]
@@ -136,27 +139,82 @@ pub enum Why {
     NotFound,
     /// It cannot be asked like this.
     Invalid,
+    /// What it is about does not allow it.
+    Refused,
     /// A host must run for it.
     NeedsHost,
+    /// Not at the moment: nothing was changed, and the same may be asked again.
+    Unavailable,
+    /// Not answered in time: it may still be done.
+    TimedOut,
     /// The broker, or the embedded topics, did not answer or refused.
     Transport,
     /// The journal could not be read or written.
     Journal,
-    /// Anything else.
+    /// Anything else; also what a newer host says and this version does not know.
+    #[serde(other)]
     Failed,
 }
 
 impl Why {
-    /// What an error is at heart.
-    pub fn of(error: &anyhow::Error) -> Self {
-        let cause = |cause: &(dyn std::error::Error + 'static)| {
-            if let Some(refusal) = cause.downcast_ref::<Refusal>() {
-                return Some(refusal.why);
+    /// What an error is at heart: the outermost of its causes that says.
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(why) = Self::said_by(error) {
+                return why;
             }
-            let journal = cause.is::<JournalError>().then_some(Self::Journal);
-            journal.or_else(|| cause.is::<TransportError>().then_some(Self::Transport))
-        };
-        error.chain().find_map(cause).unwrap_or(Self::Failed)
+            cause = error.source();
+        }
+        Self::Failed
+    }
+
+    fn said_by(error: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return Some(refusal.why);
+        }
+        if let Some(declined) = error.downcast_ref::<Declined>() {
+            return Some(Self::of_declined(declined));
+        }
+        if let Some(change) = error.downcast_ref::<ChangeError>() {
+            return Self::of_change(change);
+        }
+        let journal = error.is::<JournalError>().then_some(Self::Journal);
+        journal.or_else(|| error.is::<TransportError>().then_some(Self::Transport))
+    }
+
+    fn of_declined(declined: &Declined) -> Self {
+        match declined {
+            Declined::Quarantined { .. } | Declined::Undecided { .. } => Self::Refused,
+            Declined::BeganAgain | Declined::Conflict { .. } => Self::Unavailable,
+            Declined::NotWritten { .. } | Declined::Unknown { .. } => Self::Journal,
+        }
+    }
+
+    /// None: its cause says.
+    fn of_change(change: &ChangeError) -> Option<Self> {
+        match change {
+            ChangeError::NeverAdmitted { .. }
+            | ChangeError::NotServing { .. }
+            | ChangeError::NotPaused { .. }
+            | ChangeError::NoneQuarantined { .. }
+            | ChangeError::NoOtherVersion { .. }
+            | ChangeError::Retired { .. }
+            | ChangeError::RetiredAlready { .. } => Some(Self::NotFound),
+            ChangeError::QuarantinedFileGone { .. } | ChangeError::FileThere { .. } | ChangeError::Needed { .. } => {
+                Some(Self::Refused)
+            }
+            ChangeError::NoConfiguration | ChangeError::Configuration { .. } | ChangeError::NotAdmitted { .. } => {
+                Some(Self::Invalid)
+            }
+            ChangeError::DirectoryChanging => Some(Self::Unavailable),
+            ChangeError::Directory { .. }
+            | ChangeError::Unchanged { .. }
+            | ChangeError::Plugins(_)
+            | ChangeError::Topics { .. }
+            | ChangeError::Positions { .. }
+            | ChangeError::Journal { .. } => None,
+        }
     }
 }
 
@@ -170,40 +228,36 @@ impl Refusal {
     pub fn invalid(text: impl Into<String>) -> Self {
         Self::new(Why::Invalid, text)
     }
-    /// By the kind of the error.
-    pub fn failed(error: impl Into<Self>) -> Self {
-        error.into()
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self::new(Why::Refused, text)
+    }
+    /// By the kind of the error, with its causes.
+    pub fn failed(error: impl Error + 'static) -> Self {
+        Self::new(Why::of(&error), with_causes(&error))
     }
 }
 
 impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Self {
-        Self::new(Why::Journal, error.to_string())
+        Self::failed(error)
     }
 }
 
 impl From<Declined> for Refusal {
     fn from(why: Declined) -> Self {
-        let text = why.to_string();
-        Self::new(if matches!(why, Declined::Journal(_)) { Why::Journal } else { Why::Failed }, text)
+        Self::failed(why)
     }
 }
 
 impl From<TransportError> for Refusal {
     fn from(error: TransportError) -> Self {
-        Self::new(Why::Transport, error.to_string())
+        Self::failed(error)
     }
 }
 
-impl From<DigestError> for Refusal {
-    fn from(error: DigestError) -> Self {
-        Self::new(Why::Failed, error.to_string())
-    }
-}
-
-impl From<anyhow::Error> for Refusal {
-    fn from(error: anyhow::Error) -> Self {
-        Self::new(Why::of(&error), format!("{error:#}"))
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        Self::failed(error)
     }
 }
 

@@ -4,13 +4,12 @@
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -26,6 +25,21 @@ use super::{
 };
 use crate::config::AdminSettings;
 
+/// Why the socket is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("failed to make a place for the admin socket")]
+    Place { source: io::Error },
+    #[error("failed to start the admin socket's runtime")]
+    Runtime { source: io::Error },
+    #[error("failed to listen on {}: another host serves there; give this one an admin.socket of its own", path.display())]
+    Taken { path: PathBuf },
+    #[error("failed to listen on {}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("failed to start thread admin")]
+    Thread { source: io::Error },
+}
+
 /// A served socket; it is removed when this is dropped.
 pub struct Server {
     place: Place,
@@ -34,19 +48,19 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(desk: Desk) -> Result<Self> {
-        let place = Place::make(&desk.config).context("failed to make a place for the admin socket")?;
+    pub fn start(desk: Desk) -> Result<Self, ServerError> {
+        let place = Place::make(&desk.config).map_err(|source| ServerError::Place { source })?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(desk.config.admin.requests_at_once_max)
             .build()
-            .context("failed to start the admin socket's runtime")?;
+            .map_err(|source| ServerError::Runtime { source })?;
         let listener = {
             let _entered = runtime.enter();
-            listen(&place.path).with_context(|| format!("failed to listen on {}", place.path.display()))?
+            listen(&place.path)?
         };
         let (stop, stopped) = oneshot::channel();
-        let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let spawned = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
                     () = serve(listener, desk) => {}
@@ -55,7 +69,8 @@ impl Server {
             });
             // A request that is still answered must not hold up the host's end.
             runtime.shutdown_timeout(Duration::from_millis(500));
-        })?;
+        });
+        let thread = spawned.map_err(|source| ServerError::Thread { source })?;
         Ok(Self { place, stop: Some(stop), thread: Some(thread) })
     }
 
@@ -80,17 +95,20 @@ impl Drop for Server {
 }
 
 /// Whoever holds the journal's lock may remove a socket that nobody serves.
-fn listen(path: &Path) -> Result<UnixListener> {
+fn listen(path: &Path) -> Result<UnixListener, ServerError> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        bail!("another host serves there; give this one an admin.socket of its own");
+        return Err(ServerError::Taken { path: path.to_owned() });
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    let bound = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    bound().map_err(|source| ServerError::Listen { path: path.to_owned(), source })
 }
 
 async fn serve(listener: UnixListener, desk: Desk) {
@@ -146,7 +164,7 @@ async fn converse(stream: UnixStream, desk: Arc<Desk>, settings: &AdminSettings)
         } else {
             time::timeout(wait, answer(desk.clone(), line))
                 .await
-                .unwrap_or_else(|_| refused(Why::Failed, format!("no answer within {wait:?}; look at the host's log")))
+                .unwrap_or_else(|_| refused(Why::TimedOut, timed_out(wait)))
         };
         let mut text = serde_json::to_vec(&reply).map_err(io::Error::other)?;
         text.push(b'\n');
@@ -171,6 +189,10 @@ async fn answer(desk: Arc<Desk>, line: Vec<u8>) -> Reply {
     };
     let answered = task::spawn_blocking(move || desk.reply(request)).await;
     answered.unwrap_or_else(|error| refused(Why::Failed, format!("the request failed inside of the host: {error}")))
+}
+
+fn timed_out(wait: Duration) -> String {
+    format!("timed out after {wait:?}: it may still be done; look at `sagahost status` and the host's log")
 }
 
 fn refused(why: Why, text: String) -> Reply {

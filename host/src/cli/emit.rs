@@ -94,7 +94,7 @@ impl Emit {
         let placed: Placed = match reach::host(&config)? {
             Some(mut client) => {
                 let value = client.ask(&Request::Emit { record, kind })?;
-                serde_json::from_value(value).map_err(anyhow::Error::from)?
+                serde_json::from_value(value)?
             }
             None => {
                 let sources = Sources { config: &config, journal: None, host_runs: false };
@@ -221,7 +221,7 @@ fn codec(config: &Config) -> Codec {
 
 pub fn random_id() -> Result<String, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("failed to make a random id: {error}"))?;
+    getrandom::fill(&mut bytes).map_err(|error| Failure::failed("make a random id", &error))?;
     Ok(hex(&bytes))
 }
 

@@ -1,12 +1,11 @@
 //! How a command ends. Invariant: each code has one meaning, and the documentation names them all.
 
-use std::fmt;
+use std::{error::Error, fmt};
+
+use sagahost_saga::notation::with_causes;
 
 use crate::{
-    admin::{
-        client::ClientError,
-        protocol::{Refusal, Why},
-    },
+    admin::{client::ClientError, protocol::Why},
     config::Faults,
 };
 
@@ -24,6 +23,8 @@ pub enum Exit {
     LawBroken = 8,
     Transport = 9,
     Journal = 10,
+    Unavailable = 11,
+    TimedOut = 12,
     Killed = 130,
 }
 
@@ -34,15 +35,17 @@ Exit codes:
     2  wrong usage or wrong configuration
     3  nothing matched: no such saga, dead letter, plugin …
     4  a host is needed and was not reached
-    5  declined: the saga is past it, or nothing was there to do
+    5  refused: the saga, dead letter or plugin does not allow it (any more), or nothing was there to do
     6  run: ended at its deadline with batches that are journaled and not yet published
     7  run: the host ended by itself (another owner, journal not usable)
     8  check: a law is broken, or a figure is above its budget
     9  the broker (or the embedded topics) did not answer or refused
    10  the journal could not be opened, read or written
+   11  not at the moment: nothing was changed, and the same may be asked again
+   12  timed out: it may still be done, so look before it is asked again
   130  run: ended at once, by a second signal";
 
-/// Why a command did not do what it was told.
+/// Why a command did not do what was asked for.
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
@@ -56,6 +59,10 @@ impl Failure {
     pub fn usage(text: impl Into<String>) -> Self {
         Self::new(Exit::Usage, text)
     }
+    /// `doing` follows "failed to".
+    pub fn failed(doing: &str, error: &(dyn Error + 'static)) -> Self {
+        Self::new(Exit::of(error), format!("failed to {doing}: {}", with_causes(error)))
+    }
     pub fn nothing(text: impl Into<String>) -> Self {
         Self::new(Exit::NothingMatched, text)
     }
@@ -67,91 +74,107 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
-        Self::usage(faults.to_string())
+/// Any error, by its kind, with its causes.
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(Exit::of(&error), with_causes(&error))
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        let exit = match refusal.why {
-            Why::NotFound => Exit::NothingMatched,
-            Why::Invalid => Exit::Usage,
-            Why::NeedsHost => Exit::HostNotReached,
-            Why::Transport => Exit::Transport,
-            Why::Journal => Exit::Journal,
-            Why::Failed => Exit::Failed,
-        };
-        Self::new(exit, refusal.text)
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::Refused(refusal) => refusal.into(),
-            ClientError::Silent { .. } | ClientError::Foreign { .. } => {
-                Self::new(Exit::HostNotReached, error.to_string())
-            }
+/// The one place where the kind of an error becomes an exit code.
+impl From<Why> for Exit {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::NotFound => Self::NothingMatched,
+            Why::Invalid => Self::Usage,
+            Why::Refused => Self::Declined,
+            Why::NeedsHost => Self::HostNotReached,
+            Why::Unavailable => Self::Unavailable,
+            Why::TimedOut => Self::TimedOut,
+            Why::Transport => Self::Transport,
+            Why::Journal => Self::Journal,
+            Why::Failed => Self::Failed,
         }
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        let exit = match Why::of(&error) {
-            Why::Journal => Exit::Journal,
-            Why::Transport => Exit::Transport,
-            Why::NotFound | Why::Invalid | Why::NeedsHost | Why::Failed => Exit::Failed,
+impl Exit {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let why = match error.downcast_ref::<ClientError>() {
+            Some(ClientError::Refused(refusal)) => refusal.why,
+            Some(ClientError::TimedOut { .. }) => Why::TimedOut,
+            Some(ClientError::Silent { .. } | ClientError::Foreign { .. }) => Why::NeedsHost,
+            None if error.is::<Faults>() => Why::Invalid,
+            None => Why::of(error),
         };
-        Self::new(exit, told(&error))
-    }
-}
-
-/// From the outside in; a cause that the text around it tells already is not told twice.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.contains(&cause) {
-        true => text,
-        false if text.is_empty() => cause,
-        false => format!("{text}: {cause}"),
-    })
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::new(Exit::Failed, error.to_string())
+        why.into()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test")]
+    use std::io;
 
-    use anyhow::Context as _;
-
-    use super::*;
     use sagahost_journal::JournalError;
+    use sagahost_processor::{reply::Declined, start::StartError};
     use sagahost_transport::TransportError;
 
-    /// Whichever way an error takes, through a running host or not.
+    use super::*;
+    use crate::{admin::protocol::Refusal, host::HostError, keeper::ChangeError, plugins::PluginsError};
+
+    fn full() -> JournalError {
+        JournalError::DiskFull("disk full".to_owned())
+    }
+
+    fn away() -> TransportError {
+        TransportError::Away("no answer".to_owned())
+    }
+
+    /// Whichever way it takes: through a running host, which sends kind and text, or not.
+    fn check(error: impl Error + 'static, exit: Exit, text: &str) {
+        let refusal = Refusal::failed(error);
+        let failure = Failure::from(refusal);
+        assert_eq!((failure.exit, &*failure.text), (exit, text));
+    }
+
     #[test]
-    fn errors_of_transport_and_journal_have_codes_of_their_own() {
-        let away = || TransportError::Away("no answer".to_owned());
-        let corrupt = || JournalError::Corrupt("journal.db".to_owned());
-        let through = |error: anyhow::Error| Failure::from(error).exit;
-        assert_eq!(Failure::from(Refusal::from(away())).exit, Exit::Transport);
-        assert_eq!(Failure::from(Refusal::from(corrupt())).exit, Exit::Journal);
-        assert_eq!(through(Err::<(), _>(away()).context("failed to start").unwrap_err()), Exit::Transport);
-        assert_eq!(through(Err::<(), _>(corrupt()).context("failed to start").unwrap_err()), Exit::Journal);
-        assert_eq!(through(anyhow::anyhow!("something else")), Exit::Failed);
-        // As the keeper of plugins answers.
-        let refused = |error: anyhow::Error| Failure::from(Refusal::from(error)).exit;
-        assert_eq!(refused(Err::<(), _>(corrupt()).context("failed to pause").unwrap_err()), Exit::Journal);
-        assert_eq!(refused(Refusal::not_found("no such plugin").into()), Exit::NothingMatched);
-        assert_eq!(refused(Refusal::invalid("wrong configuration").into()), Exit::Usage);
-        let codes = [Why::NotFound, Why::Invalid, Why::NeedsHost, Why::Transport, Why::Journal, Why::Failed];
-        let codes = codes.map(|why| Failure::from(Refusal::new(why, "")).exit as u8);
-        assert_eq!(codes, [3, 2, 4, 9, 10, 1]);
+    fn an_error_keeps_its_kind_and_its_causes_on_every_way() {
+        let source = full;
+        let full_text = "the disk is full: disk full";
+        check(away(), Exit::Transport, "no answer");
+        check(HostError::Start(StartError::Transport(away())), Exit::Transport, "no answer");
+        check(
+            HostError::Journal { source: full() },
+            Exit::Journal,
+            &format!("failed to read the journal: {full_text}"),
+        );
+        check(
+            Declined::NotWritten { source: source() },
+            Exit::Journal,
+            &format!("failed to write the journal: nothing is changed: {full_text}"),
+        );
+        check(
+            Declined::BeganAgain,
+            Exit::Unavailable,
+            "the host began again from its journal before this was written: nothing is changed, try again",
+        );
+        let quarantined = Declined::Quarantined { saga: "o-1".to_owned(), why: "unreadable".to_owned() };
+        check(quarantined, Exit::Declined, "saga o-1 is quarantined: unreadable");
+        check(
+            ChangeError::NotPaused { plugin: "a".into() },
+            Exit::NothingMatched,
+            "plugin a is not paused by an operator",
+        );
+        let plugins = || ChangeError::Plugins(PluginsError::Journal { source: full() });
+        let plugins_text = format!("failed to read or write what the journal knows of plugins: {full_text}");
+        check(plugins(), Exit::Journal, &plugins_text);
+        let unchanged = ChangeError::Unchanged { source: Box::new(plugins()) };
+        check(unchanged, Exit::Journal, &format!("nothing is changed: {plugins_text}"));
+        check(
+            ChangeError::Positions { source: away() },
+            Exit::Transport,
+            "failed to ask for the ends of topics that were not read before: no answer",
+        );
+        check(io::Error::other("something else"), Exit::Failed, "something else");
     }
 }

@@ -8,10 +8,7 @@ use sagahost_saga::notation;
 use sagahost_sandbox::report::lossily;
 use serde::Serialize;
 
-use super::{
-    exit::{Exit, Failure},
-    output::Output,
-};
+use super::{exit::Failure, output::Output};
 use crate::kit::{self, KitError, Made, Names, Sdk};
 
 #[derive(Debug, Args)]
@@ -77,9 +74,8 @@ impl From<&Made> for MadeView {
 }
 
 fn failure(error: KitError) -> Failure {
-    let exit = match &error {
-        KitError::Occupied(_) => Exit::Usage,
-        KitError::Write { .. } => Exit::Failed,
-    };
-    Failure::new(exit, error.to_string())
+    match error {
+        occupied @ KitError::Occupied { .. } => Failure::usage(occupied.to_string()),
+        write @ KitError::Write { .. } => write.into(),
+    }
 }

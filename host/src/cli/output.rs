@@ -33,8 +33,7 @@ impl Output {
 
     /// The same facts in both.
     pub fn show<T: Serialize>(&mut self, view: &T, text: impl FnOnce(&T, &Self) -> String) -> Result<(), Failure> {
-        let text =
-            if self.json { serde_json::to_string_pretty(view).map_err(anyhow::Error::from)? } else { text(view, self) };
+        let text = if self.json { serde_json::to_string_pretty(view)? } else { text(view, self) };
         self.line(text.trim_end_matches('\n'))
     }
 

@@ -200,7 +200,7 @@ fn without_host(config: &Config) -> Result<PluginsView, Failure> {
             set.refresh(&*journal)?;
             let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
             match desk.reply(Request::Plugins) {
-                Reply::Ok(value) => serde_json::from_value(value).map_err(anyhow::Error::from)?,
+                Reply::Ok(value) => serde_json::from_value(value)?,
                 Reply::Refused(refusal) => return Err(refusal.into()),
             }
         }
@@ -241,8 +241,8 @@ fn pack(file: &PathBuf, manifest: &PathBuf, to: &PathBuf) -> Result<String, Fail
     let read = |path: &PathBuf| {
         fs::read(path).map_err(|error| Failure::usage(format!("failed to read {}: {error}", path.display())))
     };
-    let component = pack::encode(&read(file)?).map_err(anyhow::Error::from)?;
-    let packed = pack::append_manifest(&component, &read(manifest)?).map_err(anyhow::Error::from)?;
+    let component = pack::encode(&read(file)?)?;
+    let packed = pack::append_manifest(&component, &read(manifest)?)?;
     // Under another name first: a plugin directory never has half a file.
     let partial = to.with_extension("wasm.partial");
     fs::write(&partial, &packed)

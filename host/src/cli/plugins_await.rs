@@ -37,7 +37,7 @@ pub fn carry_out(config: &Config, files: &[PathBuf], patience: Duration, out: &m
             return Err(Failure::new(Exit::HostNotReached, text));
         };
         let value = host.ask(&Request::Plugins)?;
-        let view: PluginsView = serde_json::from_value(value).map_err(anyhow::Error::from)?;
+        let view: PluginsView = serde_json::from_value(value)?;
         let mut open = Vec::new();
         for file in wanted {
             match file.line(&view).map(|line| (line, &*line.state)) {

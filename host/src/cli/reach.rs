@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +12,7 @@ use std::{
 
 use sagahost_journal::{Journal, JournalError};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_saga::notation::with_causes;
 use sagahost_transport::Transport;
 use serde::de::DeserializeOwned;
 
@@ -77,12 +78,14 @@ enum ConfigPlace {
 /// directory alone.
 const PLUGIN_DIRECTORY: &str = "plugin-directory";
 
-pub fn remember_plugins(config: &Config) -> io::Result<()> {
+pub fn remember_plugins(config: &Config) -> Result<(), Failure> {
     if config.file.is_some() {
         return Ok(());
     }
-    let plugins = std::path::absolute(&config.plugins_dir)?;
-    fs::write(config.data_dir.join(PLUGIN_DIRECTORY), plugins.as_os_str().as_bytes())
+    let plugins = std::path::absolute(&config.plugins_dir);
+    plugins
+        .and_then(|plugins| fs::write(config.data_dir.join(PLUGIN_DIRECTORY), plugins.as_os_str().as_bytes()))
+        .map_err(|error| Failure::failed("note the plugin directory in the data directory", &error))
 }
 
 fn remembered_plugins(data: &Path) -> PathBuf {
@@ -160,7 +163,7 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
 pub fn transport(config: &Config) -> Result<Arc<dyn Transport>, Failure> {
     open_transport(config).map_err(|error| match config.kafka.is_some() {
         // Nobody has been asked yet: librdkafka makes no client of it.
-        true => Failure::usage(format!("{error:#}")),
+        true => Failure::usage(with_causes(&error)),
         false => error.into(),
     })
 }

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow};
 use clap::Args;
 use sagahost_journal::Journal;
 use sagahost_processor::{
@@ -33,7 +32,7 @@ use super::{
 use crate::{
     admin::{Live, desk::Desk, server::Server},
     config::{Config, Faults, LogFormat, LogSettings, format_duration},
-    host::{Host, Parts, StopReport},
+    host::{Host, HostError, Parts, StopReport},
     preflight,
 };
 
@@ -99,7 +98,7 @@ fn run_host(config: Config, decisions: Decisions, asked: &Asked, out: &mut Outpu
     let stop_requested = &asked.stop;
     let deadline = config.pipeline.shutdown_deadline;
     let mut parts = Parts::open(config)?;
-    reach::remember_plugins(&parts.config).context("failed to note the plugin directory in the data directory")?;
+    reach::remember_plugins(&parts.config)?;
     parts.decisions = decisions;
     parts.stop_requested = stop_requested.clone();
     let journal = parts.journal.clone();
@@ -141,8 +140,9 @@ fn reload(live: Arc<dyn Live>) {
 
 /// None: told to stop while it waited for the broker. A call that does not come back within the deadline is left to
 /// itself; nothing that a start does is harmed by that.
-fn start(parts: Parts, stop_requested: &AtomicBool, deadline: Duration) -> anyhow::Result<Option<Host>> {
-    let starting = thread::Builder::new().name("start".to_owned()).spawn(move || Host::start_with(parts))?;
+fn start(parts: Parts, stop_requested: &AtomicBool, deadline: Duration) -> Result<Option<Host>, Failure> {
+    let starting = thread::Builder::new().name("start".to_owned()).spawn(move || Host::start_with(parts));
+    let starting = starting.map_err(|error| Failure::failed("start thread start", &error))?;
     let mut told_at = None;
     while !starting.is_finished() {
         if stop_requested.load(Ordering::SeqCst) && told_at.get_or_insert_with(Instant::now).elapsed() >= deadline {
@@ -150,14 +150,17 @@ fn start(parts: Parts, stop_requested: &AtomicBool, deadline: Duration) -> anyho
         }
         thread::sleep(Duration::from_millis(10));
     }
-    match starting.join().map_err(|_| anyhow!("the start panicked"))? {
-        Err(error) if matches!(error.downcast_ref(), Some(StartError::Stopped)) => Ok(None),
-        started => started.map(Some),
+    match starting.join() {
+        Err(_) => Err(Failure::new(Exit::Failed, "the start panicked")),
+        Ok(Err(HostError::Start(StartError::Stopped))) => Ok(None),
+        Ok(started) => Ok(Some(started?)),
     }
 }
 
 fn ended_before_it_began(journal: &dyn Journal, out: &mut Output) -> Result<(), Failure> {
-    let left = journal.outbox(journal.identity().confirmed, usize::MAX).context("failed to read the journal")?;
+    let left = journal
+        .outbox(journal.identity().confirmed, usize::MAX)
+        .map_err(|error| Failure::failed("read the journal", &error))?;
     let report = StopReport::of(&left);
     if !report.unpublished_batches.is_empty() {
         return Err(Failure::new(Exit::Unpublished, unpublished_text(&report)));
@@ -205,11 +208,11 @@ fn unpublished_text(report: &StopReport) -> String {
 }
 
 /// A second signal does not wait for anything: what is journaled is safe, the rest is read again.
-pub(super) fn heed_signals(asked: Asked) -> anyhow::Result<()> {
+pub(super) fn heed_signals(asked: Asked) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("failed to start the signals' runtime")?;
+        .map_err(|error| Failure::failed("start the signals' runtime", &error))?;
     let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
@@ -226,10 +229,10 @@ pub(super) fn heed_signals(asked: Asked) -> anyhow::Result<()> {
                     }
                 }
                 if asked.stop.swap(true, Ordering::SeqCst) {
-                    eprintln!("ended at once, as told twice; the next start goes on from the journal");
+                    eprintln!("second signal received: exiting immediately; the next start continues from the journal");
                     std::process::exit(Exit::Killed as i32);
                 }
-                info!("stopping: finishing what was read; a second signal ends at once");
+                info!("stopping: finishing what was read; a second signal exits immediately");
             }
         });
     })?;

@@ -6,10 +6,11 @@ use parking_lot::Mutex;
 use sagahost_processor::stats::Stats;
 use sagahost_saga::{id::Participant, input::Answer};
 
-use crate::admin::{PluginAction, plugin_view::PluginsView, protocol::Refusal};
+use super::ChangeError;
+use crate::admin::{PluginAction, plugin_view::PluginsView};
 
-/// Told when the order is carried out.
-pub(super) type Reply = Sender<Result<Answer, Refusal>>;
+/// Called when the order is carried out.
+pub(super) type Reply = Sender<Result<Answer, ChangeError>>;
 
 pub struct Board {
     view: Mutex<PluginsView>,
@@ -36,7 +37,7 @@ impl Default for Board {
 }
 
 impl Board {
-    pub fn order(&self, what: What) -> Receiver<Result<Answer, Refusal>> {
+    pub fn order(&self, what: What) -> Receiver<Result<Answer, ChangeError>> {
         let (reply, answer) = bounded(1);
         // Where too many wait, the reply goes down with the order, which tells whoever asked.
         let _ = self.orders.0.try_send(Order { what, reply });

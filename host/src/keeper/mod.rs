@@ -4,6 +4,7 @@
 //! The switch is one pointer: a chain keeps the plugins, topology and names that it began with.
 
 mod board;
+mod error;
 mod orders;
 mod probation;
 mod switch;
@@ -16,9 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
 use sagahost_processor::Processor;
-use sagahost_saga::id::Participant;
+use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
@@ -27,8 +27,11 @@ use sagahost_sandbox::{
 use sagahost_transport::Transport;
 use tracing::{error, warn};
 
-pub use self::board::{Board, What};
 use self::{board::Order, probation::Probation, switch::by_name, watch::Watch};
+pub use self::{
+    board::{Board, What},
+    error::ChangeError,
+};
 use crate::{
     config::WatchSettings,
     plugins::{Beginning, Plugins, Serving},
@@ -155,7 +158,7 @@ impl Keeper {
                     }
                 }
                 Err(error) => {
-                    warn!(error = format!("{error:#}"), "the plugins that changed are not served yet; trying again");
+                    warn!(error = with_causes(&error), "the plugins that changed are not served yet; trying again");
                     since = Instant::now() + Duration::from_secs(1);
                 }
             }
@@ -163,7 +166,7 @@ impl Keeper {
     }
 
     /// What the directory holds now, in force as far as it can be.
-    fn changed(&mut self, now: &Result<Looks, Report>) -> Result<()> {
+    fn changed(&mut self, now: &Result<Looks, Report>) -> Result<(), ChangeError> {
         let now = match now {
             Ok(now) => now,
             // A directory that is gone is an accident of a deployment, not the wish to stop everything.
@@ -181,7 +184,7 @@ impl Keeper {
         done
     }
 
-    fn take_up_changed(&mut self, changed: BTreeSet<PathBuf>, now: &Looks) -> Result<()> {
+    fn take_up_changed(&mut self, changed: BTreeSet<PathBuf>, now: &Looks) -> Result<(), ChangeError> {
         self.plugins.refresh(&*self.processor.journal)?;
         let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);
@@ -261,7 +264,7 @@ impl Keeper {
     }
 
     /// What stands in the directory, in force as far as it can be, after something else than a file has changed.
-    fn take_up(&mut self) -> Result<()> {
+    fn take_up(&mut self) -> Result<(), ChangeError> {
         let now = self.settled()?;
         let reading = self.plugins.read();
         self.dissolve(&reading);
@@ -270,10 +273,9 @@ impl Keeper {
     }
 
     /// The directory, unless files are on their way in: those are taken up when they stand still, all together.
-    fn settled(&self) -> Result<Looks> {
-        let now = self.plugins.look().map_err(anyhow::Error::new)?;
-        ensure!(now == self.taken_up, "the plugin directory is changing just now; it is taken up when it stands still");
-        Ok(now)
+    fn settled(&self) -> Result<Looks, ChangeError> {
+        let now = self.plugins.look().map_err(|source| ChangeError::Directory { source })?;
+        if now == self.taken_up { Ok(now) } else { Err(ChangeError::DirectoryChanging) }
     }
 
     /// Each report once.

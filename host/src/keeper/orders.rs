@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
 use sagahost_journal::{AdmittedRow, PluginDeed, PluginWrite};
 use sagahost_saga::{id::Participant, input::Answer, notation};
 use sagahost_sandbox::{
@@ -14,14 +13,11 @@ use sagahost_sandbox::{
 use tracing::{info, warn};
 
 use super::{
-    Keeper,
+    ChangeError, Keeper,
     board::{Order, What},
     probation::TakenBack,
 };
-use crate::{
-    admin::{PluginAction, protocol::Refusal},
-    config::Config,
-};
+use crate::{admin::PluginAction, config::Config};
 
 impl Keeper {
     /// What is about the files as they are waits while they change, for as long as that takes.
@@ -43,15 +39,14 @@ impl Keeper {
         // What is journaled and could not be put in force is tried again.
         self.again |= done.is_err();
         self.show();
-        let _ = reply.send(done.map(|text| Answer { done: true, text }).map_err(Refusal::failed));
+        let _ = reply.send(done.map(|text| Answer { done: true, text }));
     }
 
-    fn change_plugin(&mut self, name: &Participant, action: PluginAction) -> Result<String> {
+    fn change_plugin(&mut self, name: &Participant, action: PluginAction) -> Result<String, ChangeError> {
         let known = self.plugins.rows.iter().any(|row| row.participant == *name);
-        ensure!(
-            known,
-            nothing(format!("no plugin {name} was ever admitted here; `sagahost plugins list` names those that were"))
-        );
+        if !known {
+            return Err(ChangeError::NeverAdmitted { plugin: name.clone() });
+        }
         match action {
             PluginAction::Admit { by } => self.admit(name, &by),
             PluginAction::Rollback { by, reason } => self.told_to_roll_back(name, &by, &reason),
@@ -61,21 +56,27 @@ impl Keeper {
                 self.pause(name, Some(why.clone()), &why, text)
             }
             PluginAction::Resume { by } => {
-                let paused = self.plugins.paused.contains_key(name);
-                ensure!(paused, nothing(format!("plugin {name} is not paused by an operator")));
-                self.pause(name, None, &format!("resumed by {by}"), format!("plugin {name} goes on with what parked"))
+                if !self.plugins.paused.contains_key(name) {
+                    return Err(ChangeError::NotPaused { plugin: name.clone() });
+                }
+                let text = format!("plugin {name} is resumed; parked events are being processed");
+                self.pause(name, None, &format!("resumed by {by}"), text)
             }
             PluginAction::Retire { by, reason, force } => self.retire(name, &by, &reason, force),
         }
     }
 
-    fn admit(&mut self, name: &Participant, by: &str) -> Result<String> {
+    fn admit(&mut self, name: &Participant, by: &str) -> Result<String, ChangeError> {
         let quarantined = |row: &&AdmittedRow| row.participant == *name && row.quarantined.is_some();
         let rows: Vec<AdmittedRow> = self.plugins.rows.iter().filter(quarantined).cloned().collect();
-        ensure!(!rows.is_empty(), nothing(format!("no version of plugin {name} is in quarantine")));
+        if rows.is_empty() {
+            return Err(ChangeError::NoneQuarantined { plugin: name.clone() });
+        }
         let there = |row: &AdmittedRow| self.plugins.files_there().any(|file| *file.plugin.digest() == row.digest);
         let rows: Vec<AdmittedRow> = rows.into_iter().filter(there).collect();
-        ensure!(!rows.is_empty(), "the version of plugin {name} that is in quarantine is not in the plugin directory");
+        if rows.is_empty() {
+            return Err(ChangeError::QuarantinedFileGone { plugin: name.clone() });
+        }
         let what = format!("let out of quarantine by {by}");
         let digests: Vec<Arc<str>> = rows.iter().map(|row| row.digest.clone()).collect();
         self.write(PluginWrite {
@@ -95,21 +96,27 @@ impl Keeper {
         Ok(format!("plugin {name} is out of quarantine; {then}"))
     }
 
-    fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String> {
+    fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String, ChangeError> {
         let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
-        let serving = serving.ok_or_else(|| nothing(format!("plugin {name} does not serve")))?;
+        let serving = serving.ok_or_else(|| ChangeError::NotServing { plugin: name.clone() })?;
         let digest = serving.plugin.digest().clone();
         let before = self.plugins.stored(name, Some(&digest), &serving.file);
-        let before = before.ok_or_else(|| nothing(format!("no other version of plugin {name} is stored")))?;
+        let before = before.ok_or_else(|| ChangeError::NoOtherVersion { plugin: name.clone() })?;
         let version = before.plugin.manifest().version.clone();
         let why = format!("rolled back by {by}: {reason}");
         self.roll_back(vec![TakenBack { name: name.clone(), digest, before, why }])?;
         Ok(format!("plugin {name} {version} serves again"))
     }
 
-    fn pause(&mut self, name: &Participant, paused: Option<String>, deed: &str, text: String) -> Result<String> {
+    fn pause(
+        &mut self,
+        name: &Participant,
+        paused: Option<String>,
+        deed: &str,
+        text: String,
+    ) -> Result<String, ChangeError> {
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
-        let row = row.ok_or_else(|| nothing(format!("plugin {name} is retired")))?;
+        let row = row.ok_or_else(|| ChangeError::Retired { plugin: name.clone() })?;
         self.write(PluginWrite {
             paused: vec![(name.clone(), paused)],
             deeds: vec![self.deed(row, deed)],
@@ -121,22 +128,20 @@ impl Keeper {
     }
 
     /// The deliberate end of a participant: nobody subscribes in its name any more. Its counters and its store stay.
-    fn retire(&mut self, name: &Participant, by: &str, reason: &str, force: bool) -> Result<String> {
+    fn retire(&mut self, name: &Participant, by: &str, reason: &str, force: bool) -> Result<String, ChangeError> {
         const NAMED_MAX: usize = 1_000;
         if let Some((file, _)) = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name) {
-            bail!("{} is in the plugin directory: remove it first, then plugin {name} can be retired", file.display());
+            return Err(ChangeError::FileThere { plugin: name.clone(), file: file.clone() });
         }
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
-        let row = row.cloned().ok_or_else(|| nothing(format!("plugin {name} is retired already")))?;
+        let row = row.cloned().ok_or_else(|| ChangeError::RetiredAlready { plugin: name.clone() })?;
         let needing = self.plugins.needed_by(name, &*self.processor.journal, NAMED_MAX)?;
         let many = if needing.len() == NAMED_MAX { "at least " } else { "" };
         let some: Vec<_> = needing.iter().take(5).map(|id| notation::id(id.as_str())).collect();
         let some = some.join(", ");
-        ensure!(
-            needing.is_empty() || force,
-            "{many}{} unfinished sagas need it ({some}): let them end or cancel them, or --force",
-            needing.len()
-        );
+        if !needing.is_empty() && !force {
+            return Err(ChangeError::Needed { count: format!("{many}{}", needing.len()), some });
+        }
         let deed = self.deed(&row, &format!("retired by {by}: {reason}"));
         self.write(PluginWrite {
             admitted: vec![AdmittedRow { serving: false, ..row }],
@@ -156,11 +161,11 @@ impl Keeper {
     }
 
     /// Other values for plugins take effect as a switch of their own; everything else waits for the next start.
-    fn reload(&mut self) -> Result<String> {
+    fn reload(&mut self) -> Result<String, ChangeError> {
         let Some(file) = self.plugins.config.file.clone() else {
-            bail!(Refusal::invalid("this host runs without a configuration file: there is nothing to read again"));
+            return Err(ChangeError::NoConfiguration);
         };
-        let fresh = Config::load(&file).map_err(|faults| Refusal::invalid(format!("nothing is changed: {faults}")))?;
+        let fresh = Config::load(&file).map_err(|source| ChangeError::Configuration { source })?;
         let names = changed_plugins(&self.plugins.config, &fresh);
         let mut later = match changed_elsewhere(&self.plugins.config, &fresh) {
             fields if fields.is_empty() => String::new(),
@@ -180,7 +185,10 @@ impl Keeper {
             self.plugins.configure(before);
             self.plugins.serving = serving;
             self.plugins.read();
-            return Err(error.context("nothing is changed"));
+            return Err(match error {
+                unchanged @ ChangeError::NotAdmitted { .. } => unchanged,
+                other => ChangeError::Unchanged { source: Box::new(other) },
+            });
         }
         let stray = |name: &String| strays.iter().any(|stray| stray.table == format!("plugin.{name}"));
         let names: Vec<String> = names.into_iter().filter(|name| !stray(name)).collect();
@@ -189,10 +197,12 @@ impl Keeper {
         Ok(format!("{names}: new configuration applied{later}"))
     }
 
-    fn take_up_configuration(&mut self, now: &Looks) -> Result<()> {
+    fn take_up_configuration(&mut self, now: &Looks) -> Result<(), ChangeError> {
         let reading = self.plugins.read();
-        let faults = self.newly_refused(&reading);
-        ensure!(faults.is_empty(), Refusal::invalid(faults));
+        let refused = self.newly_refused(&reading);
+        if !refused.is_empty() {
+            return Err(ChangeError::NotAdmitted { refused });
+        }
         // Versions that serve from the store follow, too.
         for (file, admitted) in self.plugins.serving.clone() {
             if let Some(again) = self.plugins.readmit(&admitted) {
@@ -205,26 +215,20 @@ impl Keeper {
     }
 
     /// Files that serve and would no longer be admitted.
-    fn newly_refused(&self, reading: &Reading) -> String {
+    fn newly_refused(&self, reading: &Reading) -> Vec<Report> {
         let known = |report: &&Report| self.told.get(&report.file) != Some(report);
-        let fresh = reading.refused.iter().filter(known);
-        fresh.map(|report| format!("\n{report}")).collect()
+        reading.refused.iter().filter(known).cloned().collect()
     }
 
     fn deed(&self, row: &AdmittedRow, what: &str) -> PluginDeed {
         row.deed(self.clocks.wall.now(), what)
     }
 
-    fn write(&mut self, write: PluginWrite) -> Result<()> {
+    fn write(&mut self, write: PluginWrite) -> Result<(), ChangeError> {
         let journal = self.processor.journal.clone();
         journal.change_plugins(journal.identity().epoch, &write)?;
-        self.plugins.refresh(&*journal)
+        Ok(self.plugins.refresh(&*journal)?)
     }
-}
-
-/// There is nothing that it could be done to.
-fn nothing(text: String) -> Refusal {
-    Refusal::not_found(text)
 }
 
 fn changed_plugins(before: &Config, now: &Config) -> Vec<String> {

@@ -7,14 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
 use sagahost_journal::{PluginDeed, PluginWrite};
 use sagahost_processor::stats::Stats;
-use sagahost_saga::id::Participant;
+use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_sandbox::admission::Admitted;
 use tracing::error;
 
-use super::Keeper;
+use super::{ChangeError, Keeper};
 use crate::plugins::short;
 
 /// A version that replaced `before`, and what it had done until then.
@@ -68,7 +67,7 @@ impl Keeper {
         while let Some((name, why)) = self.failing() {
             let why = format!("rolled back by itself: {why}");
             if let Err(error) = self.take_back(&name, &why) {
-                error!(plugin = %name, error = format!("{error:#}"), why, "failed to roll a version back; trying again");
+                error!(plugin = %name, error = with_causes(&error), why, "failed to roll a version back; trying again");
                 let again_at = Some(Instant::now() + AGAIN_AFTER);
                 self.on_probation.entry(name).and_modify(|probation| probation.again_at = again_at);
             }
@@ -100,7 +99,7 @@ impl Keeper {
     }
 
     /// With it goes what changed together with it.
-    fn take_back(&mut self, name: &Participant, why: &str) -> Result<()> {
+    fn take_back(&mut self, name: &Participant, why: &str) -> Result<(), ChangeError> {
         let Some(failing) = self.on_probation.get(name) else { return Ok(()) };
         let began = failing.began;
         let with = format!("rolled back with {name}, which changed together with it");
@@ -117,7 +116,7 @@ impl Keeper {
     }
 
     /// The versions before serve again, and these are in quarantine: until their files change, or somebody admits them.
-    pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<()> {
+    pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<(), ChangeError> {
         let journal = self.processor.journal.clone();
         let at = self.clocks.wall.now();
         let mut write = PluginWrite::default();

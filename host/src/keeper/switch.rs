@@ -7,15 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Result;
 use sagahost_processor::reader::assignment;
-use sagahost_saga::id::{Kind, Participant};
+use sagahost_saga::{
+    id::{Kind, Participant},
+    notation::with_causes,
+};
 use sagahost_sandbox::{admission::Admitted, manifest::From};
 use sagahost_transport::Assignment;
 use sagahost_wire::{Partition, Position};
 use tracing::{info, warn};
 
-use super::Keeper;
+use super::{ChangeError, Keeper};
 use crate::{
     crash,
     plugins::{Serving, short},
@@ -23,7 +25,7 @@ use crate::{
 
 impl Keeper {
     /// From here on events run on `target`, if it is another set than the one that serves.
-    pub(super) fn install(&mut self, target: Serving) -> Result<()> {
+    pub(super) fn install(&mut self, target: Serving) -> Result<(), ChangeError> {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
         if was.iter().map(|(name, admitted)| (name, identity(admitted))).eq(is.iter().map(|(n, a)| (n, identity(a)))) {
@@ -40,7 +42,7 @@ impl Keeper {
     }
 
     /// Whatever can fail comes before the switch.
-    pub(super) fn install_anew(&mut self, target: Serving) -> Result<()> {
+    pub(super) fn install_anew(&mut self, target: Serving) -> Result<(), ChangeError> {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
         crash::point("plugins-admitted");
@@ -50,7 +52,11 @@ impl Keeper {
         let before = self.plugins.wanted(&self.plugins.serving);
         let same = before.outputs == wanted.outputs && wanted.inputs.keys().all(|topic| read.contains(topic));
         // Most switches need nothing of the broker, and so do not depend on it.
-        let partitions = if same { Vec::new() } else { wanted.partitions(&*self.transport)? };
+        let partitions = if same {
+            Vec::new()
+        } else {
+            wanted.partitions(&*self.transport).map_err(|source| ChangeError::Topics { source })?
+        };
         let fresh = self.fresh_positions(&partitions, &wanted.inputs)?;
         let journal = self.processor.journal.clone();
         let epoch = journal.identity().epoch;
@@ -65,7 +71,7 @@ impl Keeper {
             Ok(serving) => self.processor.serve(serving),
             Err(error) => {
                 self.plugins.serving = previous;
-                return Err(error);
+                return Err(error.into());
             }
         }
         crash::point("plugins-switched");
@@ -75,7 +81,7 @@ impl Keeper {
         self.plugins.warn_of_cycles();
         let on_probation = self.on_probation.values().map(|probation| probation.before.plugin.digest().clone());
         if let Err(error) = self.plugins.remove_unneeded(&*journal, on_probation.collect()) {
-            warn!(error = format!("{error:#}"), "failed to remove old versions of plugins");
+            warn!(error = with_causes(&error), "failed to remove old versions of plugins");
         }
         Ok(())
     }
@@ -91,14 +97,14 @@ impl Keeper {
         was.clone().into_iter().chain(last).collect()
     }
 
-    fn keep(&mut self, target: &Serving) -> Result<()> {
+    fn keep(&mut self, target: &Serving) -> Result<(), ChangeError> {
         let admitted: Vec<Admitted> = target.values().cloned().collect();
         let journal = self.processor.journal.clone();
-        self.plugins.keep(&admitted, &*journal, &*self.clocks.wall)
+        Ok(self.plugins.keep(&admitted, &*journal, &*self.clocks.wall)?)
     }
 
     /// The same code, with what the journal says of pauses and retirement.
-    pub(super) fn switch(&mut self) -> Result<()> {
+    pub(super) fn switch(&mut self) -> Result<(), ChangeError> {
         self.processor.serve(self.plugins.serve(&self.clocks)?);
         self.read_also(Vec::new());
         Ok(())
@@ -117,7 +123,11 @@ impl Keeper {
 
     /// Partitions that this app has not read before: from their beginning, or from what comes now, as the
     /// subscription says.
-    fn fresh_positions(&self, partitions: &[Partition], inputs: &BTreeMap<Arc<str>, bool>) -> Result<Vec<Assignment>> {
+    fn fresh_positions(
+        &self,
+        partitions: &[Partition],
+        inputs: &BTreeMap<Arc<str>, bool>,
+    ) -> Result<Vec<Assignment>, ChangeError> {
         let assigned = self.processor.intake.assigned();
         let new: Vec<Partition> =
             partitions.iter().filter(|partition| !assigned.contains(*partition)).cloned().collect();
@@ -127,8 +137,9 @@ impl Keeper {
         let journaled = self.processor.journal.positions()?;
         let topics: BTreeSet<Arc<str>> = new.iter().map(|partition| partition.topic.clone()).collect();
         // The ids first: then a topic made anew in between is noticed.
-        let ids = self.transport.topic_ids(&topics.into_iter().collect::<Vec<_>>())?;
-        let bounds = self.transport.bounds(&new)?;
+        let failed = |source| ChangeError::Positions { source };
+        let ids = self.transport.topic_ids(&topics.into_iter().collect::<Vec<_>>()).map_err(failed)?;
+        let bounds = self.transport.bounds(&new).map_err(failed)?;
         let place = |partition: Partition| {
             if let Some(position) = journaled.get(&partition) {
                 return assignment(partition, position);

@@ -40,9 +40,9 @@ pub enum Sdk {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
-    #[error("{} exists and is not empty: choose another name, or name a directory with --dir DIR", .0.display())]
-    Occupied(PathBuf),
-    #[error("failed to write {}: {source}", path.display())]
+    #[error("{} exists and is not empty: choose another name, or name a directory with --dir DIR", dir.display())]
+    Occupied { dir: PathBuf },
+    #[error("failed to write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -53,7 +53,7 @@ pub fn make(names: Names, dir: &Path) -> Result<Made, KitError> {
         move |source| KitError::Write { path, source }
     };
     if occupied(dir).map_err(fail(dir))? {
-        return Err(KitError::Occupied(dir.to_owned()));
+        return Err(KitError::Occupied { dir: dir.to_owned() });
     }
     let dir = std::path::absolute(dir).map_err(fail(dir))?;
     let parent = dir.parent().unwrap_or(&dir);

@@ -23,14 +23,16 @@ pub struct KindName {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("`{name}` is no name for a plugin: use lower-case letters, digits and hyphens, a letter first{}", like(.suggestion))]
+    #[error("`{name}` is not a valid name of a plugin: use lower-case letters, digits and hyphens, a letter first{}", like(.suggestion))]
     Name { name: String, suggestion: Option<String> },
-    #[error("a crate cannot be named `{0}`: {1}; choose another name")]
-    Taken(String, &'static str),
-    #[error("`{0}` is no name for a kind of event: use letters, digits and `._-/:`, 128 at most, as OrderCreated")]
-    Kind(String),
-    #[error("--on and --emits are both `{0}`: such a plugin would take what it emits, and never end")]
-    Loop(String),
+    #[error("a crate cannot be named `{name}`: {why}; choose another name")]
+    Taken { name: String, why: &'static str },
+    #[error(
+        "`{kind}` is not a valid name of a kind of event: use letters, digits and `._-/:`, 128 at most, as OrderCreated"
+    )]
+    Kind { kind: String },
+    #[error("--on and --emits are both `{kind}`: such a plugin would take what it emits, and never end")]
+    Loop { kind: String },
 }
 
 fn like(suggestion: &Option<String>) -> String {
@@ -133,17 +135,17 @@ impl Names {
             return Err(NameError::Name { name: name.to_owned(), suggestion: suggestion(name) });
         }
         if KEYWORDS.contains(&name) {
-            return Err(NameError::Taken(name.to_owned(), "Rust uses the word itself"));
+            return Err(NameError::Taken { name: name.to_owned(), why: "Rust uses the word itself" });
         }
         if taken.iter().any(|package| package == name) {
-            return Err(NameError::Taken(name.to_owned(), "a crate that it depends on has this name"));
+            return Err(NameError::Taken { name: name.to_owned(), why: "a crate that it depends on has this name" });
         }
         let mut types: Vec<String> = TYPES.iter().map(ToString::to_string).collect();
         let participant = distinct(camel(name), "Participant", &mut types);
         let default = format!("{}Done", camel(name));
         let (on, emits) = (on.unwrap_or(ON), emits.unwrap_or(&default));
         if on == emits {
-            return Err(NameError::Loop(on.to_owned()));
+            return Err(NameError::Loop { kind: on.to_owned() });
         }
         let on = KindName::check(on, &mut types)?;
         let emits = KindName::check(emits, &mut types)?;
@@ -154,7 +156,7 @@ impl Names {
 impl KindName {
     fn check(kind: &str, types: &mut Vec<String>) -> Result<Self, NameError> {
         if !is_kind(kind) || !kind.contains(|c: char| c.is_ascii_alphanumeric()) {
-            return Err(NameError::Kind(kind.to_owned()));
+            return Err(NameError::Kind { kind: kind.to_owned() });
         }
         Ok(Self { kind: kind.to_owned(), of: distinct(camel(kind), "Event", types) })
     }

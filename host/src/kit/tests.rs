@@ -44,20 +44,25 @@ fn bad_names_are_refused_with_a_good_one() {
     check(
         "FraudCheck",
         expect![
-            "`FraudCheck` is no name for a plugin: use lower-case letters, digits and hyphens, a letter first, as `fraud-check`"
+            "`FraudCheck` is not a valid name of a plugin: use lower-case letters, digits and hyphens, a letter first, as `fraud-check`"
         ],
     );
     check(
         "2_fraud__check_",
         expect![
-            "`2_fraud__check_` is no name for a plugin: use lower-case letters, digits and hyphens, a letter first, as `fraud-check`"
+            "`2_fraud__check_` is not a valid name of a plugin: use lower-case letters, digits and hyphens, a letter first, as `fraud-check`"
         ],
     );
     check(
         "../x",
-        expect!["`../x` is no name for a plugin: use lower-case letters, digits and hyphens, a letter first, as `x`"],
+        expect![
+            "`../x` is not a valid name of a plugin: use lower-case letters, digits and hyphens, a letter first, as `x`"
+        ],
     );
-    check("--", expect!["`--` is no name for a plugin: use lower-case letters, digits and hyphens, a letter first"]);
+    check(
+        "--",
+        expect!["`--` is not a valid name of a plugin: use lower-case letters, digits and hyphens, a letter first"],
+    );
     check("match", expect!["a crate cannot be named `match`: Rust uses the word itself; choose another name"]);
     check(
         "sagahost-sdk",
@@ -68,12 +73,14 @@ fn bad_names_are_refused_with_a_good_one() {
     check(
         "audit Order!Paid",
         expect![
-            "`Order!Paid` is no name for a kind of event: use letters, digits and `._-/:`, 128 at most, as OrderCreated"
+            "`Order!Paid` is not a valid name of a kind of event: use letters, digits and `._-/:`, 128 at most, as OrderCreated"
         ],
     );
     check(
         "audit -",
-        expect!["`-` is no name for a kind of event: use letters, digits and `._-/:`, 128 at most, as OrderCreated"],
+        expect![
+            "`-` is not a valid name of a kind of event: use letters, digits and `._-/:`, 128 at most, as OrderCreated"
+        ],
     );
     check(
         "audit Paid Paid",
@@ -91,11 +98,11 @@ fn what_is_there_is_left_alone() {
     let place = dir.path().join("audit");
     fs::create_dir(&place).unwrap();
     fs::write(place.join("notes"), "mine").unwrap();
-    assert!(matches!(make(names(), &place), Err(KitError::Occupied(_))));
+    assert!(matches!(make(names(), &place), Err(KitError::Occupied { .. })));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was left beside it");
     fs::remove_file(place.join("notes")).unwrap();
     make(names(), &place).unwrap();
-    assert!(matches!(make(names(), &place.join("Cargo.toml")), Err(KitError::Occupied(_))));
+    assert!(matches!(make(names(), &place.join("Cargo.toml")), Err(KitError::Occupied { .. })));
     assert!(place.join("vendor/plugins/sdk/src/lib.rs").exists());
 }
 

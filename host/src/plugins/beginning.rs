@@ -6,14 +6,13 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Result, bail};
 use sagahost_journal::{AdmittedRow, Journal};
 use sagahost_saga::id::Participant;
 use sagahost_sandbox::{Report, admission::Admitted, directory::Reading};
 use sagahost_wire::clock::Clock;
 use tracing::{error, info, warn};
 
-use super::{IN_PLACE_OF, Plugins, Serving};
+use super::{IN_PLACE_OF, Plugins, PluginsError, Serving};
 
 /// What the host goes on with.
 pub struct Beginning {
@@ -27,12 +26,11 @@ pub struct Beginning {
 impl Plugins {
     /// Reads the directory for the first time. Nothing is kept of it before the host has begun (`begun`): a start that
     /// comes to nothing leaves no trace.
-    pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Beginning> {
+    pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Beginning, PluginsError> {
         self.refresh(journal)?;
         let reading = self.read();
         if self.config.strict && !reading.refused.is_empty() {
-            let reports = lines(&reading.refused);
-            bail!("not started, as `strict` asks: not every file of the plugin directory is admitted{reports}");
+            return Err(PluginsError::Strict { refused: reading.refused });
         }
         let mut serving: Serving =
             reading.admitted.iter().map(|admitted| (admitted.file.clone(), admitted.clone())).collect();
@@ -40,8 +38,8 @@ impl Plugins {
         self.serving = serving;
         let replaced = self.replaced(journal, clock)?;
         if self.participants(&self.serving).is_empty() {
-            let dir = self.config.plugins_dir.display();
-            bail!("nothing to run: no plugin in {dir} is admitted{}", lines(&reading.refused));
+            let dir = self.config.plugins_dir.clone();
+            return Err(PluginsError::NothingToRun { dir, refused: reading.refused });
         }
         self.say_what_serves(&reading.refused, &waiting);
         self.strays(&self.config);
@@ -49,7 +47,12 @@ impl Plugins {
     }
 
     /// Keeps and journals what serves from now on.
-    pub fn begun(&mut self, beginning: &Beginning, journal: &dyn Journal, clock: &dyn Clock) -> Result<()> {
+    pub fn begun(
+        &mut self,
+        beginning: &Beginning,
+        journal: &dyn Journal,
+        clock: &dyn Clock,
+    ) -> Result<(), PluginsError> {
         let admitted: Vec<_> = self.serving.values().cloned().collect();
         self.keep(&admitted, journal, clock)?;
         let before = beginning.replaced.values().map(|before| before.plugin.digest().clone());
@@ -57,7 +60,11 @@ impl Plugins {
     }
 
     /// What served before the versions that are new with this start, or were when the host before this one ended.
-    fn replaced(&self, journal: &dyn Journal, clock: &dyn Clock) -> Result<BTreeMap<Participant, Admitted>> {
+    fn replaced(
+        &self,
+        journal: &dyn Journal,
+        clock: &dyn Clock,
+    ) -> Result<BTreeMap<Participant, Admitted>, PluginsError> {
         let window = self.config.watch.probation;
         let mut replaced = BTreeMap::new();
         for (file, admitted) in &self.serving {
@@ -167,8 +174,4 @@ impl Plugins {
             );
         }
     }
-}
-
-fn lines(reports: &[Report]) -> String {
-    reports.iter().map(|report| format!("\n{report}")).collect()
 }

@@ -3,6 +3,7 @@
 //! retires it: while its file is away its events park.
 
 mod beginning;
+mod error;
 mod listing;
 pub(crate) mod operator;
 mod retention;
@@ -15,7 +16,6 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context as _, Result};
 use sagahost_codec::{Codec, SAGA_FAILED};
 use sagahost_journal::{AdmittedRow, Journal, PluginDeed, PluginWrite};
 use sagahost_processor::{self as processor, start::Wanted};
@@ -38,8 +38,8 @@ use sagahost_transport::StartAt;
 use sagahost_wire::{Generation, clock::Clock};
 use tracing::{error, info, warn};
 
-pub use self::beginning::Beginning;
 use self::operator::{overrides, settings};
+pub use self::{beginning::Beginning, error::PluginsError};
 use crate::{
     code::Sandboxed,
     config::Config,
@@ -76,9 +76,10 @@ pub struct Plugins {
 
 impl Plugins {
     /// Reads no file yet.
-    pub fn open(config: Config) -> Result<Self> {
+    pub fn open(config: Config) -> Result<Self, PluginsError> {
         let cache = config.data_dir.join("cache");
-        let engine = Engine::new(config.limits.clone(), Some(&cache)).context("failed to start the sandbox")?;
+        let engine =
+            Engine::new(config.limits.clone(), Some(&cache)).map_err(|source| PluginsError::Sandbox { source })?;
         let digests = DigestStore::open(&config.data_dir.join("plugins"))?;
         let settings = settings(&config);
         let directory = Directory::new(&config.plugins_dir);
@@ -101,7 +102,7 @@ impl Plugins {
     }
 
     /// What the journal knows of plugins, and what sagas under way need of them.
-    pub fn refresh(&mut self, journal: &dyn Journal) -> Result<()> {
+    pub fn refresh(&mut self, journal: &dyn Journal) -> Result<(), PluginsError> {
         self.rows = journal.admitted()?;
         self.paused = journal.paused()?;
         let referenced = journal.referenced_digests()?;
@@ -184,7 +185,7 @@ impl Plugins {
         let bytes =
             self.digests.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
         admit_stored(bytes, file, &self.engine, &self.settings)
-            .inspect_err(|report| error!(%report, "a stored version is of no use"))
+            .inspect_err(|report| error!(%report, "cannot load the stored version"))
             .ok()
     }
 
@@ -198,7 +199,12 @@ impl Plugins {
     }
 
     /// Keeps the bytes of each version, and journals what is new about them: all of it, or nothing.
-    pub fn keep(&mut self, admitted: &[Admitted], journal: &dyn Journal, clock: &dyn Clock) -> Result<()> {
+    pub fn keep(
+        &mut self,
+        admitted: &[Admitted],
+        journal: &dyn Journal,
+        clock: &dyn Clock,
+    ) -> Result<(), PluginsError> {
         let mut write = PluginWrite::default();
         for admitted in admitted {
             self.digests.put(&admitted.bytes)?;
@@ -227,11 +233,13 @@ impl Plugins {
     }
 
     /// Of a version that is to serve.
-    pub fn row(&self, admitted: &Admitted, clock: &dyn Clock) -> Result<AdmittedRow> {
+    pub fn row(&self, admitted: &Admitted, clock: &dyn Clock) -> Result<AdmittedRow, PluginsError> {
         let (participant, behaviour) = (admitted.plugin.name(), admitted.plugin.behaviour());
         let known = self.rows.iter().find(|row| row.participant == participant && row.digest == behaviour.digest);
+        let manifest = serde_json::to_string(&**admitted.plugin.manifest())
+            .map_err(|source| PluginsError::Manifest { plugin: participant.to_string(), source })?;
         Ok(AdmittedRow {
-            manifest: serde_json::to_string(&**admitted.plugin.manifest())?,
+            manifest,
             admitted: clock.now(),
             // What a version took in once it took in: the header of its own records still says so.
             since: known.map_or(Generation(self.generation().0 + 1), |row| row.since),
@@ -260,7 +268,7 @@ impl Plugins {
     }
 
     /// Versions that no saga needs any more, past the retention.
-    pub fn remove_unneeded(&self, journal: &dyn Journal, also_needed: BTreeSet<Arc<str>>) -> Result<()> {
+    pub fn remove_unneeded(&self, journal: &dyn Journal, also_needed: BTreeSet<Arc<str>>) -> Result<(), PluginsError> {
         let mut needed = also_needed;
         needed.extend(journal.referenced_digests()?.into_keys());
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
@@ -341,7 +349,7 @@ impl Plugins {
     }
 
     /// What chains run with from now on.
-    pub fn serve(&self, clocks: &Clocks) -> Result<processor::Serving> {
+    pub fn serve(&self, clocks: &Clocks) -> Result<processor::Serving, PluginsError> {
         let config = &self.config;
         let order: Vec<String> = config.plugin_order.iter().map(ToString::to_string).collect();
         let participants = self.participants(&self.serving);

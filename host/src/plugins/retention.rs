@@ -3,20 +3,24 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use anyhow::{Context as _, Result};
 use sagahost_journal::{AdmittedRow, Journal, PluginWrite};
 use sagahost_saga::id::Kind;
 use sagahost_sandbox::Manifest;
 use tracing::info;
 
-use super::{Plugins, kinds_read};
+use super::{Plugins, PluginsError, kinds_read};
 
 impl Plugins {
     /// Of versions whose bytes are gone: compiled code from before `since`, and rows of the journal. `needed`: digests
     /// that are kept.
-    pub(super) fn forget(&self, needed: &BTreeSet<Arc<str>>, since: SystemTime, journal: &dyn Journal) -> Result<()> {
+    pub(super) fn forget(
+        &self,
+        needed: &BTreeSet<Arc<str>>,
+        since: SystemTime,
+        journal: &dyn Journal,
+    ) -> Result<(), PluginsError> {
         let kept = |digest: &str| needed.contains(digest) || self.digests.has(digest);
-        let removed = self.engine.forget_compiled(kept, since).context("failed to remove compiled code")?;
+        let removed = self.engine.forget_compiled(kept, since).map_err(|source| PluginsError::Compiled { source })?;
         let rows = forgettable(&self.rows, kept);
         if removed > 0 || !rows.is_empty() {
             info!(files = removed, versions = rows.len(), "forgotten: compiled code and versions that are not kept");

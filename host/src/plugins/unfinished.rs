@@ -1,7 +1,6 @@
 //! What unfinished sagas need of plugins: code that reads what they hold, participants that they still have steps of.
 //! Invariant: nothing is taken away from them without a word.
 
-use anyhow::Result;
 use sagahost_journal::{Journal, SagaFilter};
 use sagahost_saga::{
     Saga,
@@ -13,7 +12,7 @@ use sagahost_saga::{
 use sagahost_sandbox::{Fault, admission::Admitted, digests::Stored};
 use tracing::error;
 
-use super::Plugins;
+use super::{Plugins, PluginsError};
 
 impl Plugins {
     /// Sagas under way must find code that reads what they hold: this version, or a stored one.
@@ -45,7 +44,12 @@ impl Plugins {
 
     /// Unfinished sagas that go on only with this participant, or may have to undo what it did: at most `limit`. Reads
     /// them all.
-    pub fn needed_by(&self, name: &Participant, journal: &dyn Journal, limit: usize) -> Result<Vec<SagaId>> {
+    pub fn needed_by(
+        &self,
+        name: &Participant,
+        journal: &dyn Journal,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, PluginsError> {
         const PAGE: usize = 500;
         let unfinished =
             [Status::Waiting, Status::Running, Status::Finishing, Status::Compensating, Status::NeedsOperator];

@@ -9,6 +9,7 @@ mod data_directory;
 mod deaths;
 mod disk_full;
 mod embedded;
+mod exit_codes;
 mod guests_that_fail;
 mod hot_reload;
 mod operator_commands;

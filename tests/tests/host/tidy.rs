@@ -91,6 +91,19 @@ fn every_module_says_what_it_is_for() {
     assert!(silent.is_empty(), "these do not begin with `//!`: {silent:#?}");
 }
 
+/// Errors keep their types up to the command line, where their kind becomes an exit code.
+#[test]
+fn errors_keep_their_types_up_to_the_command_line() {
+    let mut found = Vec::new();
+    sources(&root().join("host"), &mut found);
+    let edge = [root().join("host/src/cli"), root().join("host/src/main.rs"), root().join("host/sandbox/examples")];
+    found.retain(|path| !edge.iter().any(|edge| path.starts_with(edge)));
+    assert!(found.len() > 150, "only {} files were found", found.len());
+    let untyped: Vec<_> =
+        found.iter().filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("anyhow::"))).collect();
+    assert!(untyped.is_empty(), "these lose the type of an error: {untyped:#?}");
+}
+
 /// What decides is driven from outside, so that all of it can be simulated.
 #[test]
 fn the_processor_neither_waits_nor_looks_at_a_clock_nor_touches_a_file() {

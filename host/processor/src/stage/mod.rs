@@ -683,7 +683,7 @@ impl Stage {
         self.settled.raise_all();
         // A place was chosen by what was handled then.
         for reply in open.replies.into_iter().map(|(reply, _)| reply).chain(to_move.map(|to_move| to_move.reply)) {
-            reply.declined(Declined::Journal("failed to write the journal; try again".to_owned()));
+            reply.declined(Declined::BeganAgain);
         }
     }
 

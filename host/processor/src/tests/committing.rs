@@ -63,7 +63,7 @@ fn a_commit_that_fails_makes_everything_begin_anew_and_its_records_come_again() 
     let life = bench.processor.stage.life();
     let wait = run(&mut committer, at(10)).unwrap();
     assert_eq!(wait.until, Some(at(210).steady), "it does not try again at once");
-    assert!(matches!(&told.lock()[..], [Err(Declined::Journal(_))]), "{told:?}");
+    assert!(matches!(&told.lock()[..], [Err(Declined::NotWritten { .. })]), "{told:?}");
     let intake = &bench.processor.intake;
     assert!(intake.waiting().iter().any(|why| why.contains("as told")), "operators see why");
     run(&mut committer, at(210));

@@ -19,10 +19,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use clap::Args;
 use crossbeam_channel::Receiver;
-use sagahost_saga::id::{EventKey, SagaId};
+use sagahost_saga::{
+    id::{EventKey, SagaId},
+    notation::with_causes,
+};
 use sagahost_wire::clock::{Clock as _, SystemClock};
 use serde::de::DeserializeOwned;
 
@@ -73,8 +75,8 @@ impl Dev {
         let stop = Arc::new(AtomicBool::new(false));
         run::heed_signals(Asked { stop: stop.clone(), ..Asked::default() })?;
         let builder = Builder::start(self.dir.clone(), ground.plugins.clone(), stop.clone())
-            .context("failed to start the builder")?;
-        let lines = prompt::lines().context("failed to read standard input")?;
+            .map_err(|error| Failure::failed("start the builder", &error))?;
+        let lines = prompt::lines().map_err(|error| Failure::failed("read standard input", &error))?;
         let ended = Session { config, stop, builder: &builder, lines, serving: None, shown: Shown::default(), sent: 0 }
             .run(out);
         if !builder.is_finished() {
@@ -179,10 +181,10 @@ impl Session<'_> {
         }
         let mut parts = Parts::open(self.config.clone())?;
         parts.stop_requested = self.stop.clone();
-        reach::remember_plugins(&self.config).context("failed to note the plugin directory in the data directory")?;
+        reach::remember_plugins(&self.config)?;
         let host = match Host::start_with(parts) {
             Ok(host) => host,
-            Err(error) => return out.line(&format!("{error:#}")),
+            Err(error) => return out.line(&with_causes(&error)),
         };
         let desk = Desk {
             config: host.config().clone(),
@@ -269,7 +271,7 @@ fn list(limit: usize) -> Request {
 
 fn ask<T: DeserializeOwned>(desk: &Desk, request: Request) -> Result<T, Failure> {
     match desk.reply(request) {
-        Reply::Ok(value) => Ok(serde_json::from_value(value).map_err(anyhow::Error::from)?),
+        Reply::Ok(value) => Ok(serde_json::from_value(value)?),
         Reply::Refused(refusal) => Err(refusal.into()),
     }
 }
