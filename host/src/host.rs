@@ -32,6 +32,9 @@ use sagahost_saga::{
     notation,
 };
 use sagahost_sandbox::{Report, directory::Looks};
+use sagahost_serving::{
+    Board, Keeper, Order, Plugins, PluginsError, code::NowFn, keeper::Configuration, plugins::Beginning,
+};
 use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_transport_kafka::KafkaTransport;
@@ -47,10 +50,9 @@ use crate::{
         plugin_view::PluginsView,
         protocol::{Refusal, Why},
     },
-    config::{Config, PipelineSettings},
+    config::{Config, PipelineSettings, ReloadedFile},
     crash,
-    keeper::{Board, Keeper, What},
-    plugins::{self, Plugins, PluginsError},
+    preflight::warned_strays,
     threads::{Clocks, ThreadError, Threads, await_until, begin, join},
 };
 
@@ -168,13 +170,14 @@ impl Host {
     pub fn start_with(parts: Parts) -> Result<Self, HostError> {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
         let clocks = Clocks::new(clock);
-        let mut plugins = Plugins::open(config.clone())?;
+        let mut plugins = Plugins::open(config.serving())?;
         let looks = plugins.look();
-        let beginning = plugins.start(&*journal, &*clocks.wall)?;
+        let beginning = plugins.start(&*journal, clocks.now().wall)?;
+        warned_strays(&config, &plugins.rows);
         let wanted = plugins.wanted(&plugins.serving);
         let start = Start::new(&config.app, journal.clone(), transport.clone(), wanted, decisions);
         let begun = begin(start, &clocks, || stop_requested.load(Ordering::Relaxed))?;
-        plugins.begun(&beginning, &*journal, &*clocks.wall)?;
+        plugins.begun(&beginning, &*journal, clocks.now().wall)?;
         let identity = begun.identity.clone();
         info!(
             app = %config.app, journal = %identity.journal, incarnation = %identity.incarnation,
@@ -183,7 +186,7 @@ impl Host {
 
         let processor = Arc::new(Processor::new(
             journal.clone(),
-            plugins.serve(&clocks)?,
+            plugins.serve(&now_fn(&clocks))?,
             config.topics.clone(),
             settings(&config.pipeline),
             // Nothing outside is granted.
@@ -249,14 +252,15 @@ impl Host {
         &mut self,
         plugins: Plugins,
         looks: Result<Looks, Report>,
-        beginning: plugins::Beginning,
+        beginning: Beginning,
         threads: &Threads,
     ) -> Result<(), HostError> {
         let Shared { processor, transport, board, clocks, .. } = &*self.shared;
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
-        let keeper =
-            Keeper::new(plugins, beginning, processor.clone(), clocks.clone(), transport.clone(), board.clone());
+        let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
+        let (now, board) = (now_fn(clocks), board.clone());
+        let keeper = Keeper::new(plugins, beginning, processor.clone(), now, transport.clone(), board, file);
         self.readers.push(threads.body("plugins", move || keeper.run(looks))?);
         Ok(())
     }
@@ -331,6 +335,11 @@ impl Drop for Host {
     }
 }
 
+fn now_fn(clocks: &Clocks) -> NowFn {
+    let clocks = clocks.clone();
+    Arc::new(move || clocks.now())
+}
+
 fn settings(pipeline: &PipelineSettings) -> Settings {
     Settings {
         batch: BatchBounds {
@@ -384,10 +393,10 @@ impl Shared {
     }
 
     /// The keeper does one thing after the other, and compiling may be one of them.
-    fn keeper(&self, what: What) -> Result<Answer, Refusal> {
+    fn keeper(&self, order: Order) -> Result<Answer, Refusal> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
                               that, unless too much waits there: look at `sagahost plugins list`";
-        Ok(patiently_or(&self.board.order(what), QUEUED)??)
+        Ok(patiently_or(&self.board.order(order), QUEUED)??)
     }
 
     fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
@@ -500,11 +509,11 @@ impl Live for Shared {
     }
 
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal> {
-        self.keeper(What::Plugin(plugin.clone(), action))
+        self.keeper(Order::Plugin(plugin.clone(), action))
     }
 
     fn reload_config(&self) -> Result<Answer, Refusal> {
-        self.keeper(What::ReloadConfig)
+        self.keeper(Order::ReloadConfig)
     }
 
     fn plugins(&self) -> PluginsView {

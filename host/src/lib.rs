@@ -1,14 +1,14 @@
-//! The host of choreographed sagas: what drives the processor, and what surrounds it. Read in this order: `threads`,
-//! `preflight`, `host`, `code`, `plugins`, `keeper`; then `config`, `admin`, `cli`, and `kit` (what `sagahost new` writes).
+//! The host of choreographed sagas: what drives the processor, what serves plugins and what answers operators, put
+//! together. Read in this order: `threads`, `host`, `preflight`; then `config`, `cli`, and `kit` (what `sagahost new`
+//! writes).
 
-pub mod code;
 pub mod host;
-pub mod keeper;
-pub mod plugins;
 pub mod preflight;
 pub mod threads;
 
-pub mod admin;
+/// What operators may ask.
+pub use sagahost_operator as admin;
+
 pub mod cli;
 pub mod component;
 pub mod config;

@@ -11,12 +11,13 @@ use sagahost_manifest::{
     report::{hint, nearest},
     settings::{Fit, resolve},
 };
+use sagahost_serving::settings::Values;
 use sagahost_transport_kafka::client_faults;
+use tracing::warn;
 
 use crate::{
     admin::topics::{needed, plugin_files},
     config::{Config, ConfigFile, Fault},
-    plugins::operator::{overrides, settings},
 };
 
 /// Faults that a start refuses with: those of the file, and, where no property is wrong by itself, those of clients.
@@ -92,8 +93,18 @@ pub fn strays(config: &Config, known: &Known) -> Vec<Stray> {
     strays
 }
 
+/// Parts of a configuration that are about no plugin. `config check` calls them faults; here they are warned of, for they
+/// may be about one that comes later.
+pub fn warned_strays(config: &Config, rows: &[AdmittedRow]) -> Vec<Stray> {
+    let strays = strays(config, &Known::of(config, rows));
+    for stray in &strays {
+        warn!("{} has no effect: {}", stray.table, stray.text);
+    }
+    strays
+}
+
 fn topic_strays(config: &Config, manifests: &[Manifest]) -> Vec<Stray> {
-    let topics = needed(config, manifests);
+    let topics = needed(&config.topics, manifests);
     let read = || topics.iter().filter(|(_, line)| line.read).map(|(name, _)| &**name);
     let mut strays = Vec::new();
     for topic in config.topics.records.keys().filter(|topic| !read().any(|read| read == &***topic)) {
@@ -114,12 +125,12 @@ fn topic_strays(config: &Config, manifests: &[Manifest]) -> Vec<Stray> {
 pub fn plugin_faults(config: &Config) -> Vec<Stray> {
     let manifests: Vec<Manifest> =
         plugin_files(&config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest).collect();
-    let settings = settings(config);
+    let Values { settings, overrides } = config.values();
     let values = manifests.iter().flat_map(|manifest| {
         let of_plugin = settings.get(&manifest.name).cloned().unwrap_or_default();
         resolve(manifest, &of_plugin, Fit::Exact).err().unwrap_or_default()
     });
-    let kinds = override_faults(&manifests.iter().collect::<Vec<_>>(), &overrides(config));
+    let kinds = override_faults(&manifests.iter().collect::<Vec<_>>(), &overrides);
     let stray = |fault: sagahost_manifest::Fault| {
         let place = fault.place.strip_prefix("configuration, ").unwrap_or(&fault.place);
         let table = place.replace(['[', ']'], "").replace(' ', ".");

@@ -137,7 +137,7 @@ fn feed(broker: &Broker, topic: &str, orders: &[Order], rate: usize) -> Result<V
 
 fn client(config: &Path) -> Result<Client> {
     let config = Config::load(config)?;
-    let path = socket::find(&config)?;
+    let path = socket::find(&config.operator())?;
     Client::connect(&path, LONG)?.context("the host does not serve its socket")
 }
 

@@ -111,7 +111,7 @@ impl Site {
         until("the host serves", || {
             let ended = process.child.try_wait().expect("the host can be asked");
             assert!(ended.is_none(), "the host ended: {ended:?}\n{}", process.log());
-            process.log().contains("serving").then_some(())
+            process.log().contains("serving socket=").then_some(())
         });
         process
     }

@@ -29,7 +29,7 @@ impl Operator {
     pub fn of(host: &Host) -> Self {
         Self {
             desk: Desk {
-                config: host.config().clone(),
+                settings: host.config().operator(),
                 journal: host.journal(),
                 transport: host.transport(),
                 live: Some(host.live()),

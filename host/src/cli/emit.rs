@@ -97,7 +97,7 @@ impl Emit {
                 serde_json::from_value(value)?
             }
             None => {
-                let sources = Sources { config: &config, journal: None, host_runs: false };
+                let sources = Sources { settings: &config.operator(), journal: None, host_runs: false };
                 desk::emit(sources, &*reach::transport(&config)?, &record, kind.as_deref())?
             }
         };

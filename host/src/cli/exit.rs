@@ -120,7 +120,8 @@ mod tests {
     use sagahost_transport::TransportError;
 
     use super::*;
-    use crate::{admin::protocol::Refusal, host::HostError, keeper::ChangeError, plugins::PluginsError};
+    use crate::{admin::protocol::Refusal, host::HostError};
+    use sagahost_serving::{ChangeError, PluginsError};
 
     fn full() -> JournalError {
         JournalError::DiskFull("disk full".to_owned())

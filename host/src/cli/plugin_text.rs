@@ -10,10 +10,9 @@ use super::{
     table::{Cell, Table, Tone},
     time_text::when,
 };
-use crate::{
-    admin::plugin_view::{PluginLine, PluginView, PluginsView},
-    plugins::short,
-};
+use sagahost_serving::short;
+
+use crate::admin::plugin_view::{PluginLine, PluginView, PluginsView};
 
 pub fn list_text(listing: &PluginsView, out: &Output) -> String {
     let mut table = Table::new([

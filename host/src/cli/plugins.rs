@@ -8,6 +8,7 @@ use sagahost_saga::{
     notation::{self, typed},
 };
 use sagahost_sandbox::{graph::Graph, pack};
+use sagahost_serving::Plugins as PluginSet;
 
 use super::{
     Operator, Site,
@@ -28,7 +29,6 @@ use crate::{
         view::{CounterLine, StoreLine},
     },
     config::{Config, parse_duration},
-    plugins::Plugins as PluginSet,
 };
 
 #[derive(Debug, Subcommand)]
@@ -193,12 +193,12 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 
 /// What the journal knows, and what the next start would make of the files.
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
-    let mut set = PluginSet::open(config.clone())?;
+    let mut set = PluginSet::open(config.serving())?;
     let mut view = match reach::journal_if_any(config)? {
-        None => PluginsView::sorted(Vec::new(), Vec::new(), config),
+        None => PluginsView::sorted(Vec::new(), Vec::new(), config.values().configured()),
         Some(journal) => {
             set.refresh(&*journal)?;
-            let desk = Desk { config: config.clone(), journal, transport: reach::transport(config)?, live: None };
+            let desk = Desk { settings: config.operator(), journal, transport: reach::transport(config)?, live: None };
             match desk.reply(Request::Plugins) {
                 Reply::Ok(value) => serde_json::from_value(value)?,
                 Reply::Refused(refusal) => return Err(refusal.into()),
@@ -231,7 +231,11 @@ fn graph(config: &Config, mermaid: bool, out: &mut Output) -> Result<(), Failure
         Some(_) => reach::ask(config, Request::Graph)?,
         None => {
             let journal = reach::journal_if_any(config)?;
-            Graph::of(&topics::manifests(Sources { config, journal: journal.as_deref(), host_runs: false })?)
+            Graph::of(&topics::manifests(Sources {
+                settings: &config.operator(),
+                journal: journal.as_deref(),
+                host_runs: false,
+            })?)
         }
     };
     out.show(&graph, |graph, out| if mermaid { graph.mermaid() } else { graph_text(graph, out) })

@@ -10,6 +10,7 @@ use std::{
 
 use sagahost_saga::notation;
 use sagahost_sandbox::admission::digest;
+use sagahost_serving::short;
 
 use super::{
     exit::{Exit, Failure},
@@ -22,7 +23,6 @@ use crate::{
         protocol::Request,
     },
     config::{Config, format_duration},
-    plugins::short,
 };
 
 const EVERY: Duration = Duration::from_millis(100);

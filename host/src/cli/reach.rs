@@ -102,7 +102,7 @@ fn patience(config: &Config) -> Duration {
 
 /// The app's running host, if there is one.
 pub fn host(config: &Config) -> Result<Option<Client>, Failure> {
-    let path = match socket::find(config) {
+    let path = match socket::find(&config.operator()) {
         Ok(path) => path,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Failure::new(Exit::HostNotReached, format!("failed to find the socket: {error}"))),
@@ -116,8 +116,8 @@ pub fn ask<T: DeserializeOwned>(config: &Config, request: Request) -> Result<T, 
         Some(mut client) => client.ask(&request)?,
         None => {
             let journal = journal(config)?;
-            let desk =
-                Desk { config: config.clone(), journal: journal.clone(), transport: transport(config)?, live: None };
+            let (settings, transport) = (config.operator(), transport(config)?);
+            let desk = Desk { settings, journal: journal.clone(), transport, live: None };
             let reply = desk.reply(request);
             journal
                 .close()

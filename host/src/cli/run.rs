@@ -106,7 +106,7 @@ fn run_host(config: Config, decisions: Decisions, asked: &Asked, out: &mut Outpu
         return ended_before_it_began(&*journal, out);
     };
     let desk = Desk {
-        config: host.config().clone(),
+        settings: host.config().operator(),
         journal: host.journal(),
         transport: host.transport(),
         live: Some(host.live()),

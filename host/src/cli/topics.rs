@@ -54,7 +54,7 @@ impl Topics {
             }
             Self::Resume { partition, from } => told(&reach::ask(&config, Request::Resume { partition, from })?, out),
             Self::Create { names, partitions } => {
-                let partitions = partitions.unwrap_or_else(|| topics::partitions(&config));
+                let partitions = partitions.unwrap_or(config.operator().partitions);
                 let made = create(&config, names, partitions)?;
                 out.show(&made, |made, _| match made.as_slice() {
                     [] => "they are all there".to_owned(),
@@ -70,7 +70,7 @@ fn list(config: &Config) -> Result<Vec<TopicLine>, Failure> {
         Some(_) => reach::ask(config, Request::Topics),
         None => {
             let journal = reach::journal_if_any(config)?;
-            let sources = Sources { config, journal: journal.as_deref(), host_runs: false };
+            let sources = Sources { settings: &config.operator(), journal: journal.as_deref(), host_runs: false };
             Ok(topics::list(sources, &*reach::transport(config)?)?)
         }
     }
@@ -81,7 +81,7 @@ fn create(config: &Config, names: Vec<String>, partitions: i32) -> Result<Vec<St
         Some(_) => reach::ask(config, Request::CreateTopics { names, partitions }),
         None => {
             let journal = if names.is_empty() { reach::journal_if_any(config)? } else { None };
-            let sources = Sources { config, journal: journal.as_deref(), host_runs: false };
+            let sources = Sources { settings: &config.operator(), journal: journal.as_deref(), host_runs: false };
             Ok(topics::create(sources, &*reach::transport(config)?, &names, partitions)?)
         }
     }

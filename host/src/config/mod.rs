@@ -7,9 +7,11 @@ mod faults;
 mod java_clients;
 mod kafka;
 mod limits;
+mod narrow;
 mod properties;
 mod reader;
 mod records;
+mod reload;
 mod schema;
 mod servers;
 mod show;
@@ -18,8 +20,9 @@ use std::{fs, path::Path};
 
 pub use faults::{Fault, Faults};
 pub use reader::{format_duration, parse_duration};
+pub use reload::ReloadedFile;
 pub use sagahost_sandbox::limits::Limits;
-pub use schema::{SOCKET_PATH_BYTES_MAX, field_names};
+pub use schema::field_names;
 pub use settings::*;
 
 /// Found in the current directory by every command.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use sagahost_codec::{SAGA_FAILED, TopicSettings};
+use sagahost_operator::socket::PATH_BYTES_MAX;
 use sagahost_saga::{
     id::{Kind, Participant},
     topology::{Bounds, OnDeadLetter},
@@ -35,8 +36,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A record cannot be larger than what a broker is told in 32 bits.
 const BYTES_MAX: usize = 1 << 31;
-/// Of `sun_path` on Linux, without the final zero.
-pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// librdkafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// Saga id, event id, source, kind, trace and framing of an event that a plugin emits, beside its attributes.
@@ -412,12 +411,8 @@ fn socket(table: &mut Table<'_, '_>, base: &Path) -> Option<PathBuf> {
     let at = table.value("socket").map_or(0..0, toml::Spanned::span);
     let socket = path(table, "socket", base)?;
     let bytes = socket.as_os_str().len();
-    if bytes > SOCKET_PATH_BYTES_MAX {
-        table.fault(
-            "socket",
-            at,
-            format_args!("has {bytes} bytes; a socket's path has at most {SOCKET_PATH_BYTES_MAX}"),
-        );
+    if bytes > PATH_BYTES_MAX {
+        table.fault("socket", at, format_args!("has {bytes} bytes; a socket's path has at most {PATH_BYTES_MAX}"));
     }
     Some(socket)
 }

@@ -19,6 +19,9 @@ use sagahost_transport_kafka::KafkaSettings;
 
 use super::Limits;
 
+pub use sagahost_operator::AdminSettings;
+pub use sagahost_serving::WatchSettings;
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// None: no file, everything has its default (`run --plugins DIR --data DIR`).
@@ -78,37 +81,15 @@ impl Config {
 
     /// A command line that reaches this app: `sagahost sagas list --config shop.toml`.
     pub fn command_line(&self, command: &str) -> String {
-        match &self.file {
-            Some(file) if file == Path::new(super::FILE_NAME) => format!("sagahost {command}"),
-            Some(file) => format!("sagahost {command} --config {}", word(&file.display().to_string())),
-            None => format!("sagahost {command} --data {}", word(&self.data_dir.display().to_string())),
-        }
+        format!("sagahost {command}{}", self.way())
     }
-}
 
-/// Table `[watch]`: the plugin directory while the host runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchSettings {
-    /// How long the directory must stand still before a change is taken up: what changes within it belongs together.
-    pub settle: Duration,
-    /// How often it is looked at where the file system does not tell of changes.
-    pub rescan: Duration,
-    /// How long a version that replaced another is on probation; zero: not at all.
-    pub probation: Duration,
-    /// It is rolled back at so many failures (traps, deadlines, memory stops, invalid outcomes) …
-    pub failures_min: u64,
-    /// … when its calls fail more often than those of the version before, by so many percent of all calls.
-    pub failures_percent_more: u64,
-}
-
-impl Default for WatchSettings {
-    fn default() -> Self {
-        Self {
-            settle: Duration::from_millis(100),
-            rescan: Duration::from_secs(2),
-            probation: Duration::from_secs(60),
-            failures_min: 3,
-            failures_percent_more: 5,
+    /// What a command needs to reach this app.
+    pub(super) fn way(&self) -> String {
+        match &self.file {
+            Some(file) if file == Path::new(super::FILE_NAME) => String::new(),
+            Some(file) => format!(" --config {}", word(&file.display().to_string())),
+            None => format!(" --data {}", word(&self.data_dir.display().to_string())),
         }
     }
 }
@@ -205,28 +186,6 @@ pub struct RetrySettings {
     pub attempts_max: Option<u32>,
     pub base: Option<Duration>,
     pub cap: Option<Duration>,
-}
-
-/// Table `[admin]`: the socket for operators' commands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminSettings {
-    /// None: `DATA/admin.sock`, or in a short temporary directory where that path is too long for a socket.
-    pub socket: Option<PathBuf>,
-    pub requests_at_once_max: usize,
-    pub request_bytes_max: usize,
-    /// How long one request may take, from its first byte to the last one of the answer.
-    pub request_timeout: Duration,
-}
-
-impl Default for AdminSettings {
-    fn default() -> Self {
-        Self {
-            socket: None,
-            requests_at_once_max: 16,
-            request_bytes_max: 4 << 20,
-            request_timeout: Duration::from_secs(30),
-        }
-    }
 }
 
 /// Table `[log]`.

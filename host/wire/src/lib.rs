@@ -7,6 +7,7 @@ pub mod letter;
 pub mod partition;
 pub mod position;
 pub mod record;
+pub mod stamp;
 pub mod topic_name;
 
 pub use batch::{BatchNo, Epoch, Generation, Mark, StreamNo};
@@ -14,3 +15,4 @@ pub use letter::StoredLetter;
 pub use partition::{Partition, TopicId};
 pub use position::Position;
 pub use record::{Headers, Outgoing, Record, header_bytes};
+pub use stamp::Stamp;

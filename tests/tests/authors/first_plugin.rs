@@ -23,7 +23,7 @@ fn the_tour_of_the_readme_ends_with_a_plugin_that_serves() {
     let author = Author::default();
     built::copy(&THREE, &author.path("plugins-built"));
     let mut host = author.starts(&["run", "--plugins", "plugins-built", "--data", "data"], "");
-    host.says("serving", 0);
+    host.says("serving socket=", 0);
 
     let tour = tour();
     let at = |command: &str| {

@@ -46,7 +46,7 @@ fn a_broker_that_is_away_at_the_start_is_named_and_waited_for() {
     let mut host = shop.start();
     host.says(&format!("waiting for the topics at kafka at {}", broker.bootstrap()), LONG);
     broker.restart().expect("the broker starts");
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     let orders = load(100);
     shop.produce(&orders);
     shop.watch().until(orders.len(), LONG);
@@ -60,7 +60,7 @@ fn commands_that_need_the_broker_have_an_exit_code_for_its_absence() {
     let broker = broker();
     let shop = shop(&broker, "codes", "");
     let mut serving = shop.start();
-    serving.says("serving", LONG);
+    serving.says("serving socket=", LONG);
     let mut host = Some(serving);
     broker.stop().expect("the broker stops");
     for hosted in [true, false] {
@@ -114,7 +114,7 @@ fn a_broker_that_goes_away_in_the_middle_of_a_commit_is_said_and_lived_through()
     let shop = shop(&broker, "middle", "batch-chains-max = 20\n");
     let orders = load(1_000);
     let mut host = shop.start();
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     assert!(host.stop().success());
     shop.produce(&orders);
     // Records and offsets are with the broker; whether the transaction is committed will be known to nobody.

@@ -34,7 +34,7 @@ fn numbered(count: usize) -> Vec<(i64, Order)> {
 fn sagas_of_long_keys_have_names_and_their_answers_stay_in_the_partition() {
     let shop = shop("longs", "key = \"long\"\n");
     let mut host = shop.start();
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     let transport = broker().transport("longs-client").unwrap();
     let send = |key: Vec<u8>, value: Vec<u8>| {
         let topic = shop.topics.of("OrderCreated").into();

@@ -73,7 +73,7 @@ fn a_host_that_waits_uses_no_processor_time_to_speak_of() {
 
     // Records are with librdkafka, and the broker's answer is waited for.
     let mut host = shop.start_with(&[], &[("SAGAHOST_STOP_AT", "before-produce:2")]);
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     shop.produce(&orders[100..]);
     host.says("stop point", LONG);
     broker.freeze().expect("the broker can be stopped");

@@ -89,7 +89,7 @@ fn dies_at(shop: &KafkaShop<'_>, point: &str, orders: &[Order]) {
     shop.until_quiet();
     assert!(host.stop().success());
     let mut host: Running = shop.start_with(&[], &[("SAGAHOST_CRASH_AT", point)]);
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     shop.produce(orders);
     host.ended();
     assert!(host.log().contains("crash point"), "{}", host.log());
@@ -120,7 +120,7 @@ fn offsets_that_expired_are_survived_through_a_restart_whatever_became_of_the_la
     let mut host = running.start();
     running.produce(&orders[80..]);
     watch.until(orders.len(), LONG);
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     assert!(host.stop().success());
     running.assert_right(&orders);
 

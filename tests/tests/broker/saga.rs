@@ -91,7 +91,7 @@ fn kills_a_broker_restart_and_a_second_host_lose_nothing_and_double_nothing() {
             match kills {
                 7 => refuse_a_second_host(&shop, &mut host),
                 13 => {
-                    host.says("serving", LONG);
+                    host.says("serving socket=", LONG);
                     broker.stop().expect("the broker stops");
                     broker.restart().expect("the broker starts");
                     // That it goes on by itself is what the next kill waits for.
@@ -107,7 +107,7 @@ fn kills_a_broker_restart_and_a_second_host_lose_nothing_and_double_nothing() {
 
 /// On a data directory of its own; the first one does not even notice.
 fn refuse_a_second_host(first: &KafkaShop<'_>, host: &mut Running) {
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     let second = KafkaShop::new(first.broker, &first.app, &THREE, &first.topics);
     let mut refused = second.start();
     assert_eq!(refused.ended().code(), Some(1), "{}", refused.log());

@@ -359,7 +359,7 @@ fn host_holds_what_was_made_anew(name: &str, down: bool, partitions: i32) {
     let shop = shop(name);
     let orders = load(600);
     let mut host = shop.start();
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     let mut watch = shop.watch();
     shop.produce_cloud_events(&orders[..100]);
     watch.until(100, LONG);

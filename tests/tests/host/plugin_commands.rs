@@ -281,7 +281,7 @@ fn graph_and_topics_are_those_of_what_serves() {
     host.stop(Duration::from_secs(10));
 
     let journal = shop.journal().expect("it can be opened");
-    let desk = Desk { config, journal, transport: Arc::new(shop.topics()), live: None };
+    let desk = Desk { settings: config.operator(), journal, transport: Arc::new(shop.topics()), live: None };
     let Reply::Ok(value) = desk.reply(Request::Graph) else { panic!("it can be drawn") };
     let later: Graph = serde_json::from_value(value).expect("it is a graph");
     assert_eq!(names(&later), ["inventory", "loyalty", "order", "payment"], "no host has judged the file of loyalty");

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sagahost_tests::built::root;
 
 /// Crates of the house, each with those of the house that it may know.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("host/saga", &[]),
     ("host/manifest", &["saga"]),
     ("host/sandbox", &["manifest", "saga"]),
@@ -18,6 +18,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("host/transport/embedded", &["saga", "transport", "wire"]),
     ("host/transport/kafka", &["manifest", "transport", "wire"]),
     ("host/processor", &["codec", "journal", "manifest", "saga", "transport", "wire"]),
+    ("host/serving", &["codec", "journal", "manifest", "processor", "saga", "sandbox", "transport", "wire"]),
+    ("host/operator", &["codec", "journal", "processor", "saga", "sandbox", "serving", "transport", "wire"]),
 ];
 
 /// What decides builds and tests in seconds because it needs none of these.

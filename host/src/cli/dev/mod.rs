@@ -187,7 +187,7 @@ impl Session<'_> {
             Err(error) => return out.line(&with_causes(&error)),
         };
         let desk = Desk {
-            config: host.config().clone(),
+            settings: host.config().operator(),
             journal: host.journal(),
             transport: host.transport(),
             live: Some(host.live()),
@@ -243,7 +243,7 @@ impl Session<'_> {
             Typed::Plugins => Ok(plugin_text::list_text(&host.live().plugins(), out)),
             Typed::Emit { kind, saga, data } => {
                 let saga = saga.unwrap_or_else(|| format!("dev-{}", self.sent + 1));
-                let sent = send(desk, &kind, &saga, data);
+                let sent = send(&self.config, desk, &kind, &saga, data);
                 self.sent += u64::from(sent.is_ok());
                 sent
             }
@@ -254,13 +254,13 @@ impl Session<'_> {
 }
 
 /// Without data: the example.
-fn send(desk: &Desk, kind: &str, saga: &str, data: Option<String>) -> Result<String, Failure> {
+fn send(config: &Config, desk: &Desk, kind: &str, saga: &str, data: Option<String>) -> Result<String, Failure> {
     let data = match data {
         Some(data) => data,
         None => ask::<ExampleView>(desk, Request::Example { kind: kind.to_owned() })?.data.to_string(),
     };
     let key = EventKey::new("sagahost-dev", emit::random_id()?);
-    let record = emit::encoded(&desk.config, &emit::event(kind, saga, key, data.into_bytes()));
+    let record = emit::encoded(config, &emit::event(kind, saga, key, data.into_bytes()));
     let placed: Placed = ask(desk, Request::Emit { record, kind: Some(kind.to_owned()) })?;
     Ok(emit::sent_text(kind, Some(saga), &placed))
 }

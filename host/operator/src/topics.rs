@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use sagahost_codec::SAGA_FAILED;
+use sagahost_codec::{SAGA_FAILED, TopicSettings};
 use sagahost_journal::{AdmittedRow, Journal};
 use sagahost_saga::id::Kind;
 use sagahost_sandbox::{manifest::Manifest, pack};
@@ -16,12 +16,7 @@ use sagahost_transport::Transport;
 use sagahost_wire::Partition;
 
 use super::{protocol::Refusal, view::TopicLine};
-use crate::config::Config;
-
-/// Of topics that are made: as the configuration says, and of embedded topics as many as the host makes.
-pub fn partitions(config: &Config) -> i32 {
-    config.kafka.as_ref().map_or(config.embedded.partitions, |kafka| kafka.partitions)
-}
+use crate::settings::Settings;
 
 /// A plugin file and what it says of itself; none: it is no plugin (admission says why).
 pub fn plugin_files(dir: &Path) -> Vec<(PathBuf, Option<Manifest>)> {
@@ -42,7 +37,7 @@ fn manifest_of(file: &Path) -> Option<Manifest> {
 /// Where it stands who participates.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    pub config: &'a Config,
+    pub settings: &'a Settings,
     /// None: no host has run yet.
     pub journal: Option<&'a dyn Journal>,
     /// Then a file that the journal does not know serves nothing: it is refused, or waits.
@@ -61,7 +56,7 @@ pub fn manifests(of: Sources<'_>) -> Result<Vec<Manifest>, Refusal> {
     if of.host_runs {
         return Ok(found);
     }
-    for manifest in plugin_files(&of.config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest) {
+    for manifest in plugin_files(&of.settings.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest) {
         let judged = |row: &AdmittedRow| row.serving || row.quarantined.is_some();
         let known = rows.iter().any(|row| judged(row) && row.participant.as_str() == manifest.name)
             || found.iter().any(|other| other.name == manifest.name);
@@ -72,10 +67,10 @@ pub fn manifests(of: Sources<'_>) -> Result<Vec<Manifest>, Refusal> {
     Ok(found)
 }
 
-pub fn needed(config: &Config, manifests: &[Manifest]) -> BTreeMap<Arc<str>, TopicLine> {
+pub fn needed(settings: &TopicSettings, manifests: &[Manifest]) -> BTreeMap<Arc<str>, TopicLine> {
     let mut topics = BTreeMap::<Arc<str>, TopicLine>::new();
     let mut note = |kind: &str, read: bool| {
-        let line = topics.entry(config.topics.topic_of(&Kind::new(kind))).or_default();
+        let line = topics.entry(settings.topic_of(&Kind::new(kind))).or_default();
         line.read |= read;
         line.written |= !read;
         if !line.kinds.iter().any(|known| known == kind) {
@@ -89,7 +84,7 @@ pub fn needed(config: &Config, manifests: &[Manifest]) -> BTreeMap<Arc<str>, Top
     }
     note(SAGA_FAILED, true);
     note(SAGA_FAILED, false);
-    if let Some(name) = &config.topics.dead_letters {
+    if let Some(name) = &settings.dead_letters {
         topics.entry(name.clone()).or_default().written = true;
     }
     for (name, line) in &mut topics {
@@ -100,7 +95,7 @@ pub fn needed(config: &Config, manifests: &[Manifest]) -> BTreeMap<Arc<str>, Top
 }
 
 pub fn list(of: Sources<'_>, transport: &dyn Transport) -> Result<Vec<TopicLine>, Refusal> {
-    let mut lines = needed(of.config, &manifests(of)?);
+    let mut lines = needed(&of.settings.topics, &manifests(of)?);
     let names: Vec<Arc<str>> = lines.keys().cloned().collect();
     let there = transport.topics(&names).map_err(Refusal::failed)?;
     let partitions: Vec<Partition> =
@@ -141,7 +136,7 @@ pub fn create(
     partitions: i32,
 ) -> Result<Vec<String>, Refusal> {
     let wanted: BTreeSet<Arc<str>> = if names.is_empty() {
-        needed(of.config, &manifests(of)?).into_keys().collect()
+        needed(&of.settings.topics, &manifests(of)?).into_keys().collect()
     } else {
         names.iter().map(|name| name.as_str().into()).collect()
     };

@@ -11,7 +11,7 @@ use super::{
     protocol::{Refusal, Why},
     topics,
 };
-use crate::config::Config;
+use crate::settings::Settings;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
@@ -24,13 +24,18 @@ pub struct Outlook {
 impl Outlook {
     /// # Errors
     /// The host would read the record as another kind than `kind`.
-    pub fn of(config: &Config, manifests: &[Manifest], record: &Outgoing, kind: Option<&str>) -> Result<Self, Refusal> {
+    pub fn of(
+        settings: &Settings,
+        manifests: &[Manifest],
+        record: &Outgoing,
+        kind: Option<&str>,
+    ) -> Result<Self, Refusal> {
         let topic = &record.topic;
-        if !topics::needed(config, manifests).get(topic).is_some_and(|line| line.read) {
+        if !topics::needed(&settings.topics, manifests).get(topic).is_some_and(|line| line.read) {
             return Ok(Self::nobody(format!("this app does not read topic {topic}: no plugin here handles it")));
         }
         let kinds: Vec<Kind> = manifests.iter().flat_map(kinds_of).map(Kind::new).collect();
-        let codec = Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).with_kinds(&kinds);
+        let codec = Codec::new(&settings.app, &settings.topics, settings.record_bytes_max).with_kinds(&kinds);
         let event = match codec.decode(&as_read(record)) {
             Ok(decoded) => decoded.event,
             Err(why) => return Ok(Self::nobody(format!("the host will keep it as a dead letter: {why}"))),

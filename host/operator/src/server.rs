@@ -23,7 +23,7 @@ use super::{
     protocol::{Refusal, Reply, Request, Why},
     socket::Place,
 };
-use crate::config::AdminSettings;
+use crate::settings::AdminSettings;
 
 /// Why the socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +49,10 @@ pub struct Server {
 
 impl Server {
     pub fn start(desk: Desk) -> Result<Self, ServerError> {
-        let place = Place::make(&desk.config).map_err(|source| ServerError::Place { source })?;
+        let place = Place::make(&desk.settings).map_err(|source| ServerError::Place { source })?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(desk.config.admin.requests_at_once_max)
+            .max_blocking_threads(desk.settings.admin.requests_at_once_max)
             .build()
             .map_err(|source| ServerError::Runtime { source })?;
         let listener = {
@@ -112,7 +112,7 @@ fn listen(path: &Path) -> Result<UnixListener, ServerError> {
 }
 
 async fn serve(listener: UnixListener, desk: Desk) {
-    let settings = desk.config.admin.clone();
+    let settings = desk.settings.admin.clone();
     let desk = Arc::new(desk);
     let at_once = Arc::new(Semaphore::new(settings.requests_at_once_max));
     let owner = listener

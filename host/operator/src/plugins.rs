@@ -24,7 +24,7 @@ pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
     }
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let paused = desk.journal.paused().map_err(Refusal::failed)?;
-    let files = topics::plugin_files(&desk.config.plugins_dir);
+    let files = topics::plugin_files(&desk.settings.plugins_dir);
     let there = |row: &AdmittedRow| {
         files.iter().any(|(_, manifest)| manifest.as_ref().is_some_and(|m| m.name == row.participant.as_str()))
     };
@@ -41,9 +41,9 @@ pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
         };
         PluginLine { note, ..PluginLine::of_row(row, state) }
     };
-    let stored = DigestStore::open(&desk.config.data_dir.join("plugins")).map_err(Refusal::failed)?;
+    let stored = DigestStore::open(&desk.settings.data_dir.join("plugins")).map_err(Refusal::failed)?;
     let lines = rows.iter().map(line).filter(|line| line.is_listed(&stored));
-    Ok(PluginsView::sorted(lines.collect(), Vec::new(), &desk.config))
+    Ok(PluginsView::sorted(lines.collect(), Vec::new(), desk.settings.configured.clone()))
 }
 
 pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
@@ -57,7 +57,7 @@ pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
     };
     let refused: Vec<Report> = refused.into_iter().filter(concerns).collect();
     if versions.is_empty() && refused.is_empty() {
-        return Err(Refusal::not_found(format!("no plugin {name} was ever admitted in app {}", desk.config.app)));
+        return Err(Refusal::not_found(format!("no plugin {name} was ever admitted in app {}", desk.settings.app)));
     }
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let newest = rows.iter().filter(|row| row.participant == *name).max_by_key(|row| (row.serving, row.admitted));
@@ -113,7 +113,7 @@ pub fn change_without_host(desk: &Desk, name: &Participant, action: PluginAction
     };
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let row = rows.iter().find(|row| row.participant == *name && row.serving);
-    let row = row.ok_or_else(|| Refusal::not_found(format!("no plugin {name} serves in app {}", desk.config.app)))?;
+    let row = row.ok_or_else(|| Refusal::not_found(format!("no plugin {name} serves in app {}", desk.settings.app)))?;
     let deed = row.deed(SystemClock.now(), what.clone());
     let write = PluginWrite { paused: vec![(name.clone(), why)], deeds: vec![deed], ..PluginWrite::default() };
     desk.journal.change_plugins(desk.journal.identity().epoch, &write).map_err(Refusal::failed)?;

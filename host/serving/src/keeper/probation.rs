@@ -40,7 +40,7 @@ impl Keeper {
         is: &BTreeMap<Participant, Admitted>,
     ) {
         self.on_probation.retain(|name, _| is.contains_key(name));
-        if self.plugins.config.watch.probation.is_zero() {
+        if self.plugins.settings.watch.probation.is_zero() {
             return;
         }
         let stats = &self.processor.stats;
@@ -62,7 +62,7 @@ impl Keeper {
     }
 
     pub(super) fn look_at_probation(&mut self) {
-        let window = self.plugins.config.watch.probation;
+        let window = self.plugins.settings.watch.probation;
         let on_probation = self.on_probation.len();
         while let Some((name, why)) = self.failing() {
             let why = format!("rolled back by itself: {why}");
@@ -81,7 +81,7 @@ impl Keeper {
 
     /// The first that fails more often than the version before it.
     fn failing(&self) -> Option<(Participant, String)> {
-        let settings = &self.plugins.config.watch;
+        let settings = &self.plugins.settings.watch;
         let (min, more) = (settings.failures_min, settings.failures_percent_more);
         let stats = &self.processor.stats;
         let now = Instant::now();
@@ -118,7 +118,7 @@ impl Keeper {
     /// The versions before serve again, and these are in quarantine: until their files change, or somebody admits them.
     pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<(), ChangeError> {
         let journal = self.processor.journal.clone();
-        let at = self.clocks.wall.now();
+        let at = (self.now)().wall;
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();
         for TakenBack { name, digest, before, why } in &back {
@@ -129,7 +129,7 @@ impl Keeper {
                 let (participant, digest, what) = (name.clone(), digest.clone(), why.clone());
                 write.deeds.push(PluginDeed { participant, at, digest, config, what });
                 // At once with the quarantine, so that a start in between knows which one is to serve.
-                write.admitted.push(self.plugins.row(before, &*self.clocks.wall)?);
+                write.admitted.push(self.plugins.row(before, at)?);
             }
             let place = self.plugins.serving.iter().find(|(_, admitted)| admitted.plugin.name() == *name);
             let file = place.map_or_else(|| before.file.clone(), |(file, _)| file.clone());

@@ -14,10 +14,8 @@ use sagahost_saga::{
     topology::Role,
     view::StepState,
 };
-use sagahost_wire::StoredLetter;
+use sagahost_wire::{Stamp, StoredLetter};
 use serde::{Deserialize, Serialize};
-
-use super::stamp::Stamp;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]

@@ -10,13 +10,13 @@ use sagahost_saga::{
     input::{Command, Status},
     notation::with_causes,
 };
+use sagahost_serving::ChangeError;
 use sagahost_transport::TransportError;
 use sagahost_wire::{Outgoing, Partition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{OutboxAction, PluginAction, ResumeFrom};
-use crate::keeper::ChangeError;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case")]

@@ -1,16 +1,16 @@
 //! The boundary between operators' commands and the host: one JSON request a line through a socket in the data
 //! directory. Invariant: a command changes a saga through its mailbox only, never through the journal's tables.
 //!
-//! In reading order: `protocol` (what may be asked), `desk` (who answers it, with a running host or without), `view`
+//! In reading order: `settings`, `protocol` (what may be asked), `desk` (who answers it, with a running host or without), `view`
 //! (what the answers look like), then the way there: `socket`, `server`, `client`.
 
 pub mod protocol;
+pub mod settings;
 
 mod dead_letters;
 pub mod desk;
 pub mod examples;
 mod outlook;
-pub mod plugin_view;
 mod plugins;
 pub mod topics;
 pub mod view;
@@ -18,7 +18,6 @@ pub mod view;
 pub mod client;
 pub mod server;
 pub mod socket;
-pub mod stamp;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +31,11 @@ use sagahost_saga::{
 use sagahost_wire::{BatchNo, Partition, StoredLetter};
 use serde::{Deserialize, Serialize};
 
+pub use sagahost_serving::{keeper::PluginAction, view as plugin_view};
+pub use sagahost_wire::stamp;
+
 use self::protocol::Refusal;
+pub use self::settings::{AdminSettings, Settings};
 
 /// What a running host does for an operator. Blocks until it is journaled.
 pub trait Live: Send + Sync {
@@ -62,34 +65,6 @@ pub enum OutboxAction {
         index: usize,
         by: String,
         reason: String,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PluginAction {
-    /// Out of quarantine.
-    Admit {
-        by: String,
-    },
-    /// The version before serves again, this one goes into quarantine.
-    Rollback {
-        by: String,
-        reason: String,
-    },
-    /// Its events park until it is resumed.
-    Pause {
-        by: String,
-        reason: String,
-    },
-    Resume {
-        by: String,
-    },
-    /// Nobody subscribes in its name any more.
-    Retire {
-        by: String,
-        reason: String,
-        force: bool,
     },
 }
 

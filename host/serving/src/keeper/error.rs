@@ -1,6 +1,6 @@
 //! Why a change of plugins does not take effect. Invariant: what was asked for and is refused changed nothing.
 
-use std::path::PathBuf;
+use std::{error::Error, path::PathBuf};
 
 use sagahost_journal::JournalError;
 use sagahost_processor::start::StartError;
@@ -8,7 +8,7 @@ use sagahost_saga::id::Participant;
 use sagahost_sandbox::Report;
 use sagahost_transport::TransportError;
 
-use crate::{config::Faults, plugins::PluginsError};
+use crate::plugins::PluginsError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -36,7 +36,7 @@ pub enum ChangeError {
     #[error("this host runs without a configuration file: there is nothing to read again")]
     NoConfiguration,
     #[error("nothing is changed")]
-    Configuration { source: Faults },
+    Configuration { source: Box<dyn Error + Send + Sync> },
     #[error("nothing is changed:{}", reports(refused))]
     NotAdmitted { refused: Vec<Report> },
     #[error("the plugin directory is changing just now; it is read again when it stands still")]

@@ -7,10 +7,8 @@ use std::{
 
 use sagahost_journal::{AdmittedRow, PluginDeed};
 use sagahost_sandbox::{Report, admission::Admitted, digests::DigestStore};
+use sagahost_wire::Stamp;
 use serde::{Deserialize, Serialize};
-
-use super::stamp::Stamp;
-use crate::config::Config;
 
 /// Why a plugin is paused that no operator paused.
 pub const GONE: &str = "its file is gone";
@@ -133,10 +131,8 @@ impl PluginLine {
 }
 
 impl PluginsView {
-    /// By name; what is merely stored last, the newest of it first. `config`: what is in force.
-    pub fn sorted(plugins: Vec<PluginLine>, refused: Vec<Report>, config: &Config) -> Self {
-        let set = config.plugins.iter().filter(|(_, plugin)| !plugin.config.is_empty());
-        let configured = set.map(|(name, plugin)| (name.clone(), plugin.config.keys().cloned().collect())).collect();
+    /// By name; what is merely stored last, the newest of it first. `configured`: keys that the operator has set, of each plugin.
+    pub fn sorted(plugins: Vec<PluginLine>, refused: Vec<Report>, configured: BTreeMap<String, Vec<String>>) -> Self {
         let mut view = Self { plugins, refused, configured };
         view.sort();
         view
@@ -161,7 +157,7 @@ impl PluginsView {
     }
 
     /// What serves already waits for nothing, and what is stored is listed once.
-    pub(super) fn wait(&mut self, line: PluginLine, group: &BTreeSet<PathBuf>) {
+    fn wait(&mut self, line: PluginLine, group: &BTreeSet<PathBuf>) {
         let bad = self.refused.iter().filter(|report| group.contains(&report.file));
         let bad: Vec<String> = bad.map(|report| report.file.display().to_string()).collect();
         let note = Some(match bad.as_slice() {
@@ -176,5 +172,51 @@ impl PluginsView {
             }
             Some(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_waits_has_one_line_and_says_for_what() {
+        let line = |name: &str, digest: &str, state: &str| PluginLine {
+            name: name.to_owned(),
+            digest: digest.to_owned(),
+            state: state.to_owned(),
+            ..PluginLine::default()
+        };
+        let mut view = PluginsView {
+            plugins: vec![
+                line("order", "o1", "serving"),
+                line("order", "o0", "stored"),
+                PluginLine { note: Some(GONE.to_owned()), ..line("stock", "s1", "paused") },
+            ],
+            refused: vec![Report::new(Path::new("payment.wasm")), Report::new(Path::new("else.wasm"))],
+            ..PluginsView::default()
+        };
+        let group = ["order.wasm", "payment.wasm", "new.wasm"].map(PathBuf::from).into();
+        for (name, digest) in [("order", "o1"), ("order", "o0"), ("stock", "s1"), ("new", "n1")] {
+            view.wait(line(name, digest, "waiting"), &group);
+        }
+        let told: Vec<String> = view
+            .plugins
+            .iter()
+            .map(|line| {
+                format!("{} {} {}: {}", line.name, line.digest, line.state, line.note.as_deref().unwrap_or("-"))
+            })
+            .collect();
+        expect![[r#"
+            order o1 serving: -
+            order o0 waiting: waits for payment.wasm, which changed with it and is refused
+            stock s1 waiting: waits for payment.wasm, which changed with it and is refused
+            new n1 waiting: waits for payment.wasm, which changed with it and is refused
+        "#]]
+        .assert_eq(&(told.join("\n") + "\n"));
     }
 }

@@ -4,6 +4,7 @@
 //! The switch is one pointer: a chain keeps the plugins, topology and names that it began with.
 
 mod board;
+mod configuration;
 mod error;
 mod orders;
 mod probation;
@@ -27,23 +28,26 @@ use sagahost_sandbox::{
 use sagahost_transport::Transport;
 use tracing::{error, warn};
 
-use self::{board::Order, probation::Probation, switch::by_name, watch::Watch};
+use self::{board::Waiting, probation::Probation, switch::by_name, watch::Watch};
 pub use self::{
-    board::{Board, What},
+    board::{Board, Order, PluginAction},
+    configuration::{Configuration, NewValues},
     error::ChangeError,
 };
 use crate::{
-    config::WatchSettings,
+    code::NowFn,
     plugins::{Beginning, Plugins, Serving},
-    threads::Clocks,
+    settings::WatchSettings,
 };
 
 pub struct Keeper {
     pub plugins: Plugins,
     pub processor: Arc<Processor>,
-    pub clocks: Clocks,
+    pub now: NowFn,
     pub transport: Arc<dyn Transport>,
     pub board: Arc<Board>,
+    /// None: the host runs without a configuration that could be read again.
+    configuration: Option<Box<dyn Configuration>>,
     /// What the operator was told last of each file.
     told: BTreeMap<PathBuf, Report>,
     on_probation: BTreeMap<Participant, Probation>,
@@ -56,7 +60,7 @@ pub struct Keeper {
     /// Something else than a file has changed: all is to be looked at again.
     again: bool,
     /// Orders about the files as they are, which wait until these stand still.
-    later: Vec<Order>,
+    later: Vec<Waiting>,
 }
 
 impl Keeper {
@@ -64,9 +68,10 @@ impl Keeper {
         plugins: Plugins,
         beginning: Beginning,
         processor: Arc<Processor>,
-        clocks: Clocks,
+        now: NowFn,
         transport: Arc<dyn Transport>,
         board: Arc<Board>,
+        configuration: Option<Box<dyn Configuration>>,
     ) -> Self {
         let (is, replaced) = (by_name(&plugins.serving), beginning.replaced);
         let told = beginning.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
@@ -74,7 +79,8 @@ impl Keeper {
         let mut keeper = Self {
             plugins,
             processor,
-            clocks,
+            now,
+            configuration,
             transport,
             board,
             told,
@@ -113,8 +119,8 @@ impl Keeper {
     /// Until the host stops. A change is taken up when the directory has stood still for a moment: files are copied in
     /// place, and several of them belong together.
     pub fn run(mut self, handled: Result<Looks, Report>) {
-        let WatchSettings { settle, rescan, .. } = self.plugins.config.watch;
-        let mut watch = Watch::new(&self.plugins.config.plugins_dir);
+        let WatchSettings { settle, rescan, .. } = self.plugins.settings.watch;
+        let mut watch = Watch::new(&self.plugins.settings.plugins_dir);
         let mut handled = handled;
         let mut seen = handled.clone();
         let mut since = Instant::now();
@@ -134,7 +140,7 @@ impl Keeper {
             }
             self.look_at_probation();
             if watch.is_elsewhere() {
-                watch = Watch::new(&self.plugins.config.plugins_dir);
+                watch = Watch::new(&self.plugins.settings.plugins_dir);
             }
             let now = self.plugins.look();
             if now != seen {
@@ -285,7 +291,7 @@ impl Keeper {
                 let serves = self.plugins.serving.contains_key(&report.file);
                 let then = match serves {
                     true => "the version before it serves on",
-                    false if report.file == self.plugins.config.plugins_dir => "what was in it is paused",
+                    false if report.file == self.plugins.settings.plugins_dir => "what was in it is paused",
                     false => "nothing else changes",
                 };
                 error!("not admitted; {then}:\n{report}");

@@ -7,9 +7,8 @@ use std::{
 };
 
 use sagahost_journal::{AdmittedRow, Journal};
-use sagahost_saga::id::Participant;
+use sagahost_saga::id::{Participant, Time};
 use sagahost_sandbox::{Report, admission::Admitted, directory::Reading};
-use sagahost_wire::clock::Clock;
 use tracing::{error, info, warn};
 
 use super::{IN_PLACE_OF, Plugins, PluginsError, Serving};
@@ -26,46 +25,36 @@ pub struct Beginning {
 impl Plugins {
     /// Reads the directory for the first time. Nothing is kept of it before the host has begun (`begun`): a start that
     /// comes to nothing leaves no trace.
-    pub fn start(&mut self, journal: &dyn Journal, clock: &dyn Clock) -> Result<Beginning, PluginsError> {
+    pub fn start(&mut self, journal: &dyn Journal, now: Time) -> Result<Beginning, PluginsError> {
         self.refresh(journal)?;
         let reading = self.read();
-        if self.config.strict && !reading.refused.is_empty() {
+        if self.settings.strict && !reading.refused.is_empty() {
             return Err(PluginsError::Strict { refused: reading.refused });
         }
         let mut serving: Serving =
             reading.admitted.iter().map(|admitted| (admitted.file.clone(), admitted.clone())).collect();
         let waiting = self.stand_in(&mut serving, &reading);
         self.serving = serving;
-        let replaced = self.replaced(journal, clock)?;
+        let replaced = self.replaced(journal, now)?;
         if self.participants(&self.serving).is_empty() {
-            let dir = self.config.plugins_dir.clone();
+            let dir = self.settings.plugins_dir.clone();
             return Err(PluginsError::NothingToRun { dir, refused: reading.refused });
         }
         self.say_what_serves(&reading.refused, &waiting);
-        self.strays(&self.config);
         Ok(Beginning { refused: reading.refused, waiting, replaced })
     }
 
     /// Keeps and journals what serves from now on.
-    pub fn begun(
-        &mut self,
-        beginning: &Beginning,
-        journal: &dyn Journal,
-        clock: &dyn Clock,
-    ) -> Result<(), PluginsError> {
+    pub fn begun(&mut self, beginning: &Beginning, journal: &dyn Journal, now: Time) -> Result<(), PluginsError> {
         let admitted: Vec<_> = self.serving.values().cloned().collect();
-        self.keep(&admitted, journal, clock)?;
+        self.keep(&admitted, journal, now)?;
         let before = beginning.replaced.values().map(|before| before.plugin.digest().clone());
         self.remove_unneeded(journal, before.collect())
     }
 
     /// What served before the versions that are new with this start, or were when the host before this one ended.
-    fn replaced(
-        &self,
-        journal: &dyn Journal,
-        clock: &dyn Clock,
-    ) -> Result<BTreeMap<Participant, Admitted>, PluginsError> {
-        let window = self.config.watch.probation;
+    fn replaced(&self, journal: &dyn Journal, now: Time) -> Result<BTreeMap<Participant, Admitted>, PluginsError> {
+        let window = self.settings.watch.probation;
         let mut replaced = BTreeMap::new();
         for (file, admitted) in &self.serving {
             let (name, digest) = (admitted.plugin.name(), admitted.plugin.digest());
@@ -75,7 +64,7 @@ impl Plugins {
             } else {
                 let newest = journal.plugin_deeds(&name, 1)?.pop();
                 let young = newest.is_some_and(|deed| {
-                    deed.digest == *digest && deed.what.starts_with(IN_PLACE_OF) && deed.at.after(window) > clock.now()
+                    deed.digest == *digest && deed.what.starts_with(IN_PLACE_OF) && deed.at.after(window) > now
                 });
                 young.then(|| self.stored(&name, Some(digest), file)).flatten()
             };
@@ -108,7 +97,7 @@ impl Plugins {
             let Some(report) = reading.refused.iter().find(of) else { continue };
             // The same code, refused for what the configuration says: it would run on something else than that.
             let is_of =
-                |digest: &str| self.directory.is_of(&report.file, digest, self.config.limits.component_bytes_max);
+                |digest: &str| self.directory.is_of(&report.file, digest, self.settings.limits.component_bytes_max);
             if row.quarantined.is_none() && is_of(&row.digest) {
                 continue;
             }

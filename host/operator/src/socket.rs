@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::{Config, SOCKET_PATH_BYTES_MAX as PATH_BYTES_MAX};
+use crate::settings::Settings;
+
+/// Of a socket's path: 108 with the final zero.
+pub const PATH_BYTES_MAX: usize = 107;
 
 const NAME: &str = "admin.sock";
 /// In the data directory: where the socket is, when it cannot be there.
@@ -24,17 +27,17 @@ pub struct Place {
 
 impl Place {
     /// For a host that starts. The data directory exists.
-    pub fn make(config: &Config) -> io::Result<Self> {
-        let pointer = config.data_dir.join(POINTER);
+    pub fn make(settings: &Settings) -> io::Result<Self> {
+        let pointer = settings.data_dir.join(POINTER);
         remove(&pointer)?;
-        if let Some(path) = &config.admin.socket {
+        if let Some(path) = &settings.admin.socket {
             if !fits(path) {
                 let text = format!("admin.socket: {} has more than {PATH_BYTES_MAX} bytes", path.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
             return Ok(Self { path: path.clone(), own_dir: None, pointer: None });
         }
-        let path = config.data_dir.canonicalize()?.join(NAME);
+        let path = settings.data_dir.canonicalize()?.join(NAME);
         if fits(&path) {
             return Ok(Self { path, own_dir: None, pointer: None });
         }
@@ -60,16 +63,16 @@ impl Place {
 }
 
 /// For a client: where a host of this app would serve.
-pub fn find(config: &Config) -> io::Result<PathBuf> {
-    if let Some(path) = &config.admin.socket {
+pub fn find(settings: &Settings) -> io::Result<PathBuf> {
+    if let Some(path) = &settings.admin.socket {
         return Ok(path.clone());
     }
-    match fs::read(config.data_dir.join(POINTER)) {
+    match fs::read(settings.data_dir.join(POINTER)) {
         Ok(bytes) => return Ok(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    Ok(config.data_dir.canonicalize()?.join(NAME))
+    Ok(settings.data_dir.canonicalize()?.join(NAME))
 }
 
 pub fn fits(path: &Path) -> bool {

@@ -28,12 +28,12 @@ use super::{
         StatusView, StoreLine, TopicLine, readable, status_name,
     },
 };
-use crate::config::Config;
+use crate::settings::Settings;
 
 /// Everything that an operator's request may need.
 #[derive(Clone)]
 pub struct Desk {
-    pub config: Config,
+    pub settings: Settings,
     pub journal: Arc<dyn Journal>,
     pub transport: Arc<dyn Transport>,
     /// None: no host runs.
@@ -92,7 +92,7 @@ impl Desk {
     }
 
     fn sources(&self) -> Sources<'_> {
-        Sources { config: &self.config, journal: Some(&*self.journal), host_runs: self.live.is_some() }
+        Sources { settings: &self.settings, journal: Some(&*self.journal), host_runs: self.live.is_some() }
     }
 
     fn status(&self) -> Result<StatusView, Refusal> {
@@ -105,7 +105,7 @@ impl Desk {
             app: identity.app.to_string(),
             running: false,
             transport: self.transport.describe(),
-            journal: format!("{} in {}", identity.journal, self.config.data_dir.display()),
+            journal: format!("{} in {}", identity.journal, self.settings.data_dir.display()),
             incarnation: identity.incarnation.to_string(),
             batch: identity.last_batch.0,
             published: identity.confirmed.0,
@@ -181,7 +181,7 @@ impl Desk {
             history = self.journal.spilled_history(row.key).map_err(Refusal::failed)?;
         }
         history.extend_from_slice(saga.history());
-        let mut view = SagaView::of(&saga, &self.config.app, &history);
+        let mut view = SagaView::of(&saga, &self.settings.app, &history);
         view.letters = self.letters_of(id)?;
         view.queued = self.queued_for(id)?;
         if let Some(why) = quarantined {
@@ -196,13 +196,13 @@ impl Desk {
     }
 
     fn no_saga(&self, id: &SagaId) -> Refusal {
-        not_found("saga", id.as_str(), &format!(" in app {}", self.config.app))
+        not_found("saga", id.as_str(), &format!(" in app {}", self.settings.app))
     }
 
     fn unreadable(&self, id: &SagaId, why: String) -> SagaView {
         SagaView {
             id: id.to_string(),
-            app: self.config.app.to_string(),
+            app: self.settings.app.to_string(),
             status: status_name(Status::Quarantined).to_owned(),
             quarantined: Some(why),
             next: vec![self.located(&quarantine_command(id))],
@@ -214,7 +214,7 @@ impl Desk {
     fn located(&self, command: &str) -> String {
         let (typed, why) = command.split_once("  # ").unwrap_or((command, ""));
         let typed = typed.strip_prefix("sagahost ").unwrap_or(typed);
-        let typed = self.config.command_line(typed);
+        let typed = self.settings.command_line(typed);
         if why.is_empty() { typed } else { format!("{typed}  # {why}") }
     }
 
@@ -361,15 +361,15 @@ pub fn emit(
     record: &Outgoing,
     kind: Option<&str>,
 ) -> Result<Placed, Refusal> {
-    let config = sources.config;
+    let settings = sources.settings;
     let manifests = topics::manifests(sources)?;
-    let outlook = Outlook::of(config, &manifests, record, kind)?;
-    let may_create = config.kafka.as_ref().is_none_or(|kafka| kafka.create_topics);
-    if may_create {
+    let outlook = Outlook::of(settings, &manifests, record, kind)?;
+    if settings.create_topics {
         let there = transport.topics(std::slice::from_ref(&record.topic)).map_err(Refusal::failed)?;
-        if there.is_empty() && topics::needed(config, &manifests).contains_key(&record.topic) {
-            let partitions = topics::partitions(config);
-            transport.create_topics(std::slice::from_ref(&record.topic), partitions).map_err(Refusal::failed)?;
+        if there.is_empty() && topics::needed(&settings.topics, &manifests).contains_key(&record.topic) {
+            transport
+                .create_topics(std::slice::from_ref(&record.topic), settings.partitions)
+                .map_err(Refusal::failed)?;
         }
     }
     let (partition, offset) = transport.offer(record).map_err(Refusal::failed)?;

@@ -12,29 +12,24 @@ use sagahost_sandbox::{
 };
 use tracing::{info, warn};
 
-use super::{
-    ChangeError, Keeper,
-    board::{Order, What},
-    probation::TakenBack,
-};
-use crate::{admin::PluginAction, config::Config};
+use super::{ChangeError, Keeper, NewValues, Order, PluginAction, board::Waiting, probation::TakenBack};
 
 impl Keeper {
     /// What is about the files as they are waits while they change, for as long as that takes.
-    pub(super) fn obey_or_wait(&mut self, order: Order) {
-        let about_files = matches!(&order.what, What::ReloadConfig | What::Plugin(_, PluginAction::Admit { .. }));
+    pub(super) fn obey_or_wait(&mut self, waiting: Waiting) {
+        let about_files = matches!(&waiting.order, Order::ReloadConfig | Order::Plugin(_, PluginAction::Admit { .. }));
         if about_files && self.plugins.look().is_ok_and(|now| now != self.taken_up) {
             info!("the plugin directory is changing just now; what was asked for is done when it stands still");
-            self.later.push(order);
+            self.later.push(waiting);
         } else {
-            self.obey(order);
+            self.obey(waiting);
         }
     }
 
-    fn obey(&mut self, Order { what, reply }: Order) {
-        let done = match what {
-            What::Plugin(name, action) => self.change_plugin(&name, action),
-            What::ReloadConfig => self.reload(),
+    fn obey(&mut self, Waiting { order, reply }: Waiting) {
+        let done = match order {
+            Order::Plugin(name, action) => self.change_plugin(&name, action),
+            Order::ReloadConfig => self.reload(),
         };
         // What is journaled and could not be put in force is tried again.
         self.again |= done.is_err();
@@ -162,25 +157,15 @@ impl Keeper {
 
     /// Other values for plugins take effect as a switch of their own; everything else waits for the next start.
     fn reload(&mut self) -> Result<String, ChangeError> {
-        let Some(file) = self.plugins.config.file.clone() else {
-            return Err(ChangeError::NoConfiguration);
-        };
-        let fresh = Config::load(&file).map_err(|source| ChangeError::Configuration { source })?;
-        let names = changed_plugins(&self.plugins.config, &fresh);
-        let mut later = match changed_elsewhere(&self.plugins.config, &fresh) {
-            fields if fields.is_empty() => String::new(),
-            fields => format!("; {} changed too: that takes effect at the next start", fields.join(", ")),
-        };
-        let strays = self.plugins.strays(&fresh);
-        for stray in &strays {
-            later += &format!("; no effect: {}", stray.text);
-        }
-        if names.is_empty() {
-            return Ok(format!("no values for plugins changed in {}{later}", file.display()));
+        let configuration = self.configuration.as_mut().ok_or(ChangeError::NoConfiguration)?;
+        let read = configuration.read(&self.plugins.rows).map_err(|source| ChangeError::Configuration { source })?;
+        let NewValues { values, changed, unknown, place, notes } = read;
+        let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+        if changed.is_empty() {
+            return Ok(format!("no values for plugins changed in {place}{notes}"));
         }
         let now = self.settled()?;
-        let config = Config { plugins: fresh.plugins, ..self.plugins.config.clone() };
-        let (before, serving) = (self.plugins.configure(config), self.plugins.serving.clone());
+        let (before, serving) = (self.plugins.configure(values), self.plugins.serving.clone());
         if let Err(error) = self.take_up_configuration(&now) {
             self.plugins.configure(before);
             self.plugins.serving = serving;
@@ -190,11 +175,13 @@ impl Keeper {
                 other => ChangeError::Unchanged { source: Box::new(other) },
             });
         }
-        let stray = |name: &String| strays.iter().any(|stray| stray.table == format!("plugin.{name}"));
-        let names: Vec<String> = names.into_iter().filter(|name| !stray(name)).collect();
+        if let Some(configuration) = &mut self.configuration {
+            configuration.applied();
+        }
+        let names: Vec<String> = changed.into_iter().filter(|name| !unknown.contains(name)).collect();
         let names = if names.is_empty() { "no plugin".to_owned() } else { names.join(", ") };
         info!(plugins = names, "new configuration applied; running calls end on the one before");
-        Ok(format!("{names}: new configuration applied{later}"))
+        Ok(format!("{names}: new configuration applied{notes}"))
     }
 
     fn take_up_configuration(&mut self, now: &Looks) -> Result<(), ChangeError> {
@@ -221,7 +208,7 @@ impl Keeper {
     }
 
     fn deed(&self, row: &AdmittedRow, what: &str) -> PluginDeed {
-        row.deed(self.clocks.wall.now(), what)
+        row.deed((self.now)().wall, what)
     }
 
     fn write(&mut self, write: PluginWrite) -> Result<(), ChangeError> {
@@ -229,20 +216,4 @@ impl Keeper {
         journal.change_plugins(journal.identity().epoch, &write)?;
         Ok(self.plugins.refresh(&*journal)?)
     }
-}
-
-fn changed_plugins(before: &Config, now: &Config) -> Vec<String> {
-    let mut names: Vec<String> = before.plugins.keys().chain(now.plugins.keys()).cloned().collect();
-    names.sort();
-    names.dedup();
-    names.retain(|name| before.plugins.get(name) != now.plugins.get(name));
-    names
-}
-
-fn changed_elsewhere(before: &Config, now: &Config) -> Vec<String> {
-    // What the command line said at the start is no change of the file.
-    let now = Config { strict: before.strict, ..now.clone() };
-    let (before, now) = (before.shown(), now.shown());
-    let fields = before.iter().filter(|(name, value)| *name != "plugin" && now.get(*name) != Some(value));
-    fields.map(|(name, _)| format!("`{name}`")).collect()
 }

@@ -3,21 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use expect_test::expect;
 use parking_lot::Mutex;
+use sagahost_codec::TopicSettings;
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Command},
 };
-use sagahost_sandbox::Report;
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{Outgoing, Partition, StoredLetter};
 
@@ -25,13 +26,13 @@ use super::{
     Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
     client::{Client, ClientError},
     desk::Desk,
-    plugin_view::{GONE, PluginLine, PluginsView},
+    plugin_view::PluginsView,
     protocol::{LetterSelection, Refusal, Reply, Request},
     server::Server,
     socket,
     view::{Done, Placed, SagaPage, StatusView},
 };
-use crate::config::Config;
+use crate::settings::{AdminSettings, Settings};
 
 /// Notes what it is told.
 #[derive(Default)]
@@ -71,14 +72,26 @@ impl Live for Told {
 }
 
 fn desk(dir: &Path, live: Option<Arc<dyn Live>>) -> Desk {
-    let config = Config::embedded(dir.join("plugins"), dir);
-    let journal = SqliteJournal::open(dir, &config.app, OpenOptions::default()).unwrap();
-    let transport = EmbeddedTransport::open(dir, &config.app).unwrap();
-    Desk { config, journal: Arc::new(journal), transport: Arc::new(transport), live }
+    let app = "sagahost";
+    let settings = Settings {
+        app: app.into(),
+        data_dir: dir.to_owned(),
+        plugins_dir: dir.join("plugins"),
+        topics: TopicSettings::of_app(app),
+        record_bytes_max: 1_000_000,
+        create_topics: true,
+        partitions: 4,
+        configured: BTreeMap::new(),
+        way: String::new(),
+        admin: AdminSettings::default(),
+    };
+    let journal = SqliteJournal::open(dir, app, OpenOptions::default()).unwrap();
+    let transport = EmbeddedTransport::open(dir, app).unwrap();
+    Desk { settings, journal: Arc::new(journal), transport: Arc::new(transport), live }
 }
 
-fn client(config: &Config) -> Client {
-    Client::connect(&socket::find(config).unwrap(), Duration::from_secs(10)).unwrap().unwrap()
+fn client(settings: &Settings) -> Client {
+    Client::connect(&socket::find(settings).unwrap(), Duration::from_secs(10)).unwrap().unwrap()
 }
 
 fn cancel() -> Request {
@@ -91,12 +104,12 @@ fn requests_reach_the_running_host_through_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let told = Arc::new(Told::default());
     let desk = desk(dir.path(), Some(told.clone()));
-    let config = desk.config.clone();
+    let settings = desk.settings.clone();
     let server = Server::start(desk).unwrap();
     let mode = std::fs::metadata(server.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
-    let mut client = client(&config);
+    let mut client = client(&settings);
     let done: Done = serde_json::from_value(client.ask(&cancel()).unwrap()).unwrap();
     assert_eq!((done.done, done.queued, done.text.as_str()), (true, false, "the saga is cancelled"));
     expect![[r#"
@@ -124,14 +137,14 @@ fn requests_reach_the_running_host_through_the_socket() {
     expect!["there is no saga o-9 in app sagahost"].assert_eq(&refused.to_string());
 
     drop(server);
-    assert!(Client::connect(&socket::find(&config).unwrap(), Duration::from_secs(1)).unwrap().is_none());
+    assert!(Client::connect(&socket::find(&settings).unwrap(), Duration::from_secs(1)).unwrap().is_none());
 }
 
 #[test]
 fn a_bad_request_is_answered_and_a_long_one_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let mut desk = desk(dir.path(), None);
-    desk.config.admin.request_bytes_max = 2000;
+    desk.settings.admin.request_bytes_max = 2000;
     let server = Server::start(desk).unwrap();
     let mut stream = UnixStream::connect(server.path()).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -169,12 +182,12 @@ fn a_long_data_directory_has_its_socket_elsewhere() {
     let deep = dir.path().join("d".repeat(120));
     std::fs::create_dir_all(&deep).unwrap();
     let desk = desk(&deep, None);
-    let config = desk.config.clone();
+    let settings = desk.settings.clone();
     let server = Server::start(desk).unwrap();
     let path = server.path().to_owned();
     assert!(socket::fits(&path));
-    assert_eq!(socket::find(&config).unwrap(), path);
-    let status = client(&config).ask(&Request::Status).unwrap();
+    assert_eq!(socket::find(&settings).unwrap(), path);
+    let status = client(&settings).ask(&Request::Status).unwrap();
     assert_eq!(status["running"], false);
     drop(server);
     assert!(!path.exists() && !path.parent().unwrap().exists() && !deep.join("socket").exists());
@@ -189,7 +202,7 @@ fn a_socket_that_was_left_behind_is_replaced() {
     assert!(Client::connect(&path, Duration::from_secs(1)).unwrap().is_none());
     let first = Server::start(desk.clone()).unwrap();
     let second = Server::start(desk).err().unwrap();
-    assert!(format!("{second:#}").contains("another host serves there"), "{second:#}");
+    assert!(second.to_string().contains("another host serves there"), "{second}");
     drop(first);
 }
 
@@ -207,39 +220,4 @@ fn requests_are_read_as_they_are_written() {
     }
     expect![[r#"{"request":"command","saga":"o-1","command":"cancel","by":"ann","reason":"twice"}"#]]
         .assert_eq(&serde_json::to_string(&cancel()).unwrap());
-}
-
-#[test]
-fn a_file_that_waits_has_one_line_and_says_for_what() {
-    let line = |name: &str, digest: &str, state: &str| PluginLine {
-        name: name.to_owned(),
-        digest: digest.to_owned(),
-        state: state.to_owned(),
-        ..PluginLine::default()
-    };
-    let mut view = PluginsView {
-        plugins: vec![
-            line("order", "o1", "serving"),
-            line("order", "o0", "stored"),
-            PluginLine { note: Some(GONE.to_owned()), ..line("stock", "s1", "paused") },
-        ],
-        refused: vec![Report::new(Path::new("payment.wasm")), Report::new(Path::new("else.wasm"))],
-        ..PluginsView::default()
-    };
-    let group = ["order.wasm", "payment.wasm", "new.wasm"].map(PathBuf::from).into();
-    for (name, digest) in [("order", "o1"), ("order", "o0"), ("stock", "s1"), ("new", "n1")] {
-        view.wait(line(name, digest, "waiting"), &group);
-    }
-    let told: Vec<String> = view
-        .plugins
-        .iter()
-        .map(|line| format!("{} {} {}: {}", line.name, line.digest, line.state, line.note.as_deref().unwrap_or("-")))
-        .collect();
-    expect![[r#"
-        order o1 serving: -
-        order o0 waiting: waits for payment.wasm, which changed with it and is refused
-        stock s1 waiting: waits for payment.wasm, which changed with it and is refused
-        new n1 waiting: waits for payment.wasm, which changed with it and is refused
-    "#]]
-    .assert_eq(&(told.join("\n") + "\n"));
 }

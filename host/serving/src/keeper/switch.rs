@@ -18,10 +18,7 @@ use sagahost_wire::{Partition, Position};
 use tracing::{info, warn};
 
 use super::{ChangeError, Keeper};
-use crate::{
-    crash,
-    plugins::{Serving, short},
-};
+use crate::plugins::{Serving, short};
 
 impl Keeper {
     /// From here on events run on `target`, if it is another set than the one that serves.
@@ -45,7 +42,7 @@ impl Keeper {
     pub(super) fn install_anew(&mut self, target: Serving) -> Result<(), ChangeError> {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
-        crash::point("plugins-admitted");
+        (self.plugins.settings.reached)("plugins-admitted");
         let replaced = self.replaced(&was, &is);
         let wanted = self.plugins.wanted(&target);
         let read = self.topics_read();
@@ -64,17 +61,17 @@ impl Keeper {
             let position = Position { next: *position, last: *last, topic_id: topic_id.clone() };
             journal.set_position(epoch, partition, &position)?;
         }
-        crash::point("plugin-positions");
+        (self.plugins.settings.reached)("plugin-positions");
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
-        match self.plugins.serve(&self.clocks) {
+        match self.plugins.serve(&self.now) {
             Ok(serving) => self.processor.serve(serving),
             Err(error) => {
                 self.plugins.serving = previous;
                 return Err(error.into());
             }
         }
-        crash::point("plugins-switched");
+        (self.plugins.settings.reached)("plugins-switched");
         self.read_also(fresh);
         self.say(&was, &is, &read);
         self.begin_probation(&replaced, &is);
@@ -100,12 +97,12 @@ impl Keeper {
     fn keep(&mut self, target: &Serving) -> Result<(), ChangeError> {
         let admitted: Vec<Admitted> = target.values().cloned().collect();
         let journal = self.processor.journal.clone();
-        Ok(self.plugins.keep(&admitted, &*journal, &*self.clocks.wall)?)
+        Ok(self.plugins.keep(&admitted, &*journal, (self.now)().wall)?)
     }
 
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<(), ChangeError> {
-        self.processor.serve(self.plugins.serve(&self.clocks)?);
+        self.processor.serve(self.plugins.serve(&self.now)?);
         self.read_also(Vec::new());
         Ok(())
     }
@@ -188,7 +185,7 @@ impl Keeper {
         let known = |kind: &str| before.is_some_and(|before| before.plugin.manifest().subscription(kind).is_some());
         for subscription in admitted.plugin.manifest().subscriptions.iter().filter(|sub| !known(&sub.kind)) {
             let kind = &subscription.kind;
-            let topic = self.plugins.config.topics.topic_of(&Kind::new(kind));
+            let topic = self.plugins.settings.topics.topic_of(&Kind::new(kind));
             match subscription.from {
                 _ if !read.contains(&topic) => {}
                 From::Now => info!(%plugin, kind, "events of this kind that were taken in before are not for it"),

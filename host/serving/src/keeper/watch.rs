@@ -16,7 +16,7 @@ use notify::{
 use sagahost_processor::step::Stop;
 use tracing::debug;
 
-use super::board::Order;
+use super::board::Waiting;
 
 pub(super) struct Watch {
     dir: PathBuf,
@@ -54,7 +54,7 @@ impl Watch {
         place(&self.dir) != self.at
     }
 
-    pub(super) fn wait(&self, timeout: Duration, orders: &Receiver<Order>, stop: &Stop) {
+    pub(super) fn wait(&self, timeout: Duration, orders: &Receiver<Waiting>, stop: &Stop) {
         const SLICE: Duration = Duration::from_millis(50);
         let until = Instant::now() + timeout;
         while !stop.asked() && orders.is_empty() {

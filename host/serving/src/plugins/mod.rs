@@ -2,11 +2,10 @@
 //! follows from their manifests. Invariant: a participant that was admitted once is not forgotten until an operator
 //! retires it: while its file is away its events park.
 
-mod beginning;
 mod error;
 mod listing;
-pub(crate) mod operator;
 mod retention;
+mod start;
 mod unfinished;
 
 use std::{
@@ -20,7 +19,7 @@ use sagahost_codec::{Codec, SAGA_FAILED};
 use sagahost_journal::{AdmittedRow, Journal, PluginDeed, PluginWrite};
 use sagahost_processor::{self as processor, start::Wanted};
 use sagahost_saga::{
-    id::{Kind, Participant},
+    id::{Kind, Participant, Time},
     topology::Topology,
 };
 use sagahost_sandbox::{
@@ -32,20 +31,14 @@ use sagahost_sandbox::{
     manifest::From,
     members::{override_faults, topology_members},
     registry::Registry,
-    settings::Settings,
 };
-use sagahost_transport::StartAt;
-use sagahost_wire::{Generation, clock::Clock};
+use sagahost_wire::Generation;
 use tracing::{error, info, warn};
 
-use self::operator::{overrides, settings};
-pub use self::{beginning::Beginning, error::PluginsError};
+pub use self::{error::PluginsError, start::Beginning};
 use crate::{
-    code::Sandboxed,
-    config::Config,
-    crash,
-    preflight::{self, Known, Stray},
-    threads::Clocks,
+    code::{NowFn, Sandboxed},
+    settings::{NewTopics, Settings, Values},
 };
 
 /// How the deed of a version begins that replaced another.
@@ -61,10 +54,9 @@ struct Participating {
 }
 
 pub struct Plugins {
-    pub config: Config,
+    pub settings: Settings,
     engine: Arc<Engine>,
     digests: DigestStore,
-    settings: BTreeMap<String, Settings>,
     directory: Directory,
     pub serving: Serving,
     /// What the journal knows, as of the last `refresh`.
@@ -76,18 +68,16 @@ pub struct Plugins {
 
 impl Plugins {
     /// Reads no file yet.
-    pub fn open(config: Config) -> Result<Self, PluginsError> {
-        let cache = config.data_dir.join("cache");
+    pub fn open(settings: Settings) -> Result<Self, PluginsError> {
+        let cache = settings.data_dir.join("cache");
         let engine =
-            Engine::new(config.limits.clone(), Some(&cache)).map_err(|source| PluginsError::Sandbox { source })?;
-        let digests = DigestStore::open(&config.data_dir.join("plugins"))?;
-        let settings = settings(&config);
-        let directory = Directory::new(&config.plugins_dir);
+            Engine::new(settings.limits.clone(), Some(&cache)).map_err(|source| PluginsError::Sandbox { source })?;
+        let digests = DigestStore::open(&settings.data_dir.join("plugins"))?;
+        let directory = Directory::new(&settings.plugins_dir);
         Ok(Self {
-            config,
+            settings,
             engine,
             digests,
-            settings,
             directory,
             serving: Serving::new(),
             rows: Vec::new(),
@@ -116,21 +106,9 @@ impl Plugins {
     }
 
     /// Other values for plugins: everything is to be admitted anew. Returns those before.
-    pub fn configure(&mut self, mut config: Config) -> Config {
-        std::mem::swap(&mut self.config, &mut config);
-        self.settings = settings(&self.config);
+    pub fn configure(&mut self, values: Values) -> Values {
         self.directory.forget();
-        config
-    }
-
-    /// Parts of a configuration that are about no plugin. `config check` calls them faults; here they are warned of, for
-    /// they may be about one that comes later.
-    pub fn strays(&self, config: &Config) -> Vec<Stray> {
-        let strays = preflight::strays(config, &Known::of(config, &self.rows));
-        for Stray { table, text } in &strays {
-            warn!("{table} has no effect: {text}");
-        }
-        strays
+        std::mem::replace(&mut self.settings.values, values)
     }
 
     /// The files as they were read last, as far as each is admitted by itself.
@@ -145,9 +123,9 @@ impl Plugins {
 
     /// `looks`: the directory as it stood still.
     pub fn read_as(&mut self, looks: Result<Looks, Report>) -> Reading {
-        let mut reading = self.directory.read(looks, &self.engine, &self.settings);
-        let overrides = overrides(&self.config);
-        reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], &overrides));
+        let mut reading = self.directory.read(looks, &self.engine, &self.settings.values.settings);
+        let overrides = &self.settings.values.overrides;
+        reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], overrides));
         reading.refuse(|admitted| self.format_faults(admitted));
         reading.refuse(|admitted| self.quarantine_fault(admitted).into_iter().collect());
         let of_name = |row: &AdmittedRow| (row.participant.clone(), (PathBuf::from(&row.file), row.digest.clone()));
@@ -184,14 +162,14 @@ impl Plugins {
     fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Option<Admitted> {
         let bytes =
             self.digests.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
-        admit_stored(bytes, file, &self.engine, &self.settings)
+        admit_stored(bytes, file, &self.engine, &self.settings.values.settings)
             .inspect_err(|report| error!(%report, "cannot load the stored version"))
             .ok()
     }
 
     /// The same version with the configuration of today; None: it does not fit.
     pub fn readmit(&self, admitted: &Admitted) -> Option<Admitted> {
-        admit_stored(admitted.bytes.clone(), &admitted.file, &self.engine, &self.settings).ok()
+        admit_stored(admitted.bytes.clone(), &admitted.file, &self.engine, &self.settings.values.settings).ok()
     }
 
     pub fn quarantined(&self, name: &Participant, digest: &str) -> bool {
@@ -199,17 +177,12 @@ impl Plugins {
     }
 
     /// Keeps the bytes of each version, and journals what is new about them: all of it, or nothing.
-    pub fn keep(
-        &mut self,
-        admitted: &[Admitted],
-        journal: &dyn Journal,
-        clock: &dyn Clock,
-    ) -> Result<(), PluginsError> {
+    pub fn keep(&mut self, admitted: &[Admitted], journal: &dyn Journal, now: Time) -> Result<(), PluginsError> {
         let mut write = PluginWrite::default();
         for admitted in admitted {
             self.digests.put(&admitted.bytes)?;
-            crash::point("plugin-stored");
-            let row = self.row(admitted, clock)?;
+            (self.settings.reached)("plugin-stored");
+            let row = self.row(admitted, now)?;
             if let Some(deed) = self.deed(&row) {
                 write.deeds.push(deed);
                 write.admitted.push(row);
@@ -217,7 +190,7 @@ impl Plugins {
         }
         let serves = |row: &AdmittedRow| admitted.iter().any(|admitted| admitted.plugin.name() == row.participant);
         for row in self.rows.iter().filter(|row| row.serving && !row.away() && !serves(row)) {
-            write.deeds.push(row.deed(clock.now(), format!("away: {} is gone", row.file)));
+            write.deeds.push(row.deed(now, format!("away: {} is gone", row.file)));
             write.admitted.push(AdmittedRow { file: String::new(), ..row.clone() });
         }
         // The retention of a version begins when it ends to serve.
@@ -228,19 +201,19 @@ impl Plugins {
         if !write.admitted.is_empty() {
             journal.change_plugins(journal.identity().epoch, &write)?;
         }
-        crash::point("plugins-journaled");
+        (self.settings.reached)("plugins-journaled");
         self.refresh(journal)
     }
 
     /// Of a version that is to serve.
-    pub fn row(&self, admitted: &Admitted, clock: &dyn Clock) -> Result<AdmittedRow, PluginsError> {
+    pub fn row(&self, admitted: &Admitted, now: Time) -> Result<AdmittedRow, PluginsError> {
         let (participant, behaviour) = (admitted.plugin.name(), admitted.plugin.behaviour());
         let known = self.rows.iter().find(|row| row.participant == participant && row.digest == behaviour.digest);
         let manifest = serde_json::to_string(&**admitted.plugin.manifest())
             .map_err(|source| PluginsError::Manifest { plugin: participant.to_string(), source })?;
         Ok(AdmittedRow {
             manifest,
-            admitted: clock.now(),
+            admitted: now,
             // What a version took in once it took in: the header of its own records still says so.
             since: known.map_or(Generation(self.generation().0 + 1), |row| row.since),
             serving: true,
@@ -272,7 +245,7 @@ impl Plugins {
         let mut needed = also_needed;
         needed.extend(journal.referenced_digests()?.into_keys());
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
-        let since = SystemTime::now().checked_sub(self.config.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        let since = SystemTime::now().checked_sub(self.settings.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
         let removed = self.digests.retain(&needed, since)?;
         if removed > 0 {
             info!(removed, "plugin versions that no saga needs any more, and that are past the retention");
@@ -300,34 +273,31 @@ impl Plugins {
 
     /// Topics that this app reads and writes.
     pub fn wanted(&self, serving: &Serving) -> Wanted {
-        let config = &self.config;
+        let settings = &self.settings;
         let mut inputs: BTreeMap<Arc<str>, bool> = BTreeMap::new();
         let mut outputs = BTreeSet::new();
         for Participating { manifest, .. } in &self.participants(serving) {
             for kind in kinds_read(manifest) {
                 let subscription = manifest.subscriptions.iter().find(|s| s.kind == kind.as_str());
                 let whole = subscription.is_some_and(|subscription| subscription.from == From::Earliest);
-                *inputs.entry(config.topics.topic_of(&kind)).or_default() |= whole;
+                *inputs.entry(settings.topics.topic_of(&kind)).or_default() |= whole;
             }
             let emitted = manifest.emits.iter().chain(&manifest.starts);
-            outputs.extend(emitted.map(|kind| config.topics.topic_of(&Kind::new(kind))));
+            outputs.extend(emitted.map(|kind| settings.topics.topic_of(&Kind::new(kind))));
         }
         if !inputs.is_empty() {
-            inputs.entry(config.topics.saga_failed.clone()).or_default();
+            inputs.entry(settings.topics.saga_failed.clone()).or_default();
         }
-        outputs.extend(config.topics.dead_letters.clone());
-        let (create, partitions, start) = match &config.kafka {
-            Some(kafka) => (kafka.create_topics, kafka.partitions, kafka.start),
-            None => (true, config.embedded.partitions, StartAt::Earliest),
-        };
+        outputs.extend(settings.topics.dead_letters.clone());
+        let NewTopics { create, partitions, start } = settings.new_topics;
         Wanted { inputs, outputs, create, partitions, start }
     }
 
     /// Of the topics that are assigned, those that nobody handles now: reading them can wait until somebody does.
     /// Failures and endings cannot, even of participants that are away.
     pub fn idle_topics(&self, assigned: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
-        let topic = |kind: &String| self.config.topics.topic_of(&Kind::new(kind));
-        let mut read = BTreeSet::from([self.config.topics.saga_failed.clone()]);
+        let topic = |kind: &String| self.settings.topics.topic_of(&Kind::new(kind));
+        let mut read = BTreeSet::from([self.settings.topics.saga_failed.clone()]);
         for Participating { manifest, serving } in &self.participants(&self.serving) {
             if *serving {
                 read.extend(manifest.subscriptions.iter().map(|subscription| topic(&subscription.kind)));
@@ -349,15 +319,14 @@ impl Plugins {
     }
 
     /// What chains run with from now on.
-    pub fn serve(&self, clocks: &Clocks) -> Result<processor::Serving, PluginsError> {
-        let config = &self.config;
-        let order: Vec<String> = config.plugin_order.iter().map(ToString::to_string).collect();
+    pub fn serve(&self, now: &NowFn) -> Result<processor::Serving, PluginsError> {
+        let settings = &self.settings;
         let participants = self.participants(&self.serving);
         let members: Vec<(&Manifest, bool)> = participants.iter().map(|p| (&p.manifest, p.serving)).collect();
         let topology = Topology {
-            app: config.app.to_string(),
-            members: topology_members(&members, &overrides(config), &order),
-            bounds: config.bounds.clone(),
+            app: settings.app.to_string(),
+            members: topology_members(&members, &settings.values.overrides, &settings.plugin_order),
+            bounds: settings.bounds.clone(),
             saga_failed: None,
         };
         // All kinds that any participant names or named: for records that say their kind by their topic only.
@@ -365,11 +334,11 @@ impl Plugins {
         let former = self.rows.iter().filter_map(AdmittedRow::manifest);
         kinds.extend(former.flat_map(|manifest| kinds_read(&manifest).collect::<Vec<_>>()));
         let kinds: Vec<Kind> = kinds.into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
-        let codec = Codec::new(&config.app, &config.topics, config.pipeline.record_bytes_max).with_kinds(&kinds);
+        let codec = Codec::new(&settings.app, &settings.topics, settings.record_bytes_max).with_kinds(&kinds);
         let admitted: Vec<Admitted> = self.serving.values().cloned().collect();
         let (engine, digests) = (self.engine.clone(), self.digests.clone());
-        let registry = Registry::new(&admitted, digests.list()?, engine, digests, self.settings.clone());
-        let code = Arc::new(Sandboxed { registry, clocks: clocks.clone() });
+        let registry = Registry::new(&admitted, digests.list()?, engine, digests, settings.values.settings.clone());
+        let code = Arc::new(Sandboxed { registry, now: now.clone() });
         Ok(processor::Serving { topology, code, codec, generation: self.generation(), since: self.since() })
     }
 

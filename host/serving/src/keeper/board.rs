@@ -5,28 +5,58 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use sagahost_processor::stats::Stats;
 use sagahost_saga::{id::Participant, input::Answer};
+use serde::{Deserialize, Serialize};
 
 use super::ChangeError;
-use crate::admin::{PluginAction, plugin_view::PluginsView};
+use crate::view::PluginsView;
 
 /// Called when the order is carried out.
 pub(super) type Reply = Sender<Result<Answer, ChangeError>>;
 
 pub struct Board {
     view: Mutex<PluginsView>,
-    pub(super) orders: (Sender<Order>, Receiver<Order>),
+    pub(super) orders: (Sender<Waiting>, Receiver<Waiting>),
 }
 
-/// From an operator.
-pub(super) struct Order {
-    pub(super) what: What,
+/// An order that is to be carried out.
+pub(super) struct Waiting {
+    pub(super) order: Order,
     pub(super) reply: Reply,
 }
 
-pub enum What {
+/// From an operator.
+pub enum Order {
     Plugin(Participant, PluginAction),
-    /// The configuration file is read again: other values for plugins.
+    /// The configuration is read again: other values for plugins.
     ReloadConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginAction {
+    /// Out of quarantine.
+    Admit {
+        by: String,
+    },
+    /// The version before serves again, this one goes into quarantine.
+    Rollback {
+        by: String,
+        reason: String,
+    },
+    /// Its events park until it is resumed.
+    Pause {
+        by: String,
+        reason: String,
+    },
+    Resume {
+        by: String,
+    },
+    /// Nobody subscribes in its name any more.
+    Retire {
+        by: String,
+        reason: String,
+        force: bool,
+    },
 }
 
 impl Default for Board {
@@ -37,10 +67,10 @@ impl Default for Board {
 }
 
 impl Board {
-    pub fn order(&self, what: What) -> Receiver<Result<Answer, ChangeError>> {
+    pub fn order(&self, order: Order) -> Receiver<Result<Answer, ChangeError>> {
         let (reply, answer) = bounded(1);
-        // Where too many wait, the reply goes down with the order, which tells whoever asked.
-        let _ = self.orders.0.try_send(Order { what, reply });
+        // Where too many wait, the reply goes down with the order, and whoever asked sees that.
+        let _ = self.orders.0.try_send(Waiting { order, reply });
         answer
     }
 

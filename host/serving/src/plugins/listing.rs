@@ -7,7 +7,7 @@ use sagahost_journal::AdmittedRow;
 use sagahost_sandbox::{Report, admission::Admitted, graph::Graph};
 
 use super::{Participating, Plugins};
-use crate::admin::plugin_view::{GONE, PluginLine, PluginsView};
+use crate::view::{GONE, PluginLine, PluginsView};
 
 /// In the data directory: the listing as JSON, as of the last change.
 const FILE: &str = "plugins.json";
@@ -17,7 +17,7 @@ impl Plugins {
     pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
         let lines = self.rows.iter().map(|row| self.line(row, &refused, waits));
         let lines = lines.filter(|line| line.is_listed(&self.digests)).collect();
-        PluginsView::sorted(lines, refused, &self.config)
+        PluginsView::sorted(lines, refused, self.settings.values.configured())
     }
 
     fn line(&self, row: &AdmittedRow, refused: &[Report], waits: &dyn Fn(&Path) -> bool) -> PluginLine {
@@ -78,7 +78,7 @@ impl Plugins {
 
     /// Leaves the listing in the data directory, where it can be read without a host.
     pub fn write_down(&self, view: &PluginsView) -> io::Result<()> {
-        let file = self.config.data_dir.join(FILE);
+        let file = self.settings.data_dir.join(FILE);
         let partial = file.with_extension("json.partial");
         fs::write(&partial, serde_json::to_vec_pretty(view)?)?;
         fs::rename(partial, file)
