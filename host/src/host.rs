@@ -31,9 +31,9 @@ use sagahost_saga::{
     input::{Answer, Command},
     notation,
 };
-use sagahost_sandbox::{Report, directory::Looks};
+use sagahost_sandbox::{Report, directory::DirectorySnapshot};
 use sagahost_serving::{
-    Board, Keeper, Order, Plugins, PluginsError, code::NowFn, keeper::Configuration, plugins::Beginning,
+    Board, Keeper, Order, Plugins, PluginsError, code::NowFn, keeper::Configuration, plugins::Started,
 };
 use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
@@ -171,13 +171,13 @@ impl Host {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
         let clocks = Clocks::new(clock);
         let mut plugins = Plugins::open(config.serving())?;
-        let looks = plugins.look();
-        let beginning = plugins.start(&*journal, clocks.now().wall)?;
+        let snapshot = plugins.look();
+        let started = plugins.start(&*journal, clocks.now().wall)?;
         warned_strays(&config, &plugins.rows);
         let wanted = plugins.wanted(&plugins.serving);
         let start = Start::new(&config.app, journal.clone(), transport.clone(), wanted, decisions);
         let begun = begin(start, &clocks, || stop_requested.load(Ordering::Relaxed))?;
-        plugins.begun(&beginning, &*journal, clocks.now().wall)?;
+        plugins.record_start(&started, &*journal, clocks.now().wall)?;
         let identity = begun.identity.clone();
         info!(
             app = %config.app, journal = %identity.journal, incarnation = %identity.incarnation,
@@ -207,7 +207,7 @@ impl Host {
         let mut host =
             Self { shared, config, fatal, readers: Vec::new(), workers: Vec::new(), committer: None, publisher: None };
         host.spawn(begun, &threads, &stop_requested)?;
-        host.keep(plugins, looks, beginning, &threads)?;
+        host.keep(plugins, snapshot, started, &threads)?;
         Ok(host)
     }
 
@@ -251,8 +251,8 @@ impl Host {
     fn keep(
         &mut self,
         plugins: Plugins,
-        looks: Result<Looks, Report>,
-        beginning: Beginning,
+        snapshot: Result<DirectorySnapshot, Report>,
+        started: Started,
         threads: &Threads,
     ) -> Result<(), HostError> {
         let Shared { processor, transport, board, clocks, .. } = &*self.shared;
@@ -260,8 +260,8 @@ impl Host {
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
         let (now, board) = (now_fn(clocks), board.clone());
-        let keeper = Keeper::new(plugins, beginning, processor.clone(), now, transport.clone(), board, file);
-        self.readers.push(threads.body("plugins", move || keeper.run(looks))?);
+        let keeper = Keeper::new(plugins, started, processor.clone(), now, transport.clone(), board, file);
+        self.readers.push(threads.body("plugins", move || keeper.run(snapshot))?);
         Ok(())
     }
 
@@ -371,11 +371,11 @@ impl Shared {
     fn ask(&self, saga: &SagaId, item: impl FnOnce(Reply) -> Item) -> Result<Answer, Refusal> {
         let (reply, answer) = reply();
         self.processor.inbox.post(saga, item(reply));
-        self.patiently(&answer)
+        self.await_answer(&answer)
     }
 
-    fn patiently(&self, answer: &Receiver<Result<Answer, Declined>>) -> Result<Answer, Refusal> {
-        let answer = patiently_or(answer, "the host could not journal it in time; look at `sagahost status`")?;
+    fn await_answer(&self, answer: &Receiver<Result<Answer, Declined>>) -> Result<Answer, Refusal> {
+        let answer = await_answer_or(answer, "the host could not journal it in time; look at `sagahost status`")?;
         answer.map_err(Refusal::from)
     }
 
@@ -396,7 +396,7 @@ impl Shared {
     fn keeper(&self, order: Order) -> Result<Answer, Refusal> {
         const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
                               that, unless too much waits there: look at `sagahost plugins list`";
-        Ok(patiently_or(&self.board.order(order), QUEUED)??)
+        Ok(await_answer_or(&self.board.order(order), QUEUED)??)
     }
 
     fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
@@ -418,7 +418,7 @@ impl Shared {
     }
 }
 
-fn patiently_or<T>(answer: &Receiver<T>, otherwise: &str) -> Result<T, Refusal> {
+fn await_answer_or<T>(answer: &Receiver<T>, otherwise: &str) -> Result<T, Refusal> {
     const PATIENCE: Duration = Duration::from_secs(25);
     answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::TimedOut, otherwise))
 }
@@ -475,7 +475,7 @@ impl Live for Shared {
         let done = Answer { done: true, text: how.clone() };
         let letter = LetterWrite::Close { key: letter.key, how, at: self.clocks.now().wall };
         self.processor.inbox.post_loose(Loose { letter, receipt: None, reply: Some((reply, done)) });
-        self.patiently(&answer)
+        self.await_answer(&answer)
     }
 
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal> {
@@ -505,7 +505,7 @@ impl Live for Shared {
         };
         let (reply, answer) = reply();
         self.processor.stage.move_position(Move { partition: partition.clone(), next, topic_id, reply });
-        self.patiently(&answer)
+        self.await_answer(&answer)
     }
 
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal> {

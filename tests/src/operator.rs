@@ -10,7 +10,7 @@ use sagahost::{
     admin::{
         desk::Desk,
         protocol::{LetterSelection, Refusal, Reply, Request},
-        view::{Done, LetterDeed, LetterLine, LetterView, SagaView, StatusView, TimelineLine},
+        view::{Done, LetterLine, LetterResult, LetterView, SagaView, StatusView, TimelineLine},
     },
     host::Host,
 };
@@ -87,16 +87,16 @@ impl Operator {
         })
     }
 
-    pub fn redrive(&self, key: &str) -> Result<LetterDeed, Refusal> {
+    pub fn redrive(&self, key: &str) -> Result<LetterResult, Refusal> {
         self.deed(Request::Redrive { of: one(key), by: BY.to_owned(), dry_run: false })
     }
 
-    pub fn discard(&self, key: &str, reason: &str) -> Result<LetterDeed, Refusal> {
+    pub fn discard(&self, key: &str, reason: &str) -> Result<LetterResult, Refusal> {
         self.deed(Request::Discard { of: one(key), by: BY.to_owned(), reason: reason.to_owned() })
     }
 
-    fn deed(&self, request: Request) -> Result<LetterDeed, Refusal> {
-        Ok(self.ask::<Vec<LetterDeed>>(request)?.remove(0))
+    fn deed(&self, request: Request) -> Result<LetterResult, Refusal> {
+        Ok(self.ask::<Vec<LetterResult>>(request)?.remove(0))
     }
 
     pub fn retry(&self, saga: &str) -> Done {

@@ -29,7 +29,7 @@ macro_rules! journal_reads {
             batch_incarnation(number: BatchNo) -> Option<Arc<str>>;
             admitted() -> Vec<AdmittedRow>;
             paused() -> BTreeMap<Participant, String>;
-            plugin_deeds(participant: &Participant, limit: usize) -> Vec<PluginDeed>;
+            plugin_history(participant: &Participant, limit: usize) -> Vec<PluginHistoryEntry>;
             queued_commands() -> Vec<QueuedCommand>;
             referenced_digests() -> BTreeMap<Arc<str>, u64>;
             publication_notes() -> PublicationNotes;

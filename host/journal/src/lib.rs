@@ -159,8 +159,8 @@ impl AdmittedRow {
     }
 
     /// Something was done to this version.
-    pub fn deed(&self, at: Time, what: impl Into<String>) -> PluginDeed {
-        PluginDeed {
+    pub fn history_entry(&self, at: Time, what: impl Into<String>) -> PluginHistoryEntry {
+        PluginHistoryEntry {
             participant: self.participant.clone(),
             at,
             digest: self.digest.clone(),
@@ -180,12 +180,12 @@ pub struct PluginWrite {
     pub paused: Vec<(Participant, Option<String>)>,
     /// Versions (participant, digest) that are no longer known; not those that serve or are in quarantine.
     pub forgotten: Vec<(Participant, Arc<str>)>,
-    pub deeds: Vec<PluginDeed>,
+    pub history: Vec<PluginHistoryEntry>,
 }
 
 /// What was done to a plugin: `serves in place of 1.2.0`, `paused by ann: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginDeed {
+pub struct PluginHistoryEntry {
     pub participant: Participant,
     pub at: Time,
     pub digest: Arc<str>,
@@ -302,7 +302,7 @@ pub trait Journal: Send + Sync {
     /// Participants that an operator paused, with the reason.
     fn paused(&self) -> Result<BTreeMap<Participant, String>, JournalError>;
     /// The newest first; older ones than a few hundred are gone.
-    fn plugin_deeds(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginDeed>, JournalError>;
+    fn plugin_history(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginHistoryEntry>, JournalError>;
     fn queued_commands(&self) -> Result<Vec<QueuedCommand>, JournalError>;
     /// Digests that unfinished sagas may still need, and how many of them.
     fn referenced_digests(&self) -> Result<BTreeMap<Arc<str>, u64>, JournalError>;

@@ -1,5 +1,5 @@
-//! Asks a running host through its socket. Invariant: a host that does not answer is told apart from one that does not
-//! run.
+//! Asks a running host through its socket. Invariant: a host that does not answer is distinguished from one that
+//! does not run.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},

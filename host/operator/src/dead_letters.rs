@@ -13,16 +13,16 @@ use sagahost_wire::StoredLetter;
 use super::{
     desk::Desk,
     protocol::{LIST_MAX, LetterSelection, Refusal, Why},
-    view::{Done, LetterDeed, status_name},
+    view::{Done, LetterResult, status_name},
 };
 
 impl Desk {
-    pub(super) fn redrive(&self, of: &LetterSelection, by: &str, dry_run: bool) -> Result<Vec<LetterDeed>, Refusal> {
+    pub(super) fn redrive(&self, of: &LetterSelection, by: &str, dry_run: bool) -> Result<Vec<LetterResult>, Refusal> {
         let letters = self.selected(of)?;
         letters.into_iter().map(|letter| self.redrive_one(letter, by, dry_run)).collect()
     }
 
-    pub(super) fn discard(&self, of: &LetterSelection, by: &str, reason: &str) -> Result<Vec<LetterDeed>, Refusal> {
+    pub(super) fn discard(&self, of: &LetterSelection, by: &str, reason: &str) -> Result<Vec<LetterResult>, Refusal> {
         if reason.trim().is_empty() {
             return Err(Refusal::new(Why::Invalid, "a reason is needed, for the timeline"));
         }
@@ -53,12 +53,12 @@ impl Desk {
         Ok(letters)
     }
 
-    fn redrive_one(&self, letter: StoredLetter, by: &str, dry_run: bool) -> Result<LetterDeed, Refusal> {
+    fn redrive_one(&self, letter: StoredLetter, by: &str, dry_run: bool) -> Result<LetterResult, Refusal> {
         let saga = self.saga_of(&letter)?;
-        let deed = deed(&letter, saga.as_ref());
+        let result = letter_result(&letter, saga.as_ref());
         if dry_run {
             let (done, text) = forecast(&letter, saga.as_ref());
-            return Ok(LetterDeed { done, text, ..deed });
+            return Ok(LetterResult { done, text, ..result });
         }
         let done = match (&letter.saga, &letter.participant, &letter.letter) {
             (Some(saga), Some(participant), Some(kept)) => {
@@ -73,18 +73,18 @@ impl Desk {
             (_, None, Some(_)) => Done { text: NOTHING_TO_RUN.to_owned(), ..Done::default() },
             (_, _, _) => self.record(|live| live.redrive_record(letter.clone()))?,
         };
-        Ok(LetterDeed { done: done.done, text: done.text, ..deed })
+        Ok(LetterResult { done: done.done, text: done.text, ..result })
     }
 
-    fn discard_one(&self, letter: StoredLetter, by: &str, reason: &str) -> Result<LetterDeed, Refusal> {
+    fn discard_one(&self, letter: StoredLetter, by: &str, reason: &str) -> Result<LetterResult, Refusal> {
         let saga = self.saga_of(&letter)?;
-        let deed = deed(&letter, saga.as_ref());
+        let result = letter_result(&letter, saga.as_ref());
         let (by, reason) = (by.to_owned(), reason.to_owned());
         let done = match (&letter.saga, &letter.letter) {
             (Some(saga), Some(_)) => self.command(saga, Command::Discard { by, letter: letter.key.clone(), reason })?,
             (_, _) => self.record(|live| live.discard_record(letter.clone(), by, reason))?,
         };
-        Ok(LetterDeed { done: done.done, text: done.text, ..deed })
+        Ok(LetterResult { done: done.done, text: done.text, ..result })
     }
 
     /// A letter that no saga keeps: only a running host can close it.
@@ -113,8 +113,8 @@ impl Desk {
 
 const NOTHING_TO_RUN: &str = "it concerns the saga as a whole, no participant: discard it when it is settled";
 
-fn deed(letter: &StoredLetter, saga: Option<&Saga>) -> LetterDeed {
-    LetterDeed {
+fn letter_result(letter: &StoredLetter, saga: Option<&Saga>) -> LetterResult {
+    LetterResult {
         key: letter.key.clone(),
         saga: letter.saga.as_ref().map(ToString::to_string),
         participant: letter.participant.as_ref().map(ToString::to_string),

@@ -45,7 +45,7 @@ pub trait Live: Send + Sync {
     /// A dead letter without a saga (its record could not be decoded): decode it again, take it in.
     fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal>;
     fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal>;
-    /// A partition that is held goes on: from where it stood, or from elsewhere.
+    /// Resumes a partition that is held: from its position, or from elsewhere.
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal>;
     fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal>;
     /// The configuration file is read again: other values for plugins.

@@ -18,7 +18,7 @@ use sagahost_wire::Partition;
 use super::{protocol::Refusal, view::TopicLine};
 use crate::settings::Settings;
 
-/// A plugin file and what it says of itself; none: it is no plugin (admission says why).
+/// A plugin file and what it says of itself; none: it is not a plugin (admission says why).
 pub fn plugin_files(dir: &Path) -> Vec<(PathBuf, Option<Manifest>)> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir)
         .into_iter()
@@ -34,7 +34,7 @@ fn manifest_of(file: &Path) -> Option<Manifest> {
     pack::manifest_of(&fs::read(file).ok()?)
 }
 
-/// Where it stands who participates.
+/// Where participants are known from.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
     pub settings: &'a Settings,

@@ -354,7 +354,7 @@ impl From<&StoredLetter> for LetterView {
 /// What a redrive or discard did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct LetterDeed {
+pub struct LetterResult {
     pub key: String,
     pub saga: Option<String>,
     pub participant: Option<String>,

@@ -37,7 +37,7 @@ pub enum Look {
 }
 
 /// By path.
-pub type Looks = BTreeMap<PathBuf, Look>;
+pub type DirectorySnapshot = BTreeMap<PathBuf, Look>;
 
 /// What the directory holds.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Directory {
     }
 
     /// What stands there now; no file is opened.
-    pub fn look(&self) -> Result<Looks, Report> {
+    pub fn look(&self) -> Result<DirectorySnapshot, Report> {
         let files = files(&self.dir).map_err(|fault| Report::of(&self.dir, fault))?;
         Ok(files.into_iter().map(|file| (file.clone(), look(&file))).collect())
     }
@@ -90,7 +90,7 @@ impl Directory {
     /// Admits every plugin file by itself, in the order of names; one that has changed since `looks` is refused.
     pub fn read(
         &mut self,
-        looks: Result<Looks, Report>,
+        looks: Result<DirectorySnapshot, Report>,
         engine: &Arc<Engine>,
         settings: &BTreeMap<String, Settings>,
     ) -> Reading {

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use sagahost_journal::{AdmittedRow, PluginDeed};
+use sagahost_journal::{AdmittedRow, PluginHistoryEntry};
 use sagahost_sandbox::{Report, admission::Admitted, digests::DigestStore};
 use sagahost_wire::Stamp;
 use serde::{Deserialize, Serialize};
@@ -69,21 +69,21 @@ pub struct PluginView {
     /// Digest → unfinished sagas that refer to it.
     pub unfinished: BTreeMap<String, u64>,
     /// The newest first.
-    pub history: Vec<DeedLine>,
+    pub history: Vec<HistoryLine>,
 }
 
 /// What was done to a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct DeedLine {
+pub struct HistoryLine {
     pub at: Stamp,
     pub digest: String,
     pub config: String,
     pub what: String,
 }
 
-impl From<&PluginDeed> for DeedLine {
-    fn from(deed: &PluginDeed) -> Self {
+impl From<&PluginHistoryEntry> for HistoryLine {
+    fn from(deed: &PluginHistoryEntry) -> Self {
         Self {
             at: deed.at.into(),
             digest: deed.digest.to_string(),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::admin::{
     protocol::{LetterSelection, Request},
-    view::{LetterDeed, LetterGroup, LetterLine, LetterView},
+    view::{LetterGroup, LetterLine, LetterResult, LetterView},
 };
 
 #[derive(Debug, Subcommand)]
@@ -144,8 +144,8 @@ impl DeadLetters {
     }
 }
 
-fn tell(deeds: Vec<LetterDeed>, dry_run: bool, out: &mut Output) -> Result<(), Failure> {
-    out.show(&deeds, |deeds, out| deeds_text(deeds, out))?;
+fn tell(deeds: Vec<LetterResult>, dry_run: bool, out: &mut Output) -> Result<(), Failure> {
+    out.show(&deeds, |deeds, out| results_text(deeds, out))?;
     let undone = deeds.iter().filter(|deed| !deed.done).count();
     if dry_run || undone == 0 {
         return Ok(());
@@ -216,7 +216,7 @@ pub fn letter_text(letter: &LetterView, out: &Output) -> String {
     text
 }
 
-pub fn deeds_text(deeds: &[LetterDeed], out: &Output) -> String {
+pub fn results_text(deeds: &[LetterResult], out: &Output) -> String {
     let mut table = Table::new(["key", "saga", "saga is", "code", ""]);
     for deed in deeds {
         let tone = if deed.done { Tone::Plain } else { Tone::Bad };

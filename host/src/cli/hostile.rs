@@ -153,7 +153,7 @@ fn dead_letters_and_the_outbox() {
     whole.as_object_mut().unwrap().extend(record.as_object().unwrap().clone());
     check("dead-letters show", &of(whole), dead_letters::letter_text);
     let deed = json!([{"key": "k", "saga": "s", "code": "c", "saga-status": "running", "text": "t"}]);
-    check("dead-letters redrive", &of(deed), |deeds: &Vec<_>, out| dead_letters::deeds_text(deeds, out));
+    check("dead-letters redrive", &of(deed), |deeds: &Vec<_>, out| dead_letters::results_text(deeds, out));
     let batch = json!([{"batch": 1, "topics": {"key:t": 1}, "skipped": {"1": "ann: large"}}]);
     check("outbox list", &of(batch), |batches: &Vec<_>, out| outbox::list_text(batches, out));
 }

@@ -14,7 +14,7 @@ use super::{
     time_text, timeline, topics,
 };
 use crate::admin::{
-    plugin_view::{DeedLine, PluginLine, PluginView, PluginsView},
+    plugin_view::{HistoryLine, PluginLine, PluginView, PluginsView},
     stamp::Stamp,
     view::{
         LetterGroup, LetterLine, OutboxLine, ParkedLine, SagaLine, SagaPage, SagaView, StatusView, StepLine,
@@ -564,7 +564,7 @@ fn all_about_one_plugin() {
         }),
         configured: vec!["key".into()],
         unfinished: [("1.2.00123456789abcdef".to_owned(), 3)].into(),
-        history: vec![DeedLine {
+        history: vec![HistoryLine {
             at: stamp(3_600_000),
             digest: "1.3.00123456789abcdef".into(),
             config: "c0ffee0123456789".into(),

@@ -229,7 +229,7 @@ fn a_plugin_file_damaged_at_a_restart_is_told_and_the_version_before_serves() {
     let host = site.start();
     let log = host.log();
     assert!(log.contains("inventory.wasm") && log.contains("it is no valid component"), "{log}");
-    assert!(log.contains("not admitted, and the version before it serves on"), "{log}");
+    assert!(log.contains("not admitted, and the previous version keeps serving"), "{log}");
     assert_eq!(site.run(&["emit", "OrderCreated", "--saga", "o-1", "--data", ORDER]).code, 0);
     await_status(&site, "o-1", "completed");
     assert_eq!(host.stop(), 0);

@@ -162,7 +162,7 @@ fn a_step_that_is_done_and_leaves_nothing_to_undo_keeps_nobody_in_service() {
 }
 
 #[test]
-fn a_plugin_is_retired_by_force_and_says_who_waits_in_vain() {
+fn a_plugin_is_retired_by_force_and_says_who_still_waits() {
     let shop = Shop::new(&THREE, "");
     let orders = some_orders("o", 1);
     let host = shop.start();
@@ -172,7 +172,7 @@ fn a_plugin_is_retired_by_force_and_says_who_waits_in_vain() {
     until("the order is paid", || (!shop.read(&["payment-processed"]).is_empty()).then_some(()));
     until("the order waits for it", || retire(&host, "inventory", false).is_err().then_some(()));
     let text = retire(&host, "inventory", true).expect("force is enough");
-    assert!(text.contains("1 unfinished sagas wait for it in vain (o-000000): cancel them"), "{text}");
+    assert!(text.contains("1 unfinished sagas still wait for it (o-000000): cancel them"), "{text}");
     Operator::of(&host).cancel("o-000000", "its stock is gone");
     let ends = shop.await_ends(&orders, &Death::never(), PATIENCE);
     assert_eq!(ends.cancelled.len(), 1, "the way on that was named is one");

@@ -113,7 +113,7 @@ fn a_failure_behind_a_new_version_is_undone_by_one_that_reads_the_data() {
         drop_in(&plugins(&shop), "payment.wasm", &newer);
         await_version(&host, "payment", "9.0.0");
         let notes = line(&host, "payment").map(|line| line.notes).unwrap_or_default();
-        let told = notes.iter().any(|note| note.contains("they go on with"));
+        let told = notes.iter().any(|note| note.contains("they continue with"));
         assert_eq!(told, !reads.contains(&1), "{notes:?}");
         // From the beginning of its topic: this order was paid before it came.
         let inventory = changed("inventory", |manifest| manifest.subscriptions[0].from = Begins::Earliest);

@@ -59,7 +59,7 @@ fn a_version_that_fails_is_rolled_back_by_itself_and_stays_out() {
     let back = view.plugins.iter().find(|line| line.state == "serving").expect("a version serves");
     assert_eq!(back.digest, good.digest);
     assert_eq!(death.refusals_left(), 0);
-    let deeds = host.journal().plugin_deeds(&"hostile".into(), 10).expect("deeds can be read");
+    let deeds = host.journal().plugin_history(&"hostile".into(), 10).expect("deeds can be read");
     assert_eq!(deeds.iter().filter(|deed| deed.what.starts_with("rolled back by itself")).count(), 1, "{deeds:?}");
     let report = view.refused.first().expect("the file is refused").to_string();
     assert!(report.contains("this version is in quarantine: rolled back by itself"), "{report}");
@@ -254,7 +254,7 @@ fn what_changed_together_is_rolled_back_together() {
     });
     let back: Vec<_> = view.plugins.iter().filter(|line| line.state == "serving").map(|line| &*line.version).collect();
     assert_eq!(back, ["0.1.0", "0.1.0"]);
-    let why = host.journal().plugin_deeds(&"order".into(), 10).expect("deeds can be read");
+    let why = host.journal().plugin_history(&"order".into(), 10).expect("deeds can be read");
     assert!(why.iter().any(|deed| deed.what.contains("rolled back with hostile")), "{why:?}");
     host.stop(Duration::from_secs(10));
 }

@@ -33,8 +33,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use sagahost_journal::{
     AdmittedRow, BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch,
-    PluginDeed, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow, StoreEntry,
-    StoreValue,
+    PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow,
+    StoreEntry, StoreValue,
 };
 use sagahost_saga::{
     history::Entry,
@@ -287,7 +287,7 @@ impl Journal for SqliteJournal {
     fn paused(&self) -> Result<BTreeMap<Participant, String>, JournalError> {
         self.read(plugins::paused)
     }
-    fn plugin_deeds(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginDeed>, JournalError> {
+    fn plugin_history(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginHistoryEntry>, JournalError> {
         self.read(|conn| plugins::deeds(conn, participant, limit))
     }
     fn queued_commands(&self) -> Result<Vec<QueuedCommand>, JournalError> {

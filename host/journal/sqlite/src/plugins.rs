@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::{Connection, params};
-use sagahost_journal::{AdmittedRow, PluginDeed, PluginWrite};
+use sagahost_journal::{AdmittedRow, PluginHistoryEntry, PluginWrite};
 use sagahost_saga::id::Participant;
 use sagahost_wire::Generation;
 
@@ -49,14 +49,14 @@ pub(super) fn paused(conn: &Connection) -> Outcome<BTreeMap<Participant, String>
 }
 
 /// The newest first.
-pub(super) fn deeds(conn: &Connection, participant: &Participant, limit: usize) -> Outcome<Vec<PluginDeed>> {
+pub(super) fn deeds(conn: &Connection, participant: &Participant, limit: usize) -> Outcome<Vec<PluginHistoryEntry>> {
     let mut statement = conn.prepare_cached(
         "SELECT at, digest, config, what FROM plugin_deed WHERE participant = ?1 ORDER BY id DESC LIMIT ?2",
     )?;
     let mut rows = statement.query(params![participant.as_str(), int(limit as u64)])?;
     let mut deeds = Vec::new();
     while let Some(row) = rows.next()? {
-        deeds.push(PluginDeed {
+        deeds.push(PluginHistoryEntry {
             participant: participant.clone(),
             at: time(row, 0)?,
             digest: row.get(1)?,
@@ -105,7 +105,7 @@ pub(super) fn write(conn: &Connection, write: &PluginWrite) -> Outcome<()> {
             None => conn.execute("DELETE FROM paused WHERE participant = ?1", [participant.as_str()])?,
         };
     }
-    write.deeds.iter().try_for_each(|deed| note(conn, deed))
+    write.history.iter().try_for_each(|deed| note(conn, deed))
 }
 
 fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
@@ -132,7 +132,7 @@ fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
     Ok(())
 }
 
-fn note(conn: &Connection, deed: &PluginDeed) -> Outcome<()> {
+fn note(conn: &Connection, deed: &PluginHistoryEntry) -> Outcome<()> {
     let participant = deed.participant.as_str();
     conn.execute(
         "INSERT INTO plugin_deed (participant, at, digest, config, what) VALUES (?1, ?2, ?3, ?4, ?5)",

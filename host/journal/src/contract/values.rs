@@ -2,7 +2,7 @@
 
 use sagahost_wire::Generation;
 
-use crate::{AdmittedRow, Contended, CounterWrite, Name, PluginDeed, PluginWrite, Seen, Version};
+use crate::{AdmittedRow, Contended, CounterWrite, Name, PluginHistoryEntry, PluginWrite, Seen, Version};
 
 use super::*;
 
@@ -235,7 +235,7 @@ pub fn admission(place: &dyn Place) {
 pub fn pauses_and_deeds(place: &dyn Place) {
     let owner = Owner::of(place);
     let (a, b) = (Participant::from("a"), Participant::from("b"));
-    let deed = |participant: &Participant, number: u64| PluginDeed {
+    let deed = |participant: &Participant, number: u64| PluginHistoryEntry {
         participant: participant.clone(),
         at: Time(number),
         digest: Arc::from("d1"),
@@ -245,15 +245,15 @@ pub fn pauses_and_deeds(place: &dyn Place) {
     let why = |why: &str| Some(why.to_owned());
     owner.change_plugins(PluginWrite {
         paused: vec![(a.clone(), why("first")), (b.clone(), why("for a while"))],
-        deeds: (1..=300).map(|number| deed(&a, number)).chain([deed(&b, 1)]).collect(),
+        history: (1..=300).map(|number| deed(&a, number)).chain([deed(&b, 1)]).collect(),
         ..PluginWrite::default()
     });
     let paused = vec![(a.clone(), why("second")), (b.clone(), None)];
     owner.change_plugins(PluginWrite { paused, ..PluginWrite::default() });
     let journal = place.open();
     assert_eq!(journal.paused().unwrap(), BTreeMap::from([(a.clone(), "second".to_owned())]));
-    assert_eq!(journal.plugin_deeds(&a, 2).unwrap(), [deed(&a, 300), deed(&a, 299)]);
-    let all = journal.plugin_deeds(&a, usize::MAX).unwrap();
+    assert_eq!(journal.plugin_history(&a, 2).unwrap(), [deed(&a, 300), deed(&a, 299)]);
+    let all = journal.plugin_history(&a, usize::MAX).unwrap();
     assert!((200..300).contains(&all.len()), "they are bounded: {}", all.len());
-    assert_eq!(journal.plugin_deeds(&b, 9).unwrap(), [deed(&b, 1)]);
+    assert_eq!(journal.plugin_history(&b, 9).unwrap(), [deed(&b, 1)]);
 }

@@ -9,8 +9,8 @@ use std::{
 use parking_lot::Mutex;
 use sagahost_journal::{
     AdmittedRow, BatchWrite, CommitAnswer, Contended, Identity, Journal, JournalError, LeftOut, LetterFilter,
-    LetterWrite, Name, OutboxBatch, PluginDeed, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey,
-    SagaListRow, SagaRow, StoreEntry, StoreValue, Version,
+    LetterWrite, Name, OutboxBatch, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter,
+    SagaKey, SagaListRow, SagaRow, StoreEntry, StoreValue, Version,
 };
 use sagahost_saga::{
     history::Entry,
@@ -252,7 +252,7 @@ impl Journal for Memory {
     fn paused(&self) -> Answer<BTreeMap<Participant, String>> {
         Ok(BTreeMap::new())
     }
-    fn plugin_deeds(&self, _: &Participant, _: usize) -> Answer<Vec<PluginDeed>> {
+    fn plugin_history(&self, _: &Participant, _: usize) -> Answer<Vec<PluginHistoryEntry>> {
         Ok(Vec::new())
     }
     fn queued_commands(&self) -> Answer<Vec<QueuedCommand>> {

@@ -23,7 +23,7 @@ use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
-    directory::{Looks, Reading},
+    directory::{DirectorySnapshot, Reading},
 };
 use sagahost_transport::Transport;
 use tracing::{error, warn};
@@ -36,7 +36,7 @@ pub use self::{
 };
 use crate::{
     code::NowFn,
-    plugins::{Beginning, Plugins, Serving},
+    plugins::{Plugins, Serving, Started},
     settings::WatchSettings,
 };
 
@@ -48,17 +48,17 @@ pub struct Keeper {
     pub board: Arc<Board>,
     /// None: the host runs without a configuration that could be read again.
     configuration: Option<Box<dyn Configuration>>,
-    /// What the operator was told last of each file.
-    told: BTreeMap<PathBuf, Report>,
+    /// The last report of each file that is refused.
+    reported: BTreeMap<PathBuf, Report>,
     on_probation: BTreeMap<Participant, Probation>,
     /// Files that changed together, and of which one cannot be admitted: none of them is, until that is mended.
     stuck: Vec<BTreeSet<PathBuf>>,
     /// The listing in the data directory could not be written; said once.
     listing_failed: bool,
-    /// The directory as it was taken up last.
-    taken_up: Looks,
-    /// Something else than a file has changed: all is to be looked at again.
-    again: bool,
+    /// The directory as it was applied last.
+    applied: DirectorySnapshot,
+    /// A change other than a file requires a full rescan.
+    rescan_due: bool,
     /// Orders about the files as they are, which wait until these stand still.
     later: Vec<Waiting>,
 }
@@ -66,16 +66,16 @@ pub struct Keeper {
 impl Keeper {
     pub fn new(
         plugins: Plugins,
-        beginning: Beginning,
+        started: Started,
         processor: Arc<Processor>,
         now: NowFn,
         transport: Arc<dyn Transport>,
         board: Arc<Board>,
         configuration: Option<Box<dyn Configuration>>,
     ) -> Self {
-        let (is, replaced) = (by_name(&plugins.serving), beginning.replaced);
-        let told = beginning.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
-        let stuck = if beginning.waiting.is_empty() { Vec::new() } else { vec![beginning.waiting] };
+        let (is, replaced) = (by_name(&plugins.serving), started.replaced);
+        let reported = started.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
+        let stuck = if started.waiting.is_empty() { Vec::new() } else { vec![started.waiting] };
         let mut keeper = Self {
             plugins,
             processor,
@@ -83,12 +83,12 @@ impl Keeper {
             configuration,
             transport,
             board,
-            told,
+            reported,
             on_probation: BTreeMap::new(),
             stuck,
             listing_failed: false,
-            taken_up: Looks::new(),
-            again: false,
+            applied: DirectorySnapshot::new(),
+            rescan_due: false,
             later: Vec::new(),
         };
         keeper.begin_probation(&replaced, &is);
@@ -97,7 +97,7 @@ impl Keeper {
     }
 
     fn show(&mut self) {
-        let refused = self.told.values().cloned().collect();
+        let refused = self.reported.values().cloned().collect();
         let waits = |file: &Path| self.stuck.iter().any(|group| group.contains(file));
         let mut view = self.plugins.view(refused, &waits);
         view.list_waiting(self.plugins.files_there(), &self.stuck);
@@ -116,27 +116,27 @@ impl Keeper {
         self.board.put(view);
     }
 
-    /// Until the host stops. A change is taken up when the directory has stood still for a moment: files are copied in
+    /// Until the host stops. A change is applied when the directory has stood still for a moment: files are copied in
     /// place, and several of them belong together.
-    pub fn run(mut self, handled: Result<Looks, Report>) {
+    pub fn run(mut self, handled: Result<DirectorySnapshot, Report>) {
         let WatchSettings { settle, rescan, .. } = self.plugins.settings.watch;
         let mut watch = Watch::new(&self.plugins.settings.plugins_dir);
         let mut handled = handled;
         let mut seen = handled.clone();
         let mut since = Instant::now();
         let mut reconsidered = Instant::now();
-        self.taken_up = handled.clone().unwrap_or_default();
+        self.applied = handled.clone().unwrap_or_default();
         while !self.processor.stops.reading.asked() {
             let pause = if seen != handled {
                 settle / 4
-            } else if self.on_probation.is_empty() && !self.again {
+            } else if self.on_probation.is_empty() && !self.rescan_due {
                 rescan
             } else {
                 rescan.min(probation::LOOK)
             };
             watch.wait(pause, &self.board.orders.1, &self.processor.stops.reading);
             while let Ok(order) = self.board.orders.1.try_recv() {
-                self.obey_or_wait(order);
+                self.carry_out_or_wait(order);
             }
             self.look_at_probation();
             if watch.is_elsewhere() {
@@ -147,20 +147,20 @@ impl Keeper {
                 (seen, since) = (now, Instant::now());
                 continue;
             }
-            if seen.is_ok() && seen == handled && !self.again && reconsidered.elapsed() >= rescan {
+            if seen.is_ok() && seen == handled && !self.rescan_due && reconsidered.elapsed() >= rescan {
                 reconsidered = Instant::now();
-                self.again = self.refusals_changed();
+                self.rescan_due = self.refusals_changed();
             }
-            if (seen == handled && !self.again) || since.elapsed() < settle {
+            if (seen == handled && !self.rescan_due) || since.elapsed() < settle {
                 continue;
             }
             let done = self.changed(&seen);
             self.show();
             match done {
                 Ok(()) => {
-                    (handled, self.again) = (seen.clone(), false);
+                    (handled, self.rescan_due) = (seen.clone(), false);
                     for order in std::mem::take(&mut self.later) {
-                        self.obey_or_wait(order);
+                        self.carry_out_or_wait(order);
                     }
                 }
                 Err(error) => {
@@ -171,40 +171,41 @@ impl Keeper {
         }
     }
 
-    /// What the directory holds now, in force as far as it can be.
-    fn changed(&mut self, now: &Result<Looks, Report>) -> Result<(), ChangeError> {
+    /// Applies what the directory holds now, as far as it can be.
+    fn changed(&mut self, now: &Result<DirectorySnapshot, Report>) -> Result<(), ChangeError> {
         let now = match now {
             Ok(now) => now,
             // A directory that is gone is an accident of a deployment, not the wish to stop everything.
             Err(report) => {
-                error!("the plugins serve on as they are:\n{report}");
-                self.told.insert(report.file.clone(), report.clone());
+                error!("the plugins keep serving as they are:\n{report}");
+                self.reported.insert(report.file.clone(), report.clone());
                 return Ok(());
             }
         };
-        let before = std::mem::take(&mut self.taken_up);
+        let before = std::mem::take(&mut self.applied);
         let paths: BTreeSet<&PathBuf> = before.keys().chain(now.keys()).collect();
         let changed = paths.into_iter().filter(|path| before.get(*path) != now.get(*path)).cloned().collect();
-        let done = self.take_up_changed(changed, now);
-        self.taken_up = if done.is_ok() { now.clone() } else { before };
+        let done = self.apply_changed(changed, now);
+        self.applied = if done.is_ok() { now.clone() } else { before };
         done
     }
 
-    fn take_up_changed(&mut self, changed: BTreeSet<PathBuf>, now: &Looks) -> Result<(), ChangeError> {
+    fn apply_changed(&mut self, changed: BTreeSet<PathBuf>, now: &DirectorySnapshot) -> Result<(), ChangeError> {
         self.plugins.refresh(&*self.processor.journal)?;
         let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);
-        self.tell(&reading);
+        self.report_refused(&reading);
         self.install(self.target(now, &reading))
     }
 
     /// What was refused for something else than the file may be all right by now: sagas have ended, a disk is back.
     fn refusals_changed(&mut self) -> bool {
-        if self.told.is_empty() || self.plugins.refresh(&*self.processor.journal).is_err() {
+        if self.reported.is_empty() || self.plugins.refresh(&*self.processor.journal).is_err() {
             return false;
         }
         let refused = self.plugins.read().refused;
-        refused.len() != self.told.len() || refused.iter().any(|report| self.told.get(&report.file) != Some(report))
+        refused.len() != self.reported.len()
+            || refused.iter().any(|report| self.reported.get(&report.file) != Some(report))
     }
 
     /// Files that belong together: those that changed at once, and those that wait for one of them.
@@ -222,7 +223,7 @@ impl Keeper {
         // waited for it wait on.
         let news = |report: &&Report| {
             stuck.contains(&report.file)
-                || changed.contains(&report.file) && self.told.get(&report.file) != Some(*report)
+                || changed.contains(&report.file) && self.reported.get(&report.file) != Some(*report)
         };
         let bad = reading.refused.iter().filter(news).count();
         if bad > 0 && changed.len() > bad {
@@ -243,7 +244,7 @@ impl Keeper {
 
     /// What is to serve: the files as they are, but the version that served before where the new one is refused or
     /// waits for another file.
-    fn target(&self, now: &Looks, reading: &Reading) -> Serving {
+    fn target(&self, now: &DirectorySnapshot, reading: &Reading) -> Serving {
         let waits = |file: &PathBuf| self.stuck.iter().any(|group| group.contains(file));
         let serving = &self.plugins.serving;
         let mut target: Serving = reading
@@ -269,34 +270,34 @@ impl Keeper {
         target
     }
 
-    /// What stands in the directory, in force as far as it can be, after something else than a file has changed.
-    fn take_up(&mut self) -> Result<(), ChangeError> {
+    /// Applies the directory as far as it can be, after a change other than a file.
+    fn apply_directory(&mut self) -> Result<(), ChangeError> {
         let now = self.settled()?;
         let reading = self.plugins.read();
         self.dissolve(&reading);
-        self.tell(&reading);
+        self.report_refused(&reading);
         self.install(self.target(&now, &reading))
     }
 
-    /// The directory, unless files are on their way in: those are taken up when they stand still, all together.
-    fn settled(&self) -> Result<Looks, ChangeError> {
+    /// The directory, unless files are on their way in: those are applied when they stand still, all together.
+    fn settled(&self) -> Result<DirectorySnapshot, ChangeError> {
         let now = self.plugins.look().map_err(|source| ChangeError::Directory { source })?;
-        if now == self.taken_up { Ok(now) } else { Err(ChangeError::DirectoryChanging) }
+        if now == self.applied { Ok(now) } else { Err(ChangeError::DirectoryChanging) }
     }
 
     /// Each report once.
-    fn tell(&mut self, reading: &Reading) {
+    fn report_refused(&mut self, reading: &Reading) {
         for report in &reading.refused {
-            if self.told.get(&report.file) != Some(report) {
+            if self.reported.get(&report.file) != Some(report) {
                 let serves = self.plugins.serving.contains_key(&report.file);
                 let then = match serves {
-                    true => "the version before it serves on",
+                    true => "the previous version keeps serving",
                     false if report.file == self.plugins.settings.plugins_dir => "what was in it is paused",
                     false => "nothing else changes",
                 };
                 error!("not admitted; {then}:\n{report}");
             }
         }
-        self.told = reading.refused.iter().map(|report| (report.file.clone(), report.clone())).collect();
+        self.reported = reading.refused.iter().map(|report| (report.file.clone(), report.clone())).collect();
     }
 }

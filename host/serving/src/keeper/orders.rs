@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use sagahost_journal::{AdmittedRow, PluginDeed, PluginWrite};
+use sagahost_journal::{AdmittedRow, PluginHistoryEntry, PluginWrite};
 use sagahost_saga::{id::Participant, input::Answer, notation};
 use sagahost_sandbox::{
     Report,
     admission::Admitted,
-    directory::{Looks, Reading},
+    directory::{DirectorySnapshot, Reading},
 };
 use tracing::{info, warn};
 
@@ -16,23 +16,23 @@ use super::{ChangeError, Keeper, NewValues, Order, PluginAction, board::Waiting,
 
 impl Keeper {
     /// What is about the files as they are waits while they change, for as long as that takes.
-    pub(super) fn obey_or_wait(&mut self, waiting: Waiting) {
+    pub(super) fn carry_out_or_wait(&mut self, waiting: Waiting) {
         let about_files = matches!(&waiting.order, Order::ReloadConfig | Order::Plugin(_, PluginAction::Admit { .. }));
-        if about_files && self.plugins.look().is_ok_and(|now| now != self.taken_up) {
+        if about_files && self.plugins.look().is_ok_and(|now| now != self.applied) {
             info!("the plugin directory is changing just now; what was asked for is done when it stands still");
             self.later.push(waiting);
         } else {
-            self.obey(waiting);
+            self.carry_out(waiting);
         }
     }
 
-    fn obey(&mut self, Waiting { order, reply }: Waiting) {
+    fn carry_out(&mut self, Waiting { order, reply }: Waiting) {
         let done = match order {
             Order::Plugin(name, action) => self.change_plugin(&name, action),
             Order::ReloadConfig => self.reload(),
         };
         // What is journaled and could not be put in force is tried again.
-        self.again |= done.is_err();
+        self.rescan_due |= done.is_err();
         self.show();
         let _ = reply.send(done.map(|text| Answer { done: true, text }));
     }
@@ -44,7 +44,7 @@ impl Keeper {
         }
         match action {
             PluginAction::Admit { by } => self.admit(name, &by),
-            PluginAction::Rollback { by, reason } => self.told_to_roll_back(name, &by, &reason),
+            PluginAction::Rollback { by, reason } => self.roll_back_by_order(name, &by, &reason),
             PluginAction::Pause { by, reason } => {
                 let why = format!("paused by {by}: {reason}");
                 let text = format!("plugin {name} is paused: its events park; what it did is still undone");
@@ -75,11 +75,11 @@ impl Keeper {
         let what = format!("let out of quarantine by {by}");
         let digests: Vec<Arc<str>> = rows.iter().map(|row| row.digest.clone()).collect();
         self.write(PluginWrite {
-            deeds: rows.iter().map(|row| self.deed(row, &what)).collect(),
+            history: rows.iter().map(|row| self.history_entry(row, &what)).collect(),
             quarantined: rows.into_iter().map(|row| (row.participant, row.digest, None)).collect(),
             ..PluginWrite::default()
         })?;
-        self.take_up()?;
+        self.apply_directory()?;
         let serves = |admitted: &Admitted| {
             admitted.plugin.name() == *name && digests.iter().any(|digest| digest == admitted.plugin.digest())
         };
@@ -91,7 +91,7 @@ impl Keeper {
         Ok(format!("plugin {name} is out of quarantine; {then}"))
     }
 
-    fn told_to_roll_back(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String, ChangeError> {
+    fn roll_back_by_order(&mut self, name: &Participant, by: &str, reason: &str) -> Result<String, ChangeError> {
         let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
         let serving = serving.ok_or_else(|| ChangeError::NotServing { plugin: name.clone() })?;
         let digest = serving.plugin.digest().clone();
@@ -107,18 +107,18 @@ impl Keeper {
         &mut self,
         name: &Participant,
         paused: Option<String>,
-        deed: &str,
+        what: &str,
         text: String,
     ) -> Result<String, ChangeError> {
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
         let row = row.ok_or_else(|| ChangeError::Retired { plugin: name.clone() })?;
         self.write(PluginWrite {
             paused: vec![(name.clone(), paused)],
-            deeds: vec![self.deed(row, deed)],
+            history: vec![self.history_entry(row, what)],
             ..PluginWrite::default()
         })?;
         self.switch()?;
-        info!(plugin = %name, "{deed}");
+        info!(plugin = %name, "{what}");
         Ok(text)
     }
 
@@ -137,11 +137,11 @@ impl Keeper {
         if !needing.is_empty() && !force {
             return Err(ChangeError::Needed { count: format!("{many}{}", needing.len()), some });
         }
-        let deed = self.deed(&row, &format!("retired by {by}: {reason}"));
+        let retired = self.history_entry(&row, &format!("retired by {by}: {reason}"));
         self.write(PluginWrite {
             admitted: vec![AdmittedRow { serving: false, ..row }],
             paused: vec![(name.clone(), None)],
-            deeds: vec![deed],
+            history: vec![retired],
             ..PluginWrite::default()
         })?;
         self.switch()?;
@@ -149,7 +149,7 @@ impl Keeper {
         let left = match needing.len() {
             0 => String::new(),
             count => {
-                format!("; {many}{count} unfinished sagas wait for it in vain ({some}): cancel them, or bring it back")
+                format!("; {many}{count} unfinished sagas still wait for it ({some}): cancel them, or bring it back")
             }
         };
         Ok(format!("plugin {name} is retired: it subscribes to nothing any more; its counters and store stay{left}"))
@@ -166,7 +166,7 @@ impl Keeper {
         }
         let now = self.settled()?;
         let (before, serving) = (self.plugins.configure(values), self.plugins.serving.clone());
-        if let Err(error) = self.take_up_configuration(&now) {
+        if let Err(error) = self.apply_configuration(&now) {
             self.plugins.configure(before);
             self.plugins.serving = serving;
             self.plugins.read();
@@ -184,7 +184,7 @@ impl Keeper {
         Ok(format!("{names}: new configuration applied{notes}"))
     }
 
-    fn take_up_configuration(&mut self, now: &Looks) -> Result<(), ChangeError> {
+    fn apply_configuration(&mut self, now: &DirectorySnapshot) -> Result<(), ChangeError> {
         let reading = self.plugins.read();
         let refused = self.newly_refused(&reading);
         if !refused.is_empty() {
@@ -197,18 +197,18 @@ impl Keeper {
             }
         }
         self.dissolve(&reading);
-        self.tell(&reading);
+        self.report_refused(&reading);
         self.install_anew(self.target(now, &reading))
     }
 
     /// Files that serve and would no longer be admitted.
     fn newly_refused(&self, reading: &Reading) -> Vec<Report> {
-        let known = |report: &&Report| self.told.get(&report.file) != Some(report);
+        let known = |report: &&Report| self.reported.get(&report.file) != Some(report);
         reading.refused.iter().filter(known).cloned().collect()
     }
 
-    fn deed(&self, row: &AdmittedRow, what: &str) -> PluginDeed {
-        row.deed((self.now)().wall, what)
+    fn history_entry(&self, row: &AdmittedRow, what: &str) -> PluginHistoryEntry {
+        row.history_entry((self.now)().wall, what)
     }
 
     fn write(&mut self, write: PluginWrite) -> Result<(), ChangeError> {

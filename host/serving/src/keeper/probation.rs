@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost_journal::{PluginDeed, PluginWrite};
+use sagahost_journal::{PluginHistoryEntry, PluginWrite};
 use sagahost_processor::stats::Stats;
 use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_sandbox::admission::Admitted;
@@ -127,7 +127,7 @@ impl Keeper {
                 write.quarantined.push((name.clone(), digest.clone(), Some(why.clone())));
                 let config = before.plugin.behaviour().config;
                 let (participant, digest, what) = (name.clone(), digest.clone(), why.clone());
-                write.deeds.push(PluginDeed { participant, at, digest, config, what });
+                write.history.push(PluginHistoryEntry { participant, at, digest, config, what });
                 // At once with the quarantine, so that a start in between knows which one is to serve.
                 write.admitted.push(self.plugins.row(before, at)?);
             }
@@ -143,7 +143,7 @@ impl Keeper {
         let names: BTreeSet<&Participant> = back.iter().map(|taken| &taken.name).collect();
         self.on_probation.retain(|name, _| !names.contains(name));
         let reading = self.plugins.read();
-        self.tell(&reading);
+        self.report_refused(&reading);
         for TakenBack { name, before, why, .. } in &back {
             let (version, digest) = (&before.plugin.manifest().version, short(before.plugin.digest()));
             error!(

@@ -118,7 +118,7 @@ impl Keeper {
         self.processor.intake.assigned().into_iter().map(|partition| partition.topic).collect()
     }
 
-    /// Partitions that this app has not read before: from their beginning, or from what comes now, as the
+    /// Partitions that this app has not read before: from their started, or from what comes now, as the
     /// subscription says.
     fn fresh_positions(
         &self,

@@ -1,5 +1,5 @@
 //! Wakes up when the plugin directory changes, as far as its file system says so. Invariant: without such word the
-//! keeper looks all the same, only later.
+//! keeper rescans anyway, only later.
 
 use std::{
     fs,
@@ -29,22 +29,22 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(dir: &Path) -> Self {
         let (ring, bell) = bounded(1);
-        // To look at the directory is an event, too: who heeds that one never rests.
+        // Reading the directory is an event too: reacting to it would never end.
         let changes = |event: &notify::Event| {
             !event.kind.is_access() || event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
         };
-        let told = move |event: notify::Result<notify::Event>| {
+        let notified = move |event: notify::Result<notify::Event>| {
             if event.as_ref().is_ok_and(changes) || event.is_err() {
                 let _ = ring.try_send(());
             }
         };
         let at = place(dir);
-        let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
+        let watcher = notify::recommended_watcher(notified).and_then(|mut watcher| {
             watcher.watch(dir, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
         if let Err(error) = &watcher {
-            debug!(%error, "the plugin directory is looked at now and then only");
+            debug!(%error, "no file system notifications: the plugin directory is rescanned from time to time");
         }
         Self { dir: dir.to_owned(), at, _watcher: watcher.ok(), bell }
     }

@@ -1,4 +1,4 @@
-//! What serves and what does not, for operators, and what is worth knowing about it. Invariant: it is told from what
+//! What serves and what does not, for operators, and what is worth knowing about it. Invariant: it follows from what
 //! serves and from the journal, so log, commands and the file in the data directory agree.
 
 use std::{fs, io, path::Path};
@@ -60,7 +60,7 @@ impl Plugins {
             let Some(stored) = by else { continue };
             let version = &stored.manifest.version;
             notes.push(format!(
-                "unfinished sagas hold data of format {format}, which it does not read: they go on with {version}"
+                "unfinished sagas hold data of format {format}, which it does not read: they continue with {version}"
             ));
         }
         let participants = self.participants(&self.serving);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use sagahost_codec::{Codec, SAGA_FAILED};
-use sagahost_journal::{AdmittedRow, Journal, PluginDeed, PluginWrite};
+use sagahost_journal::{AdmittedRow, Journal, PluginHistoryEntry, PluginWrite};
 use sagahost_processor::{self as processor, start::Wanted};
 use sagahost_saga::{
     id::{Kind, Participant, Time},
@@ -26,7 +26,7 @@ use sagahost_sandbox::{
     Engine, Fault, Manifest, Report,
     admission::{Admitted, admit_stored},
     digests::DigestStore,
-    directory::{Directory, Looks, Reading},
+    directory::{Directory, DirectorySnapshot, Reading},
     graph::Graph,
     manifest::From,
     members::{override_faults, topology_members},
@@ -35,13 +35,13 @@ use sagahost_sandbox::{
 use sagahost_wire::Generation;
 use tracing::{error, info, warn};
 
-pub use self::{error::PluginsError, start::Beginning};
+pub use self::{error::PluginsError, start::Started};
 use crate::{
     code::{NowFn, Sandboxed},
     settings::{NewTopics, Settings, Values},
 };
 
-/// How the deed of a version begins that replaced another.
+/// How the history entry of a version begins that replaced another.
 const IN_PLACE_OF: &str = "serves in place of";
 
 /// What serves, by the file that it came from.
@@ -86,8 +86,8 @@ impl Plugins {
         })
     }
 
-    /// What stands in the directory; no file is opened.
-    pub fn look(&self) -> Result<Looks, Report> {
+    /// What is in the directory; no file is opened.
+    pub fn look(&self) -> Result<DirectorySnapshot, Report> {
         self.directory.look()
     }
 
@@ -122,7 +122,7 @@ impl Plugins {
     }
 
     /// `looks`: the directory as it stood still.
-    pub fn read_as(&mut self, looks: Result<Looks, Report>) -> Reading {
+    pub fn read_as(&mut self, looks: Result<DirectorySnapshot, Report>) -> Reading {
         let mut reading = self.directory.read(looks, &self.engine, &self.settings.values.settings);
         let overrides = &self.settings.values.overrides;
         reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], overrides));
@@ -183,14 +183,14 @@ impl Plugins {
             self.digests.put(&admitted.bytes)?;
             (self.settings.reached)("plugin-stored");
             let row = self.row(admitted, now)?;
-            if let Some(deed) = self.deed(&row) {
-                write.deeds.push(deed);
+            if let Some(deed) = self.history_entry(&row) {
+                write.history.push(deed);
                 write.admitted.push(row);
             }
         }
         let serves = |row: &AdmittedRow| admitted.iter().any(|admitted| admitted.plugin.name() == row.participant);
         for row in self.rows.iter().filter(|row| row.serving && !row.away() && !serves(row)) {
-            write.deeds.push(row.deed(now, format!("away: {} is gone", row.file)));
+            write.history.push(row.history_entry(now, format!("away: {} is gone", row.file)));
             write.admitted.push(AdmittedRow { file: String::new(), ..row.clone() });
         }
         // The retention of a version begins when it ends to serve.
@@ -226,7 +226,7 @@ impl Plugins {
     }
 
     /// None: it serves like this already.
-    fn deed(&self, row: &AdmittedRow) -> Option<PluginDeed> {
+    fn history_entry(&self, row: &AdmittedRow) -> Option<PluginHistoryEntry> {
         let serves = self.rows.iter().find(|before| before.participant == row.participant && before.serving);
         let what = match serves {
             None => "serves".to_owned(),
@@ -237,7 +237,7 @@ impl Plugins {
             Some(before) if before.file != row.file => format!("serves from {}", row.file),
             Some(_) => return None,
         };
-        Some(row.deed(row.admitted, what))
+        Some(row.history_entry(row.admitted, what))
     }
 
     /// Versions that no saga needs any more, past the retention.

@@ -13,8 +13,8 @@ use tracing::{error, info, warn};
 
 use super::{IN_PLACE_OF, Plugins, PluginsError, Serving};
 
-/// What the host goes on with.
-pub struct Beginning {
+/// What the keeper starts with.
+pub struct Started {
     pub refused: Vec<Report>,
     /// Files that wait for one that is refused.
     pub waiting: BTreeSet<PathBuf>,
@@ -23,9 +23,9 @@ pub struct Beginning {
 }
 
 impl Plugins {
-    /// Reads the directory for the first time. Nothing is kept of it before the host has begun (`begun`): a start that
+    /// Reads the directory for the first time. Nothing is kept of it before the host has begun (`record_start`): a start that
     /// comes to nothing leaves no trace.
-    pub fn start(&mut self, journal: &dyn Journal, now: Time) -> Result<Beginning, PluginsError> {
+    pub fn start(&mut self, journal: &dyn Journal, now: Time) -> Result<Started, PluginsError> {
         self.refresh(journal)?;
         let reading = self.read();
         if self.settings.strict && !reading.refused.is_empty() {
@@ -41,14 +41,14 @@ impl Plugins {
             return Err(PluginsError::NothingToRun { dir, refused: reading.refused });
         }
         self.say_what_serves(&reading.refused, &waiting);
-        Ok(Beginning { refused: reading.refused, waiting, replaced })
+        Ok(Started { refused: reading.refused, waiting, replaced })
     }
 
     /// Keeps and journals what serves from now on.
-    pub fn begun(&mut self, beginning: &Beginning, journal: &dyn Journal, now: Time) -> Result<(), PluginsError> {
+    pub fn record_start(&mut self, started: &Started, journal: &dyn Journal, now: Time) -> Result<(), PluginsError> {
         let admitted: Vec<_> = self.serving.values().cloned().collect();
         self.keep(&admitted, journal, now)?;
-        let before = beginning.replaced.values().map(|before| before.plugin.digest().clone());
+        let before = started.replaced.values().map(|before| before.plugin.digest().clone());
         self.remove_unneeded(journal, before.collect())
     }
 
@@ -62,7 +62,7 @@ impl Plugins {
             let before = if row.digest != *digest {
                 self.stored_as(row, file).filter(|_| row.quarantined.is_none())
             } else {
-                let newest = journal.plugin_deeds(&name, 1)?.pop();
+                let newest = journal.plugin_history(&name, 1)?.pop();
                 let young = newest.is_some_and(|deed| {
                     deed.digest == *digest && deed.what.starts_with(IN_PLACE_OF) && deed.at.after(window) > now
                 });
@@ -151,7 +151,7 @@ impl Plugins {
         self.warn_of_cycles();
         for report in refused {
             let serves = self.serving.contains_key(&report.file);
-            let then = if serves { "the version before it serves on" } else { "the others serve without it" };
+            let then = if serves { "the previous version keeps serving" } else { "the others serve without it" };
             error!("not admitted, and {then}:\n{report}");
         }
         if waiting.len() > 1 {

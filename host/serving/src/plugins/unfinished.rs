@@ -42,7 +42,7 @@ impl Plugins {
         foreign.into_iter().map(reader).collect()
     }
 
-    /// Unfinished sagas that go on only with this participant, or may have to undo what it did: at most `limit`. Reads
+    /// Unfinished sagas that continue only with this participant, or may have to undo what it did: at most `limit`. Reads
     /// them all.
     pub fn needed_by(
         &self,
