@@ -33,7 +33,10 @@ use sagahost_saga::{
 };
 use sagahost_sandbox::{Report, directory::DirectorySnapshot};
 use sagahost_serving::{
-    Board, Keeper, Order, Plugins, PluginsError, code::NowFn, keeper::Configuration, plugins::Started,
+    Board, Keeper, Order, Plugins, PluginsError,
+    code::NowFn,
+    keeper::{Configuration, Reach},
+    plugins::Started,
 };
 use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
@@ -53,7 +56,7 @@ use crate::{
     config::{Config, PipelineSettings, ReloadedFile},
     crash,
     preflight::warned_strays,
-    threads::{Clocks, ThreadError, Threads, await_until, begin, join},
+    threads::{Clocks, ThreadError, Threads, await_until, begin, drive, join},
 };
 
 /// Why a host does not start.
@@ -259,9 +262,15 @@ impl Host {
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
-        let (now, board) = (now_fn(clocks), board.clone());
-        let keeper = Keeper::new(plugins, started, processor.clone(), now, transport.clone(), board, file);
-        self.readers.push(threads.body("plugins", move || keeper.run(snapshot))?);
+        let reach = Reach {
+            processor: processor.clone(),
+            clock: now_fn(clocks),
+            transport: transport.clone(),
+            board: board.clone(),
+            configuration: file,
+        };
+        let keeper = Keeper::new(plugins, (snapshot, started), reach);
+        self.readers.push(threads.part("plugins", keeper)?);
         Ok(())
     }
 
@@ -291,13 +300,14 @@ impl Host {
     /// `deadline`.
     pub fn stop(mut self, deadline: Duration) -> StopReport {
         let end = Instant::now() + deadline;
-        let Shared { processor, journal, .. } = &*self.shared.clone();
-        processor.stop_reading();
-        let drained = await_until(end, || {
-            processor.stage.urge();
-            self.readers.iter().all(JoinHandle::is_finished) && processor.stage.drained()
-        });
-        await_until(end, || processor.stage.unpublished() == 0);
+        let Shared { processor, journal, clocks, .. } = &*self.shared.clone();
+        self.stop_reading();
+        let drained = {
+            let quiet = || self.readers.iter().all(JoinHandle::is_finished);
+            let until = clocks.now().steady.after(deadline);
+            let mut drain = processor.drain(quiet, until);
+            drive(&mut drain, clocks).is_ok() && drain.drained
+        };
         self.end(Some(end + FAREWELL));
         let published = processor.stage.published_batch();
         if published > journal.identity().confirmed
@@ -312,6 +322,11 @@ impl Host {
         StopReport { cut_off: !drained, ..StopReport::of(&left) }
     }
 
+    fn stop_reading(&self) {
+        self.shared.processor.stop_reading();
+        self.shared.board.changed.raise_all();
+    }
+
     /// Ends as if the process had been killed: nothing is finished, nothing is written any more.
     pub fn abort(self) {
         drop(self);
@@ -320,6 +335,7 @@ impl Host {
     /// `until`: threads that still wait for an answer by then are left to themselves. What they do is safe at any
     /// moment, as for a host that is killed.
     fn end(&mut self, until: Option<Instant>) {
+        self.stop_reading();
         self.shared.processor.stop();
         join(self.workers.drain(..), until);
         join(self.committer.take().into_iter(), until);
@@ -400,18 +416,9 @@ impl Shared {
     }
 
     fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
-        self.journal.release(self.identity.epoch, saga)?;
-        // What was kept aside a moment ago is in the journal with the next batch.
-        let stage = &self.processor.stage;
-        let staged = BatchNo(stage.last_sealed().0 + 1);
-        stage.release(saga);
-        await_until(Instant::now() + Duration::from_secs(5), || {
-            stage.urge();
-            stage.drained() || self.journal.identity().last_batch >= staged
-        });
-        let serving = self.processor.serving.load();
-        let count = self.processor.inbox.take_in_again(Some(saga), &*self.journal, &serving)?;
-        self.processor.inbox.post(saga, Item::TopologyChanged);
+        let mut release = self.processor.release(self.identity.epoch, saga);
+        let ended = drive(&mut release, &self.clocks).map(|()| release.released);
+        let count = ended.ok().flatten().ok_or_else(|| Refusal::new(Why::Failed, "the host ends"))??;
         let id = notation::id(saga.as_str());
         let text = format!("saga {id} is out of quarantine; {count} events that were kept aside are taken in again");
         Ok(Answer { done: true, text })

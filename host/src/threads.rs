@@ -96,7 +96,7 @@ impl Bell for Sleepers {
 }
 
 /// A part, until it ends.
-fn drive(part: &mut dyn Part, clocks: &Clocks) -> Result<(), Fatal> {
+pub fn drive(part: &mut dyn Part, clocks: &Clocks) -> Result<(), Fatal> {
     loop {
         match part.step(clocks.now()) {
             Next::Again => {}
@@ -122,13 +122,6 @@ impl Threads {
     pub fn part(&self, name: &str, mut part: impl Part + 'static) -> Result<JoinHandle<()>, ThreadError> {
         let clocks = self.clocks.clone();
         self.start(name, move || drive(&mut part, &clocks))
-    }
-
-    pub fn body(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ThreadError> {
-        self.start(name, move || {
-            body();
-            Ok(())
-        })
     }
 
     fn start(

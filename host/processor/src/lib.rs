@@ -10,6 +10,7 @@ pub mod step;
 
 mod chain;
 pub mod commit;
+pub mod drain;
 pub mod mailbox;
 pub mod publish;
 pub mod reader;
@@ -32,6 +33,7 @@ pub mod intake;
 pub mod marks;
 pub mod outbox;
 pub mod processor;
+pub mod release;
 pub mod start;
 
 pub mod letters;

@@ -8,13 +8,14 @@ use std::{
 use arc_swap::ArcSwap;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::{Identity, Journal, JournalError, OutboxBatch, PublicationNotes, SagaFilter};
-use sagahost_saga::{input::Status, notation};
+use sagahost_saga::{id::SagaId, input::Status, notation};
 use sagahost_transport::{Assignment, Sink, Source, Transport};
-use sagahost_wire::{BatchNo, Partition};
+use sagahost_wire::{BatchNo, Epoch, Partition};
 use tracing::warn;
 
 use crate::{
     commit::{self, Committer},
+    drain::Drain,
     facts::Facts,
     inbox::Inbox,
     intake::Intake,
@@ -25,6 +26,7 @@ use crate::{
     planted::{self, Planted},
     publish::{self, Publisher},
     reader::{self, Reader, Slices},
+    release::Release,
     serving::Serving,
     stage::{BatchBounds, Stage},
     stats::Stats,
@@ -251,6 +253,16 @@ impl Processor {
     /// For what runs outside.
     pub fn answers(&self) -> Answers {
         Answers { inbox: self.inbox.clone() }
+    }
+
+    pub fn release(&self, epoch: Epoch, saga: &SagaId) -> Release {
+        let (stage, inbox) = (self.stage.clone(), self.inbox.clone());
+        Release::new(stage, inbox, self.journal.clone(), self.serving.clone(), (epoch, saga.clone()))
+    }
+
+    /// Ends when everything that was read is out, or `until`. `quiet`: have all parts ended that read or wake?
+    pub fn drain<Q: Fn() -> bool + Send>(&self, quiet: Q, until: Steady) -> Drain<Q> {
+        Drain { stage: self.stage.clone(), quiet, until, drained: false }
     }
 
     /// The switch: chains that begin from here on run with this.

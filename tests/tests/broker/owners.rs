@@ -173,7 +173,7 @@ fn of_a_data_directory_copied_and_started_twice_one_goes_on() {
     let shops = [&first, &copied];
     let mut hosts = shops.map(|shop| {
         let mut host = shop.start();
-        host.says("serving", LONG);
+        host.says("serving socket=", LONG);
         host
     });
     let mut watch = first.watch();

@@ -24,7 +24,7 @@ fn an_app_that_begins_at_the_latest_leaves_out_what_was_there_before_its_first_s
     broker().create_topic(&shop.topics.of("OrderCreated"), 4, &[]).expect("a topic");
     shop.produce(&some_orders("before"));
     let mut host = shop.start();
-    host.says("serving", LONG);
+    host.says("serving socket=", LONG);
     let mut watch = shop.watch();
     let mut handled = some_orders("behind");
     shop.produce(&handled);

@@ -1,9 +1,11 @@
 //! Where operators see what serves and what does not, and leave their orders. Invariant: an order is answered when it is
 //! carried out, and never by being forgotten.
 
+use std::sync::Arc;
+
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
-use sagahost_processor::stats::Stats;
+use sagahost_processor::{stats::Stats, step::Signal};
 use sagahost_saga::{id::Participant, input::Answer};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,9 @@ pub(super) type Reply = Sender<Result<Answer, ChangeError>>;
 
 pub struct Board {
     view: Mutex<PluginsView>,
-    pub(super) orders: (Sender<Waiting>, Receiver<Waiting>),
+    /// Moves with each order, each change of the directory, and when the host stops.
+    pub changed: Arc<Signal>,
+    orders: (Sender<Waiting>, Receiver<Waiting>),
 }
 
 /// An order that is to be carried out.
@@ -62,7 +66,7 @@ pub enum PluginAction {
 impl Default for Board {
     fn default() -> Self {
         const ORDERS_MAX: usize = 16;
-        Self { view: Mutex::default(), orders: bounded(ORDERS_MAX) }
+        Self { view: Mutex::default(), changed: Arc::default(), orders: bounded(ORDERS_MAX) }
     }
 }
 
@@ -71,7 +75,12 @@ impl Board {
         let (reply, answer) = bounded(1);
         // Where too many wait, the reply goes down with the order, and whoever asked sees that.
         let _ = self.orders.0.try_send(Waiting { order, reply });
+        self.changed.raise();
         answer
+    }
+
+    pub(super) fn next_order(&self) -> Option<Waiting> {
+        self.orders.1.try_recv().ok()
     }
 
     pub fn view(&self, stats: &Stats) -> PluginsView {

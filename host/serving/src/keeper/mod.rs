@@ -11,14 +11,21 @@ mod probation;
 mod switch;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use sagahost_processor::Processor;
+use sagahost_processor::{
+    Processor,
+    step::{Next, Now, Part, Steady, Wait},
+};
 use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_sandbox::{
     Report,
@@ -40,12 +47,31 @@ use crate::{
     settings::WatchSettings,
 };
 
-pub struct Keeper {
-    pub plugins: Plugins,
+/// The shortest pause while the directory changes.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
+
+/// What the keeper works with.
+pub struct Reach {
     pub processor: Arc<Processor>,
-    pub now: NowFn,
+    pub clock: NowFn,
     pub transport: Arc<dyn Transport>,
     pub board: Arc<Board>,
+    /// None: the host runs without a configuration that could be read again.
+    pub configuration: Option<Box<dyn Configuration>>,
+}
+
+/// A part of the host. Its calls of the file system, of admission (which compiles), of journal and broker take their time;
+/// each is the last act of its step.
+pub struct Keeper {
+    plugins: Plugins,
+    processor: Arc<Processor>,
+    /// For the code that the processor calls.
+    clock: NowFn,
+    transport: Arc<dyn Transport>,
+    board: Arc<Board>,
+    watch: Watch,
+    /// When the step that is under way began.
+    at: Now,
     /// None: the host runs without a configuration that could be read again.
     configuration: Option<Box<dyn Configuration>>,
     /// The last report of each file that is refused.
@@ -59,37 +85,74 @@ pub struct Keeper {
     applied: DirectorySnapshot,
     /// A change other than a file requires a full rescan.
     rescan_due: bool,
+    /// The directory at the last look, and since when it stands still.
+    seen: Result<DirectorySnapshot, Report>,
+    since: Steady,
+    /// The directory of the last change that is in force.
+    handled: Result<DirectorySnapshot, Report>,
+    /// Other plugins serve since the last step: what nobody needs any more goes.
+    switched: bool,
+    /// After a change that failed.
+    not_before: Steady,
+    /// When refusals were last compared with what would be refused now.
+    reconsidered: Steady,
     /// Orders about the files as they are, which wait until these stand still.
     later: Vec<Waiting>,
+    /// Orders that no longer wait for that.
+    ready: VecDeque<Waiting>,
+}
+
+impl Part for Keeper {
+    /// Until the host stops.
+    fn step(&mut self, now: Now) -> Next {
+        if self.processor.stops.reading.asked() {
+            return Next::Ended(Ok(()));
+        }
+        let signal = self.board.changed.clone();
+        let seen = signal.seen();
+        self.at = now;
+        match self.work() {
+            None => Next::Again,
+            until @ Some(_) => Next::Wait(Wait { signal, seen, until }),
+        }
+    }
 }
 
 impl Keeper {
+    /// `handled`: the directory as it was at the start.
     pub fn new(
         plugins: Plugins,
-        started: Started,
-        processor: Arc<Processor>,
-        now: NowFn,
-        transport: Arc<dyn Transport>,
-        board: Arc<Board>,
-        configuration: Option<Box<dyn Configuration>>,
+        (handled, started): (Result<DirectorySnapshot, Report>, Started),
+        Reach { processor, clock, transport, board, configuration }: Reach,
     ) -> Self {
+        let at = clock();
+        let watch = Watch::new(&plugins.settings.plugins_dir, board.changed.clone());
         let (is, replaced) = (by_name(&plugins.serving), started.replaced);
         let reported = started.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
         let stuck = if started.waiting.is_empty() { Vec::new() } else { vec![started.waiting] };
         let mut keeper = Self {
             plugins,
             processor,
-            now,
+            clock,
             configuration,
             transport,
             board,
+            watch,
+            at,
             reported,
             on_probation: BTreeMap::new(),
             stuck,
             listing_failed: false,
-            applied: DirectorySnapshot::new(),
+            applied: handled.clone().unwrap_or_default(),
             rescan_due: false,
+            seen: handled.clone(),
+            since: at.steady,
+            handled,
+            switched: false,
+            not_before: Steady::default(),
+            reconsidered: at.steady,
             later: Vec::new(),
+            ready: VecDeque::new(),
         };
         keeper.begin_probation(&replaced, &is);
         keeper.show();
@@ -116,57 +179,75 @@ impl Keeper {
         self.board.put(view);
     }
 
-    /// Until the host stops. A change is applied when the directory has stood still for a moment: files are copied in
-    /// place, and several of them belong together.
-    pub fn run(mut self, handled: Result<DirectorySnapshot, Report>) {
+    /// What a switch leaves, then orders, versions on probation, the directory. One that takes its time ends the step.
+    fn work(&mut self) -> Option<Steady> {
+        if mem::take(&mut self.switched) {
+            self.remove_unneeded();
+            return None;
+        }
+        if let Some(waiting) = self.ready.pop_front().or_else(|| self.board.next_order()) {
+            self.carry_out_or_wait(waiting);
+            return None;
+        }
+        if let Some((name, why)) = self.failing() {
+            self.take_back_failing(name, &why);
+            return None;
+        }
+        self.end_probations();
+        if self.watch.is_elsewhere() {
+            self.watch = Watch::new(&self.plugins.settings.plugins_dir, self.board.changed.clone());
+        }
+        if self.has_settled() {
+            self.apply_seen();
+            return None;
+        }
+        Some(self.at.steady.after(self.until_next_look()))
+    }
+
+    /// Looks at the directory. A change is applied when it has stood still for a moment: files are copied in place, and
+    /// several of them belong together.
+    fn has_settled(&mut self) -> bool {
         let WatchSettings { settle, rescan, .. } = self.plugins.settings.watch;
-        let mut watch = Watch::new(&self.plugins.settings.plugins_dir);
-        let mut handled = handled;
-        let mut seen = handled.clone();
-        let mut since = Instant::now();
-        let mut reconsidered = Instant::now();
-        self.applied = handled.clone().unwrap_or_default();
-        while !self.processor.stops.reading.asked() {
-            let pause = if seen != handled {
-                settle / 4
-            } else if self.on_probation.is_empty() && !self.rescan_due {
-                rescan
-            } else {
-                rescan.min(probation::LOOK)
-            };
-            watch.wait(pause, &self.board.orders.1, &self.processor.stops.reading);
-            while let Ok(order) = self.board.orders.1.try_recv() {
-                self.carry_out_or_wait(order);
-            }
-            self.look_at_probation();
-            if watch.is_elsewhere() {
-                watch = Watch::new(&self.plugins.settings.plugins_dir);
-            }
-            let now = self.plugins.look();
-            if now != seen {
-                (seen, since) = (now, Instant::now());
-                continue;
-            }
-            if seen.is_ok() && seen == handled && !self.rescan_due && reconsidered.elapsed() >= rescan {
-                reconsidered = Instant::now();
-                self.rescan_due = self.refusals_changed();
-            }
-            if (seen == handled && !self.rescan_due) || since.elapsed() < settle {
-                continue;
-            }
-            let done = self.changed(&seen);
+        let now = self.at.steady;
+        let snapshot = self.plugins.look();
+        if snapshot != self.seen {
+            (self.seen, self.since) = (snapshot, now);
+            return false;
+        }
+        let unchanged = self.seen == self.handled;
+        if self.seen.is_ok() && unchanged && !self.rescan_due && now.since(self.reconsidered) >= rescan {
+            self.reconsidered = now;
+            self.rescan_due = self.refusals_changed();
+        }
+        (!unchanged || self.rescan_due) && now >= self.not_before && now.since(self.since) >= settle
+    }
+
+    /// Until the next look, where nothing is reported before.
+    fn until_next_look(&self) -> Duration {
+        let WatchSettings { settle, rescan, .. } = self.plugins.settings.watch;
+        if self.seen != self.handled {
+            (settle / 4).max(LOOK_AGAIN_MIN)
+        } else if self.on_probation.is_empty() && !self.rescan_due {
+            rescan
+        } else {
+            rescan.min(probation::LOOK)
+        }
+    }
+
+    fn apply_seen(&mut self) {
+        let seen = self.seen.clone();
+        let done = self.changed(&seen);
+        if !self.switched {
             self.show();
-            match done {
-                Ok(()) => {
-                    (handled, self.rescan_due) = (seen.clone(), false);
-                    for order in std::mem::take(&mut self.later) {
-                        self.carry_out_or_wait(order);
-                    }
-                }
-                Err(error) => {
-                    warn!(error = with_causes(&error), "the plugins that changed are not served yet; trying again");
-                    since = Instant::now() + Duration::from_secs(1);
-                }
+        }
+        match done {
+            Ok(()) => {
+                (self.handled, self.rescan_due) = (seen, false);
+                self.ready.extend(self.later.drain(..));
+            }
+            Err(error) => {
+                warn!(error = with_causes(&error), "the plugins that changed are not served yet; trying again");
+                self.not_before = self.at.steady.after(Duration::from_secs(1));
             }
         }
     }

@@ -208,7 +208,7 @@ impl Keeper {
     }
 
     fn history_entry(&self, row: &AdmittedRow, what: &str) -> PluginHistoryEntry {
-        row.history_entry((self.now)().wall, what)
+        row.history_entry(self.at.wall, what)
     }
 
     fn write(&mut self, write: PluginWrite) -> Result<(), ChangeError> {

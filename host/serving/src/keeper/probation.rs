@@ -4,11 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sagahost_journal::{PluginHistoryEntry, PluginWrite};
-use sagahost_processor::stats::Stats;
+use sagahost_processor::{stats::Stats, step::Steady};
 use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_sandbox::admission::Admitted;
 use tracing::error;
@@ -22,9 +22,10 @@ pub(super) struct Probation {
     digest: Arc<str>,
     calls: u64,
     failures: u64,
-    began: Instant,
+    /// None: it begins with the next look.
+    began: Option<Steady>,
     /// Set where it could not be taken back: when that is tried again.
-    again_at: Option<Instant>,
+    again_at: Option<Steady>,
 }
 
 /// After a roll-back that failed.
@@ -44,7 +45,6 @@ impl Keeper {
             return;
         }
         let stats = &self.processor.stats;
-        let began = Instant::now();
         for (name, admitted) in is {
             let Some(before) = was.get(name).filter(|before| before.plugin.digest() != admitted.plugin.digest()) else {
                 continue;
@@ -57,34 +57,39 @@ impl Keeper {
             }
             let (calls, failures) = counts(stats, &digest);
             self.on_probation
-                .insert(name.clone(), Probation { before, digest, calls, failures, began, again_at: None });
+                .insert(name.clone(), Probation { before, digest, calls, failures, began: None, again_at: None });
         }
     }
 
-    pub(super) fn look_at_probation(&mut self) {
-        let window = self.plugins.settings.watch.probation;
+    /// Versions that have proved themselves.
+    pub(super) fn end_probations(&mut self) {
+        let (window, now) = (self.plugins.settings.watch.probation, self.at.steady);
         let on_probation = self.on_probation.len();
-        while let Some((name, why)) = self.failing() {
-            let why = format!("rolled back by itself: {why}");
-            if let Err(error) = self.take_back(&name, &why) {
-                error!(plugin = %name, error = with_causes(&error), why, "failed to roll a version back; trying again");
-                let again_at = Some(Instant::now() + AGAIN_AFTER);
-                self.on_probation.entry(name).and_modify(|probation| probation.again_at = again_at);
-            }
-        }
-        let kept = |probation: &Probation| probation.again_at.is_some() || probation.began.elapsed() < window;
-        self.on_probation.retain(|_, probation| kept(probation));
+        self.on_probation.retain(|_, probation| {
+            let began = *probation.began.get_or_insert(now);
+            probation.again_at.is_some() || now.since(began) < window
+        });
         if self.on_probation.len() != on_probation {
             self.show();
         }
     }
 
+    pub(super) fn take_back_failing(&mut self, name: Participant, why: &str) {
+        let why = format!("rolled back by itself: {why}");
+        if let Err(error) = self.take_back(&name, &why) {
+            error!(plugin = %name, error = with_causes(&error), why, "failed to roll a version back; trying again");
+            let again_at = Some(self.at.steady.after(AGAIN_AFTER));
+            self.on_probation.entry(name).and_modify(|probation| probation.again_at = again_at);
+        }
+        self.show();
+    }
+
     /// The first that fails more often than the version before it.
-    fn failing(&self) -> Option<(Participant, String)> {
+    pub(super) fn failing(&self) -> Option<(Participant, String)> {
         let settings = &self.plugins.settings.watch;
         let (min, more) = (settings.failures_min, settings.failures_percent_more);
         let stats = &self.processor.stats;
-        let now = Instant::now();
+        let now = self.at.steady;
         let due = self.on_probation.iter().filter(|(_, probation)| probation.again_at.is_none_or(|at| at <= now));
         due.into_iter().find_map(|(name, probation)| {
             let (calls, failures) = counts(stats, &probation.digest);
@@ -118,7 +123,7 @@ impl Keeper {
     /// The versions before serve again, and these are in quarantine: until their files change, or somebody admits them.
     pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<(), ChangeError> {
         let journal = self.processor.journal.clone();
-        let at = (self.now)().wall;
+        let at = self.at.wall;
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();
         for TakenBack { name, digest, before, why } in &back {

@@ -64,7 +64,7 @@ impl Keeper {
         (self.plugins.settings.reached)("plugin-positions");
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
-        match self.plugins.serve(&self.now) {
+        match self.plugins.serve(&self.clock) {
             Ok(serving) => self.processor.serve(serving),
             Err(error) => {
                 self.plugins.serving = previous;
@@ -76,11 +76,18 @@ impl Keeper {
         self.say(&was, &is, &read);
         self.begin_probation(&replaced, &is);
         self.plugins.warn_of_cycles();
+        self.switched = true;
+        Ok(())
+    }
+
+    /// After a switch, in a step of its own: the retention of what it took out of service has begun by then.
+    pub(super) fn remove_unneeded(&mut self) {
+        let journal = self.processor.journal.clone();
         let on_probation = self.on_probation.values().map(|probation| probation.before.plugin.digest().clone());
-        if let Err(error) = self.plugins.remove_unneeded(&*journal, on_probation.collect()) {
+        if let Err(error) = self.plugins.remove_unneeded(&*journal, on_probation.collect(), self.at.wall) {
             warn!(error = with_causes(&error), "failed to remove old versions of plugins");
         }
-        Ok(())
+        self.show();
     }
 
     /// What served before: also before its file was gone for a while.
@@ -97,12 +104,12 @@ impl Keeper {
     fn keep(&mut self, target: &Serving) -> Result<(), ChangeError> {
         let admitted: Vec<Admitted> = target.values().cloned().collect();
         let journal = self.processor.journal.clone();
-        Ok(self.plugins.keep(&admitted, &*journal, (self.now)().wall)?)
+        Ok(self.plugins.keep(&admitted, &*journal, self.at.wall)?)
     }
 
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<(), ChangeError> {
-        self.processor.serve(self.plugins.serve(&self.now)?);
+        self.processor.serve(self.plugins.serve(&self.clock)?);
         self.read_also(Vec::new());
         Ok(())
     }

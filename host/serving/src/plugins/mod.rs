@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use sagahost_codec::{Codec, SAGA_FAILED};
@@ -241,11 +241,18 @@ impl Plugins {
     }
 
     /// Versions that no saga needs any more, past the retention.
-    pub fn remove_unneeded(&self, journal: &dyn Journal, also_needed: BTreeSet<Arc<str>>) -> Result<(), PluginsError> {
+    pub fn remove_unneeded(
+        &self,
+        journal: &dyn Journal,
+        also_needed: BTreeSet<Arc<str>>,
+        now: Time,
+    ) -> Result<(), PluginsError> {
         let mut needed = also_needed;
         needed.extend(journal.referenced_digests()?.into_keys());
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
-        let since = SystemTime::now().checked_sub(self.settings.bounds.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        // The time of a file is finer than ours: one of this very moment counts as older.
+        let ms = now.before(self.settings.bounds.retention).0 + 1;
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         let removed = self.digests.retain(&needed, since)?;
         if removed > 0 {
             info!(removed, "plugin versions that no saga needs any more, and that are past the retention");

@@ -49,7 +49,7 @@ impl Plugins {
         let admitted: Vec<_> = self.serving.values().cloned().collect();
         self.keep(&admitted, journal, now)?;
         let before = started.replaced.values().map(|before| before.plugin.digest().clone());
-        self.remove_unneeded(journal, before.collect())
+        self.remove_unneeded(journal, before.collect(), now)
     }
 
     /// What served before the versions that are new with this start, or were when the host before this one ended.

@@ -1,0 +1,151 @@
+//! The keeper step by step: time is passed in, nobody sleeps, and admission reads real files.
+
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+
+use sagahost_codec::TopicSettings;
+use sagahost_journal::Journal;
+use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_manifest::Limits;
+use sagahost_processor::stage::BatchBounds;
+use sagahost_saga::{id::Time, topology::Bounds};
+use sagahost_transport::StartAt;
+use sagahost_transport_embedded::EmbeddedTransport;
+
+use super::*;
+use crate::settings::{NewTopics, Settings, Values};
+
+const APP: &str = "app";
+const SETTLE: Duration = Duration::from_millis(100);
+const RESCAN: Duration = Duration::from_secs(2);
+
+struct Bench {
+    dir: tempfile::TempDir,
+    keeper: Keeper,
+    now: Now,
+}
+
+fn settings(dir: &Path) -> Settings {
+    Settings {
+        app: APP.into(),
+        plugins_dir: dir.join("plugins"),
+        data_dir: dir.to_owned(),
+        strict: false,
+        watch: WatchSettings { settle: SETTLE, rescan: RESCAN, ..WatchSettings::default() },
+        limits: Limits::default(),
+        bounds: Bounds::default(),
+        topics: TopicSettings::of_app(APP),
+        record_bytes_max: 1_000_000,
+        new_topics: NewTopics { create: true, partitions: 1, start: StartAt::Earliest },
+        plugin_order: Vec::new(),
+        values: Values::default(),
+        reached: |_| {},
+    }
+}
+
+fn processor_settings() -> sagahost_processor::Settings {
+    let second = Duration::from_secs(1);
+    sagahost_processor::Settings {
+        batch: BatchBounds {
+            chains_max: 10,
+            bytes_max: 1 << 20,
+            wait: Duration::ZERO,
+            position_wait: second,
+            unpublished_max: 2,
+        },
+        queue_events_max: 10,
+        chain_steps_max: 10,
+        reservation_max: second,
+        cache_bytes_max: 1 << 20,
+        stall_wait_max: second,
+        due_per_second_max: 10,
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        fs::create_dir(&settings.plugins_dir).unwrap();
+        let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(dir.path(), APP, OpenOptions::default()).unwrap());
+        let transport = Arc::new(EmbeddedTransport::open(dir.path(), APP).unwrap());
+        let now = Now { wall: Time(1_000_000), steady: Steady(Duration::from_secs(1000)) };
+        let clock: NowFn = Arc::new(move || now);
+        let plugins = Plugins::open(settings).unwrap();
+        let serving = plugins.serve(&clock).unwrap();
+        let processor = Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings()));
+        let started = Started { refused: Vec::new(), waiting: BTreeSet::new(), replaced: BTreeMap::new() };
+        let reach = Reach { processor, clock, transport, board: Arc::default(), configuration: None };
+        let handled = plugins.look();
+        Self { dir, keeper: Keeper::new(plugins, (handled, started), reach), now }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("plugins").join(name)
+    }
+
+    /// Steps at this moment until the keeper waits; for how long.
+    fn until_it_waits(&mut self) -> Option<Duration> {
+        for _ in 0..100 {
+            match self.keeper.step(self.now) {
+                Next::Again => {}
+                Next::Wait(wait) => return Some(wait.until.unwrap().since(self.now.steady)),
+                Next::Ended(ended) => {
+                    ended.unwrap();
+                    return None;
+                }
+            }
+        }
+        panic!("it never waits");
+    }
+
+    fn later(&mut self, by: Duration) {
+        self.now.steady = self.now.steady.after(by);
+        self.now.wall = self.now.wall.after(by);
+    }
+
+    fn refused(&self) -> usize {
+        self.keeper.board.view(&self.keeper.processor.stats).refused.len()
+    }
+}
+
+#[test]
+fn a_change_is_applied_when_the_directory_has_stood_still() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.until_it_waits(), Some(RESCAN), "nothing changed");
+    fs::write(bench.file("a.wasm"), "no plugin").unwrap();
+    assert_eq!(bench.until_it_waits(), Some(SETTLE / 4), "it is looked at more often while it changes");
+    bench.later(SETTLE / 2);
+    fs::write(bench.file("b.wasm"), "no plugin either").unwrap();
+    bench.until_it_waits();
+    bench.later(SETTLE / 2);
+    bench.until_it_waits();
+    assert_eq!(bench.refused(), 0, "the second file came too late for that");
+    bench.later(SETTLE / 2);
+    assert_eq!(bench.until_it_waits(), Some(RESCAN));
+    assert_eq!(bench.refused(), 2);
+}
+
+#[test]
+fn the_signal_moves_with_files_and_orders_and_orders_are_answered_in_steps() {
+    let mut bench = Bench::new();
+    bench.until_it_waits();
+    let (board, seen) = (bench.keeper.board.clone(), bench.keeper.board.changed.seen());
+    let resume = |plugin: &str| Order::Plugin(plugin.into(), PluginAction::Resume { by: "ann".to_owned() });
+    let answers = [board.order(resume("a")), board.order(Order::ReloadConfig)];
+    assert!(board.changed.seen() > seen, "whoever drives it is woken");
+    assert!(answers.iter().all(|answer| answer.try_recv().is_err()), "nothing is done before a step");
+    assert_eq!(bench.until_it_waits(), Some(RESCAN.min(probation::LOOK)), "what failed may be due again");
+    let said = answers.map(|answer| answer.try_recv().unwrap().unwrap_err().to_string());
+    assert!(said[0].starts_with("no plugin a was ever admitted here"), "{said:?}");
+    assert!(said[1].starts_with("this host runs without a configuration file"), "{said:?}");
+}
+
+#[test]
+fn it_ends_when_the_host_stops_reading() {
+    let mut bench = Bench::new();
+    bench.until_it_waits();
+    bench.keeper.processor.stop_reading();
+    assert_eq!(bench.until_it_waits(), None);
+}
