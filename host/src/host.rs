@@ -11,29 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
-use sagahost_codec::Decoded;
-use sagahost_journal::{Identity, Journal, JournalError, LeftOut, LetterWrite, OutboxBatch};
+use crossbeam_channel::{Receiver, unbounded};
+use sagahost_journal::{Journal, JournalError, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_operator::Live;
 use sagahost_processor::{
-    Fatal, Processor, Settings, lookalike,
-    mailbox::{Item, Loose},
-    processor,
+    Fatal, Processor, Settings, processor,
     reader::Slices,
-    reply::{Declined, Reply},
-    stage::{BatchBounds, Move},
+    stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError},
-    stats::Stats,
-    unhandled::Sort,
-};
-use sagahost_saga::{
-    id::{Participant, SagaId},
-    input::{Answer, Command},
-    notation,
 };
 use sagahost_sandbox::{Report, directory::DirectorySnapshot};
 use sagahost_serving::{
-    Board, Keeper, Order, Plugins, PluginsError,
+    Board, Keeper, Plugins, PluginsError,
     code::NowFn,
     keeper::{Configuration, Reach},
     plugins::Started,
@@ -42,19 +32,15 @@ use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_transport_kafka::KafkaTransport;
 use sagahost_wire::{
-    BatchNo, Partition, StoredLetter, TopicId,
+    BatchNo, Epoch,
     clock::{Clock, SystemClock},
 };
 use tracing::{info, warn};
 
 use crate::{
-    admin::{
-        Live, LiveStatus, OutboxAction, PluginAction, ResumeFrom,
-        plugin_view::PluginsView,
-        protocol::{Refusal, Why},
-    },
     config::{Config, PipelineSettings, ReloadedFile},
     crash,
+    live::Running,
     preflight::warned_strays,
     threads::{Clocks, ThreadError, Threads, await_until, begin, drive, join},
 };
@@ -144,25 +130,20 @@ impl StopReport {
 }
 
 pub struct Host {
-    shared: Arc<Shared>,
+    processor: Arc<Processor>,
+    clocks: Clocks,
+    board: Arc<Board>,
+    journal: Arc<dyn Journal>,
+    transport: Arc<dyn Transport>,
+    /// The journal's owner is this host as long as it has this epoch.
+    epoch: Epoch,
+    live: Arc<dyn Live>,
     config: Config,
     fatal: Receiver<Fatal>,
     readers: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     committer: Option<JoinHandle<()>>,
     publisher: Option<JoinHandle<()>>,
-}
-
-/// What operators' commands reach.
-struct Shared {
-    processor: Arc<Processor>,
-    clocks: Clocks,
-    board: Arc<Board>,
-    transport: Arc<dyn Transport>,
-    journal: Arc<dyn Journal>,
-    identity: Identity,
-    app: String,
-    data: PathBuf,
 }
 
 impl Host {
@@ -197,18 +178,22 @@ impl Host {
         ));
         let (sender, fatal) = unbounded();
         let threads = Threads { clocks: clocks.clone(), fatal: sender };
-        let shared = Arc::new(Shared {
+        let board = Arc::<Board>::default();
+        let mut host = Self {
+            live: Arc::new(Running::of(&processor, &board, &transport, &identity, &clocks, &config)),
             processor,
             clocks,
-            board: Arc::default(),
-            transport: transport.clone(),
-            journal: journal.clone(),
-            identity: identity.clone(),
-            app: config.app.to_string(),
-            data: config.data_dir.clone(),
-        });
-        let mut host =
-            Self { shared, config, fatal, readers: Vec::new(), workers: Vec::new(), committer: None, publisher: None };
+            board,
+            journal,
+            transport,
+            epoch: identity.epoch,
+            config,
+            fatal,
+            readers: Vec::new(),
+            workers: Vec::new(),
+            committer: None,
+            publisher: None,
+        };
         host.spawn(begun, &threads, &stop_requested)?;
         host.keep(plugins, snapshot, started, &threads)?;
         Ok(host)
@@ -217,7 +202,7 @@ impl Host {
     fn spawn(&mut self, begun: Begun, threads: &Threads, stop_requested: &AtomicBool) -> Result<(), HostError> {
         const SLICES: Slices =
             Slices { poll: Duration::from_millis(100), paused: Duration::from_millis(2), idle: Duration::ZERO };
-        let Shared { processor, transport, journal, .. } = &*self.shared;
+        let (processor, transport, journal) = (self.processor.clone(), self.transport.clone(), self.journal.clone());
         let failed = |source| HostError::Journal { source };
         let Begun { identity, sink, anchor, assignments, backlog, published } = begun;
         let (last, notes) = (identity.last_batch, journal.publication_notes().map_err(failed)?);
@@ -242,7 +227,7 @@ impl Host {
     /// does not keep the host from answering its operator.
     fn await_claim(&self, last: BatchNo, stop_requested: &AtomicBool) {
         const PATIENCE: Duration = Duration::from_secs(10);
-        let processor = &self.shared.processor;
+        let processor = &self.processor;
         await_until(Instant::now() + PATIENCE, || {
             processor.stage.published_batch() >= last
                 || processor.outbox.refused().is_some()
@@ -258,7 +243,7 @@ impl Host {
         started: Started,
         threads: &Threads,
     ) -> Result<(), HostError> {
-        let Shared { processor, transport, board, clocks, .. } = &*self.shared;
+        let Self { processor, transport, board, clocks, .. } = self;
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
@@ -276,15 +261,15 @@ impl Host {
 
     /// Shared with the admin socket and the tests.
     pub fn live(&self) -> Arc<dyn Live> {
-        self.shared.clone()
+        self.live.clone()
     }
 
     pub fn journal(&self) -> Arc<dyn Journal> {
-        self.shared.journal.clone()
+        self.journal.clone()
     }
 
     pub fn transport(&self) -> Arc<dyn Transport> {
-        self.shared.transport.clone()
+        self.transport.clone()
     }
 
     pub fn config(&self) -> &Config {
@@ -300,18 +285,17 @@ impl Host {
     /// `deadline`.
     pub fn stop(mut self, deadline: Duration) -> StopReport {
         let end = Instant::now() + deadline;
-        let Shared { processor, journal, clocks, .. } = &*self.shared.clone();
         self.stop_reading();
         let drained = {
             let quiet = || self.readers.iter().all(JoinHandle::is_finished);
-            let until = clocks.now().steady.after(deadline);
-            let mut drain = processor.drain(quiet, until);
-            drive(&mut drain, clocks).is_ok() && drain.drained
+            let until = self.clocks.now().steady.after(deadline);
+            let mut drain = self.processor.drain(quiet, until);
+            drive(&mut drain, &self.clocks).is_ok() && drain.drained
         };
         self.end(Some(end + FAREWELL));
-        let published = processor.stage.published_batch();
+        let (journal, published) = (self.journal.clone(), self.processor.stage.published_batch());
         if published > journal.identity().confirmed
-            && let Err(error) = journal.confirm(self.shared.identity.epoch, published)
+            && let Err(error) = journal.confirm(self.epoch, published)
         {
             warn!(%error, "failed to confirm what is published; the next start finds it out");
         }
@@ -323,8 +307,8 @@ impl Host {
     }
 
     fn stop_reading(&self) {
-        self.shared.processor.stop_reading();
-        self.shared.board.changed.raise_all();
+        self.processor.stop_reading();
+        self.board.changed.raise_all();
     }
 
     /// Ends as if the process had been killed: nothing is finished, nothing is written any more.
@@ -336,7 +320,7 @@ impl Host {
     /// moment, as for a host that is killed.
     fn end(&mut self, until: Option<Instant>) {
         self.stop_reading();
-        self.shared.processor.stop();
+        self.processor.stop();
         join(self.workers.drain(..), until);
         join(self.committer.take().into_iter(), until);
         join(self.publisher.take().into_iter(), until);
@@ -371,191 +355,5 @@ fn settings(pipeline: &PipelineSettings) -> Settings {
         cache_bytes_max: pipeline.cache_bytes_max,
         stall_wait_max: pipeline.stall_wait_max,
         due_per_second_max: pipeline.due_per_second_max,
-    }
-}
-
-/// An answer that somebody waits for.
-fn reply() -> (Reply, Receiver<Result<Answer, Declined>>) {
-    let (sender, answer) = bounded(1);
-    let tell = move |answer| {
-        let _ = sender.try_send(answer);
-    };
-    (Reply::new(tell), answer)
-}
-
-impl Shared {
-    fn ask(&self, saga: &SagaId, item: impl FnOnce(Reply) -> Item) -> Result<Answer, Refusal> {
-        let (reply, answer) = reply();
-        self.processor.inbox.post(saga, item(reply));
-        self.await_answer(&answer)
-    }
-
-    fn await_answer(&self, answer: &Receiver<Result<Answer, Declined>>) -> Result<Answer, Refusal> {
-        let answer = await_answer_or(answer, "the host could not journal it in time; look at `sagahost status`")?;
-        answer.map_err(Refusal::from)
-    }
-
-    /// An offset in the topic before says nothing of this one.
-    fn refuse_made_anew(&self, partition: &Partition, topic_id: Option<&TopicId>) -> Result<(), Refusal> {
-        let journaled = self.journal.positions()?;
-        let known = journaled.get(partition).filter(|position| position.next > 0).and_then(|at| at.topic_id.as_ref());
-        match (known, topic_id) {
-            (Some(known), Some(now)) if known != now => Err(Refusal::refused(format!(
-                "{partition}: the topic was made anew (its id was {known}, now it is {now}), so there is no place where \
-                 it stood: add --from earliest, --from latest or --from OFFSET"
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// The keeper does one thing after the other, and compiling may be one of them.
-    fn keeper(&self, order: Order) -> Result<Answer, Refusal> {
-        const QUEUED: &str = "the plugins are being changed just now (compiled, or still copied); this is done behind \
-                              that, unless too much waits there: look at `sagahost plugins list`";
-        Ok(await_answer_or(&self.board.order(order), QUEUED)??)
-    }
-
-    fn release(&self, saga: &SagaId) -> Result<Answer, Refusal> {
-        let mut release = self.processor.release(self.identity.epoch, saga);
-        let ended = drive(&mut release, &self.clocks).map(|()| release.released);
-        let count = ended.ok().flatten().ok_or_else(|| Refusal::new(Why::Failed, "the host ends"))??;
-        let id = notation::id(saga.as_str());
-        let text = format!("saga {id} is out of quarantine; {count} events that were kept aside are taken in again");
-        Ok(Answer { done: true, text })
-    }
-}
-
-fn await_answer_or<T>(answer: &Receiver<T>, otherwise: &str) -> Result<T, Refusal> {
-    const PATIENCE: Duration = Duration::from_secs(25);
-    answer.recv_timeout(PATIENCE).map_err(|_| Refusal::new(Why::TimedOut, otherwise))
-}
-
-impl Live for Shared {
-    fn command(&self, saga: &SagaId, command: Command) -> Result<Answer, Refusal> {
-        if matches!(command, Command::Retry { .. }) && self.processor.stage.is_quarantined(saga) {
-            return self.release(saga);
-        }
-        self.ask(saga, |reply| Item::Operator { command, queued: None, reply: Some(reply), receipt: None })
-    }
-
-    fn outbox(&self, action: OutboxAction) -> Result<Answer, Refusal> {
-        let done = match action {
-            OutboxAction::Retry => self.processor.outbox.retry(),
-            OutboxAction::Skip { batch, index, by, reason } => {
-                let refused =
-                    self.processor.outbox.refused().is_some_and(|row| row.batch == batch && row.index == index);
-                if !refused {
-                    return Err(Refusal::not_found(format!("row {index} of batch {} is not refused", batch.0)));
-                }
-                let reason = format!("{by}: {reason}");
-                self.journal.leave_out(self.identity.epoch, batch, index, LeftOut::Row, &reason)?;
-                self.processor.outbox.skip(batch, index, &reason)
-            }
-        };
-        let text = if done { "publication resumes" } else { "no outbox row is refused" };
-        Ok(Answer { done, text: text.to_owned() })
-    }
-
-    fn redrive_record(&self, letter: StoredLetter) -> Result<Answer, Refusal> {
-        let serving = self.processor.serving.load();
-        let decoded = serving.codec.decode_letter(&letter);
-        let Decoded { event, formerly } = decoded
-            .map_err(|why| Refusal::refused(format!("it still cannot be decoded: {}: {}", why.code, why.detail)))?;
-        if !serving.topology.concerns(&event.kind) {
-            let hint = serving.meant(&event.kind).map(|meant| format!(": {}", lookalike::hint(&meant)));
-            let kind = notation::id(event.kind.as_str());
-            let text = format!("no plugin of this app handles {kind}{}", hint.unwrap_or_default());
-            return Err(Refusal::refused(text));
-        }
-        self.ask(&event.saga.clone(), |reply| Item::Redelivery {
-            event,
-            formerly,
-            letter: Box::new(letter),
-            receipt: None,
-            reply: Some(reply),
-        })
-    }
-
-    fn discard_record(&self, letter: StoredLetter, by: String, reason: String) -> Result<Answer, Refusal> {
-        let (reply, answer) = reply();
-        let how = format!("discarded by {by}: {reason}");
-        let done = Answer { done: true, text: how.clone() };
-        let letter = LetterWrite::Close { key: letter.key, how, at: self.clocks.now().wall };
-        self.processor.inbox.post_loose(Loose { letter, receipt: None, reply: Some((reply, done)) });
-        self.await_answer(&answer)
-    }
-
-    fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Answer, Refusal> {
-        if !self.processor.intake.is_held(partition) {
-            let text = format!("{partition} is not held; `sagahost status` lists those that are");
-            return Err(Refusal::not_found(text));
-        }
-        // The id first: then a topic made anew in between is noticed.
-        let ids = self.transport.topic_ids(std::slice::from_ref(&partition.topic))?;
-        let topic_id = ids.get(&partition.topic).cloned();
-        let Some(from) = from else {
-            self.refuse_made_anew(partition, topic_id.as_ref())?;
-            self.processor.intake.assign_again(partition);
-            return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
-        };
-        let bounds = self.transport.bounds(std::slice::from_ref(partition))?;
-        let missing = || Refusal::not_found(format!("{partition} does not exist"));
-        let (first, end) = bounds.get(partition).copied().ok_or_else(missing)?;
-        let next = match from {
-            ResumeFrom::Earliest => first,
-            ResumeFrom::Latest => end,
-            ResumeFrom::Offset(offset) if (first..=end).contains(&offset) => offset,
-            ResumeFrom::Offset(offset) => {
-                let text = format!("{partition} holds {first} to {end}; {offset} is outside of that");
-                return Err(Refusal::invalid(text));
-            }
-        };
-        let (reply, answer) = reply();
-        self.processor.stage.move_position(Move { partition: partition.clone(), next, topic_id, reply });
-        self.await_answer(&answer)
-    }
-
-    fn change_plugin(&self, plugin: &Participant, action: PluginAction) -> Result<Answer, Refusal> {
-        self.keeper(Order::Plugin(plugin.clone(), action))
-    }
-
-    fn reload_config(&self) -> Result<Answer, Refusal> {
-        self.keeper(Order::ReloadConfig)
-    }
-
-    fn plugins(&self) -> PluginsView {
-        self.board.view(&self.processor.stats)
-    }
-
-    fn status(&self) -> LiveStatus {
-        let (stats, now) = (&self.processor.stats, self.clocks.now());
-        let mut waiting_for = self.processor.intake.waiting();
-        waiting_for.extend(self.processor.intake.held_up());
-        // The publisher's trouble is the broker's.
-        waiting_for.extend(
-            self.processor.outbox.waiting(now).filter(|waiting| !self.processor.intake.waiting().contains(waiting)),
-        );
-        let batch = self.processor.stage.last_sealed().0;
-        LiveStatus {
-            app: self.app.clone(),
-            transport: self.transport.describe(),
-            journal: format!("{} in {}", self.identity.journal, self.data.display()),
-            incarnation: self.identity.incarnation.to_string(),
-            batch,
-            published: self.processor.stage.published_batch().0,
-            records: Stats::get(&stats.records),
-            records_skipped: Stats::get(&stats.records_skipped),
-            events: Stats::get(&stats.events),
-            duplicates: Stats::get(&stats.duplicates),
-            calls: Stats::get(&stats.calls),
-            chains_rerun: Stats::get(&stats.chains_rerun),
-            journal_commits: Stats::get(&stats.journal_commits),
-            publications: Stats::get(&stats.publications),
-            waiting_for,
-            held: self.processor.intake.held(),
-            events_unhandled: stats.unhandled.events(Sort::Unhandled),
-            events_ignored: stats.unhandled.events(Sort::Ignored),
-            unhandled: stats.unhandled.lines().into_iter().map(Into::into).collect(),
-        }
     }
 }

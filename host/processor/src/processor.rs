@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::{Identity, Journal, JournalError, OutboxBatch, PublicationNotes, SagaFilter};
-use sagahost_saga::{id::SagaId, input::Status, notation};
+use sagahost_saga::{input::Status, notation};
 use sagahost_transport::{Assignment, Sink, Source, Transport};
 use sagahost_wire::{BatchNo, Epoch, Partition};
 use tracing::warn;
@@ -26,7 +26,7 @@ use crate::{
     planted::{self, Planted},
     publish::{self, Publisher},
     reader::{self, Reader, Slices},
-    release::Release,
+    release::Releases,
     serving::Serving,
     stage::{BatchBounds, Stage},
     stats::Stats,
@@ -255,9 +255,10 @@ impl Processor {
         Answers { inbox: self.inbox.clone() }
     }
 
-    pub fn release(&self, epoch: Epoch, saga: &SagaId) -> Release {
+    /// The ways out of quarantine, for the journal's owner.
+    pub fn releases(&self, epoch: Epoch) -> Releases {
         let (stage, inbox) = (self.stage.clone(), self.inbox.clone());
-        Release::new(stage, inbox, self.journal.clone(), self.serving.clone(), (epoch, saga.clone()))
+        Releases { stage, inbox, journal: self.journal.clone(), serving: self.serving.clone(), epoch }
     }
 
     /// Ends when everything that was read is out, or `until`. `quiet`: have all parts ended that read or wake?

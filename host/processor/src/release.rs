@@ -21,48 +21,56 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at whether there is such a batch.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Ends when the saga is released; `released` says how many events are taken in again.
+/// What a release reaches.
+#[derive(Clone)]
+pub struct Releases {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) inbox: Inbox,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    pub(crate) epoch: Epoch,
+}
+
+impl Releases {
+    pub fn is_quarantined(&self, saga: &SagaId) -> bool {
+        self.stage.is_quarantined(saga)
+    }
+
+    pub fn of(&self, saga: &SagaId) -> Release {
+        Release { reach: self.clone(), saga: saga.clone(), released: None, waiting: None }
+    }
+}
+
+/// Ends when the saga is released.
 pub struct Release {
-    pub stage: Arc<Stage>,
-    pub inbox: Inbox,
-    pub journal: Arc<dyn Journal>,
-    pub serving: Arc<ArcSwap<Serving>>,
-    pub epoch: Epoch,
-    pub saga: SagaId,
+    reach: Releases,
+    saga: SagaId,
+    /// How many events are taken in again.
     pub released: Option<Result<usize, JournalError>>,
     /// The batch to wait for, and until when.
     waiting: Option<(BatchNo, Steady)>,
 }
 
 impl Release {
-    pub(crate) fn new(
-        stage: Arc<Stage>,
-        inbox: Inbox,
-        journal: Arc<dyn Journal>,
-        serving: Arc<ArcSwap<Serving>>,
-        (epoch, saga): (Epoch, SagaId),
-    ) -> Self {
-        Self { stage, inbox, journal, serving, epoch, saga, released: None, waiting: None }
-    }
-
     fn begin(&mut self, now: Now) -> Result<(), JournalError> {
-        self.journal.release(self.epoch, &self.saga)?;
-        let staged = BatchNo(self.stage.last_sealed().0 + 1);
-        self.stage.release(&self.saga);
+        self.reach.journal.release(self.reach.epoch, &self.saga)?;
+        let staged = BatchNo(self.reach.stage.last_sealed().0 + 1);
+        self.reach.stage.release(&self.saga);
         self.waiting = Some((staged, now.steady.after(PATIENCE)));
         Ok(())
     }
 
     fn take_in_again(&self) -> Result<usize, JournalError> {
-        let count = self.inbox.take_in_again(Some(&self.saga), &*self.journal, &self.serving.load())?;
-        self.inbox.post(&self.saga, Item::TopologyChanged);
+        let count =
+            self.reach.inbox.take_in_again(Some(&self.saga), &*self.reach.journal, &self.reach.serving.load())?;
+        self.reach.inbox.post(&self.saga, Item::TopologyChanged);
         Ok(count)
     }
 }
 
 impl Part for Release {
     fn step(&mut self, now: Now) -> Next {
-        let signal = self.stage.settled.clone();
+        let signal = self.reach.stage.settled.clone();
         let seen = signal.seen();
         let Some((staged, until)) = self.waiting else {
             if let Err(error) = self.begin(now) {
@@ -71,8 +79,8 @@ impl Part for Release {
             }
             return Next::Again;
         };
-        self.stage.urge();
-        let journaled = self.stage.drained() || self.journal.identity().last_batch >= staged;
+        self.reach.stage.urge();
+        let journaled = self.reach.stage.drained() || self.reach.journal.identity().last_batch >= staged;
         if !journaled && now.steady < until {
             return Next::Wait(Wait { signal, seen, until: Some(now.steady.after(LOOK).min(until)) });
         }
