@@ -74,7 +74,8 @@ impl Bench {
         let clock: NowFn = Arc::new(move || now);
         let plugins = Plugins::open(settings).unwrap();
         let serving = plugins.serve(&clock).unwrap();
-        let processor = Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings()));
+        let processor =
+            Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
         let started = Started { refused: Vec::new(), waiting: BTreeSet::new(), replaced: BTreeMap::new() };
         let reach = Reach { processor, clock, transport, board: Arc::default(), configuration: None };
         let handled = plugins.look();
