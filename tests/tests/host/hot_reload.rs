@@ -353,14 +353,17 @@ fn a_topic_is_read_once_however_fast_switches_follow_each_other() {
     let shop = Shop::new(&THREE, "[watch]\nsettle = \"10ms\"\n");
     let dir = plugins(&shop);
     let host = shop.start();
-    for round in 0..4 {
-        drop_in(&dir, "loyalty.wasm", &version("loyalty", &format!("9.{round}.0")));
-        await_version(&host, "loyalty", &format!("9.{round}.0"));
+    let pause_and_resume = || {
         let pause = PluginAction::Pause { by: "ann".to_owned(), reason: "a look".to_owned() };
         host.live().change_plugin(&"payment".into(), pause).expect("it pauses");
         host.live()
             .change_plugin(&"payment".into(), PluginAction::Resume { by: "ann".to_owned() })
             .expect("it goes on");
+    };
+    for round in 0..4 {
+        drop_in(&dir, "loyalty.wasm", &version("loyalty", &format!("9.{round}.0")));
+        await_version(&host, "loyalty", &format!("9.{round}.0"));
+        pause_and_resume();
         drop_in(&dir, "payment.wasm", &version("payment", &format!("9.{round}.0")));
         await_version(&host, "payment", &format!("9.{round}.0"));
     }
@@ -374,7 +377,8 @@ fn a_topic_is_read_once_however_fast_switches_follow_each_other() {
         value: Some(format!(r#"{{"customerId": "c-{number}"}}"#).into_bytes()),
         headers: Vec::new(),
     };
-    // The reader has been told by the time these have ended.
+    // Behind this the switch is over, and the reader has been told by the time these have ended.
+    pause_and_resume();
     let mut orders = some_orders("o", 10);
     shop.produce(&orders);
     shop.await_ends(&orders, &Death::never(), PATIENCE);
