@@ -92,7 +92,7 @@ impl Parts {
 
 pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>, TransportError> {
     Ok(match &config.kafka {
-        Some(kafka) => Arc::new(KafkaTransport::with_points(kafka, &config.app, crash::point)?),
+        Some(kafka) => Arc::new(crash::Pointed(KafkaTransport::new(kafka, &config.app)?)),
         None => Arc::new(EmbeddedTransport::open_with(
             &config.data_dir,
             &config.app,

@@ -145,37 +145,68 @@ struct FaultySink {
     death: Arc<Death>,
 }
 
+fn away() -> TransportError {
+    TransportError::Away("the process is dead".to_owned())
+}
+
+fn spent() -> SinkError {
+    SinkError::Spent("the process is dead".to_owned())
+}
+
+impl FaultySink {
+    fn alive<E>(&self, dead: impl FnOnce() -> E) -> Result<(), E> {
+        if self.death.dead() { Err(dead()) } else { Ok(()) }
+    }
+}
+
 impl Sink for FaultySink {
     fn committed(
         &mut self,
         partitions: &[Partition],
         isolation: Isolation,
     ) -> Result<BTreeMap<Partition, Committed>, TransportError> {
-        if self.death.dead() {
-            return Err(TransportError::Away("the process is dead".to_owned()));
-        }
+        self.alive(away)?;
         self.inner.committed(partitions, isolation)
     }
     fn claim(&mut self) -> Result<(), TransportError> {
-        if self.death.dead() {
-            return Err(TransportError::Away("the process is dead".to_owned()));
-        }
+        self.alive(away)?;
         self.inner.claim()
     }
-    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
-        if self.death.reached(Point::BeforePublish) {
-            return Err(PublishError::Lost { commit: CommitState::Asked, why: "the process is dead".to_owned() });
-        }
-        self.inner.publish(publication)?;
-        if self.death.reached(Point::AfterPublish) {
-            return Err(PublishError::Lost { commit: CommitState::Asked, why: "the process is dead".to_owned() });
-        }
-        Ok(())
+    fn patience(&self) -> Patience {
+        self.inner.patience()
     }
-    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError> {
-        if self.death.dead() {
-            return Err(TransportError::Away("the process is dead".to_owned()));
+    fn begin(&mut self) -> Result<(), SinkError> {
+        self.alive(spent)?;
+        self.inner.begin()
+    }
+    fn offsets(&mut self, offsets: &[(Partition, i64)], metadata: &str) -> Result<Progress, SinkError> {
+        self.alive(spent)?;
+        self.inner.offsets(offsets, metadata)
+    }
+    fn send(&mut self, records: &[Outgoing]) -> Result<usize, SinkError> {
+        self.alive(spent)?;
+        self.inner.send(records)
+    }
+    fn poll(&mut self) -> Result<Progress, SinkError> {
+        self.alive(spent)?;
+        self.inner.poll()
+    }
+    fn end(&mut self) -> Result<Progress, SinkError> {
+        if self.death.reached(Point::BeforePublish) {
+            return Err(spent());
         }
+        let ended = self.inner.end()?;
+        if self.death.reached(Point::AfterPublish) {
+            return Err(spent());
+        }
+        Ok(ended)
+    }
+    fn abort(&mut self) -> Result<Progress, SinkError> {
+        self.alive(spent)?;
+        self.inner.abort()
+    }
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Option<Found>, TransportError> {
+        self.alive(away)?;
         self.inner.search(records, since_ms)
     }
 }

@@ -2,7 +2,8 @@
 //! thread, reads a clock, or touches a file; it is driven step by step (`step`), by threads or by a simulation.
 //!
 //! The journey of an event: a record is read and decoded (`reader`), waits in its saga's mailbox (`mailbox`), runs as a
-//! chain (`worker`, `chain`), is staged into the open batch (`stage`), becomes durable (`commit`) and public (`publish`).
+//! chain (`worker`, `chain`), is staged into the open batch (`stage`), becomes durable (`commit`) and public (`publish`,
+//! `transaction`).
 //! Retries and deadlines come back through the mailbox from durable times (`timers`), operators' commands too.
 
 pub mod planted;
@@ -16,6 +17,7 @@ pub mod publish;
 pub mod reader;
 pub mod stage;
 pub mod timers;
+pub mod transaction;
 pub mod worker;
 
 pub mod attempt;

@@ -5,11 +5,11 @@
 //! Known: an attempt that failed before its commit is not out. Asked: the committed offsets, which name the newest
 //! batch; where they expired or were reset, the topics themselves; and an operator where even those say nothing.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sagahost_codec::{copied_letter, without_value};
 use sagahost_journal::{Identity, Journal, LeftOut, OutboxBatch};
-use sagahost_transport::{CommitState, Found, Isolation, Publication, PublishError, Sink, TransportError};
+use sagahost_transport::{Found, Isolation, Sink, TransportError};
 use sagahost_wire::{BatchNo, Mark, Outgoing, Partition};
 use tracing::{debug, error, info, warn};
 
@@ -23,6 +23,7 @@ use crate::{
     stage::Stage,
     stats::Stats,
     step::{Backoff, Next, Now, Part, Steady, Stop, Wait},
+    transaction::{CommitState, Publication, PublishError, Transaction, Turn},
 };
 
 /// A producer on which the same batch is aborted so often in a row is replaced, whatever its errors say.
@@ -33,6 +34,10 @@ const FENCED_MAX: usize = 5;
 const FENCED_WINDOW: Duration = Duration::from_secs(60);
 /// Before the next claim, times the fencings so far: a rival that is superseded finds it out meanwhile, and ends.
 const FENCED_PAUSE: Duration = Duration::from_millis(100);
+/// A broker that does not answer a claim or a look for less than this is asked again without a word.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// Before a search that goes on is looked after again.
+const SEARCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Publishes batch after batch.
 pub struct Publisher {
@@ -63,12 +68,27 @@ pub enum State {
     Idle,
     /// To be sent.
     Try(Box<Attempt>),
+    /// A transaction is open, or about to be: it comes to an end before anything else is done.
+    Sending(Box<Attempt>, Box<Sending>),
     /// Sent, and answered.
     Tried(Box<Attempt>, Result<(), PublishError>),
     /// A row is refused: an operator decides.
     Refused(Box<Attempt>),
     /// A new producer is wanted, and an answer to whether the batch went through.
-    Recover(Box<Attempt>, CommitState),
+    Recover(Box<Attempt>, CommitState, Ask),
+}
+
+/// What a publisher that lost its producer asks next. Whatever fails, it begins again with the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ask {
+    /// Is the newest batch ours? Before the claim, so that a wrong host disturbs nobody.
+    #[default]
+    Newest,
+    Claim,
+    /// Behind the claim, for another host may have published in between: is the batch out?
+    Committed,
+    /// The committed offsets say nothing any more.
+    Topics,
 }
 
 /// A batch on its way out.
@@ -82,8 +102,28 @@ pub struct Attempt {
     resend: Backoff,
     /// Before the broker is asked again.
     ask: Backoff,
+    /// Since when the broker does not answer.
+    asked: Option<Steady>,
     /// Nothing is done with it before.
     not_before: Steady,
+}
+
+/// What is sent of a batch, and how far that is.
+pub struct Sending {
+    transaction: Transaction,
+    /// Places in the batch of what is sent; none: all of it is.
+    rows: Option<(Vec<usize>, Vec<Outgoing>)>,
+    offsets: Vec<(Partition, i64)>,
+    metadata: String,
+}
+
+impl Sending {
+    fn new(batch: &OutboxBatch, journal: &str) -> Self {
+        let mark = Mark { journal: journal.into(), incarnation: batch.incarnation.clone(), batch: batch.number };
+        let offset = |(partition, position): (&Partition, &sagahost_wire::Position)| (partition.clone(), position.next);
+        let offsets = batch.positions.iter().map(offset).collect();
+        Self { transaction: Transaction::default(), rows: sendable(batch), offsets, metadata: mark.to_string() }
+    }
 }
 
 impl Attempt {
@@ -92,18 +132,28 @@ impl Attempt {
 
     fn new(batch: OutboxBatch) -> Box<Self> {
         let (resend, ask, not_before) = (Self::RESEND, Self::ASK, Steady::default());
-        Box::new(Self { batch, failed: false, aborted: 0, resend, ask, not_before })
+        Box::new(Self { batch, failed: false, aborted: 0, resend, ask, asked: None, not_before })
     }
 }
 
 impl State {
-    /// The batch that is not out, with what was done about it.
+    /// The batch that is being published.
     fn attempt(&self) -> Option<&Attempt> {
         match self {
-            Self::Idle | Self::Tried(_, Ok(())) => None,
-            Self::Try(attempt) | Self::Tried(attempt, Err(_)) | Self::Refused(attempt) | Self::Recover(attempt, _) => {
-                Some(attempt)
-            }
+            Self::Idle => None,
+            Self::Try(attempt)
+            | Self::Sending(attempt, _)
+            | Self::Tried(attempt, _)
+            | Self::Refused(attempt)
+            | Self::Recover(attempt, ..) => Some(attempt),
+        }
+    }
+
+    /// It is not out, and no transaction is open.
+    fn at_rest(&self) -> bool {
+        match self {
+            Self::Idle | Self::Sending(..) | Self::Tried(_, Ok(())) => false,
+            Self::Try(_) | Self::Tried(_, Err(_)) | Self::Refused(_) | Self::Recover(..) => true,
         }
     }
 }
@@ -115,7 +165,7 @@ impl Part for Publisher {
         let wait = |until| Next::Wait(Wait { signal, seen, until });
         if let Some(attempt) = self.state.attempt() {
             // The host stops. What comes behind this batch would name offsets that cover it.
-            if self.stop.asked() && attempt.failed {
+            if self.stop.asked() && attempt.failed && self.state.at_rest() {
                 return Next::Ended(Ok(()));
             }
             if now.steady < attempt.not_before {
@@ -128,7 +178,8 @@ impl Part for Publisher {
                 None if self.stop.asked() => return Next::Ended(Ok(())),
                 None => return wait(None),
             },
-            State::Try(attempt) => self.send(attempt, now),
+            State::Try(attempt) => self.try_it(attempt, now),
+            State::Sending(attempt, sending) => Ok(self.send(attempt, sending, now)),
             State::Tried(attempt, Ok(())) => Ok(self.published(attempt.batch.number, now)),
             State::Tried(attempt, Err(error)) => self.failed(attempt, error, now),
             State::Refused(attempt) => match self.outbox.decision() {
@@ -138,7 +189,7 @@ impl Part for Publisher {
                     return wait(None);
                 }
             },
-            State::Recover(attempt, commit) => self.recover(attempt, commit, now),
+            State::Recover(attempt, commit, ask) => self.recover(attempt, commit, ask, now),
         };
         match then {
             Ok(state) => self.state = state,
@@ -161,32 +212,42 @@ impl Publisher {
         )))
     }
 
-    fn send(&mut self, mut attempt: Box<Attempt>, now: Now) -> Result<State, Fatal> {
-        let batch = &attempt.batch;
+    fn try_it(&mut self, mut attempt: Box<Attempt>, now: Now) -> Result<State, Fatal> {
         if let Err(why) = self.forget_not_out()? {
-            self.report(batch.number, &why, now);
+            self.report(attempt.batch.number, &why, now);
             attempt.failed = true;
             attempt.not_before = now.steady.after(attempt.ask.pause());
             return Ok(State::Try(attempt));
         }
-        let mark = Mark {
-            journal: self.identity.journal.clone(),
-            incarnation: batch.incarnation.clone(),
-            batch: batch.number,
+        let sending = Sending::new(&attempt.batch, &self.identity.journal);
+        Ok(State::Sending(attempt, Box::new(sending)))
+    }
+
+    fn send(&mut self, mut attempt: Box<Attempt>, mut sending: Box<Sending>, now: Now) -> State {
+        let Sending { transaction, rows, offsets, metadata } = &mut *sending;
+        let records = rows.as_ref().map_or(&attempt.batch.records, |(_, records)| records);
+        let turn = transaction.step(&mut *self.sink, &Publication { records, offsets, metadata }, now);
+        let sent = match turn {
+            Turn::Again => return State::Sending(attempt, sending),
+            Turn::Wait(until) => {
+                attempt.not_before = until;
+                return State::Sending(attempt, sending);
+            }
+            Turn::Ended(sent) => sent,
         };
-        let offset = |(partition, position): (&Partition, &sagahost_wire::Position)| (partition.clone(), position.next);
-        let offsets: Vec<_> = batch.positions.iter().map(offset).collect();
-        let (rows, records) = sendable(batch);
-        let metadata = mark.to_string();
-        let sent = self.sink.publish(&Publication { records: &records, offsets: &offsets, metadata: &metadata });
+        let row = |index: usize| rows.as_ref().map_or(Some(index), |(rows, _)| rows.get(index).copied());
         let sent = sent.map_err(|error| match error {
             PublishError::Refused { index, topic, why } => {
-                PublishError::Refused { index: rows.get(index).copied().unwrap_or(index), topic, why }
+                PublishError::Refused { index: row(index).unwrap_or(index), topic, why }
             }
             other => other,
         });
+        if sent.is_ok() {
+            debug!(batch = attempt.batch.number.0, records = records.len(), metadata, took = ?transaction.took(now), "sent");
+        }
         attempt.ask.reset();
-        Ok(State::Tried(attempt, sent))
+        attempt.asked = None;
+        State::Tried(attempt, sent)
     }
 
     fn published(&mut self, number: BatchNo, now: Now) -> State {
@@ -251,7 +312,7 @@ impl Publisher {
                 }
             }
         }
-        Ok(State::Recover(attempt, commit))
+        Ok(State::Recover(attempt, commit, Ask::Newest))
     }
 
     fn report(&self, number: BatchNo, why: &str, now: Now) {
@@ -261,52 +322,60 @@ impl Publisher {
         self.outbox.waits(text);
     }
 
-    /// A new producer, and an answer to whether the batch went through.
-    fn recover(&mut self, mut attempt: Box<Attempt>, commit: CommitState, now: Now) -> Result<State, Fatal> {
-        match self.look_and_claim(&attempt.batch, commit) {
-            Ok(out) => Ok(if out? { State::Tried(attempt, Ok(())) } else { Self::again(attempt, now) }),
+    fn recover(&mut self, mut attempt: Box<Attempt>, commit: CommitState, ask: Ask, now: Now) -> Result<State, Fatal> {
+        match self.ask(&attempt.batch, commit, ask) {
+            Ok(Answer::Next(next)) => Ok(State::Recover(attempt, commit, next)),
+            Ok(Answer::NotYet) => {
+                attempt.not_before = now.steady.after(SEARCH_PAUSE);
+                Ok(State::Recover(attempt, commit, ask))
+            }
+            Ok(Answer::Out) => Ok(State::Tried(attempt, Ok(()))),
+            Ok(Answer::NotOut) => Ok(Self::again(attempt, now)),
+            Ok(Answer::Stop(fatal)) => Err(fatal),
             Err(error) => {
-                self.report(attempt.batch.number, &error.to_string(), now);
+                let since = *attempt.asked.get_or_insert(now.steady);
+                match error {
+                    TransportError::Away(why) if now.steady.since(since) < ASK_PATIENCE => {
+                        debug!(why, ?ask, "no answer")
+                    }
+                    error => self.report(attempt.batch.number, &error.to_string(), now),
+                }
                 attempt.not_before = now.steady.after(attempt.ask.pause());
-                Ok(State::Recover(attempt, commit))
+                Ok(State::Recover(attempt, commit, Ask::Newest))
             }
         }
     }
 
-    /// Is the batch out? The newest mark is looked at before the claim, so that a wrong host disturbs nobody, and behind
-    /// it, for another host may have published in between.
-    fn look_and_claim(
-        &mut self,
-        batch: &OutboxBatch,
-        commit: CommitState,
-    ) -> Result<Result<bool, Fatal>, TransportError> {
+    /// One question of those that lead to a new producer.
+    fn ask(&mut self, batch: &OutboxBatch, commit: CommitState, ask: Ask) -> Result<Answer, TransportError> {
         let anchor = [self.anchor.clone()];
-        let marks = read_marks(&mut *self.sink, &anchor, Isolation::Uncommitted)?;
-        if let Err(fatal) = self.ours(marks, batch)? {
-            return Ok(Err(fatal));
+        match ask {
+            Ask::Newest => {
+                let marks = read_marks(&mut *self.sink, &anchor, Isolation::Uncommitted)?;
+                Ok(self.ours(marks, batch)?.map_or_else(Answer::Stop, |_| Answer::Next(Ask::Claim)))
+            }
+            Ask::Claim => self.sink.claim().map(|()| Answer::Next(Ask::Committed)),
+            Ask::Committed => {
+                let marks = read_marks(&mut *self.sink, &anchor, Isolation::Stable)?;
+                Ok(match self.ours(marks, batch)? {
+                    _ if planted::on(Planted::ClaimWithoutLooking) => Answer::NotOut,
+                    Err(fatal) => Answer::Stop(fatal),
+                    Ok(Some(newest)) if newest.batch == batch.number => Answer::Out,
+                    Ok(None) if commit == CommitState::Asked => Answer::Next(Ask::Topics),
+                    Ok(Some(_) | None) => Answer::NotOut,
+                })
+            }
+            Ask::Topics => Ok(match search(&mut *self.sink, batch)? {
+                None => Answer::NotYet,
+                Some(Found::Committed) => Answer::Out,
+                Some(Found::Absent) => Answer::NotOut,
+                Some(Found::Unclear(why)) => Answer::Stop(Fatal::Unknown(format!(
+                    "the group's offsets were reset or expired while batch {} was on its way, and the topics do not say \
+                     whether it is out: {why}. Start the host again; it says what to look at and how to go on",
+                    batch.number.0
+                ))),
+            }),
         }
-        self.sink.claim()?;
-        let marks = read_marks(&mut *self.sink, &anchor, Isolation::Stable)?;
-        match self.ours(marks, batch)? {
-            _ if planted::on(Planted::ClaimWithoutLooking) => Ok(Ok(false)),
-            Err(fatal) => Ok(Err(fatal)),
-            Ok(Some(newest)) => Ok(Ok(newest.batch == batch.number)),
-            Ok(None) if commit == CommitState::NotAsked => Ok(Ok(false)),
-            Ok(None) => self.search(batch),
-        }
-    }
-
-    /// The committed offsets say nothing any more: the topics are asked.
-    fn search(&mut self, batch: &OutboxBatch) -> Result<Result<bool, Fatal>, TransportError> {
-        Ok(match search(&mut *self.sink, batch)? {
-            Found::Committed => Ok(true),
-            Found::Absent => Ok(false),
-            Found::Unclear(why) => Err(Fatal::Unknown(format!(
-                "the group's offsets were reset or expired while batch {} was on its way, and the topics do not say \
-                 whether it is out: {why}. Start the host again; it says what to look at and how to go on",
-                batch.number.0
-            ))),
-        })
     }
 
     fn ours(&self, marks: Marks, batch: &OutboxBatch) -> Result<Result<Option<Mark>, Fatal>, TransportError> {
@@ -389,26 +458,35 @@ impl Publisher {
     }
 }
 
+/// What was answered.
+enum Answer {
+    Next(Ask),
+    NotYet,
+    Out,
+    NotOut,
+    Stop(Fatal),
+}
+
 /// Whether a batch went through, from the topics; for when the committed offsets no longer say. One without records
-/// counts as absent: nothing of it can be out twice.
-pub fn search(sink: &mut dyn Sink, batch: &OutboxBatch) -> Result<Found, TransportError> {
-    let (_, records) = sendable(batch);
+/// counts as absent: nothing of it can be out twice. None: not yet known, to be asked again.
+pub fn search(sink: &mut dyn Sink, batch: &OutboxBatch) -> Result<Option<Found>, TransportError> {
+    let sendable = sendable(batch);
+    let records = sendable.as_ref().map_or(&batch.records, |(_, records)| records);
     if records.is_empty() {
-        return Ok(Found::Absent);
+        return Ok(Some(Found::Absent));
     }
     sink.search(&records.iter().collect::<Vec<_>>(), batch.at.0)
 }
 
-/// What is to be sent, with its rows in the batch.
-fn sendable(batch: &OutboxBatch) -> (Vec<usize>, Cow<'_, [Outgoing]>) {
+/// What is to be sent, with its rows in the batch. None: all of it, as it is.
+fn sendable(batch: &OutboxBatch) -> Option<(Vec<usize>, Vec<Outgoing>)> {
     if batch.skipped.is_empty() && batch.valueless.is_empty() {
-        return ((0..batch.records.len()).collect(), Cow::Borrowed(&batch.records));
+        return None;
     }
     let kept = |(index, _): &(usize, &Outgoing)| !batch.skipped.contains_key(index);
     let sent = |(row, record): (usize, &Outgoing)| match batch.valueless.contains_key(&row) {
         true => (row, without_value(record)),
         false => (row, record.clone()),
     };
-    let (rows, records) = batch.records.iter().enumerate().filter(kept).map(sent).unzip();
-    (rows, Cow::Owned(records))
+    Some(batch.records.iter().enumerate().filter(kept).map(sent).unzip())
 }

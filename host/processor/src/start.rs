@@ -10,7 +10,7 @@ use std::{
 use sagahost_journal::{BatchWrite, CommitAnswer, Identity, Journal, JournalError, OutboxBatch};
 use sagahost_transport::{Assignment, Found, Isolation, Sink, StartAt, Transport, TransportError};
 use sagahost_wire::{BatchNo, Partition, Position};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     marks::{Marks, read_marks},
@@ -20,6 +20,11 @@ use crate::{
     step::{Backoff, Now, Steady},
     touch::TOUCH_EVERY,
 };
+
+/// Before an answer that is on its way is looked after again.
+const SOON: Duration = Duration::from_millis(20);
+/// A sink that does not answer for less than this is asked again without a word.
+const SINK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an operator may decide where the host refuses to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,6 +134,23 @@ pub struct Start {
     identity: Option<Identity>,
     claimed: bool,
     marks: Option<Marks>,
+    /// What the topics say of batches.
+    found: BTreeMap<BatchNo, Found>,
+    /// Since when the sink does not answer.
+    unanswered: Option<Steady>,
+}
+
+/// Why a start does not go on with this step.
+enum Halt {
+    Error(StartError),
+    /// The answer is not there yet.
+    NotYet,
+}
+
+impl<E: Into<StartError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
 }
 
 impl Start {
@@ -152,6 +174,8 @@ impl Start {
             identity: None,
             claimed: false,
             marks: None,
+            found: BTreeMap::new(),
+            unanswered: None,
         }
     }
 
@@ -160,15 +184,21 @@ impl Start {
     pub fn step(&mut self, now: Now) -> Result<Starting, StartError> {
         match self.begin(now) {
             Ok(begun) => Ok(Starting::Begun(Box::new(begun))),
-            Err(StartError::Transport(TransportError::Away(why))) => {
+            Err(Halt::NotYet) => Ok(Starting::Wait(now.steady.after(SOON))),
+            Err(Halt::Error(StartError::Transport(TransportError::Away(why)))) => {
+                // A sink says so after a moment; other questions have been patient already.
+                if self.sink.is_some() && now.steady.since(*self.unanswered.get_or_insert(now.steady)) < SINK_PATIENCE {
+                    debug!(why, "waiting for {}", self.asks);
+                    return Ok(Starting::Wait(now.steady.after(SOON)));
+                }
                 warn!("waiting for {} at {}: {why}", self.asks, self.transport.describe());
                 Ok(Starting::Wait(now.steady.after(self.backoff.pause())))
             }
-            Err(error) => Err(error),
+            Err(Halt::Error(error)) => Err(error),
         }
     }
 
-    fn begin(&mut self, now: Now) -> Result<Begun, StartError> {
+    fn begin(&mut self, now: Now) -> Result<Begun, Halt> {
         let partitions = self.partitions()?;
         let mut identity = self.look(&partitions)?;
         let marks = self.claim_and_look(&partitions)?;
@@ -283,7 +313,7 @@ impl Start {
         }
     }
 
-    fn published(&mut self, identity: &Identity, marks: &Marks) -> Result<BatchNo, StartError> {
+    fn published(&mut self, identity: &Identity, marks: &Marks) -> Result<BatchNo, Halt> {
         if let Some(told) = self.decisions.published {
             return Ok(told.max(identity.confirmed).min(identity.last_batch));
         }
@@ -299,7 +329,7 @@ impl Start {
 
     /// The group's offsets were reset, have expired, or were never committed. What is not out is known from the journal
     /// where the attempt failed before its commit; else the topics tell; else an operator has to.
-    fn published_by_topics(&mut self, identity: &Identity) -> Result<BatchNo, StartError> {
+    fn published_by_topics(&mut self, identity: &Identity) -> Result<BatchNo, Halt> {
         let not_out = self.journal.publication_notes()?.not_out;
         let mut published = identity.confirmed;
         for batch in self.journal.outbox(identity.confirmed, usize::MAX)? {
@@ -309,11 +339,15 @@ impl Start {
             if not_out.is_some_and(|not_out| not_out <= batch.number) {
                 break;
             }
-            self.asks = "the topics";
-            match publish::search(self.sink()?, &batch)? {
+            if !self.found.contains_key(&batch.number) {
+                self.asks = "the topics";
+                let found = publish::search(self.sink()?, &batch)?.ok_or(Halt::NotYet)?;
+                self.found.insert(batch.number, found);
+            }
+            match &self.found[&batch.number] {
                 Found::Committed => published = batch.number,
                 Found::Absent => break,
-                Found::Unclear(why) => return Err(unclear(&why, batch.number, published, identity.last_batch)),
+                Found::Unclear(why) => return Err(unclear(why, batch.number, published, identity.last_batch).into()),
             }
         }
         info!(batch = published.0, "the committed offsets say nothing; this batch is the last one known as published");

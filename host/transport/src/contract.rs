@@ -12,10 +12,13 @@ use std::{
 use sagahost_wire::{Outgoing, Partition, Record};
 
 use super::{
-    Assignment, Committed, Found, Isolation, Polled, Publication, PublishError, Sink, Source, Transport, TransportError,
+    Assignment, Committed, Found, Isolation, Polled, Progress, SLICE, Sink, SinkError, Source, Transport,
+    TransportError,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A call may take so long on a busy machine: a bound that no call without one keeps.
+const CALL_MAX: Duration = Duration::from_secs(8);
 
 /// All of them.
 pub fn all(transport: &dyn Transport, prefix: &str) {
@@ -23,6 +26,8 @@ pub fn all(transport: &dyn Transport, prefix: &str) {
     records_come_back_as_they_went(transport, &format!("{prefix}-same"));
     a_publication_carries_offsets_and_metadata(transport, &format!("{prefix}-meta"));
     a_refused_publication_leaves_no_trace(transport, &format!("{prefix}-refused"));
+    a_transaction_can_be_aborted_at_any_moment(transport, &format!("{prefix}-abort"));
+    a_transaction_that_is_open_is_ended_by_a_claim(transport, &format!("{prefix}-open"));
     a_claim_fences_the_other_sink(transport, &format!("{prefix}-claim"));
     the_end_is_reported(transport, &format!("{prefix}-end"));
     a_paused_partition_waits(transport, &format!("{prefix}-pause"));
@@ -95,7 +100,7 @@ pub fn a_publication_carries_offsets_and_metadata(transport: &dyn Transport, pre
         (partitions[1].clone(), Committed { offset: 3, metadata: "journal/incarnation/2".into() }),
     ]);
     assert_eq!(committed(&mut *sink, &partitions), expected);
-    let at_once = sink.committed(&partitions, Isolation::Uncommitted).expect("committed");
+    let at_once = quick(|| sink.committed(&partitions, Isolation::Uncommitted)).expect("committed");
     assert_eq!(at_once, expected);
     let mut other = claimed(transport);
     assert_eq!(committed(&mut *other, &partitions), expected, "whoever comes next sees the same");
@@ -108,12 +113,8 @@ pub fn a_refused_publication_leaves_no_trace(transport: &dyn Transport, prefix: 
     publish(&mut *sink, &[outgoing(&topic, "k", "before")], &[(partition.clone(), 1)], "j/i/1");
     let gone: Arc<str> = format!("{prefix}-gone").into();
     let records = [outgoing(&topic, "k", "never"), outgoing(&gone, "k", "nowhere"), outgoing(&topic, "k", "never")];
-    let refused =
-        sink.publish(&Publication { records: &records, offsets: &[(partition.clone(), 2)], metadata: "j/i/2" });
-    match refused {
-        Err(PublishError::Refused { index: 1, topic, .. }) => assert_eq!(topic, gone),
-        other => panic!("expected record 1 to be refused, got {other:?}"),
-    }
+    let refused = try_publish(&mut *sink, &records, &[(partition.clone(), 2)], "j/i/2");
+    assert!(matches!(refused, Err(Failed { error: SinkError::Refused { index: 1, .. }, .. })), "{refused:?}");
     publish(&mut *sink, &[outgoing(&topic, "k", "after")], &[(partition.clone(), 3)], "j/i/3");
     assert_eq!(
         committed(&mut *sink, std::slice::from_ref(&partition))[&partition],
@@ -135,7 +136,15 @@ pub fn a_search_finds_what_was_published(transport: &dyn Transport, prefix: &str
     let (published, other) = (marked("a", "v", "1"), outgoing(&topic, "b", "v"));
     let offsets = [(Partition::new(&topic, 0), 0)];
     publish(&mut *sink, &[published.clone(), other.clone()], &offsets, "j/i/1");
-    let mut search = |records: &[&Outgoing]| sink.search(records, 0).expect("the topics can be read");
+    let mut search = |records: &[&Outgoing]| {
+        let started = Instant::now();
+        loop {
+            match quick(|| sink.search(records, 0)).expect("the topics can be read") {
+                Some(found) => return found,
+                None => assert!(started.elapsed() < PATIENCE, "the search does not end"),
+            }
+        }
+    };
     assert_eq!(search(&[&published]), Found::Committed);
     assert_eq!(search(&[&other]), Found::Committed, "without headers");
     assert_eq!(search(&[&marked("z", "v", "1")]), Found::Absent, "the key differs");
@@ -146,6 +155,76 @@ pub fn a_search_finds_what_was_published(transport: &dyn Transport, prefix: &str
     assert!(matches!(search(&[&elsewhere]), Found::Unclear(_) | Found::Absent));
 }
 
+type Call<'a> = dyn Fn(&mut dyn Sink) -> Result<Progress, SinkError> + 'a;
+
+pub fn a_transaction_can_be_aborted_at_any_moment(transport: &dyn Transport, prefix: &str) {
+    let topic = topic(transport, prefix, 2);
+    let partitions = [Partition::new(&topic, 0), Partition::new(&topic, 1)];
+    let offsets = |next| [(partitions[0].clone(), next), (partitions[1].clone(), next)];
+    let mut sink = claimed(transport);
+    publish(&mut *sink, &[outgoing(&topic, "k", "before")], &offsets(1), "j/i/1");
+    let records = [outgoing(&topic, "k", "never"), outgoing(&topic, "l", "never")];
+    for steps in 0..5 {
+        sink.begin().expect("begin");
+        let calls: [&Call; 4] = [
+            &|sink| sink.offsets(&offsets(2), "j/i/2"),
+            &|sink| Ok(all_sent(sink.send(&records[..1])?, 1)),
+            &|sink| Ok(all_sent(sink.send(&records[1..])?, 1)),
+            &|sink| sink.poll(),
+        ];
+        calls.iter().take(steps).for_each(|call| until_done(|| call(&mut *sink)).expect("a call"));
+        until_done(|| sink.abort()).expect("abort");
+    }
+    // Once more, in pieces: nothing of it is out until it ends.
+    sink.begin().expect("begin");
+    until_done(|| sink.offsets(&offsets(3), "j/i/3")).expect("offsets");
+    for value in ["one", "two"] {
+        assert_eq!(sink.send(&[outgoing(&topic, "k", value)]).expect("send"), 1);
+        until_done(|| sink.poll()).expect("poll");
+    }
+    let at_once = quick(|| sink.committed(&partitions, Isolation::Uncommitted)).expect("committed");
+    assert_eq!(at_once[&partitions[0]], Committed { offset: 1, metadata: "j/i/1".into() }, "it has not ended");
+    until_done(|| sink.end()).expect("end");
+    for (_, committed) in committed(&mut *sink, &partitions) {
+        assert_eq!(committed, Committed { offset: 3, metadata: "j/i/3".into() });
+    }
+    let mut source = transport.source().expect("source");
+    assign(&mut *source, &[(partitions[0].clone(), 0), (partitions[1].clone(), 0)]);
+    assert_eq!(values(&to_the_end(&mut *source, 2).0), ["before", "one", "two"]);
+}
+
+pub fn a_transaction_that_is_open_is_ended_by_a_claim(transport: &dyn Transport, prefix: &str) {
+    let topic = topic(transport, prefix, 1);
+    let partition = Partition::new(&topic, 0);
+    let mut sink = transport.sink().expect("sink");
+    assert!(matches!(sink.begin(), Err(SinkError::Spent(_))), "nothing is claimed yet");
+    claim(&mut *sink);
+    let open = |sink: &mut dyn Sink, value: &str| {
+        sink.begin().expect("begin");
+        until_done(|| sink.offsets(&[(partition.clone(), 1)], "j/i/1")).expect("offsets");
+        assert_eq!(sink.send(&[outgoing(&topic, "k", value)]).expect("send"), 1);
+        until_done(|| sink.poll()).expect("poll");
+    };
+    open(&mut *sink, "left open");
+    assert!(matches!(sink.begin(), Err(SinkError::Spent(_))), "one is open");
+    assert!(matches!(sink.begin(), Err(SinkError::Spent(_))), "and who is spent stays so");
+    claim(&mut *sink);
+    open(&mut *sink, "left open, too");
+    // Whoever comes next, and the one before for good.
+    let mut next = claimed(transport);
+    assert!(until_done(|| sink.end()).is_err(), "somebody else claimed");
+    assert_eq!(committed(&mut *next, std::slice::from_ref(&partition)), BTreeMap::new());
+    publish(&mut *next, &[outgoing(&topic, "k", "out")], &[(partition.clone(), 2)], "j/i/2");
+    let mut source = transport.source().expect("source");
+    assign(&mut *source, &[(partition, 0)]);
+    assert_eq!(values(&to_the_end(&mut *source, 1).0), ["out"]);
+}
+
+fn all_sent(sent: usize, wanted: usize) -> Progress {
+    assert_eq!(sent, wanted);
+    Progress::Done
+}
+
 pub fn a_claim_fences_the_other_sink(transport: &dyn Transport, prefix: &str) {
     let topic = topic(transport, prefix, 1);
     let partition = Partition::new(&topic, 0);
@@ -153,8 +232,8 @@ pub fn a_claim_fences_the_other_sink(transport: &dyn Transport, prefix: &str) {
     publish(&mut *old, &[outgoing(&topic, "k", "old")], &[(partition.clone(), 1)], "j/i/1");
     let mut new = claimed(transport);
     let late = [outgoing(&topic, "k", "late")];
-    let fenced = old.publish(&Publication { records: &late, offsets: &[(partition.clone(), 2)], metadata: "j/i/2" });
-    assert!(matches!(fenced, Err(PublishError::Fenced { .. })), "got {fenced:?}");
+    let fenced = try_publish(&mut *old, &late, &[(partition.clone(), 2)], "j/i/2");
+    assert!(matches!(fenced, Err(Failed { error: SinkError::Fenced(_), .. })), "got {fenced:?}");
     publish(&mut *new, &[outgoing(&topic, "k", "new")], &[(partition.clone(), 2)], "j/k/2");
     let mut source = transport.source().expect("source");
     assign(&mut *source, &[(partition.clone(), 0)]);
@@ -310,32 +389,108 @@ pub fn claimed(transport: &dyn Transport) -> Box<dyn Sink> {
     sink
 }
 
+/// A call that keeps within its slice, or nearly.
+pub fn quick<T>(call: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let answer = call();
+    assert!(started.elapsed() < CALL_MAX, "a call took {:?}, where a slice is {SLICE:?}", started.elapsed());
+    answer
+}
+
 /// As a host does it: a broker that does not answer in time is asked again.
 pub fn claim(sink: &mut dyn Sink) {
     let started = Instant::now();
-    while let Err(error) = sink.claim() {
+    while let Err(error) = quick(|| sink.claim()) {
         let patient = matches!(error, TransportError::Away(_)) && started.elapsed() < PATIENCE;
         assert!(patient, "failed to claim: {error:?}");
     }
 }
 
-pub fn publish(sink: &mut dyn Sink, records: &[Outgoing], offsets: &[(Partition, i64)], metadata: &str) {
-    let publication = Publication { records, offsets, metadata };
+/// A publication that is not out.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: SinkError,
+    /// The end of the transaction was asked for, and it is not known to be aborted.
+    pub asked: bool,
+}
+
+/// Repeats a call of a transaction until it is done, or for as long as a transaction may take.
+pub fn until_done(call: impl FnMut() -> Result<Progress, SinkError>) -> Result<(), SinkError> {
+    until_done_within(PATIENCE, call)
+}
+
+fn until_done_within(
+    patience: Duration,
+    mut call: impl FnMut() -> Result<Progress, SinkError>,
+) -> Result<(), SinkError> {
     let started = Instant::now();
     loop {
-        match sink.publish(&publication) {
-            Ok(()) => return,
-            Err(PublishError::Aborted(why)) => {
-                assert!(started.elapsed() < PATIENCE, "aborted again and again: {why}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(error) => panic!("failed to publish: {error:?}"),
+        match quick(&mut call)? {
+            Progress::Done => return Ok(()),
+            Progress::NotYet(why) if started.elapsed() > patience => return Err(SinkError::Spent(why)),
+            Progress::NotYet(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }
 
+/// One attempt; what fails is aborted, where that helps.
+pub fn try_publish(
+    sink: &mut dyn Sink,
+    records: &[Outgoing],
+    offsets: &[(Partition, i64)],
+    metadata: &str,
+) -> Result<(), Failed> {
+    let mut asked = false;
+    let sent = transaction(sink, records, offsets, metadata, &mut asked);
+    let Err(error) = sent else { return Ok(()) };
+    match error {
+        SinkError::Spent(_) | SinkError::Fenced(_) => Err(Failed { error, asked }),
+        SinkError::Refused { .. } | SinkError::Unclear { .. } | SinkError::Spoilt(_) => {
+            match until_done(|| sink.abort()) {
+                Ok(()) => Err(Failed { error, asked: false }),
+                Err(error) => Err(Failed { error, asked }),
+            }
+        }
+    }
+}
+
+fn transaction(
+    sink: &mut dyn Sink,
+    records: &[Outgoing],
+    offsets: &[(Partition, i64)],
+    metadata: &str,
+    asked: &mut bool,
+) -> Result<(), SinkError> {
+    let patience = sink.patience();
+    quick(|| sink.begin())?;
+    until_done_within(patience.delivery, || sink.offsets(offsets, metadata))?;
+    let mut sent = 0;
+    while sent < records.len() {
+        sent += quick(|| sink.send(&records[sent..]))?;
+        until_done_within(patience.delivery + SLICE, || sink.poll())?;
+    }
+    *asked = true;
+    until_done_within(patience.end, || sink.end())
+}
+
+pub fn publish(sink: &mut dyn Sink, records: &[Outgoing], offsets: &[(Partition, i64)], metadata: &str) {
+    let started = Instant::now();
+    while let Err(failed) = try_publish(sink, records, offsets, metadata) {
+        let patient = matches!(failed.error, SinkError::Spoilt(_)) && started.elapsed() < PATIENCE;
+        assert!(patient, "failed to publish: {failed:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 pub fn committed(sink: &mut dyn Sink, partitions: &[Partition]) -> BTreeMap<Partition, Committed> {
-    sink.committed(partitions, Isolation::Stable).expect("committed")
+    let started = Instant::now();
+    loop {
+        match quick(|| sink.committed(partitions, Isolation::Stable)) {
+            Ok(committed) => return committed,
+            Err(TransportError::Away(_)) if started.elapsed() < PATIENCE => {}
+            Err(error) => panic!("failed to read what is committed: {error:?}"),
+        }
+    }
 }
 
 pub fn assign(source: &mut dyn Source, positions: &[(Partition, i64)]) {

@@ -1,7 +1,8 @@
 //! The boundary to where records come from and go to. Two real sides: Kafka, and topics as tables of an embedded
 //! database. Invariant: a publication becomes visible as a whole, with its offsets and their metadata, or not at all.
 //!
-//! A `Source` is owned by the poll thread, a `Sink` by the publisher; both block.
+//! A `Source` is owned by the reader, a `Sink` by the publisher. Their calls may block, but none for much longer than a
+//! `SLICE`: what is not decided by then is asked for again.
 
 #[doc(hidden)]
 pub mod contract;
@@ -102,29 +103,57 @@ pub enum Isolation {
     Stable,
 }
 
-/// One batch on its way out.
-#[derive(Clone, Debug)]
-pub struct Publication<'a> {
-    pub records: &'a [Outgoing],
-    /// Next offsets to read. Never empty: the anchor at least.
-    pub offsets: &'a [(Partition, i64)],
-    /// Of every offset of this publication: `journal/incarnation/batch`.
-    pub metadata: &'a str,
+/// How long a call of a sink may take before it says that there is no answer yet. One that asks two things may take
+/// twice as long.
+pub const SLICE: Duration = Duration::from_secs(1);
+
+/// How far a call has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Done,
+    /// Not decided, or turned down for the moment: the same call again. What it waits for is for messages.
+    NotYet(String),
 }
 
+/// How long the same call may be repeated before its producer counts as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// `offsets`, and `send` with `poll` until everything is delivered.
+    pub delivery: Duration,
+    /// `end`.
+    pub end: Duration,
+}
+
+/// The way out. A transaction is `begin`, `offsets`, `send` and `poll`, then `end`, or `abort` at any moment: each
+/// says how far it has come and what a failure means; what is done about it is the caller's to decide.
 pub trait Sink: Send {
+    /// `TransportError::Away`: not yet.
     fn committed(
         &mut self,
         partitions: &[Partition],
         isolation: Isolation,
     ) -> Result<BTreeMap<Partition, Committed>, TransportError>;
     /// Ends dangling transactions of this app and fences whoever published for it before (`init_transactions`).
+    /// Whatever this sink had open is given up. `TransportError::Away`: not yet; the next call goes on with it.
     fn claim(&mut self) -> Result<(), TransportError>;
-    /// Publishes as one unit. Blocks until it is decided, or returns why it is not.
-    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError>;
+    fn patience(&self) -> Patience;
+    /// A new transaction; the one before has ended or is aborted.
+    fn begin(&mut self) -> Result<(), SinkError>;
+    /// Next offsets to read, with the metadata of each. Once in a transaction, before its records; never empty: the
+    /// anchor at least.
+    fn offsets(&mut self, offsets: &[(Partition, i64)], metadata: &str) -> Result<Progress, SinkError>;
+    /// Hands records over. Returns how many were taken: where it is not all, `poll` before the rest is sent.
+    fn send(&mut self, records: &[Outgoing]) -> Result<usize, SinkError>;
+    /// Done: everything that was sent is delivered.
+    fn poll(&mut self) -> Result<Progress, SinkError>;
+    /// Commits. Only when everything is delivered. Until it is done nobody knows whether it is committed.
+    fn end(&mut self) -> Result<Progress, SinkError>;
+    /// Done: nothing of the transaction is visible, or ever will be.
+    fn abort(&mut self) -> Result<Progress, SinkError>;
     /// Was the publication of these records, none of them tried before `since_ms`, committed? For when the committed
-    /// offsets no longer say. Only after a claim: from then on none of the app's transactions is undecided.
-    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError>;
+    /// offsets no longer say. Only after a claim: from then on none of the app's transactions is undecided. None: not
+    /// yet; the same question again.
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Option<Found>, TransportError>;
 }
 
 /// What the topics say of a publication.
@@ -137,31 +166,30 @@ pub enum Found {
     Unclear(String),
 }
 
-/// How far a publication that failed had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitState {
-    /// Nothing of it is visible, and nothing ever will be.
-    NotAsked,
-    /// It may have been committed: only the committed offsets know.
-    Asked,
-}
-
-/// How a publication failed.
+/// What a failed call means for its transaction.
 #[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The broker will never take this record as it is (too large, no permission, topic gone). Aborted.
-    #[error("record {index} for topic {topic} was refused: {why}")]
-    Refused { index: usize, topic: Arc<str>, why: String },
-    /// Aborted; the same publication may be tried again at once.
-    #[error("the publication was aborted: {0}")]
-    Aborted(String),
-    /// The producer is spent, or the broker cannot be reached. A claim makes a new one.
-    #[error("{why}")]
-    Lost { commit: CommitState, why: String },
+pub enum SinkError {
+    /// The broker will never take this record as it is (too large, no permission, topic gone). `index`: among those sent
+    /// in this transaction. It can only be aborted.
+    #[error("record {index} was refused: {why}")]
+    Refused { index: usize, why: String },
+    /// The broker refuses something that was sent, and does not say what. It can only be aborted.
+    #[error("refused: {why}")]
+    Unclear {
+        /// It was too large, perhaps only as one request with others.
+        size: bool,
+        why: String,
+    },
+    /// It can only be aborted; then the same producer can try the same again.
+    #[error("the transaction is to be aborted: {0}")]
+    Spoilt(String),
+    /// The producer is of no use any more, or cannot reach the broker: a claim makes a new one.
+    #[error("{0}")]
+    Spent(String),
     /// Somebody else claimed the app's transactional id, or the client's own transaction timed out: claim nothing,
     /// read the committed offsets first.
-    #[error("fenced by another producer with the same transactional id: {why}")]
-    Fenced { commit: CommitState, why: String },
+    #[error("fenced by another producer with the same transactional id: {0}")]
+    Fenced(String),
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -34,7 +34,7 @@ pub enum Fault {
     ReadFails,
     /// Another write of the journal fails: positions, confirmation, notes.
     WriteFails,
-    /// A publication is aborted …
+    /// A publication is aborted behind its records …
     PublishAborted,
     /// … or lost before its commit was asked for,
     PublishLostBefore,
@@ -91,10 +91,28 @@ pub enum Fault {
     Retouch,
     /// other plugins serve from now on.
     Switch,
+    /// The process dies in the middle of a transaction.
+    CrashInTransaction,
+    /// A call of a transaction is not done yet …
+    SinkWaits,
+    /// … or never is, until the id is claimed again.
+    SinkStalls,
+    /// The producer takes only some of the records at once.
+    SendStops,
+    /// Something is refused, and the broker does not say what.
+    RowUnclear,
+    /// The end of a transaction is turned down: it is to be aborted …
+    EndSpoilt,
+    /// … or lost, and comes when somebody claims …
+    EndsLate,
+    /// … or comes, and is said only when it is asked for again.
+    EndUntold,
+    /// An abort is lost.
+    AbortFails,
 }
 
 impl Fault {
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 54] = [
         Self::CrashBeforeCommit,
         Self::CrashAfterCommit,
         Self::CrashBeforePublish,
@@ -140,6 +158,15 @@ impl Fault {
         Self::Cancel,
         Self::Retouch,
         Self::Switch,
+        Self::CrashInTransaction,
+        Self::SinkWaits,
+        Self::SinkStalls,
+        Self::SendStops,
+        Self::RowUnclear,
+        Self::EndSpoilt,
+        Self::EndsLate,
+        Self::EndUntold,
+        Self::AbortFails,
     ];
 
     /// Of a million occasions, at most so many.
@@ -172,6 +199,12 @@ impl Fault {
             Self::Cancel => 60_000,
             Self::Retouch => 300,
             Self::Switch => 1_500,
+            Self::CrashInTransaction => 5_000,
+            Self::SinkWaits | Self::SendStops => 100_000,
+            Self::SinkStalls => 4_000,
+            Self::RowUnclear => 20_000,
+            Self::EndSpoilt | Self::EndsLate | Self::EndUntold => 40_000,
+            Self::AbortFails => 150_000,
         }
     }
 }

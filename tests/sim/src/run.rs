@@ -432,7 +432,8 @@ impl<'d> Run<'d> {
     }
 
     fn verdict(&mut self) -> Vec<String> {
-        let refused = world(|world| world.went_wrong.iter().any(|(fault, _)| *fault == Fault::RowRefused));
+        let refuses = |fault: Fault| matches!(fault, Fault::RowRefused | Fault::RowUnclear);
+        let refused = world(|world| world.went_wrong.iter().any(|(fault, _)| refuses(*fault)));
         self.asked.rows_refused = refused;
         self.asked.either.extend(world(|world| std::mem::take(&mut world.given_up)));
         let journal = self.journal();

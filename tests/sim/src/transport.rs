@@ -55,7 +55,7 @@ impl Transport for SimTransport {
         Ok(Box::new(SimSource { inner: self.inner.source()?, host: self.host, away_until: None }))
     }
     fn sink(&self) -> Result<Box<dyn Sink>, TransportError> {
-        Ok(Box::new(SimSink { inner: self.inner.sink()?, host: self.host }))
+        Ok(Box::new(SimSink::new(self.inner.sink()?, self.host)))
     }
 }
 
@@ -122,6 +122,48 @@ impl Source for SimSource {
 struct SimSink {
     inner: Box<dyn Sink>,
     host: HostNo,
+    /// Records of the open transaction.
+    sent: usize,
+    metadata: String,
+    /// Nothing is answered any more before a claim.
+    stalls: bool,
+    end: End,
+}
+
+/// How far the end of a transaction is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    NotAsked,
+    /// It comes in front of the next claim.
+    Late,
+    /// It went through, and this was not said yet.
+    Untold,
+}
+
+impl SimSink {
+    fn new(inner: Box<dyn Sink>, host: HostNo) -> Self {
+        Self { inner, host, sent: 0, metadata: String::new(), stalls: false, end: End::NotAsked }
+    }
+
+    /// In front of each call of a transaction: other parts run, the process may die, there may be no answer yet.
+    fn entered(&mut self) -> Option<Progress> {
+        inside(self.host);
+        if happens(Fault::CrashInTransaction) {
+            die(self.host);
+        }
+        self.stalls = !world::world(|world| world.calm) && (self.stalls || happens(Fault::SinkStalls));
+        (self.stalls || happens(Fault::SinkWaits)).then(|| Progress::NotYet("simulated".to_owned()))
+    }
+
+    fn ended(&mut self) -> Result<(), SinkError> {
+        self.inner.end()?;
+        note(|| format!("published {} with {} records", self.metadata, self.sent));
+        Ok(())
+    }
+}
+
+fn why() -> String {
+    "simulated".to_owned()
 }
 
 impl Sink for SimSink {
@@ -146,46 +188,105 @@ impl Sink for SimSink {
         if happens(Fault::ClaimFails) {
             return Err(away("claim"));
         }
+        if self.end == End::Late {
+            let late = self.ended();
+            note(|| format!("the end of a transaction comes late: {late:?}"));
+        }
+        (self.stalls, self.end) = (false, End::NotAsked);
         self.inner.claim()?;
         inside(self.host);
         Ok(())
     }
-    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
+    fn patience(&self) -> Patience {
+        self.inner.patience()
+    }
+    fn begin(&mut self) -> Result<(), SinkError> {
         inside(self.host);
-        let why = || "simulated".to_owned();
         if happens(Fault::CrashBeforePublish) {
             die(self.host);
         }
-        if happens(Fault::PublishAborted) {
-            return Err(PublishError::Aborted(why()));
-        }
         if happens(Fault::PublishLostBefore) {
-            return Err(PublishError::Lost { commit: CommitState::NotAsked, why: why() });
+            return Err(SinkError::Spent(why()));
         }
-        if happens(Fault::PublishLostAfter) {
-            return Err(PublishError::Lost { commit: CommitState::Asked, why: why() });
+        (self.sent, self.end) = (0, End::NotAsked);
+        self.inner.begin()
+    }
+    fn offsets(&mut self, offsets: &[(Partition, i64)], metadata: &str) -> Result<Progress, SinkError> {
+        if let Some(not_yet) = self.entered() {
+            return Ok(not_yet);
         }
         if happens(Fault::PublishFenced) {
-            return Err(PublishError::Fenced { commit: CommitState::NotAsked, why: why() });
+            return Err(SinkError::Fenced(why()));
         }
-        if !publication.records.is_empty() && happens(Fault::RowRefused) {
-            let index = choose(publication.records.len(), 1);
-            let topic = publication.records[index].topic.clone();
-            return Err(PublishError::Refused { index, topic, why: why() });
+        self.metadata = metadata.to_owned();
+        self.inner.offsets(offsets, metadata)
+    }
+    fn send(&mut self, records: &[Outgoing]) -> Result<usize, SinkError> {
+        inside(self.host);
+        let taken = if happens(Fault::SendStops) { choose(records.len(), 16) } else { records.len() };
+        self.sent += taken;
+        self.inner.send(&records[..taken])
+    }
+    fn poll(&mut self) -> Result<Progress, SinkError> {
+        if let Some(not_yet) = self.entered() {
+            return Ok(not_yet);
         }
-        self.inner.publish(publication)?;
-        note(|| format!("published {} with {} records", publication.metadata, publication.records.len()));
+        if happens(Fault::PublishAborted) {
+            return Err(SinkError::Spoilt(why()));
+        }
+        if self.sent > 0 && happens(Fault::RowRefused) {
+            return Err(SinkError::Refused { index: choose(self.sent, 1), why: why() });
+        }
+        if self.sent > 0 && happens(Fault::RowUnclear) {
+            return Err(SinkError::Unclear { size: choose(2, 17) == 0, why: why() });
+        }
+        self.inner.poll()
+    }
+    fn end(&mut self) -> Result<Progress, SinkError> {
+        if let Some(not_yet) = self.entered() {
+            return Ok(not_yet);
+        }
+        if self.end == End::Untold {
+            return Ok(Progress::Done);
+        }
+        if happens(Fault::PublishLostAfter) {
+            return Err(SinkError::Spent(why()));
+        }
+        if happens(Fault::EndSpoilt) {
+            return Err(SinkError::Spoilt(why()));
+        }
+        if happens(Fault::EndsLate) {
+            self.end = End::Late;
+            return Err(SinkError::Spent(why()));
+        }
+        self.ended()?;
         if happens(Fault::CrashAfterPublish) {
             die(self.host);
         }
         if happens(Fault::PublishLies) {
-            return Err(PublishError::Lost { commit: CommitState::Asked, why: why() });
+            return Err(SinkError::Spent(why()));
+        }
+        if happens(Fault::EndUntold) {
+            self.end = End::Untold;
+            return Ok(Progress::NotYet(why()));
         }
         inside(self.host);
-        Ok(())
+        Ok(Progress::Done)
     }
-    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError> {
+    fn abort(&mut self) -> Result<Progress, SinkError> {
+        if let Some(not_yet) = self.entered() {
+            return Ok(not_yet);
+        }
+        if happens(Fault::AbortFails) {
+            return Err(SinkError::Spent(why()));
+        }
+        self.inner.abort()
+    }
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Option<Found>, TransportError> {
         inside(self.host);
+        if happens(Fault::SinkWaits) {
+            return Ok(None);
+        }
         self.inner.search(records, since_ms)
     }
 }

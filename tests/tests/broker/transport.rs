@@ -9,8 +9,12 @@ use std::{
 };
 
 use sagahost_demo::broker::{PASSWORD, USER};
+use sagahost_processor::{
+    step::{Now, Steady},
+    transaction::{Publication, PublishError, Transaction, Turn},
+};
 use sagahost_transport::{
-    Assignment, Isolation, Polled, Publication, PublishError, Sink, Source, Transport, TransportError,
+    Assignment, Isolation, Polled, Sink, Source, Transport, TransportError,
     contract::{self, assign, claimed, committed, outgoing, publish, records, to_the_end, values},
 };
 use sagahost_transport_kafka::{KafkaSettings, KafkaTransport, Property};
@@ -37,6 +41,36 @@ fn topic(transport: &dyn Transport, name: &str, partitions: i32) -> Arc<str> {
 
 fn at(topic: &str, number: i32) -> Partition {
     Partition::new(topic, number)
+}
+
+/// One publication as the publisher makes it.
+fn publish_once(
+    sink: &mut dyn Sink,
+    records: &[Outgoing],
+    offsets: &[(Partition, i64)],
+    metadata: &str,
+) -> Result<(), PublishError> {
+    let (mut transaction, began) = (Transaction::default(), Instant::now());
+    let publication = Publication { records, offsets, metadata };
+    loop {
+        let now = || Now { steady: Steady(began.elapsed()), ..Now::default() };
+        match contract::quick(|| transaction.step(sink, &publication, now())) {
+            Turn::Again => {}
+            Turn::Wait(until) => std::thread::sleep(until.since(now().steady)),
+            Turn::Ended(ended) => return ended,
+        }
+    }
+}
+
+/// How a claim fails that is turned down.
+fn refused_claim(transport: &KafkaTransport) -> TransportError {
+    let (mut sink, started) = (transport.sink().unwrap(), Instant::now());
+    loop {
+        match sink.claim().unwrap_err() {
+            TransportError::Away(_) if started.elapsed() < Duration::from_secs(10) => {}
+            error => return error,
+        }
+    }
 }
 
 /// Polls until this says what was waited for.
@@ -72,6 +106,8 @@ contract! {
     records_come_back_as_they_went
     a_publication_carries_offsets_and_metadata
     a_refused_publication_leaves_no_trace
+    a_transaction_can_be_aborted_at_any_moment
+    a_transaction_that_is_open_is_ended_by_a_claim
     a_claim_fences_the_other_sink
     the_end_is_reported
     a_paused_partition_waits
@@ -111,15 +147,15 @@ fn a_record_that_is_too_large_is_named_and_the_others_are_not_blamed() {
     // Between the broker's limit and the client's: only the broker knows.
     let mut records: Vec<_> = (0..10).map(|n| outgoing(&topic, "k", &n.to_string())).collect();
     records[6] = outgoing(&topic, "k", &"x".repeat(400_000));
-    let refused = sink.publish(&Publication { records: &records, offsets: &offsets, metadata: "j/i/1" });
+    let refused = publish_once(&mut *sink, &records, &offsets, "j/i/1");
     assert!(matches!(refused, Err(PublishError::Refused { index: 6, .. })), "{refused:?}");
     // Above the client's own.
     records[6] = outgoing(&topic, "k", &"x".repeat(2_000_000));
-    let refused = sink.publish(&Publication { records: &records, offsets: &offsets, metadata: "j/i/1" });
+    let refused = publish_once(&mut *sink, &records, &offsets, "j/i/1");
     assert!(matches!(refused, Err(PublishError::Refused { index: 6, .. })), "{refused:?}");
     // Each fits; together in one request they do not.
     let records: Vec<_> = (0..10).map(|n| outgoing(&topic, "k", &n.to_string().repeat(100_000))).collect();
-    publish(&mut *sink, &records, &offsets, "j/i/1");
+    publish_through(&mut *sink, 1, &offsets[0].0, &records);
     let mut source = transport.source().unwrap();
     assign(&mut *source, &[(at(&topic, 0), 0)]);
     assert_eq!(to_the_end(&mut *source, 1).0.len(), 10);
@@ -132,7 +168,7 @@ fn without_permission_a_record_is_refused_and_the_topic_named() {
     let bob = sasl("acl-app", "PLAIN");
     let nobody = bob.topics(std::slice::from_ref(&allowed)).unwrap_err();
     assert!(matches!(&nobody, TransportError::Refused(why) if why.contains("DESCRIBE")), "{nobody:?}");
-    let refused = bob.sink().unwrap().claim().unwrap_err();
+    let refused = refused_claim(&bob);
     assert!(
         matches!(&refused, TransportError::Refused(why) if why.contains("transactional id acl-app")),
         "{refused:?}"
@@ -149,7 +185,7 @@ fn without_permission_a_record_is_refused_and_the_topic_named() {
     let offsets = [(at(&allowed, 0), 1)];
     publish(&mut *sink, &[outgoing(&allowed, "k", "v")], &offsets, "j/i/1");
     let records = [outgoing(&allowed, "k", "v"), outgoing(&forbidden, "k", "v")];
-    let refused = sink.publish(&Publication { records: &records, offsets: &offsets, metadata: "j/i/2" });
+    let refused = publish_once(&mut *sink, &records, &offsets, "j/i/2");
     match refused {
         Err(PublishError::Refused { index: 1, topic, why }) => {
             assert_eq!(topic, forbidden);
@@ -184,7 +220,7 @@ fn a_topic_that_is_deleted_is_refused_for_writing_and_held_for_reading() {
     to_the_end(&mut *source, 2);
     broker().delete_topic(&gone).unwrap();
     let records = [outgoing(&stays, "k", "v"), outgoing(&gone, "k", "v")];
-    let refused = sink.publish(&Publication { records: &records, offsets: &offsets, metadata: "j/i/2" });
+    let refused = publish_once(&mut *sink, &records, &offsets, "j/i/2");
     assert!(matches!(refused, Err(PublishError::Refused { index: 1, .. })), "{refused:?}");
     let (partition, why) = held(&mut *source);
     assert_eq!(partition, at(&gone, 0));
@@ -388,7 +424,7 @@ fn each_sasl_mechanism_connects_and_wrong_credentials_are_refused_by_name() {
         let started = Instant::now();
         for error in [
             transport.topics(&["any".into()]).map(drop).unwrap_err(),
-            transport.sink().unwrap().claim().unwrap_err(),
+            refused_claim(&transport),
             transport.offer(&outgoing(&"any".into(), "k", "v")).map(drop).unwrap_err(),
         ] {
             let text = format!("{error} {error:?}");
@@ -488,7 +524,7 @@ fn publish_through(sink: &mut dyn Sink, batch: u64, partition: &Partition, recor
     let started = Instant::now();
     loop {
         assert!(started.elapsed() < LONG, "batch {batch}");
-        match sink.publish(&Publication { records, offsets: &offsets, metadata: &metadata }) {
+        match publish_once(sink, records, &offsets, &metadata) {
             Ok(()) => return,
             Err(PublishError::Aborted(_)) => {}
             Err(error @ PublishError::Refused { .. }) => panic!("{error:?}"),
@@ -580,7 +616,7 @@ fn publishing_with_the_broker_away_says_so_and_goes_through_later() {
     let records = [outgoing(&topic, "k", "later")];
     let offsets = [(partition.clone(), 2)];
     let started = Instant::now();
-    let away = sink.publish(&Publication { records: &records, offsets: &offsets, metadata: "j/i/2" });
+    let away = publish_once(&mut *sink, &records, &offsets, "j/i/2");
     assert!(matches!(away, Err(PublishError::Lost { .. })), "{away:?}");
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     let claim = sink.claim().unwrap_err();

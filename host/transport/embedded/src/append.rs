@@ -76,6 +76,27 @@ impl From<rusqlite::Error> for AppendError {
     }
 }
 
+/// A record as it is written.
+pub(super) struct Row {
+    topic: Arc<str>,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Option<Vec<u8>>,
+    size: usize,
+}
+
+impl Row {
+    pub fn of(record: &Outgoing) -> Self {
+        Self {
+            topic: record.topic.clone(),
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: tables::pack_headers(&record.headers),
+            size: record.size_bytes(),
+        }
+    }
+}
+
 struct Head {
     first: i64,
     next: i64,
@@ -105,8 +126,8 @@ impl<'c> Appender<'c> {
         Ok(Self { transaction, directory, options, keyless, timestamp_ms, heads: BTreeMap::new() })
     }
 
-    pub fn append(&mut self, record: &Outgoing) -> Result<(Partition, i64), AppendError> {
-        let size = record.size_bytes();
+    pub fn append(&mut self, record: &Row) -> Result<(Partition, i64), AppendError> {
+        let size = record.size;
         if size > self.options.record_bytes_max {
             return Err(AppendError::Refused(format!(
                 "it has {size} bytes, more than the {} that a record may have",
@@ -129,7 +150,7 @@ impl<'c> Appender<'c> {
         Ok((Partition { topic: record.topic.clone(), number }, offset))
     }
 
-    fn insert(&mut self, partition_id: i64, record: &Outgoing) -> Result<i64, AppendError> {
+    fn insert(&mut self, partition_id: i64, record: &Row) -> Result<i64, AppendError> {
         let offset = self.head(partition_id)?.next;
         if offset >= OFFSET_MAX {
             return Err(AppendError::Refused("its partition is full".to_owned()));
@@ -141,7 +162,7 @@ impl<'c> Appender<'c> {
                 self.timestamp_ms,
                 record.key,
                 record.value,
-                tables::pack_headers(&record.headers),
+                record.headers,
             ])?;
         self.head(partition_id)?.next = offset + 1;
         Ok(offset)

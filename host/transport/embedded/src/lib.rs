@@ -26,7 +26,7 @@ use sagahost_wire::{
 };
 
 use self::{
-    append::{AppendError, Appender, Directory},
+    append::{AppendError, Appender, Directory, Row},
     commits::Commits,
     sink::EmbeddedSink,
     source::EmbeddedSource,
@@ -143,7 +143,7 @@ impl EmbeddedTransport {
         .map_err(failed)?;
         let mut placed = Vec::with_capacity(records.len());
         for record in records {
-            placed.push(appender.append(record).map_err(|error| match error {
+            placed.push(appender.append(&Row::of(record)).map_err(|error| match error {
                 AppendError::Refused(why) => {
                     TransportError::Refused(format!("the record for topic {} was refused: {why}", record.topic))
                 }

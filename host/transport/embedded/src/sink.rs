@@ -1,36 +1,55 @@
-//! Publishes batches into the tables. Invariant: records and offsets of a publication are one transaction, and only
-//! the newest claim of an app commits one.
+//! Publishes batches into the tables. Invariant: records and offsets of a transaction are written as one, when it ends,
+//! and only the newest claim of an app writes.
+//!
+//! What is sent is kept in memory until then: the database's only write lock is never held between two calls.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
-use sagahost_transport::{CommitState, Committed, Found, Isolation, Publication, PublishError, Sink, TransportError};
+use sagahost_transport::{Committed, Found, Isolation, Patience, Progress, Sink, SinkError, TransportError};
 use sagahost_wire::{Outgoing, Partition};
 
 use super::{
     Shared,
-    append::{AppendError, Appender, Directory},
+    append::{AppendError, Appender, Directory, Row},
     tables,
 };
+
+/// Nothing here is waited for but other processes that write, and SQLite has a patience of its own for those.
+const PATIENCE: Patience = Patience { delivery: Duration::from_secs(10), end: Duration::from_secs(10) };
 
 pub(super) struct EmbeddedSink {
     shared: Arc<Shared>,
     connection: Connection,
     directory: Directory,
-    /// None before the first claim.
+    /// None: it has to claim first.
     epoch: Option<i64>,
+    open: Option<Draft>,
+}
+
+/// A transaction that has not ended.
+#[derive(Default)]
+struct Draft {
+    offsets: Vec<(Partition, i64)>,
+    metadata: String,
+    rows: Vec<Row>,
 }
 
 impl EmbeddedSink {
     pub fn open(shared: Arc<Shared>) -> Result<Self, TransportError> {
         let connection = shared.connect()?;
-        Ok(Self { shared, connection, directory: Directory::default(), epoch: None })
+        Ok(Self { shared, connection, directory: Directory::default(), epoch: None, open: None })
     }
 
-    fn try_publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
-        let ours = self.epoch.ok_or_else(|| lost("nothing can be published before a claim".to_owned()))?;
+    fn draft(&mut self) -> Result<&mut Draft, SinkError> {
+        self.open.as_mut().ok_or_else(|| SinkError::Spent("no transaction is open".to_owned()))
+    }
+
+    fn write(&mut self) -> Result<(), SinkError> {
+        let ours = self.epoch.ok_or_else(unclaimed)?;
+        let draft = self.open.as_ref().ok_or_else(|| SinkError::Spent("no transaction is open".to_owned()))?;
         let shared = &*self.shared;
-        let aborted = |error: rusqlite::Error| PublishError::Aborted(shared.explain(&error).to_string());
+        let spoilt = |error: rusqlite::Error| SinkError::Spoilt(shared.explain(&error).to_string());
         let mut appender = Appender::begin(
             &mut self.connection,
             &mut self.directory,
@@ -38,31 +57,33 @@ impl EmbeddedSink {
             &shared.keyless,
             shared.now_ms(),
         )
-        .map_err(aborted)?;
-        let newest = newest_claim(&appender.transaction, &shared.app).map_err(aborted)?;
+        .map_err(spoilt)?;
+        let newest = newest_claim(&appender.transaction, &shared.app).map_err(spoilt)?;
         if newest != Some(ours) {
-            let why = format!("claim {newest:?} of {} is newer than {ours}", shared.app);
-            return Err(PublishError::Fenced { commit: CommitState::NotAsked, why });
+            return Err(SinkError::Fenced(format!("claim {newest:?} of {} is newer than {ours}", shared.app)));
         }
-        for (index, record) in publication.records.iter().enumerate() {
-            appender.append(record).map_err(|error| match error {
-                AppendError::Refused(why) => PublishError::Refused { index, topic: record.topic.clone(), why },
-                AppendError::Failed(error) => aborted(error),
+        for (index, row) in draft.rows.iter().enumerate() {
+            appender.append(row).map_err(|error| match error {
+                AppendError::Refused(why) => SinkError::Refused { index, why },
+                AppendError::Failed(error) => spoilt(error),
             })?;
         }
-        for (partition, next) in publication.offsets {
-            let id = appender.directory.partition(&appender.transaction, partition).map_err(aborted)?;
-            let id = id.ok_or_else(|| lost(format!("{partition} is gone, its offset {next} cannot be committed")))?;
-            commit_offset(&appender.transaction, &shared.app, id, *next, publication.metadata).map_err(aborted)?;
+        for (partition, next) in &draft.offsets {
+            let id = appender.directory.partition(&appender.transaction, partition).map_err(spoilt)?;
+            let gone = || SinkError::Spent(format!("{partition} is gone, its offset {next} cannot be committed"));
+            commit_offset(&appender.transaction, &shared.app, id.ok_or_else(gone)?, *next, &draft.metadata)
+                .map_err(spoilt)?;
         }
         appender.commit().map_err(|error| match error.sqlite_error_code() {
             // The commit may be in the log although its sync failed: only a later claim decides.
-            Some(ErrorCode::SystemIoFailure) => {
-                PublishError::Lost { commit: CommitState::Asked, why: shared.explain(&error).to_string() }
-            }
-            _ => aborted(error),
+            Some(ErrorCode::SystemIoFailure) => SinkError::Spent(shared.explain(&error).to_string()),
+            _ => spoilt(error),
         })
     }
+}
+
+fn unclaimed() -> SinkError {
+    SinkError::Spent("nothing can be published before a claim".to_owned())
 }
 
 impl Sink for EmbeddedSink {
@@ -97,30 +118,68 @@ impl Sink for EmbeddedSink {
     fn claim(&mut self) -> Result<(), TransportError> {
         self.connection = self.shared.connect()?;
         self.directory = Directory::default();
+        (self.open, self.epoch) = (None, None);
         let epoch = claim(&mut self.connection, &self.shared.app).map_err(|error| self.shared.explain(&error))?;
         self.epoch = Some(epoch);
         Ok(())
     }
 
-    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
+    fn patience(&self) -> Patience {
+        PATIENCE
+    }
+
+    fn begin(&mut self) -> Result<(), SinkError> {
+        if self.open.is_some() {
+            (self.open, self.epoch) = (None, None);
+            return Err(SinkError::Spent("the transaction before is still open".to_owned()));
+        }
+        self.epoch.ok_or_else(unclaimed)?;
+        self.open = Some(Draft::default());
+        Ok(())
+    }
+
+    fn offsets(&mut self, offsets: &[(Partition, i64)], metadata: &str) -> Result<Progress, SinkError> {
+        let draft = self.draft()?;
+        (draft.offsets, draft.metadata) = (offsets.to_vec(), metadata.to_owned());
+        Ok(Progress::Done)
+    }
+
+    fn send(&mut self, records: &[Outgoing]) -> Result<usize, SinkError> {
+        self.draft()?.rows.extend(records.iter().map(Row::of));
+        Ok(records.len())
+    }
+
+    /// Whether a record can be written shows when it is.
+    fn poll(&mut self) -> Result<Progress, SinkError> {
+        self.draft().map(|_| Progress::Done)
+    }
+
+    fn end(&mut self) -> Result<Progress, SinkError> {
         let shared = self.shared.clone();
         let turn = shared.writing.lock();
-        let result = self.try_publish(publication);
+        let written = self.write();
         drop(turn);
-        if result.is_ok() {
-            shared.commits.happened();
+        match &written {
+            Ok(()) => {
+                self.open = None;
+                shared.commits.happened();
+            }
+            Err(SinkError::Spent(_) | SinkError::Fenced(_)) => (self.open, self.epoch) = (None, None),
+            Err(SinkError::Refused { .. } | SinkError::Unclear { .. } | SinkError::Spoilt(_)) => {}
         }
-        result
+        written.map(|()| Progress::Done)
     }
 
-    fn search(&mut self, records: &[&Outgoing], _since_ms: u64) -> Result<Found, TransportError> {
+    fn abort(&mut self) -> Result<Progress, SinkError> {
+        self.epoch.ok_or_else(unclaimed)?;
+        self.open = None;
+        Ok(Progress::Done)
+    }
+
+    fn search(&mut self, records: &[&Outgoing], _since_ms: u64) -> Result<Option<Found>, TransportError> {
         let found = search(&self.connection, records);
-        found.map_err(|error| self.shared.explain(&error))
+        found.map(Some).map_err(|error| self.shared.explain(&error))
     }
-}
-
-fn lost(why: String) -> PublishError {
-    PublishError::Lost { commit: CommitState::NotAsked, why }
 }
 
 /// The first record that is still there answers for all; one that was removed says nothing.

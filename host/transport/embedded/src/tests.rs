@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use expect_test::{Expect, expect};
-use sagahost_transport::{Assignment, Isolation, Polled, Publication, PublishError};
+use sagahost_transport::{Assignment, Isolation, Polled, SinkError, contract};
 use sagahost_wire::{Headers, Record, clock::SimulatedClock};
 
 use super::*;
@@ -85,13 +85,13 @@ fn check(source: &mut dyn Source, expected: Expect) {
     expected.assert_eq(&drain(source).join("\n"));
 }
 
-fn publish(sink: &mut dyn Sink, records: &[Outgoing], next: i64, metadata: &str) -> Result<(), PublishError> {
-    sink.publish(&Publication { records, offsets: &[(Partition::new("a", 0), next)], metadata })
+fn publish(sink: &mut dyn Sink, records: &[Outgoing], next: i64, metadata: &str) -> Result<(), SinkError> {
+    contract::try_publish(sink, records, &[(Partition::new("a", 0), next)], metadata).map_err(|failed| failed.error)
 }
 
 #[test]
 fn the_contract_of_transports() {
-    sagahost_transport::contract::all(&bench().transport, "contract");
+    contract::all(&bench().transport, "contract");
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn a_refused_record_takes_its_publication_with_it() {
     let errors: Vec<String> =
         batches.iter().filter_map(|batch| publish(&mut *sink, batch, 1, "m").err()).map(|e| e.to_string()).collect();
     expect![[r#"
-        record 1 for topic missing was refused: there is no such topic; make it with `sagahost topics create missing`
-        record 2 for topic a was refused: it has 271 bytes, more than the 200 that a record may have"#]]
+        record 1 was refused: there is no such topic; make it with `sagahost topics create missing`
+        record 2 was refused: it has 271 bytes, more than the 200 that a record may have"#]]
     .assert_eq(&errors.join("\n"));
     assert!(sink.committed(&[Partition::new("a", 0)], Isolation::Stable).unwrap().is_empty());
     check(&mut *source, expect!["end of a[0] at 0"]);
@@ -162,7 +162,7 @@ fn the_newest_claim_wins() {
     publish(&mut *first, &[record("a", "k", "first")], 1, "1").unwrap();
     second.claim().unwrap();
     let fenced = publish(&mut *first, &[record("a", "k", "zombie")], 2, "2").unwrap_err();
-    assert!(matches!(fenced, PublishError::Fenced { .. }));
+    assert!(matches!(fenced, SinkError::Fenced(_)));
     expect![[r#"
         nothing can be published before a claim
         fenced by another producer with the same transactional id: claim Some(2) of shop is newer than 1"#]]

@@ -52,8 +52,6 @@ pub(super) struct Connection {
     properties: BTreeMap<String, String>,
     pub redaction: Arc<Redaction>,
     tokens: Option<Arc<TokenSource>>,
-    /// Called at each named point of a transaction.
-    point: fn(&str),
 }
 
 impl fmt::Debug for Connection {
@@ -86,16 +84,7 @@ impl Connection {
             properties,
             redaction,
             tokens,
-            point: |_| {},
         })
-    }
-
-    pub fn with_points(self, point: fn(&str)) -> Self {
-        Self { point, ..self }
-    }
-
-    pub fn reached(&self, point: &str) {
-        (self.point)(point);
     }
 
     /// For messages: `PLAIN`, `SCRAM-SHA-256`; none without SASL.

@@ -2,15 +2,15 @@
 //! group. Invariant: every call ends within a bound, with an answer or with what to check.
 //!
 //! In reading order: `settings` and `connection` (which properties), `offline` (are they accepted), `source`, `topic_changes`, `lane`
-//! and `reading` (the way in), `sink`, `transaction`, `verdict`, `drain` and `search` (the way out), then what they need:
+//! and `reading` (the way in), `sink`, `transaction`, `verdict` and `search` (the way out), then what they need: `aside`,
 //! `context`, `producer`, `errors`, `undelivered`, `token`, `topics`, `topic_id`, `topic_watch`, `ends`.
 
 pub mod properties;
 pub mod settings;
 
+mod aside;
 mod connection;
 mod context;
-mod drain;
 mod ends;
 mod errors;
 mod lane;
@@ -45,7 +45,7 @@ use rdkafka::{
     producer::BaseRecord,
     types::RDKafkaErrorCode as Code,
 };
-use sagahost_transport::{Isolation, Sink, Source, Topics, Transport, TransportError, Unstable};
+use sagahost_transport::{Isolation, SLICE, Sink, Source, Topics, Transport, TransportError, Unstable};
 use sagahost_wire::{Outgoing, Partition, TopicId};
 use tracing::warn;
 
@@ -62,8 +62,6 @@ pub use self::{
 
 /// For questions that a broker answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A call is cut into pieces of this length, and a client's events are served in between.
-const SLICE: Duration = Duration::from_secs(1);
 /// How long a delivery report is waited for before it is checked whether the connection was refused.
 const REPORT_WAIT: Duration = Duration::from_millis(250);
 /// How long a client may take to end; then it is left to itself.
@@ -88,14 +86,7 @@ impl std::fmt::Debug for KafkaTransport {
 impl KafkaTransport {
     /// Connects to nothing yet, but refuses properties that librdkafka does not know.
     pub fn new(settings: &KafkaSettings, app: &str) -> Result<Self, TransportError> {
-        Self::with_points(settings, app, |_| {})
-    }
-
-    /// `point` is called with a name at each step of a transaction, so that a test can end the process there:
-    /// `before-offsets`, `after-offsets`, `before-produce`, `after-produce`, `before-end-of-transaction`,
-    /// `after-end-of-transaction`.
-    pub fn with_points(settings: &KafkaSettings, app: &str, point: fn(&str)) -> Result<Self, TransportError> {
-        let connection = Arc::new(Connection::new(settings, app)?.with_points(point));
+        let connection = Arc::new(Connection::new(settings, app)?);
         let transport =
             Self { connection, lookout: Mutex::default(), open_lookout: Mutex::default(), producer: Mutex::default() };
         transport.lookout()?;
@@ -309,6 +300,13 @@ fn patiently<C: Served, T>(
                 return Err(errors::transport(connection, client.context(), doing, &error));
             }
         }
+    }
+}
+
+/// The same, while work goes on: nobody waits for it.
+fn abandon<T: Send + 'static>(what: &'static str, client: T) {
+    if thread::Builder::new().name(format!("{what} ends")).spawn(move || drop(client)).is_err() {
+        warn!("there is no thread for a kafka {what} to end in");
     }
 }
 

@@ -11,13 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::bounded;
-use rdkafka::{
-    TopicPartitionList,
-    consumer::ConsumerGroupMetadata,
-    error::KafkaResult,
-    producer::{BaseProducer, Producer as _},
-};
+use rdkafka::producer::BaseProducer;
 use sagahost_transport::TransportError;
 
 use super::{connection::Served, context::Context};
@@ -48,22 +42,9 @@ impl Producer {
         Ok(Self { client, stop, thread: Some(thread) })
     }
 
-    /// `send_offsets_to_transaction`, within `patience`. While the group's coordinator is away librdkafka forgets the
-    /// timeout of this call (confluentinc/librdkafka#5456), so it is made in a thread of its own. None: it has not come
-    /// back. Whatever comes of it then ends in that thread, and with it the client: this producer is lost.
-    pub fn send_offsets(
-        &self,
-        offsets: TopicPartitionList,
-        group: ConsumerGroupMetadata,
-        timeout: Duration,
-        patience: Duration,
-    ) -> Option<KafkaResult<()>> {
-        let (answer, answered) = bounded(1);
-        let client = self.client.clone();
-        let started = thread::Builder::new().name("offsets".to_owned()).spawn(move || {
-            let _ = answer.send(client.send_offsets_to_transaction(&offsets, &group, timeout));
-        });
-        started.is_ok().then(|| answered.recv_timeout(patience).ok()).flatten()
+    /// For a call that may never come back: whatever comes of it then ends in its thread, and with it the client.
+    pub fn client(&self) -> Arc<BaseProducer<Context>> {
+        self.client.clone()
     }
 }
 

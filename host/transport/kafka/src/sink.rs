@@ -1,5 +1,5 @@
-//! The way out: the app's transactional id, its committed offsets, one transaction for each publication. Invariant: a
-//! producer that failed in a way that nobody understands is never used again.
+//! The way out: the app's transactional id, its committed offsets, one transaction after the other. Invariant: a producer
+//! that failed in a way that nobody understands is never used again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,68 +10,125 @@ use std::{
 use rdkafka::{
     Offset, TopicPartitionList, consumer::Consumer as _, producer::Producer as _, types::RDKafkaErrorCode as Code,
 };
-use sagahost_transport::{CommitState, Committed, Found, Isolation, Publication, PublishError, Sink, TransportError};
+use sagahost_transport::{Committed, Found, Isolation, Patience, Progress, Sink, SinkError, TransportError};
 use sagahost_wire::{Outgoing, Partition};
 use tracing::{info, warn};
 
 use super::{
-    SLICE,
+    SLICE, abandon,
+    aside::Aside,
     connection::{Connection, Consumer},
     errors, patiently,
     producer::Producer,
     retire,
     search::Search,
     topics,
-    transaction::{Failure, Transaction, Way},
+    transaction::Transaction,
 };
 
-/// A claim answers within this, and goes on with the same producer when it is called again.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a partition counts as gone, before it is asked for again.
 const GONE_FOR: Duration = Duration::from_secs(60);
-/// Longer than any transaction that may be pending is allowed to be, on top of its timeout.
-const COMMITTED_PATIENCE: Duration = Duration::from_secs(10);
+/// A claim that takes longer is said to wait.
+const SLOW: Duration = Duration::from_secs(2);
 
 pub(super) struct KafkaSink {
     connection: Arc<Connection>,
     /// Of the app's group: reads committed offsets, names the group in transactions. There until it is dropped.
-    stable: Option<Consumer>,
-    uncommitted: Option<Consumer>,
-    producer: Option<Producer>,
-    /// One that has not reached the coordinator yet.
-    claiming: Option<Producer>,
+    stable: Option<Arc<Consumer>>,
+    uncommitted: Option<Arc<Consumer>>,
+    state: State,
     /// Transactions so far.
     round: u32,
+    /// Something failed: which partitions are there is looked at before the next offsets are sent.
+    look: bool,
     /// Partitions whose offsets nobody takes any more, and when that was found.
     gone: Option<(Instant, BTreeSet<Partition>)>,
+    /// A search that is on, and what for.
+    search: Option<(Vec<Outgoing>, Searching)>,
+}
+
+type Searching = Aside<Result<Found, TransportError>>;
+
+#[derive(Default)]
+enum State {
+    /// A claim is wanted.
+    #[default]
+    Unclaimed,
+    /// Not heard by the coordinator yet.
+    Claiming(Producer, Instant),
+    Claimed(Producer),
+    Open(Box<Transaction>),
 }
 
 impl KafkaSink {
     pub fn new(connection: Arc<Connection>) -> Result<Self, TransportError> {
-        let stable = Some(connection.consumer(Isolation::Stable)?);
-        Ok(Self { connection, stable, uncommitted: None, producer: None, claiming: None, round: 0, gone: None })
+        let stable = Some(Arc::new(connection.consumer(Isolation::Stable)?));
+        Ok(Self {
+            connection,
+            stable,
+            uncommitted: None,
+            state: State::Unclaimed,
+            round: 0,
+            look: false,
+            gone: None,
+            search: None,
+        })
     }
 
-    fn consumer(&mut self, isolation: Isolation) -> Result<&Consumer, TransportError> {
+    fn consumer(&mut self, isolation: Isolation) -> Result<&Arc<Consumer>, TransportError> {
         let slot = match isolation {
             Isolation::Stable => &mut self.stable,
             Isolation::Uncommitted => &mut self.uncommitted,
         };
         match slot {
             Some(consumer) => Ok(consumer),
-            None => Ok(slot.insert(self.connection.consumer(isolation)?)),
+            None => Ok(slot.insert(Arc::new(self.connection.consumer(isolation)?))),
         }
     }
 
-    fn transaction<'a>(&'a mut self, producer: &'a Producer, way: Way) -> Transaction<'a> {
-        self.round = self.round.wrapping_add(1);
-        let consumer = self.stable.as_ref().expect("the consumer is there until the sink is dropped");
-        Transaction::new(&self.connection, producer, consumer, self.round, way)
+    fn stable(&self) -> Arc<Consumer> {
+        self.stable.clone().expect("the consumer is there until the sink is dropped")
+    }
+
+    fn open(&mut self) -> Result<&mut Transaction, SinkError> {
+        match &mut self.state {
+            State::Open(open) => Ok(open),
+            State::Unclaimed | State::Claiming(..) => Err(unclaimed()),
+            State::Claimed(_) => Err(SinkError::Spent("no transaction is open".to_owned())),
+        }
+    }
+
+    /// What a call of the open transaction says; a producer that is spent is given up.
+    fn told<T>(&mut self, told: Result<T, SinkError>) -> Result<T, SinkError> {
+        match &told {
+            Err(SinkError::Spent(_) | SinkError::Fenced(_)) => self.give_up(),
+            Ok(_) | Err(SinkError::Refused { .. } | SinkError::Unclear { .. } | SinkError::Spoilt(_)) => {}
+        }
+        told
+    }
+
+    fn give_up(&mut self) {
+        match std::mem::take(&mut self.state) {
+            State::Unclaimed => {}
+            State::Claiming(producer, _) | State::Claimed(producer) => abandon("producer", producer),
+            State::Open(open) => {
+                self.look = true;
+                abandon("producer", open.into_producer());
+            }
+        }
+    }
+
+    /// The transaction is over: its producer is free for the next.
+    fn over(&mut self) {
+        self.state = match std::mem::take(&mut self.state) {
+            State::Open(open) => State::Claimed(open.into_producer()),
+            other => other,
+        };
     }
 
     /// Without those of partitions that are gone: librdkafka would repeat them until the transaction is over.
     fn offsets_there(&mut self, offsets: &[(Partition, i64)]) -> Vec<(Partition, i64)> {
-        if self.gone.as_ref().is_some_and(|(at, _)| at.elapsed() > GONE_FOR) {
+        if std::mem::take(&mut self.look) || self.gone.as_ref().is_some_and(|(at, _)| at.elapsed() > GONE_FOR) {
             self.look_for_gone(offsets);
         }
         let gone = |partition| self.gone.as_ref().is_some_and(|(_, gone)| gone.contains(partition));
@@ -80,7 +137,7 @@ impl KafkaSink {
 
     /// A topic was deleted, or made anew with fewer partitions.
     fn look_for_gone(&mut self, offsets: &[(Partition, i64)]) {
-        let consumer = self.stable.as_ref().expect("the consumer is there until the sink is dropped");
+        let consumer = &*self.stable();
         let mut counts = BTreeMap::new();
         for topic in offsets.iter().map(|(partition, _)| &partition.topic) {
             if !counts.contains_key(topic) {
@@ -96,47 +153,10 @@ impl KafkaSink {
         }
         self.gone = (!gone.is_empty()).then(|| (Instant::now(), gone));
     }
+}
 
-    /// The broker refuses something of a publication, and does not say what: it is asked record by record.
-    fn clarify(
-        &mut self,
-        producer: &Producer,
-        publication: &Publication<'_>,
-        code: Code,
-        why: String,
-    ) -> Result<(), PublishError> {
-        if !errors::is_size(code) {
-            return Err(self.refused_topic(producer, publication).unwrap_or(PublishError::Aborted(why)));
-        }
-        warn!(
-            "a request was too large for the broker; sending its records one by one. If this repeats, lower batch.size \
-             in [kafka.properties] to the broker's message.max.bytes"
-        );
-        // What was refused left a gap in the numbers of the producer, which may cost one more attempt.
-        let mut published = Err(PublishError::Aborted(why));
-        for _ in 0..3 {
-            if matches!(published, Err(PublishError::Aborted(_))) {
-                let attempt = self.transaction(producer, Way::Singly).publish(publication);
-                published = attempt.map_err(Failure::into_error);
-            }
-        }
-        published
-    }
-
-    /// The first record for each topic, in a transaction that is never committed.
-    fn refused_topic(&mut self, producer: &Producer, publication: &Publication<'_>) -> Option<PublishError> {
-        let mut topics = BTreeSet::new();
-        let firsts = publication.records.iter().enumerate().filter(|(_, record)| topics.insert(&record.topic));
-        let (indices, records): (Vec<_>, Vec<_>) = firsts.map(|(index, record)| (index, record.clone())).unzip();
-        let sample = Publication { records: &records, ..publication.clone() };
-        match self.transaction(producer, Way::Singly).rehearse(&sample) {
-            Err(Failure::Known(PublishError::Refused { index, topic, why })) => {
-                Some(PublishError::Refused { index: indices[index], topic, why })
-            }
-            Err(Failure::Known(PublishError::Aborted(_)) | Failure::Unclear(..)) | Ok(()) => None,
-            Err(Failure::Known(error)) => Some(error),
-        }
-    }
+fn unclaimed() -> SinkError {
+    SinkError::Spent("the transactional id is not claimed".to_owned())
 }
 
 impl Sink for KafkaSink {
@@ -146,16 +166,8 @@ impl Sink for KafkaSink {
         isolation: Isolation,
     ) -> Result<BTreeMap<Partition, Committed>, TransportError> {
         let connection = self.connection.clone();
-        let consumer = self.consumer(isolation)?;
-        let patience = match isolation {
-            Isolation::Stable => connection.transaction_timeout + COMMITTED_PATIENCE,
-            Isolation::Uncommitted => COMMITTED_PATIENCE,
-        };
-        let started = Instant::now();
-        patiently(&connection, consumer, "read the committed offsets of the app's group", patience, |slice| {
-            if started.elapsed() > SLICE * 3 {
-                info!("waiting for the committed offsets: a transaction is pending, or the brokers do not answer");
-            }
+        let consumer = &**self.consumer(isolation)?;
+        patiently(&connection, consumer, "read the committed offsets of the app's group", SLICE, |slice| {
             let mut list = TopicPartitionList::new();
             for partition in partitions {
                 list.add_partition(&partition.topic, partition.number);
@@ -180,64 +192,123 @@ impl Sink for KafkaSink {
     }
 
     fn claim(&mut self) -> Result<(), TransportError> {
-        if let Some(old) = self.producer.take() {
-            retire("producer", old);
-        }
-        let producer = match self.claiming.take() {
-            Some(producer) => producer,
-            None => self.connection.transactional_producer()?,
-        };
-        let started = Instant::now();
-        let doing = "claim the app's transactional id";
-        let claimed = patiently(&self.connection, &producer, doing, CLAIM_PATIENCE, |slice| {
-            if started.elapsed() > SLICE * 2 {
-                info!(
-                    transactional_id = self.connection.app,
-                    waited_s = started.elapsed().as_secs(),
-                    "waiting for the transaction coordinator"
-                );
+        let (producer, since) = match std::mem::take(&mut self.state) {
+            State::Claiming(producer, since) => (producer, since),
+            other => {
+                self.state = other;
+                self.give_up();
+                (self.connection.transactional_producer()?, Instant::now())
             }
-            producer.init_transactions(slice)
-        });
+        };
+        let doing = "claim the app's transactional id";
+        let claimed = patiently(&self.connection, &producer, doing, SLICE, |slice| producer.init_transactions(slice));
         match &claimed {
-            Ok(()) => self.producer = Some(producer),
-            Err(TransportError::Away(_)) => self.claiming = Some(producer),
-            Err(_) => retire("producer", producer),
+            Ok(()) => self.state = State::Claimed(producer),
+            Err(TransportError::Away(_)) => {
+                if since.elapsed() > SLOW {
+                    info!(
+                        transactional_id = self.connection.app,
+                        waited_s = since.elapsed().as_secs(),
+                        "waiting for the transaction coordinator"
+                    );
+                }
+                self.state = State::Claiming(producer, since);
+            }
+            Err(_) => abandon("producer", producer),
         }
         claimed
     }
 
-    fn publish(&mut self, publication: &Publication<'_>) -> Result<(), PublishError> {
-        let Some(producer) = self.producer.take() else {
-            let why = "the transactional id is not claimed".to_owned();
-            return Err(PublishError::Lost { commit: CommitState::NotAsked, why });
-        };
-        let all = publication.offsets;
-        let offsets = self.offsets_there(all);
-        let publication = &Publication { offsets: &offsets, ..publication.clone() };
-        let published = match self.transaction(&producer, Way::Together).publish(publication) {
-            Err(Failure::Unclear(code, why)) => self.clarify(&producer, publication, code, why),
-            published => published.map_err(Failure::into_error),
-        };
-        match &published {
-            Ok(()) | Err(PublishError::Refused { .. } | PublishError::Aborted(_)) => self.producer = Some(producer),
-            Err(PublishError::Fenced { .. } | PublishError::Lost { .. }) => retire("producer", producer),
-        }
-        if !matches!(published, Ok(()) | Err(PublishError::Refused { .. })) {
-            self.look_for_gone(all);
-        }
-        published
+    fn patience(&self) -> Patience {
+        Patience { delivery: self.connection.delivery_timeout(), end: self.connection.transaction_timeout }
     }
 
-    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Found, TransportError> {
-        Search::new(&self.connection, records)?.run(since_ms)
+    fn begin(&mut self) -> Result<(), SinkError> {
+        let producer = match std::mem::take(&mut self.state) {
+            State::Claimed(producer) => producer,
+            State::Open(open) => {
+                self.state = State::Open(open);
+                return self.told(Err(SinkError::Spent("the transaction before is still open".to_owned())));
+            }
+            other @ (State::Unclaimed | State::Claiming(..)) => {
+                self.state = other;
+                return Err(unclaimed());
+            }
+        };
+        self.round = self.round.wrapping_add(1);
+        let mut open = Transaction::new(self.connection.clone(), producer, self.stable(), self.round);
+        let begun = open.begin();
+        self.state = State::Open(Box::new(open));
+        self.told(begun)
+    }
+
+    fn offsets(&mut self, offsets: &[(Partition, i64)], metadata: &str) -> Result<Progress, SinkError> {
+        if let State::Open(open) = &self.state
+            && open.sends_offsets()
+        {
+            let told = self.open()?.offsets(&[], metadata);
+            return self.told(told);
+        }
+        let there = self.offsets_there(offsets);
+        let told = self.open()?.offsets(&there, metadata);
+        self.told(told)
+    }
+
+    fn send(&mut self, records: &[Outgoing]) -> Result<usize, SinkError> {
+        Ok(self.open()?.send(records))
+    }
+
+    fn poll(&mut self) -> Result<Progress, SinkError> {
+        let told = self.open()?.poll();
+        self.told(told)
+    }
+
+    fn end(&mut self) -> Result<Progress, SinkError> {
+        let told = self.open()?.end();
+        if matches!(told, Ok(Progress::Done)) {
+            self.over();
+        }
+        self.told(told)
+    }
+
+    fn abort(&mut self) -> Result<Progress, SinkError> {
+        let told = self.open()?.abort();
+        if matches!(told, Ok(Progress::Done)) {
+            self.look = true;
+            self.over();
+        }
+        self.told(told)
+    }
+
+    /// In a thread of its own: topics are read from end to end.
+    fn search(&mut self, records: &[&Outgoing], since_ms: u64) -> Result<Option<Found>, TransportError> {
+        let same = |wanted: &[Outgoing]| wanted.iter().eq(records.iter().copied());
+        if self.search.as_ref().is_none_or(|(wanted, _)| !same(wanted)) {
+            let wanted: Vec<Outgoing> = records.iter().map(|record| (*record).clone()).collect();
+            let (connection, looked_for) = (self.connection.clone(), wanted.clone());
+            let search = move || {
+                let records: Vec<&Outgoing> = looked_for.iter().collect();
+                Search::new(&connection, &records)?.run(since_ms)
+            };
+            let started = Aside::start("search", search);
+            let started =
+                started.ok_or_else(|| TransportError::Broken("failed to start a thread for a search".to_owned()))?;
+            self.search = Some((wanted, started));
+        }
+        let found = self.search.as_ref().and_then(|(_, search)| search.answer(SLICE));
+        if found.is_some() {
+            self.search = None;
+        }
+        found.transpose()
     }
 }
 
 impl Drop for KafkaSink {
     fn drop(&mut self) {
-        for producer in [self.producer.take(), self.claiming.take()].into_iter().flatten() {
-            retire("producer", producer);
+        match std::mem::take(&mut self.state) {
+            State::Unclaimed => {}
+            State::Claiming(producer, _) | State::Claimed(producer) => retire("producer", producer),
+            State::Open(open) => retire("producer", open.into_producer()),
         }
         for consumer in [self.stable.take(), self.uncommitted.take()].into_iter().flatten() {
             retire("consumer", consumer);

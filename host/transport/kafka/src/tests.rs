@@ -10,7 +10,7 @@ use rdkafka::{
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error},
 };
-use sagahost_transport::{CommitState, Publication, PublishError};
+use sagahost_transport::{SinkError, contract};
 
 use crate::Property;
 
@@ -29,6 +29,13 @@ enum Failed {
     Aborted,
     Lost(CommitState),
     Fenced(CommitState),
+}
+
+/// Whether the commit was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum CommitState {
+    Asked,
+    NotAsked,
 }
 
 impl Mock {
@@ -50,28 +57,30 @@ impl Mock {
             ..KafkaSettings::default()
         };
         let mut sink = KafkaTransport::new(&settings, "shop").unwrap().sink().unwrap();
-        sink.claim().unwrap();
+        contract::claim(&mut *sink);
         Self { cluster, sink }
     }
 
     fn publish(&mut self) -> Result<(), Failed> {
-        self.try_publish().map_err(|error| match error {
-            PublishError::Aborted(_) => Failed::Aborted,
-            PublishError::Lost { commit, .. } => Failed::Lost(commit),
-            PublishError::Fenced { commit, .. } => Failed::Fenced(commit),
-            error @ PublishError::Refused { .. } => panic!("{error}"),
+        self.try_publish().map_err(|contract::Failed { error, asked }| {
+            let commit = if asked { CommitState::Asked } else { CommitState::NotAsked };
+            match error {
+                SinkError::Spoilt(_) => Failed::Aborted,
+                SinkError::Spent(_) => Failed::Lost(commit),
+                SinkError::Fenced(_) => Failed::Fenced(commit),
+                error @ (SinkError::Refused { .. } | SinkError::Unclear { .. }) => panic!("{error}"),
+            }
         })
     }
 
-    fn try_publish(&mut self) -> Result<(), PublishError> {
+    fn try_publish(&mut self) -> Result<(), contract::Failed> {
         let record = Outgoing {
             topic: TOPIC.into(),
             key: Some(b"o-1".to_vec()),
             value: Some(b"{}".to_vec()),
             headers: Vec::new(),
         };
-        let offsets = [(Partition::new(TOPIC, 1), 5)];
-        self.sink.publish(&Publication { records: &[record], offsets: &offsets, metadata: "j/i/1" })
+        contract::try_publish(&mut *self.sink, &[record], &[(Partition::new(TOPIC, 1), 5)], "j/i/1")
     }
 
     /// The errors come once each, in this order.
@@ -82,7 +91,7 @@ impl Mock {
         assert_eq!(published, expected, "{api:?} answered with {errors:?}");
         self.cluster.clear_request_errors(api);
         if matches!(published, Err(Failed::Lost(_) | Failed::Fenced(_))) {
-            self.sink.claim().unwrap();
+            contract::claim(&mut *self.sink);
         }
         assert_eq!(self.publish(), Ok(()), "after {api:?} answered with {errors:?}");
     }
@@ -167,14 +176,14 @@ fn a_permission_that_lacks_is_reported_and_tried_again_with_a_new_producer() {
 fn a_claim_is_repeated_with_a_new_producer_where_the_old_one_is_spent() {
     let mut mock = Mock::new();
     mock.cluster.request_errors(Api::InitProducerId, &[E::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS]);
-    mock.sink.claim().unwrap();
+    contract::claim(&mut *mock.sink);
     assert_eq!(mock.publish(), Ok(()));
     let error = E::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
     mock.cluster.request_errors(Api::InitProducerId, &[error]);
     let refused = mock.sink.claim().unwrap_err();
     assert!(matches!(&refused, TransportError::Refused(why) if why.contains("transactional id shop")), "{refused:?}");
     let started = Instant::now();
-    mock.sink.claim().unwrap();
+    contract::claim(&mut *mock.sink);
     assert!(started.elapsed() < Duration::from_secs(5), "with a new producer at once");
     assert_eq!(mock.publish(), Ok(()));
 }
@@ -183,8 +192,8 @@ fn a_claim_is_repeated_with_a_new_producer_where_the_old_one_is_spent() {
 fn records_that_a_leader_does_not_take_are_not_taken_for_a_broker_that_is_away() {
     let mut mock = Mock::with(&[("transaction.timeout.ms", "5000")]);
     mock.cluster.request_errors(Api::Produce, &[E::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 5_000]);
-    let error = mock.try_publish().unwrap_err();
-    assert!(matches!(error, PublishError::Aborted(_)), "{error:?}");
+    let error = mock.try_publish().unwrap_err().error;
+    assert!(matches!(error, SinkError::Spoilt(_)), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&format!("did not confirm records for {TOPIC} within 3 s")), "{text}");
     assert!(!text.contains("bootstrap"), "{text}");
@@ -208,6 +217,6 @@ fn a_coordinator_of_the_group_that_is_gone_holds_nobody_for_ever() {
     assert!(matches!(published, Err(Failed::Lost(CommitState::NotAsked) | Failed::Aborted)), "{published:?}");
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     mock.cluster.broker_up(2).unwrap();
-    mock.sink.claim().unwrap();
+    contract::claim(&mut *mock.sink);
     assert_eq!(mock.publish(), Ok(()));
 }

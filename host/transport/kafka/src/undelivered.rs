@@ -14,9 +14,8 @@ use rdkafka::{
 
 use super::{
     SLICE,
-    connection::{Connection, Consumer, Served},
+    connection::{Connection, Consumer},
     context::Context,
-    producer::Producer,
     topics,
 };
 
@@ -36,11 +35,11 @@ fn lacks_replicas(code: Code) -> bool {
     matches!(code, Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend)
 }
 
-/// `code`: of a delivery report that is late.
+/// `code`: of a delivery report that is late. `last_trouble`: what the producer heard last.
 pub(super) fn reason<'t>(
     connection: &Connection,
     consumer: &Consumer,
-    producer: &Producer,
+    last_trouble: Option<String>,
     topics: impl Iterator<Item = &'t str>,
     code: Code,
 ) -> String {
@@ -61,8 +60,7 @@ pub(super) fn reason<'t>(
             }
         }
         None => {
-            let last = Served::context(producer).last_trouble();
-            format!("no answer from {}: {}", connection.servers, last.unwrap_or_else(|| code.to_string()))
+            format!("no answer from {}: {}", connection.servers, last_trouble.unwrap_or_else(|| code.to_string()))
         }
     }
 }
