@@ -23,7 +23,7 @@ use sagahost_demo::{
     broker::{Broker, Options},
     workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
 };
-use sagahost_transport::{Assignment, Polled, Source, Transport};
+use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{Outgoing, Partition};
 use serde_json::Value;
@@ -186,7 +186,7 @@ impl Drop for HostProcess {
 }
 
 /// Reads the ends of orders, as a consumer of the topics.
-struct Watch(Box<dyn Source>);
+struct Watch(Waiting);
 
 impl Watch {
     fn begin(transport: &dyn Transport) -> Result<Self> {
@@ -197,7 +197,7 @@ impl Watch {
             .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
             .map(|partition| Assignment::new(partition, 0))
             .collect();
-        let mut source = transport.source()?;
+        let mut source = Waiting::new(transport.source()?);
         source.assign(&assignments)?;
         Ok(Self(source))
     }
@@ -206,7 +206,7 @@ impl Watch {
     fn read(&mut self, ends: &mut Ends, wait: Duration) -> Result<()> {
         let end = Instant::now() + wait;
         loop {
-            if let Polled::Record(record) = self.0.poll(end.saturating_duration_since(Instant::now()))? {
+            if let Some(Polled::Record(record)) = self.0.poll(end.saturating_duration_since(Instant::now()))? {
                 let kind =
                     if &*record.partition.topic == "order-completed" { "OrderCompleted" } else { "OrderCancelled" };
                 let key = record.key.as_deref().unwrap_or_default();

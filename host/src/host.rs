@@ -17,7 +17,6 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_operator::Live;
 use sagahost_processor::{
     Fatal, Processor, Settings, processor,
-    reader::Slices,
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError},
 };
@@ -200,8 +199,6 @@ impl Host {
     }
 
     fn spawn(&mut self, begun: Begun, threads: &Threads, stop_requested: &AtomicBool) -> Result<(), HostError> {
-        const SLICES: Slices =
-            Slices { poll: Duration::from_millis(100), paused: Duration::from_millis(2), idle: Duration::ZERO };
         let (processor, transport, journal) = (self.processor.clone(), self.transport.clone(), self.journal.clone());
         let failed = |source| HostError::Journal { source };
         let Begun { identity, sink, anchor, assignments, backlog, published } = begun;
@@ -215,7 +212,7 @@ impl Host {
             self.workers.push(threads.part(&format!("worker-{number}"), processor.worker())?);
         }
         let source = transport.source().map_err(|source| HostError::Transport { source })?;
-        let reader = processor.reader(source, assignments, &at, SLICES);
+        let reader = processor.reader(source, assignments, &at);
         self.readers.push(threads.part("reader", reader)?);
         self.readers.push(threads.part("timers", processor.timers())?);
         self.readers.push(threads.part("parked", processor.parked())?);

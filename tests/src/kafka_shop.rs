@@ -13,7 +13,7 @@ use sagahost_demo::{
     broker::Broker,
     workload::{Counters, Ends, LIMIT_CENTS, Order, conservation_faults, counters_of, wrong_ends},
 };
-use sagahost_transport::{Assignment, Polled, Source, Transport};
+use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
 use sagahost_wire::Partition;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -258,7 +258,7 @@ impl<'b> KafkaShop<'b> {
             .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
             .map(|partition| Assignment::new(partition, 0))
             .collect();
-        let mut source = transport.source().expect("a consumer");
+        let mut source = Waiting::new(transport.source().expect("a consumer"));
         source.assign(&assignments).expect("partitions can be assigned");
         Watch {
             source,
@@ -345,7 +345,7 @@ impl Status {
 }
 
 pub struct Watch {
-    source: Box<dyn Source>,
+    source: Waiting,
     pub ends: Ends,
     completed: String,
     /// Of the shop.
@@ -357,7 +357,7 @@ impl Watch {
         let end = Instant::now() + wait;
         loop {
             // A broker that restarts is away for a moment: errors pass.
-            if let Ok(Polled::Record(record)) = self.source.poll(end.saturating_duration_since(Instant::now())) {
+            if let Ok(Some(Polled::Record(record))) = self.source.poll(end.saturating_duration_since(Instant::now())) {
                 let kind = if *record.partition.topic == *self.completed { "OrderCompleted" } else { "OrderCancelled" };
                 let key = String::from_utf8(record.key.unwrap_or_default()).expect("keys are text");
                 self.ends.read(kind, &key, record.timestamp_ms.unwrap_or(0));

@@ -15,7 +15,7 @@ use sagahost_demo::workload::{Counters, Ends, Order, conservation_faults, wrong_
 use sagahost_journal::{Journal, LetterFilter};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::start::Decisions;
-use sagahost_transport::{Assignment, Polled, Transport};
+use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{
     Outgoing, Partition, Record,
@@ -137,16 +137,16 @@ impl Shop {
             .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
             .map(|partition| Assignment::new(partition, 0))
             .collect();
-        let mut source = transport.source().expect("a source can be made");
+        let mut source = Waiting::new(transport.source().expect("a source can be made"));
         source.assign(&assignments).expect("partitions can be assigned");
         let mut records = Vec::new();
         let mut ended = 0;
         while ended < assignments.len() {
             match source.poll(Duration::from_millis(200)).expect("topics can be read") {
-                Polled::Record(record) => records.push(record),
-                Polled::End(..) => ended += 1,
-                Polled::Verified(_) => {}
-                Polled::Nothing => break,
+                Some(Polled::Record(record)) => records.push(record),
+                Some(Polled::End(..)) => ended += 1,
+                Some(Polled::Verified(_)) => {}
+                None => break,
                 other => panic!("unexpected: {other:?}"),
             }
         }

@@ -25,7 +25,7 @@ use crate::{
     parked::Parked,
     planted::{self, Planted},
     publish::{self, Publisher},
-    reader::{self, Reader, Slices},
+    reader::{self, Reader},
     release::Releases,
     serving::Serving,
     stage::{BatchBounds, Stage},
@@ -134,7 +134,9 @@ impl Processor {
         self.inbox.resume(&*self.journal, &self.serving.load(), true)
     }
 
-    pub fn reader(&self, source: Box<dyn Source>, assignments: Vec<Assignment>, at: &At, slices: Slices) -> Reader {
+    pub fn reader(&self, mut source: Box<dyn Source>, assignments: Vec<Assignment>, at: &At) -> Reader {
+        let stirred = self.intake.stirred.clone();
+        source.on_ready(Arc::new(move || stirred.raise()));
         Reader {
             stage: self.stage.clone(),
             inbox: self.inbox.clone(),
@@ -145,7 +147,6 @@ impl Processor {
             source,
             identity: at.identity.clone(),
             queue_events_max: self.settings.queue_events_max,
-            slices,
             stop: self.stops.reading.clone(),
             state: reader::State::new(assignments),
         }

@@ -1,13 +1,17 @@
 //! Where records come in: polled, told apart (own, handled before, undecodable, new), put into their saga's mailbox.
 //! Invariant: every record that is read is accounted for, by a chain, a dead letter or a reason to skip it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use sagahost_codec::{Decoded, Undecodable};
 use sagahost_journal::{Identity, Journal, JournalError, LetterWrite};
 use sagahost_saga::id::Kind;
-use sagahost_transport::{Assignment, Polled, Source, TransportError};
+use sagahost_transport::{Assignment, Polled, Polls, Source, TransportError};
 use sagahost_wire::{BatchNo, Generation, Partition, Position, Record};
 use tracing::{debug, error, info, warn};
 
@@ -27,6 +31,8 @@ use crate::{
 
 /// After trouble with the source.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Items that one poll brings, at most.
+const BITE: usize = 256;
 /// At its end the reader waits so long for what it read to be verified.
 const VERIFY_WITHIN: Duration = Duration::from_millis(300);
 
@@ -42,19 +48,8 @@ pub struct Reader {
     pub identity: Identity,
     /// Records that are with workers, or wait for one; above it nothing is read.
     pub queue_events_max: usize,
-    pub slices: Slices,
     pub stop: Stop,
     pub state: State,
-}
-
-/// How long a source may take for one answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Slices {
-    pub poll: Duration,
-    /// While nothing is read.
-    pub paused: Duration,
-    /// Behind an answer that brought nothing: for sources that do not wait.
-    pub idle: Duration,
 }
 
 /// Where the reader stands.
@@ -63,7 +58,8 @@ pub struct State {
     begun: bool,
     /// What is to be read from now on.
     assign: Option<Vec<Assignment>>,
-    polled: Option<Result<Polled, TransportError>>,
+    /// What came and is not taken in yet.
+    polled: VecDeque<Polled>,
     paused: bool,
     not_before: Steady,
     reassign: Backoff,
@@ -77,7 +73,7 @@ impl State {
         Self {
             begun: false,
             assign: Some(assignments),
-            polled: None,
+            polled: VecDeque::new(),
             paused: false,
             not_before: Steady::default(),
             reassign: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
@@ -91,61 +87,85 @@ impl Part for Reader {
     fn step(&mut self, now: Now) -> Next {
         let signal = self.intake.stirred.clone();
         let seen = signal.seen();
-        let wait = |until| Next::Wait(Wait { signal, seen, until: Some(until) });
-        match self.state.polled.take() {
-            Some(Ok(Polled::Nothing)) if self.slices.idle > Duration::ZERO => {
-                return wait(now.steady.after(self.slices.idle));
-            }
-            Some(Ok(polled)) => self.polled(polled, now),
-            Some(Err(error)) => self.trouble(&error, now),
-            None if self.stop.asked() => return self.end(now),
-            None if now.steady < self.state.not_before => return wait(self.state.not_before),
-            None => self.read(now),
+        let wait = |until| Next::Wait(Wait { signal, seen, until });
+        if let Some(polled) = self.state.polled.pop_front() {
+            self.polled(polled, now);
+            return Next::Again;
         }
-        Next::Again
+        let reads = if self.stop.asked() { self.end(now) } else { self.read(now) };
+        match reads {
+            Reads::On => Next::Again,
+            Reads::Nothing(until) => wait(until),
+            Reads::Ended => Next::Ended(Ok(())),
+        }
     }
 }
 
+/// What came of reading.
+enum Reads {
+    On,
+    /// Nothing; it is looked at again when the signal moves, and then at the latest.
+    Nothing(Option<Steady>),
+    Ended,
+}
+
 impl Reader {
-    fn read(&mut self, now: Now) {
+    fn read(&mut self, now: Now) -> Reads {
+        if now.steady < self.state.not_before {
+            return Reads::Nothing(Some(self.state.not_before));
+        }
         if let Some(assignments) = self.state.assign.take() {
-            return self.assign(assignments, now);
+            self.assign(assignments, now);
+            return Reads::On;
         }
         self.rewind(now);
         self.assign_again(now);
+        let paused = self.state.paused;
         self.relieve(now);
-        if self.state.assign.is_none() && now.steady >= self.state.not_before {
-            self.poll(if self.state.paused { self.slices.paused } else { self.slices.poll });
+        if self.state.assign.is_some() || now.steady < self.state.not_before || self.state.paused != paused {
+            return Reads::On;
+        }
+        // Never more than there is room for: what came is taken in before anything else is done.
+        let room = self.queue_events_max.saturating_sub(self.stage.outstanding()).clamp(1, BITE);
+        match self.source.poll(room) {
+            Ok(polls) => self.brought(polls, now),
+            Err(error) => {
+                self.trouble(&error, now);
+                Reads::On
+            }
         }
     }
 
-    /// The last of a step: what it brings belongs to the time after it.
-    fn poll(&mut self, slice: Duration) {
-        self.state.polled = Some(self.source.poll(slice));
+    fn brought(&mut self, polls: Polls, now: Now) -> Reads {
+        if polls.items.is_empty() {
+            return Reads::Nothing(polls.within.map(|within| now.steady.after(within)));
+        }
+        self.state.polled.extend(polls.items);
+        Reads::On
     }
 
     /// What was read last would be read again if nobody knew which topic it came from.
-    fn end(&mut self, now: Now) -> Next {
+    fn end(&mut self, now: Now) -> Reads {
         let ends = match self.state.ends {
             Some(ends) => ends,
             None => {
                 if self.state.assign.is_some() || self.source.pause(&self.intake.assigned()).is_err() {
-                    return Next::Ended(Ok(()));
+                    return Reads::Ended;
                 }
                 *self.state.ends.insert(now.steady.after(VERIFY_WITHIN))
             }
         };
         if !self.stage.unverified() || now.steady >= ends {
-            return Next::Ended(Ok(()));
+            return Reads::Ended;
         }
-        match self.source.poll(self.slices.poll.min(Duration::from_millis(20))) {
-            Ok(polled) => {
-                self.state.polled = Some(Ok(polled));
-                Next::Again
-            }
+        match self.source.poll(BITE) {
+            Ok(polls) => match self.brought(polls, now) {
+                Reads::Nothing(until) => Reads::Nothing(Some(until.map_or(ends, |until| until.min(ends)))),
+                on => on,
+            },
             Err(error) => {
                 debug!(%error, "the rest is read again");
-                Next::Ended(Ok(()))
+                Reads::Ended
             }
         }
     }
@@ -205,9 +225,11 @@ impl Reader {
 
     /// Backpressure: above the bound nothing more is read until half of it is done.
     fn relieve(&mut self, now: Now) {
-        let outstanding = self.stage.outstanding();
         let max = self.queue_events_max;
-        let wanted = if self.state.paused { outstanding > max / 2 } else { outstanding >= max };
+        let wanted = match self.state.paused {
+            true => !self.stage.relieved_at(max / 2, &self.intake.stirred),
+            false => self.stage.outstanding() >= max,
+        };
         if wanted == self.state.paused {
             return;
         }
@@ -255,7 +277,6 @@ impl Reader {
                 (state.reading, state.reading_away) = (None, false);
                 close_gate(&mut state, now);
             }
-            Polled::Nothing => {}
         }
     }
 

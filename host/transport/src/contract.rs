@@ -13,7 +13,7 @@ use sagahost_wire::{Outgoing, Partition, Record};
 
 use super::{
     Assignment, Committed, Found, Isolation, Polled, Progress, SLICE, Sink, SinkError, Source, Transport,
-    TransportError,
+    TransportError, waiting::Waiting,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ pub fn all(transport: &dyn Transport, prefix: &str) {
     a_claim_fences_the_other_sink(transport, &format!("{prefix}-claim"));
     the_end_is_reported(transport, &format!("{prefix}-end"));
     a_paused_partition_waits(transport, &format!("{prefix}-pause"));
+    no_more_is_brought_than_is_asked_for(transport, &format!("{prefix}-most"));
+    what_comes_rings(transport, &format!("{prefix}-ring"));
     a_seek_goes_back(transport, &format!("{prefix}-seek"));
     positions_are_checked(transport, &format!("{prefix}-check"));
     an_offer_says_where_it_stands(transport, &format!("{prefix}-offer"));
@@ -69,9 +71,9 @@ pub fn records_come_back_as_they_went(transport: &dyn Transport, prefix: &str) {
     let mut sink = claimed(transport);
     publish(&mut *sink, &sent, &[(Partition::new(&topic, 0), 0)], "j/i/1");
 
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &(0..4).map(|number| (Partition::new(&topic, number), 0)).collect::<Vec<_>>());
-    let read = records(&mut *source, sent.len());
+    let mut source = source(transport);
+    assign(&mut source, &(0..4).map(|number| (Partition::new(&topic, number), 0)).collect::<Vec<_>>());
+    let read = records(&mut source, sent.len());
     for record in &read {
         assert!(record.timestamp_ms.is_some(), "a record has a time");
     }
@@ -120,9 +122,9 @@ pub fn a_refused_publication_leaves_no_trace(transport: &dyn Transport, prefix: 
         committed(&mut *sink, std::slice::from_ref(&partition))[&partition],
         Committed { offset: 3, metadata: "j/i/3".into() }
     );
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partition, 0)]);
-    let (read, _) = to_the_end(&mut *source, 1);
+    let mut source = source(transport);
+    assign(&mut source, &[(partition, 0)]);
+    let (read, _) = to_the_end(&mut source, 1);
     assert_eq!(values(&read), ["before", "after"]);
 }
 
@@ -188,9 +190,9 @@ pub fn a_transaction_can_be_aborted_at_any_moment(transport: &dyn Transport, pre
     for (_, committed) in committed(&mut *sink, &partitions) {
         assert_eq!(committed, Committed { offset: 3, metadata: "j/i/3".into() });
     }
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partitions[0].clone(), 0), (partitions[1].clone(), 0)]);
-    assert_eq!(values(&to_the_end(&mut *source, 2).0), ["before", "one", "two"]);
+    let mut source = source(transport);
+    assign(&mut source, &[(partitions[0].clone(), 0), (partitions[1].clone(), 0)]);
+    assert_eq!(values(&to_the_end(&mut source, 2).0), ["before", "one", "two"]);
 }
 
 pub fn a_transaction_that_is_open_is_ended_by_a_claim(transport: &dyn Transport, prefix: &str) {
@@ -215,9 +217,9 @@ pub fn a_transaction_that_is_open_is_ended_by_a_claim(transport: &dyn Transport,
     assert!(until_done(|| sink.end()).is_err(), "somebody else claimed");
     assert_eq!(committed(&mut *next, std::slice::from_ref(&partition)), BTreeMap::new());
     publish(&mut *next, &[outgoing(&topic, "k", "out")], &[(partition.clone(), 2)], "j/i/2");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partition, 0)]);
-    assert_eq!(values(&to_the_end(&mut *source, 1).0), ["out"]);
+    let mut source = source(transport);
+    assign(&mut source, &[(partition, 0)]);
+    assert_eq!(values(&to_the_end(&mut source, 1).0), ["out"]);
 }
 
 fn all_sent(sent: usize, wanted: usize) -> Progress {
@@ -235,9 +237,9 @@ pub fn a_claim_fences_the_other_sink(transport: &dyn Transport, prefix: &str) {
     let fenced = try_publish(&mut *old, &late, &[(partition.clone(), 2)], "j/i/2");
     assert!(matches!(fenced, Err(Failed { error: SinkError::Fenced(_), .. })), "got {fenced:?}");
     publish(&mut *new, &[outgoing(&topic, "k", "new")], &[(partition.clone(), 2)], "j/k/2");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partition.clone(), 0)]);
-    let (read, _) = to_the_end(&mut *source, 1);
+    let mut source = source(transport);
+    assign(&mut source, &[(partition.clone(), 0)]);
+    let (read, _) = to_the_end(&mut source, 1);
     assert_eq!(values(&read), ["old", "new"]);
     // What stopped the old one passes when it claims in its turn.
     claim(&mut *old);
@@ -253,9 +255,9 @@ pub fn the_end_is_reported(transport: &dyn Transport, prefix: &str) {
     let key = key_for(transport, &mut *sink, &full);
     let records: Vec<_> = (0..5).map(|n| outgoing(&topic, &key, &n.to_string())).collect();
     publish(&mut *sink, &records, &[(full.clone(), 0)], "j/i/1");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(full.clone(), 0), (empty.clone(), 0), (elsewhere.clone(), 0)]);
-    let (read, ends) = to_the_end(&mut *source, 3);
+    let mut source = source(transport);
+    assign(&mut source, &[(full.clone(), 0), (empty.clone(), 0), (elsewhere.clone(), 0)]);
+    let (read, ends) = to_the_end(&mut source, 3);
     assert!(read.iter().all(|record| record.partition == full));
     let bounds = transport.bounds(&[full.clone(), empty.clone(), elsewhere.clone()]).expect("bounds");
     for partition in [&full, &empty, &elsewhere] {
@@ -263,7 +265,7 @@ pub fn the_end_is_reported(transport: &dyn Transport, prefix: &str) {
     }
     // Each time the end is reached again.
     publish(&mut *sink, &[outgoing(&topic, &key, "more")], &[(full.clone(), 0)], "j/i/2");
-    let (more, ends) = to_the_end(&mut *source, 1);
+    let (more, ends) = to_the_end(&mut source, 1);
     assert_eq!(values(&more), ["more"]);
     assert_eq!(ends[&full], transport.bounds(std::slice::from_ref(&full)).expect("bounds")[&full].1);
 }
@@ -280,20 +282,89 @@ pub fn a_paused_partition_waits(transport: &dyn Transport, prefix: &str) {
     }
     let start = transport.bounds(&[first.clone(), second.clone()]).expect("bounds");
     publish(&mut *sink, &records, &[(first.clone(), 0)], "j/i/1");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(first.clone(), start[&first].1), (second.clone(), start[&second].1)]);
+    let mut source = source(transport);
+    assign(&mut source, &[(first.clone(), start[&first].1), (second.clone(), start[&second].1)]);
     let mut of_first = Vec::new();
     while of_first.len() < 3 {
-        of_first.extend(self::records(&mut *source, 1).into_iter().filter(|record| record.partition == first));
+        of_first.extend(self::records(&mut source, 1).into_iter().filter(|record| record.partition == first));
     }
     source.pause(std::slice::from_ref(&first)).expect("pause");
-    quiet(&mut *source, |record| assert_eq!(record.partition, second, "first is paused"));
+    quiet(&mut source, |record| assert_eq!(record.partition, second, "first is paused"));
     source.resume(std::slice::from_ref(&first)).expect("resume");
     while of_first.len() < 50 {
-        of_first.extend(self::records(&mut *source, 1));
+        of_first.extend(self::records(&mut source, 1));
     }
     let expected: Vec<_> = (0..50).map(|n| format!("first {n}")).collect();
     assert_eq!(values(&of_first), expected, "nothing lost, nothing twice");
+}
+
+pub fn no_more_is_brought_than_is_asked_for(transport: &dyn Transport, prefix: &str) {
+    let topic = topic(transport, prefix, 3);
+    let records: Vec<_> = (0..300).map(|n| outgoing(&topic, &n.to_string(), &n.to_string())).collect();
+    publish(&mut *claimed(transport), &records, &[(Partition::new(&topic, 0), 0)], "j/i/1");
+    let mut source = transport.source().expect("source");
+    source.assign(&(0..3).map(|n| Assignment::new(Partition::new(&topic, n), 0)).collect::<Vec<_>>()).expect("assign");
+    let (started, mut read, mut most) = (Instant::now(), Vec::new(), 0);
+    while read.len() < records.len() {
+        assert!(started.elapsed() < PATIENCE, "{} records came", read.len());
+        let items = quick(|| source.poll(7)).expect("poll").items;
+        assert!(items.len() <= 7, "{} items", items.len());
+        most = items.len().max(most);
+        let records =
+            items.into_iter().filter_map(|item| if let Polled::Record(record) = item { Some(record) } else { None });
+        read.extend(records);
+    }
+    assert_eq!(most, 7, "what is there comes together");
+    let mut values = values(&read);
+    values.sort_by_key(|value| value.parse::<u32>().expect("a number"));
+    assert_eq!(values, (0..300).map(|n| n.to_string()).collect::<Vec<_>>(), "nothing lost, nothing twice");
+}
+
+/// Nobody polls while nothing rings: neither for what is published here nor for the rest of what was not taken at once.
+pub fn what_comes_rings(transport: &dyn Transport, prefix: &str) {
+    let topic = topic(transport, prefix, 2);
+    let partitions = [Partition::new(&topic, 0), Partition::new(&topic, 1)];
+    let (rung, rings) = std::sync::mpsc::channel();
+    let mut source = transport.source().expect("source");
+    source.on_ready(Arc::new(move || _ = rung.send(())));
+    source.assign(&partitions.clone().map(|partition| Assignment::new(partition, 0))).expect("assign");
+    let mut sink = claimed(transport);
+    let mut taken = 0;
+    let mut take = |source: &mut dyn Source, wanted: usize| {
+        let started = Instant::now();
+        loop {
+            while let Ok(polls) = source.poll(2)
+                && !polls.items.is_empty()
+            {
+                taken += polls.items.iter().filter(|item| matches!(item, Polled::Record(_))).count();
+            }
+            if taken >= wanted {
+                return;
+            }
+            let left = PATIENCE.saturating_sub(started.elapsed());
+            rings.recv_timeout(left).unwrap_or_else(|_| panic!("{taken} of {wanted} records, and nothing rings"));
+            while rings.try_recv().is_ok() {}
+        }
+    };
+    for round in 1..=20 {
+        let value = round.to_string();
+        publish(&mut *sink, &[outgoing(&topic, &value, &value)], &[(partitions[0].clone(), 0)], "j/i/1");
+        take(&mut *source, round);
+        // Where it is read from elsewhere, and where it was paused, it rings as before.
+        match round {
+            5 => source
+                .seek(&partitions.clone().map(|at| {
+                    let end = transport.bounds(std::slice::from_ref(&at)).expect("bounds")[&at].1;
+                    (at, end)
+                }))
+                .expect("seek"),
+            10 => source.pause(&partitions).expect("pause"),
+            _ => {}
+        }
+        if round == 10 {
+            source.resume(&partitions).expect("resume");
+        }
+    }
 }
 
 pub fn a_seek_goes_back(transport: &dyn Transport, prefix: &str) {
@@ -302,21 +373,21 @@ pub fn a_seek_goes_back(transport: &dyn Transport, prefix: &str) {
     let mut sink = claimed(transport);
     let records: Vec<_> = (0..200).map(|n| outgoing(&topic, "k", &n.to_string())).collect();
     publish(&mut *sink, &records, &[(partition.clone(), 0)], "j/i/1");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partition.clone(), 0)]);
+    let mut source = source(transport);
+    assign(&mut source, &[(partition.clone(), 0)]);
     let from = |first: i32, count: i32| (first..first + count).map(|n| n.to_string()).collect::<Vec<_>>();
     for (read, back_to) in [(120, 100), (30, 10), (1, 0), (60, 150), (20, 20)] {
-        self::records(&mut *source, read);
+        self::records(&mut source, read);
         source.seek(&[(partition.clone(), i64::from(back_to))]).expect("seek");
-        assert_eq!(values(&self::records(&mut *source, 5)), from(back_to, 5), "after a seek to {back_to}");
+        assert_eq!(values(&self::records(&mut source, 5)), from(back_to, 5), "after a seek to {back_to}");
     }
     // Paused, sought twice: silent until resumed, then from the last place asked for.
     source.pause(std::slice::from_ref(&partition)).expect("pause");
     source.seek(&[(partition.clone(), 150)]).expect("seek");
     source.seek(&[(partition.clone(), 40)]).expect("seek");
-    quiet(&mut *source, |record| panic!("{} is paused, and delivers {}", record.partition, record.offset));
+    quiet(&mut source, |record| panic!("{} is paused, and delivers {}", record.partition, record.offset));
     source.resume(std::slice::from_ref(&partition)).expect("resume");
-    assert_eq!(values(&self::records(&mut *source, 5)), from(40, 5));
+    assert_eq!(values(&self::records(&mut source, 5)), from(40, 5));
 }
 
 pub fn positions_are_checked(transport: &dyn Transport, prefix: &str) {
@@ -328,14 +399,14 @@ pub fn positions_are_checked(transport: &dyn Transport, prefix: &str) {
     let mut records: Vec<_> = (0..5).map(|n| outgoing(&topic, &key, &n.to_string())).collect();
     records.push(outgoing(&topic, &to_other, "served"));
     publish(&mut *sink, &records, &[(partition.clone(), 0)], "j/i/1");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partition.clone(), start)]);
-    let second = self::records(&mut *source, 2).remove(1);
+    let mut source = source(transport);
+    assign(&mut source, &[(partition.clone(), start)]);
+    let second = self::records(&mut source, 2).remove(1);
     let seen = (second.offset, second.timestamp_ms.expect("a record has a time"));
 
     let assignment = |position, last| Assignment { last, ..Assignment::new(partition.clone(), position) };
     source.assign(&[assignment(seen.0 + 1, Some(seen))]).expect("assign");
-    assert_eq!(values(&self::records(&mut *source, 3)), ["2", "3", "4"], "the same record stands there");
+    assert_eq!(values(&self::records(&mut source, 3)), ["2", "3", "4"], "the same record stands there");
 
     let end = transport.bounds(std::slice::from_ref(&partition)).expect("bounds")[&partition].1;
     let anew = (seen.0, seen.1 - 1_000);
@@ -347,11 +418,11 @@ pub fn positions_are_checked(transport: &dyn Transport, prefix: &str) {
         while held.is_none() || !served {
             assert!(started.elapsed() < PATIENCE, "{wrong:?}: held {held:?}, the other served: {served}");
             match source.poll(Duration::from_millis(100)).expect("poll") {
-                Polled::Held { partition: at, why } => {
+                Some(Polled::Held { partition: at, why }) => {
                     assert_eq!(at, partition);
                     held = Some(why);
                 }
-                Polled::Record(record) => {
+                Some(Polled::Record(record)) => {
                     assert_eq!(record.partition, other, "a held partition delivers nothing");
                     served |= text(record.value.as_deref()) == "served";
                 }
@@ -363,7 +434,7 @@ pub fn positions_are_checked(transport: &dyn Transport, prefix: &str) {
     }
     // At the end is right.
     source.assign(&[assignment(end, None)]).expect("assign");
-    to_the_end(&mut *source, 1);
+    to_the_end(&mut source, 1);
 }
 
 pub fn an_offer_says_where_it_stands(transport: &dyn Transport, prefix: &str) {
@@ -372,15 +443,19 @@ pub fn an_offer_says_where_it_stands(transport: &dyn Transport, prefix: &str) {
     assert_eq!((&*partition.topic, offset), (&*topic, 0));
     let bounds = transport.bounds(std::slice::from_ref(&partition)).expect("bounds");
     assert_eq!(bounds[&partition], (0, 1));
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(partition, 0)]);
-    assert_eq!(values(&records(&mut *source, 1)), ["offered"]);
+    let mut source = source(transport);
+    assign(&mut source, &[(partition, 0)]);
+    assert_eq!(values(&records(&mut source, 1)), ["offered"]);
     let nowhere: Arc<str> = format!("{prefix}-nowhere").into();
     assert!(transport.offer(&outgoing(&nowhere, "k", "v")).is_err(), "a topic that does not exist");
 }
 
 pub fn outgoing(topic: &Arc<str>, key: &str, value: &str) -> Outgoing {
     Outgoing { topic: topic.clone(), key: Some(key.into()), value: Some(value.into()), headers: Vec::new() }
+}
+
+pub fn source(transport: &dyn Transport) -> Waiting {
+    Waiting::new(transport.source().expect("source"))
 }
 
 pub fn claimed(transport: &dyn Transport) -> Box<dyn Sink> {
@@ -493,21 +568,21 @@ pub fn committed(sink: &mut dyn Sink, partitions: &[Partition]) -> BTreeMap<Part
     }
 }
 
-pub fn assign(source: &mut dyn Source, positions: &[(Partition, i64)]) {
+pub fn assign(source: &mut Waiting, positions: &[(Partition, i64)]) {
     let assignments: Vec<_> =
         positions.iter().map(|(partition, position)| Assignment::new(partition.clone(), *position)).collect();
     source.assign(&assignments).expect("assign");
 }
 
 /// The next `count` records.
-pub fn records(source: &mut dyn Source, count: usize) -> Vec<Record> {
+pub fn records(source: &mut Waiting, count: usize) -> Vec<Record> {
     let started = Instant::now();
     let mut read = Vec::new();
     while read.len() < count {
         assert!(started.elapsed() < PATIENCE, "{} of {count} records came", read.len());
         match source.poll(Duration::from_millis(100)).expect("poll") {
-            Polled::Record(record) => read.push(record),
-            Polled::Held { partition, why } => panic!("{partition} was held: {why}"),
+            Some(Polled::Record(record)) => read.push(record),
+            Some(Polled::Held { partition, why }) => panic!("{partition} was held: {why}"),
             _ => {}
         }
     }
@@ -515,29 +590,29 @@ pub fn records(source: &mut dyn Source, count: usize) -> Vec<Record> {
 }
 
 /// Reads until `ends` partitions reported their end, each behind all records that came.
-pub fn to_the_end(source: &mut dyn Source, ends: usize) -> (Vec<Record>, BTreeMap<Partition, i64>) {
+pub fn to_the_end(source: &mut Waiting, ends: usize) -> (Vec<Record>, BTreeMap<Partition, i64>) {
     let started = Instant::now();
     let (mut read, mut at) = (Vec::<Record>::new(), BTreeMap::new());
     while at.len() < ends {
         assert!(started.elapsed() < PATIENCE, "{} of {ends} ends came: {at:?}", at.len());
         match source.poll(Duration::from_millis(100)).expect("poll") {
-            Polled::Record(record) => read.push(record),
-            Polled::End(partition, offset) => {
+            Some(Polled::Record(record)) => read.push(record),
+            Some(Polled::End(partition, offset)) => {
                 let last = read.iter().filter(|record| record.partition == partition).map(|r| r.offset).max();
                 assert!(last.is_none_or(|last| last < offset), "the end is behind the last record");
                 at.insert(partition, offset);
             }
-            Polled::Held { partition, why } => panic!("{partition} was held: {why}"),
+            Some(Polled::Held { partition, why }) => panic!("{partition} was held: {why}"),
             _ => {}
         }
     }
     (read, at)
 }
 
-fn quiet(source: &mut dyn Source, mut seen: impl FnMut(&Record)) {
+fn quiet(source: &mut Waiting, mut seen: impl FnMut(&Record)) {
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(700) {
-        if let Polled::Record(record) = source.poll(Duration::from_millis(50)).expect("poll") {
+        if let Some(Polled::Record(record)) = source.poll(Duration::from_millis(50)).expect("poll") {
             seen(&record);
         }
     }
@@ -549,9 +624,9 @@ fn key_for(transport: &dyn Transport, sink: &mut dyn Sink, partition: &Partition
     let keys: Vec<String> = (0..16).map(|n| format!("key-{n}")).collect();
     let offers: Vec<_> = keys.iter().map(|key| outgoing(&probe, key, key)).collect();
     publish(sink, &offers, &[(Partition::new(&probe, 0), 0)], "j/i/0");
-    let mut source = transport.source().expect("source");
-    assign(&mut *source, &[(Partition::new(&probe, 0), 0), (Partition::new(&probe, 1), 0)]);
-    let landed = records(&mut *source, keys.len());
+    let mut source = source(transport);
+    assign(&mut source, &[(Partition::new(&probe, 0), 0), (Partition::new(&probe, 1), 0)]);
+    let landed = records(&mut source, keys.len());
     let there = landed.iter().find(|record| record.partition.number == partition.number);
     text(there.expect("sixteen keys reach both partitions").value.as_deref())
 }

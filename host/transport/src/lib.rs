@@ -6,6 +6,7 @@
 
 #[doc(hidden)]
 pub mod contract;
+pub mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -64,15 +65,27 @@ pub enum Polled {
     /// The broker cannot be reached; `Back` follows. Reading goes on by itself.
     Away(String),
     Back,
-    /// Nothing came within the timeout.
-    Nothing,
 }
 
+/// What a poll brought, in order.
+#[derive(Debug, Default)]
+pub struct Polls {
+    pub items: Vec<Polled>,
+    /// Where nothing was brought: poll again within this, although nobody rings. None: the ring tells everything.
+    pub within: Option<Duration>,
+}
+
+/// Called from any thread; it does not wait.
+pub type Ring = Arc<dyn Fn() + Send + Sync>;
+
 pub trait Source: Send {
+    /// Rings when there may be something to poll since a poll that brought nothing. Set once, before anything is polled.
+    fn on_ready(&mut self, ring: Ring);
     /// Replaces what is read. Each assignment is checked before its first record is delivered: another topic id, a
     /// position beyond the end, below the first record still kept, or a record made anew gives `Held`.
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError>;
-    fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError>;
+    /// What is there, at most so many, without waiting for more. A failure loses nothing of what was to be brought.
+    fn poll(&mut self, max: usize) -> Result<Polls, TransportError>;
     /// Backpressure. Records already fetched of a paused partition are not delivered until it is resumed.
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError>;
     fn resume(&mut self, partitions: &[Partition]) -> Result<(), TransportError>;

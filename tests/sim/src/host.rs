@@ -15,7 +15,6 @@ use sagahost_processor::{
     Fatal, Processor, Serving, Settings,
     outside::{Answers, Outside},
     processor::At,
-    reader::Slices,
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError, Starting, Wanted},
     step::{Next, Now, Part, Signal, Wait},
@@ -85,12 +84,18 @@ impl Running {
     }
 }
 
-/// A process begins: in the same directory as those before it.
-pub fn start(dir: &Path, plugins: &Plugins, version: &Version, courier: &Arc<Service>) -> Running {
+/// A process begins: in the same directory as those before it, with the same topics.
+pub fn start(
+    dir: &Path,
+    topics_db: &Arc<EmbeddedTransport>,
+    plugins: &Plugins,
+    version: &Version,
+    courier: &Arc<Service>,
+) -> Running {
     let host = world::world(world::World::process);
     let journal = SqliteJournal::open(dir, APP, OpenOptions { past_the_lock: true, ..OpenOptions::default() });
     let journal = Arc::new(SimJournal { inner: Arc::new(journal.expect("the journal opens")), host });
-    let transport = Arc::new(SimTransport { inner: transport(dir), host });
+    let transport = Arc::new(SimTransport { inner: topics_db.clone(), host });
     let topology = plugins.topology(APP, version, 32);
     let input = |kind: Kind| (topics().topic_of(&kind), true);
     let wanted = Wanted {
@@ -190,11 +195,10 @@ impl Beginning {
         let at = At { identity, anchor, published, notes, reached: |_| {} };
         processor.take_up(&at, begun.backlog)?;
         let source = self.transport.source()?;
-        let slices = Slices { poll: Duration::ZERO, paused: Duration::ZERO, idle: Duration::from_millis(200) };
         let mut parts: Vec<(String, Box<dyn Part>)> = vec![
             ("publisher".to_owned(), Box::new(processor.publisher(begun.sink, &at))),
             ("committer".to_owned(), Box::new(processor.committer(&at))),
-            ("reader".to_owned(), Box::new(processor.reader(source, begun.assignments, &at, slices))),
+            ("reader".to_owned(), Box::new(processor.reader(source, begun.assignments, &at))),
             ("timers".to_owned(), Box::new(processor.timers())),
             ("parked".to_owned(), Box::new(processor.parked())),
             ("deadlines".to_owned(), Box::new(processor.deadlines(self.transport.clone()))),

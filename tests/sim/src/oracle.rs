@@ -79,13 +79,20 @@ impl Reading {
     /// Up to the end.
     pub fn go_on(&mut self) -> &Seen {
         loop {
-            match self.source.poll(Duration::ZERO).expect("it can be read") {
-                Polled::Record(record) => {
-                    self.seen.record(&self.kinds[&record.partition.topic], &record, &mut self.ids);
+            let items = self.source.poll(1_000).expect("it can be read").items;
+            if items.is_empty() {
+                return &self.seen;
+            }
+            for item in items {
+                match item {
+                    Polled::Record(record) => {
+                        self.seen.record(&self.kinds[&record.partition.topic], &record, &mut self.ids);
+                    }
+                    Polled::Held { partition, why } => {
+                        self.seen.faults.push(format!("{partition} cannot be read: {why}"));
+                    }
+                    _ => {}
                 }
-                Polled::Nothing => return &self.seen,
-                Polled::Held { partition, why } => self.seen.faults.push(format!("{partition} cannot be read: {why}")),
-                _ => {}
             }
         }
     }

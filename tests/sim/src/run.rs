@@ -200,7 +200,7 @@ impl<'d> Run<'d> {
         if self.next_start.is_some_and(|start| start <= at) {
             self.next_start = None;
             world(|world| world.version = self.version.clone());
-            self.hosts.push(host::start(self.dir, &self.plugins, &self.version, &self.courier));
+            self.hosts.push(host::start(self.dir, &self.transport, &self.plugins, &self.version, &self.courier));
         }
         if self.calm_since.is_none() {
             self.disturb();

@@ -66,6 +66,9 @@ struct SimSource {
 }
 
 impl Source for SimSource {
+    fn on_ready(&mut self, ring: Ring) {
+        self.inner.on_ready(ring);
+    }
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError> {
         inside(self.host);
         if happens(Fault::AssignFails) {
@@ -75,30 +78,36 @@ impl Source for SimSource {
         note(|| format!("assigned {}", places().join(" ")));
         self.inner.assign(assignments)
     }
-    fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError> {
+    fn poll(&mut self, max: usize) -> Result<Polls, TransportError> {
         inside(self.host);
+        let only = |item| Ok(Polls { items: vec![item], within: None });
         if let Some(until) = self.away_until {
-            if world::now().steady < until && !world::world(|world| world.calm) {
-                return Ok(Polled::Nothing);
+            let now = world::now().steady;
+            if now < until && !world::world(|world| world.calm) {
+                return Ok(Polls { items: Vec::new(), within: Some(until.since(now)) });
             }
             self.away_until = None;
-            return Ok(Polled::Back);
+            return only(Polled::Back);
         }
         if happens(Fault::Away) {
             self.away_until = Some(world::now().steady.after(Duration::from_secs(3)));
-            return Ok(Polled::Away("simulated".to_owned()));
+            return only(Polled::Away("simulated".to_owned()));
         }
         if happens(Fault::PollFails) {
             return Err(away("poll"));
         }
-        let polled = self.inner.poll(timeout);
-        match &polled {
-            Ok(Polled::Nothing) => {}
-            Ok(Polled::Record(record)) => note(|| format!("read {}@{}", record.partition, record.offset)),
-            other => note(|| format!("read {other:?}")),
+        let most = 1 + choose(max, 18);
+        let polls = self.inner.poll(most)?;
+        assert!(polls.items.len() <= most, "{} items, where {most} were asked for", polls.items.len());
+        for item in &polls.items {
+            match item {
+                Polled::Record(record) => note(|| format!("read {}@{}", record.partition, record.offset)),
+                other => note(|| format!("read {other:?}")),
+            }
         }
         inside(self.host);
-        polled
+        // Nobody appends without ringing here.
+        Ok(Polls { within: None, ..polls })
     }
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError> {
         inside(self.host);

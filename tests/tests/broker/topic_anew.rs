@@ -20,7 +20,7 @@ use sagahost_tests::{
     shop::THREE,
     topic_admin::TopicAdmin,
 };
-use sagahost_transport::{Assignment, Polled, Source, Transport, Verified};
+use sagahost_transport::{Assignment, Polled, Transport, Verified, waiting::Waiting};
 use sagahost_wire::{Partition, TopicId};
 
 use crate::shops::load;
@@ -60,23 +60,23 @@ struct Heard {
 }
 
 impl Heard {
-    fn poll(&mut self, source: &mut dyn Source) {
+    fn poll(&mut self, source: &mut Waiting) {
         match source.poll(Duration::from_millis(50)).expect("it polls") {
-            Polled::Record(record) => {
+            Some(Polled::Record(record)) => {
                 let value = String::from_utf8(record.value.unwrap_or_default()).expect("text");
                 self.records.push((record.partition, record.offset, value));
             }
-            Polled::Verified(all) => self.verified.extend(all),
-            Polled::Held { partition, why } => {
+            Some(Polled::Verified(all)) => self.verified.extend(all),
+            Some(Polled::Held { partition, why }) => {
                 assert!(!self.held.contains_key(&partition), "{partition} is held twice: {why}");
                 self.held.insert(partition, why);
             }
-            Polled::Appeared(partitions) => panic!("partitions of another topic are read: {partitions:?}"),
+            Some(Polled::Appeared(partitions)) => panic!("partitions of another topic are read: {partitions:?}"),
             _ => {}
         }
     }
 
-    fn until(&mut self, source: &mut dyn Source, what: &str, done: impl Fn(&Self) -> bool) {
+    fn until(&mut self, source: &mut Waiting, what: &str, done: impl Fn(&Self) -> bool) {
         let end = Instant::now() + LONG;
         while !done(self) {
             assert!(
@@ -120,14 +120,14 @@ const BEFORE: usize = 100;
 const AFTER: usize = 400;
 
 /// A source that has read everything, and what it said.
-fn read_all(transport: &dyn Transport, topic: &Arc<str>, partitions: i32) -> (Box<dyn Source>, Heard) {
-    let mut source = transport.source().expect("a source");
+fn read_all(transport: &dyn Transport, topic: &Arc<str>, partitions: i32) -> (Waiting, Heard) {
+    let mut source = Waiting::new(transport.source().expect("a source"));
     let all: Vec<_> = (0..partitions).map(|number| Assignment::new(Partition::new(topic, number), 0)).collect();
     source.assign(&all).expect("partitions can be assigned");
     let mut heard = Heard::default();
     let id = id(transport, topic);
     let count = BEFORE as i64;
-    heard.until(&mut *source, "all to be verified", |heard| {
+    heard.until(&mut source, "all to be verified", |heard| {
         all.iter().all(|at| heard.verified_up_to(&at.partition, &id) == count)
     });
     assert_eq!(heard.records.len(), BEFORE * partitions as usize);
@@ -152,7 +152,7 @@ fn made_anew_while_read(name: &str, pause: Duration, partitions: (i32, i32)) {
             fill(name, partitions.1, AFTER, "new");
             made
         });
-        heard.until(&mut *source, "all partitions to be held", |heard| heard.held.len() == partitions.0 as usize);
+        heard.until(&mut source, "all partitions to be held", |heard| heard.held.len() == partitions.0 as usize);
         let noticed = Instant::now();
         let made = other.join().expect("the topic is made anew");
         noticed.saturating_duration_since(made)
@@ -178,7 +178,7 @@ fn resumed_from_the_beginning(
     transport: &dyn Transport,
     topic: &Arc<str>,
     partitions: i32,
-    mut source: Box<dyn Source>,
+    mut source: Waiting,
     old: &TopicId,
 ) {
     let new = id(transport, topic);
@@ -187,12 +187,12 @@ fn resumed_from_the_beginning(
     let stood = Assignment { topic_id: Some(old.clone()), ..Assignment::new(Partition::new(topic, 0), BEFORE as i64) };
     source.assign(&[stood]).expect("partitions can be assigned");
     let mut heard = Heard::default();
-    heard.until(&mut *source, "it to be held", |heard| !heard.held.is_empty());
+    heard.until(&mut source, "it to be held", |heard| !heard.held.is_empty());
     assert!(heard.held.values().all(|why| why.contains("made anew")), "{:?}", heard.held);
     let mut heard = Heard::default();
     let at = |number| Assignment { topic_id: Some(new.clone()), ..Assignment::new(Partition::new(topic, number), 0) };
     source.assign(&(0..partitions).map(at).collect::<Vec<_>>()).expect("partitions can be assigned");
-    heard.until(&mut *source, "all of the new topic", |heard| heard.records.len() >= AFTER * partitions as usize);
+    heard.until(&mut source, "all of the new topic", |heard| heard.records.len() >= AFTER * partitions as usize);
     assert!(heard.held.is_empty(), "{:?}", heard.held);
     assert!(heard.records.iter().all(|(_, offset, value)| *value == format!("new-{offset}")));
 }
@@ -242,7 +242,7 @@ fn while_records_flow() {
                 create_another(&transport, &topic, 1, &old);
                 fill(name, 1, AFTER, "new");
             });
-            heard.until(&mut *source, "it to be held", |heard| !heard.held.is_empty());
+            heard.until(&mut source, "it to be held", |heard| !heard.held.is_empty());
         });
         let new = heard.records.iter().filter(|(_, _, value)| value.starts_with("new")).count();
         let last = heard.records.iter().filter(|(_, _, value)| value.starts_with("old")).map(|(_, offset, _)| *offset);
@@ -265,20 +265,20 @@ fn a_position_of_an_older_host_takes_the_id_after_the_old_check() {
     admin().create(name, 1);
     fill(name, 1, BEFORE, "old");
     let partition = Partition::new(name, 0);
-    let mut source = transport.source().expect("a source");
+    let mut source = Waiting::new(transport.source().expect("a source"));
     source.assign(&[Assignment::new(partition.clone(), 0)]).expect("partitions can be assigned");
     let mut last = None;
     let end = Instant::now() + LONG;
     while last.is_none_or(|(offset, _)| offset < BEFORE as i64 - 1) {
         assert!(Instant::now() < end, "all records: {last:?}");
-        if let Polled::Record(record) = source.poll(Duration::from_millis(50)).expect("it polls") {
+        if let Some(Polled::Record(record)) = source.poll(Duration::from_millis(50)).expect("it polls") {
             last = Some((record.offset, record.timestamp_ms.expect("a record has a time")));
         }
     }
     let as_journaled = Assignment { last, ..Assignment::new(partition.clone(), BEFORE as i64) };
     let mut heard = Heard::default();
     source.assign(std::slice::from_ref(&as_journaled)).expect("partitions can be assigned");
-    heard.until(&mut *source, "the id", |heard| !heard.verified.is_empty());
+    heard.until(&mut source, "the id", |heard| !heard.verified.is_empty());
     assert_eq!(heard.verified_up_to(&partition, &id(&transport, &topic)), BEFORE as i64);
     assert!(heard.held.is_empty() && heard.records.is_empty());
 
@@ -286,10 +286,10 @@ fn a_position_of_an_older_host_takes_the_id_after_the_old_check() {
     admin().delete(name);
     admin().create(name, 1);
     fill(name, 1, AFTER, "new");
-    let mut source = transport.source().expect("a source");
+    let mut source = Waiting::new(transport.source().expect("a source"));
     let mut heard = Heard::default();
     source.assign(&[as_journaled]).expect("partitions can be assigned");
-    heard.until(&mut *source, "it to be held", |heard| !heard.held.is_empty());
+    heard.until(&mut source, "it to be held", |heard| !heard.held.is_empty());
     assert!(heard.held[&partition].contains("another record"), "{:?}", heard.held);
     assert!(heard.verified.is_empty(), "an id was taken before the old check");
 }

@@ -182,6 +182,19 @@ struct Inner {
     quarantined: HashMap<SagaId, String>,
     /// An operator's word about a partition that is held.
     to_move: Option<Move>,
+    /// The reader is told when no more than so many records are with workers.
+    relief: Option<(usize, Arc<Signal>)>,
+}
+
+impl Inner {
+    /// Whom to tell.
+    fn relieved(&mut self) -> Option<Arc<Signal>> {
+        if planted::on(Planted::NoReliefSignal) {
+            return None;
+        }
+        let outstanding = self.positions.outstanding();
+        self.relief.take_if(|(at, _)| outstanding <= *at).map(|(_, signal)| signal)
+    }
 }
 
 /// A partition is to be read from elsewhere.
@@ -246,6 +259,7 @@ impl Stage {
             failed: None,
             quarantined: HashMap::new(),
             to_move: None,
+            relief: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -364,7 +378,9 @@ impl Stage {
     pub fn skipped(&self, receipt: &Receipt, now: Now) {
         let mut inner = self.inner.lock();
         inner.positions.accounted(receipt);
+        let relieved = inner.relieved();
         self.moved(inner, now);
+        relieved.inspect(|signal| signal.raise());
     }
 
     /// The source reads from the positions of the last restart on.
@@ -409,6 +425,14 @@ impl Stage {
 
     pub fn outstanding(&self) -> usize {
         self.inner.lock().positions.outstanding()
+    }
+
+    /// Are no more than so many records with workers? Where there are, the signal moves once that has changed.
+    pub fn relieved_at(&self, at: usize, signal: &Arc<Signal>) -> bool {
+        let mut inner = self.inner.lock();
+        let relieved = inner.positions.outstanding() <= at;
+        inner.relief = (!relieved).then(|| (at, signal.clone()));
+        relieved
     }
 
     pub fn positions(&self) -> BTreeMap<Partition, Position> {
@@ -502,8 +526,10 @@ impl Stage {
         inner.join(*staging);
         inner.open.opened.get_or_insert(now.steady);
         let freed = inner.reserved.len() < reserved;
+        let relieved = inner.relieved();
         drop(inner);
         self.stirred.raise();
+        relieved.inspect(|signal| signal.raise());
         if freed {
             self.roomy.raise_all();
         }
@@ -677,7 +703,9 @@ impl Stage {
         inner.moved_since = None;
         inner.urged = false;
         let to_move = inner.to_move.take();
+        let relieved = inner.relieved();
         drop(inner);
+        relieved.inspect(|signal| signal.raise());
         self.roomy.raise_all();
         self.stirred.raise();
         self.settled.raise_all();

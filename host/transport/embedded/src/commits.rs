@@ -1,32 +1,26 @@
-//! Tells readers of this process that something was committed, so that they need not wait for their next look.
-//! Invariant: who asked before a commit happened is woken by it, or returns at once.
+//! Tells readers of this process that something was committed, so that they need not look for it. Invariant: each commit
+//! rings for every source that is there.
 
-use std::time::Duration;
+use std::sync::Weak;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+
+/// How the reader of one source is woken.
+pub(super) type Bell = dyn Fn() + Send + Sync;
 
 #[derive(Default)]
 pub(super) struct Commits {
-    count: Mutex<u64>,
-    changed: Condvar,
+    bells: Mutex<Vec<Weak<Bell>>>,
 }
 
 impl Commits {
     pub fn happened(&self) {
-        *self.count.lock() += 1;
-        self.changed.notify_all();
+        let mut there = Vec::new();
+        self.bells.lock().retain(|bell| bell.upgrade().map(|bell| there.push(bell)).is_some());
+        there.iter().for_each(|bell| bell());
     }
 
-    pub fn count(&self) -> u64 {
-        *self.count.lock()
-    }
-
-    /// Waits until more than `seen` have happened; returns how many.
-    pub fn wait(&self, seen: u64, timeout: Duration) -> u64 {
-        let mut count = self.count.lock();
-        if *count == seen {
-            self.changed.wait_for(&mut count, timeout);
-        }
-        *count
+    pub fn ring(&self, bell: Weak<Bell>) {
+        self.bells.lock().push(bell);
     }
 }

@@ -4,11 +4,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rusqlite::{Connection, params};
-use sagahost_transport::{Assignment, Polled, Source, TransportError, Verified};
+use sagahost_transport::{Assignment, Polled, Polls, Ring, Source, TransportError, Verified};
 use sagahost_wire::{Partition, Record, TopicId};
 
 use super::{
@@ -23,7 +23,7 @@ const FETCH_RECORDS: i64 = 500;
 const FETCH_BYTES: usize = 1 << 20;
 /// After so many deliveries the other partitions get a look, even when this one has more.
 const LOOK_AFTER_DELIVERIES: u32 = 500;
-/// How long an idle source waits between two looks at what other processes wrote.
+/// How long an idle source leaves between two looks at what other processes wrote: SQLite does not say that they did.
 const IDLE_MIN: Duration = Duration::from_millis(1);
 const IDLE_MAX: Duration = Duration::from_millis(10);
 
@@ -53,7 +53,10 @@ pub(super) struct EmbeddedSource {
     /// Delivered before any record.
     news: VecDeque<Polled>,
     data_version: i64,
-    commits_seen: u64,
+    /// Known to those who commit for as long as it is here.
+    ring: Option<Ring>,
+    /// Met while there was something to bring first.
+    failed: Option<rusqlite::Error>,
     deliveries: u32,
     idle: Duration,
     /// Highest partition that the tables have been searched for.
@@ -70,7 +73,8 @@ impl EmbeddedSource {
             turn: 0,
             news: VecDeque::new(),
             data_version: -1,
-            commits_seen: 0,
+            ring: None,
+            failed: None,
             deliveries: 0,
             idle: IDLE_MIN,
             newest_partition: 0,
@@ -130,23 +134,23 @@ impl EmbeddedSource {
         Ok(wrong.map_or(Ok(is), Err))
     }
 
-    fn try_poll(&mut self, deadline: Instant) -> rusqlite::Result<Polled> {
-        loop {
+    fn fill(&mut self, max: usize, items: &mut Vec<Polled>) -> rusqlite::Result<()> {
+        while items.len() < max {
             if let Some(news) = self.news.pop_front() {
-                return Ok(news);
+                items.push(news);
+                continue;
             }
             if self.deliveries >= LOOK_AFTER_DELIVERIES {
                 self.look()?;
             }
             if let Some(record) = self.next_record()? {
                 self.deliveries += 1;
-                self.idle = IDLE_MIN;
-                return Ok(Polled::Record(record));
-            }
-            if self.news.is_empty() && !self.look()? && !self.wait(deadline) {
-                return Ok(Polled::Nothing);
+                items.push(Polled::Record(record));
+            } else if self.news.is_empty() && (!items.is_empty() || !self.look()?) {
+                return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Takes turns, a record at a time.
@@ -172,7 +176,6 @@ impl EmbeddedSource {
     /// Has anybody written since the last look? Then every lane may have more.
     fn look(&mut self) -> rusqlite::Result<bool> {
         self.deliveries = 0;
-        self.commits_seen = self.shared.commits.count();
         let version = data_version(&self.connection)?;
         if version == self.data_version {
             return Ok(false);
@@ -207,31 +210,31 @@ impl EmbeddedSource {
         Ok(())
     }
 
-    /// False: the deadline has come.
-    fn wait(&mut self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        self.shared.commits.wait(self.commits_seen, left.min(self.idle));
-        self.idle = (self.idle * 2).min(IDLE_MAX);
-        true
-    }
-
     fn lane(&mut self, partition: &Partition) -> Option<&mut Lane> {
         self.lanes.iter_mut().find(|lane| lane.partition == *partition)
     }
 }
 
 impl Source for EmbeddedSource {
+    fn on_ready(&mut self, ring: Ring) {
+        self.shared.commits.ring(Arc::downgrade(&ring));
+        self.ring = Some(ring);
+    }
+
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError> {
         self.try_assign(assignments).map_err(|error| self.shared.explain(&error))
     }
 
-    fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError> {
-        let now = Instant::now();
-        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(3600));
-        self.try_poll(deadline).map_err(|error| self.shared.explain(&error))
+    fn poll(&mut self, max: usize) -> Result<Polls, TransportError> {
+        let mut items = Vec::new();
+        let filled = self.failed.take().map_or_else(|| self.fill(max, &mut items), Err);
+        match filled {
+            Err(error) if items.is_empty() => return Err(self.shared.explain(&error)),
+            Err(error) => self.failed = Some(error),
+            Ok(()) => {}
+        }
+        self.idle = if items.is_empty() { (self.idle * 2).min(IDLE_MAX) } else { IDLE_MIN };
+        Ok(Polls { items, within: Some(self.idle) })
     }
 
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use expect_test::{Expect, expect};
-use sagahost_transport::{Assignment, Isolation, Polled, SinkError, contract};
+use sagahost_transport::{Assignment, Isolation, Polled, SinkError, contract, waiting::Waiting};
 use sagahost_wire::{Headers, Record, clock::SimulatedClock};
 
 use super::*;
@@ -39,8 +39,8 @@ impl Bench {
     fn offer(&self, topic: &str, key: &str, value: &str) {
         self.transport.offer(&record(topic, key, value)).unwrap();
     }
-    fn read(&self, assignments: &[Assignment]) -> Box<dyn Source> {
-        let mut source = self.transport.source().unwrap();
+    fn read(&self, assignments: &[Assignment]) -> Waiting {
+        let mut source = Waiting::new(self.transport.source().unwrap());
         source.assign(assignments).unwrap();
         source
     }
@@ -70,18 +70,18 @@ fn line(polled: &Polled) -> String {
 }
 
 /// What a source brings until it has nothing more.
-fn drain(source: &mut dyn Source) -> Vec<String> {
+fn drain(source: &mut Waiting) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         match source.poll(SOON).unwrap() {
-            Polled::Nothing => return lines,
-            Polled::Verified(_) => {}
-            polled => lines.push(line(&polled)),
+            None => return lines,
+            Some(Polled::Verified(_)) => {}
+            Some(polled) => lines.push(line(&polled)),
         }
     }
 }
 
-fn check(source: &mut dyn Source, expected: Expect) {
+fn check(source: &mut Waiting, expected: Expect) {
     expected.assert_eq(&drain(source).join("\n"));
 }
 
@@ -98,12 +98,12 @@ fn the_contract_of_transports() {
 fn a_publication_is_visible_as_a_whole() {
     let bench = bench();
     let mut source = bench.read(&[from("a", 0, 0), from("b", 0, 0), from("b", 1, 0), from("b", 2, 0)]);
-    assert_eq!(drain(&mut *source).len(), 4);
+    assert_eq!(drain(&mut source).len(), 4);
     let mut sink = bench.transport.sink().unwrap();
     sink.claim().unwrap();
     publish(&mut *sink, &[record("a", "k", "1"), record("b", "k", "2"), record("a", "k", "3")], 7, "j/i/1").unwrap();
     check(
-        &mut *source,
+        &mut source,
         expect![[r#"
             a[0]@0 k=1
             b[2]@0 k=2
@@ -138,10 +138,10 @@ fn a_refused_record_takes_its_publication_with_it() {
         record 2 was refused: it has 271 bytes, more than the 200 that a record may have"#]]
     .assert_eq(&errors.join("\n"));
     assert!(sink.committed(&[Partition::new("a", 0)], Isolation::Stable).unwrap().is_empty());
-    check(&mut *source, expect!["end of a[0] at 0"]);
+    check(&mut source, expect!["end of a[0] at 0"]);
     publish(&mut *sink, &[record("a", "k", "after")], 1, "m").unwrap();
     check(
-        &mut *source,
+        &mut source,
         expect![[r#"
             a[0]@0 k=after
             end of a[0] at 1"#]],
@@ -176,7 +176,7 @@ fn the_newest_claim_wins() {
     first.claim().unwrap();
     publish(&mut *first, &[record("a", "k", "first again")], 5, "5").unwrap();
     check(
-        &mut *bench.read(&[from("a", 0, 0)]),
+        &mut bench.read(&[from("a", 0, 0)]),
         expect![[r#"
             a[0]@0 k=first
             a[0]@1 k=second
@@ -198,8 +198,8 @@ fn records_come_back_as_they_were() {
     let empty = Outgoing { topic: "a".into(), key: None, value: Some(Vec::new()), headers: Headers::new() };
     bench.transport.offer_all(&[tombstone, empty]).unwrap();
     let mut source = bench.read(&[from("a", 0, 0)]);
-    assert!(matches!(source.poll(SOON).unwrap(), Polled::Verified(_)));
-    let mut read = || match source.poll(SOON).unwrap() {
+    assert!(matches!(source.poll(SOON).unwrap(), Some(Polled::Verified(_))));
+    let mut read = || match source.poll(SOON).unwrap().unwrap() {
         Polled::Record(record) => record,
         other => panic!("{other:?}"),
     };
@@ -242,7 +242,7 @@ fn what_cannot_be_read_on_is_held_and_the_rest_is_read() {
         [from("b", 1, 4), from("c", 0, 0), made_anew, from("b", 7, 0), from("gone", 0, 0), unknown_last, same];
     let mut source = bench.read(&assigned);
     check(
-        &mut *source,
+        &mut source,
         expect![[r#"
             held b[1]: the position 4 is beyond the end 0: the topic was made anew, or the database is an older copy; bring the right one back, or go on from `earliest` as with a new topic
             held c[0]: the position 0 is below the first record still kept, 1: records were deleted before they were read; from `earliest` it goes on with what is left
@@ -255,7 +255,7 @@ fn what_cannot_be_read_on_is_held_and_the_rest_is_read() {
     );
     source.seek(&[(Partition::new("c", 0), 1), (Partition::new("a", 0), 9)]).unwrap();
     check(
-        &mut *source,
+        &mut source,
         expect![[r#"
             c[0]@1 k=1
             end of c[0] at 2
@@ -268,14 +268,14 @@ fn a_topic_made_anew_while_it_is_read_is_held() {
     let bench = bench();
     bench.offer("a", "k", "old");
     let mut source = bench.read(&[from("a", 0, 0)]);
-    drain(&mut *source);
+    drain(&mut source);
     let id = bench.transport.topic_ids(&["a".into()]).unwrap()["a"].clone();
     bench.transport.delete_topic("a").unwrap();
     bench.transport.create_topics(&["a".into()], 1).unwrap();
     bench.offer("a", "k", "new");
     bench.offer("a", "k", "newer");
-    check(&mut *source, expect!["held a[0]: the topic was deleted while it was read; go on when it is there again"]);
-    let verified = |assignment: Assignment| match bench.read(&[assignment]).poll(SOON).unwrap() {
+    check(&mut source, expect!["held a[0]: the topic was deleted while it was read; go on when it is there again"]);
+    let verified = |assignment: Assignment| match bench.read(&[assignment]).poll(SOON).unwrap().unwrap() {
         Polled::Verified(mut of) => Ok(of.remove(0).topic_id),
         other => Err(line(&other)),
     };
@@ -297,14 +297,14 @@ fn pause_resume_and_seek() {
     (0..3).for_each(|n| bench.offer("a", "k", &n.to_string()));
     let a = Partition::new("a", 0);
     let mut source = bench.read(&[from("a", 0, 0), from("b", 0, 0)]);
-    assert!(matches!(source.poll(SOON).unwrap(), Polled::Verified(both) if both.len() == 2));
-    let first = source.poll(SOON).unwrap();
+    assert!(matches!(source.poll(SOON).unwrap(), Some(Polled::Verified(both)) if both.len() == 2));
+    let first = source.poll(SOON).unwrap().unwrap();
     assert_eq!(line(&first), "a[0]@0 k=0");
     source.pause(std::slice::from_ref(&a)).unwrap();
-    check(&mut *source, expect!["end of b[0] at 0"]);
+    check(&mut source, expect!["end of b[0] at 0"]);
     source.resume(std::slice::from_ref(&a)).unwrap();
     check(
-        &mut *source,
+        &mut source,
         expect![[r#"
             a[0]@1 k=1
             a[0]@2 k=2
@@ -312,16 +312,16 @@ fn pause_resume_and_seek() {
     );
     source.pause(std::slice::from_ref(&a)).unwrap();
     source.seek(&[(a.clone(), 2)]).unwrap();
-    check(&mut *source, expect![""]);
+    check(&mut source, expect![""]);
     source.resume(&[a]).unwrap();
     check(
-        &mut *source,
+        &mut source,
         expect![[r#"
             a[0]@2 k=2
             end of a[0] at 3"#]],
     );
     source.assign(&[from("a", 0, 3)]).unwrap();
-    check(&mut *source, expect!["end of a[0] at 3"]);
+    check(&mut source, expect!["end of a[0] at 3"]);
 }
 
 #[test]
@@ -330,10 +330,10 @@ fn a_long_partition_does_not_starve_a_short_one() {
     let many: Vec<Outgoing> = (0..2000).map(|n| record("a", "k", &n.to_string())).collect();
     bench.transport.offer_all(&many).unwrap();
     let mut source = bench.read(&[from("a", 0, 0), from("b", 2, 0)]);
-    assert!(matches!(source.poll(SOON).unwrap(), Polled::Verified(_)));
+    assert!(matches!(source.poll(SOON).unwrap(), Some(Polled::Verified(_))));
     source.poll(SOON).unwrap();
     bench.offer("b", "k", "short");
-    let lines = drain(&mut *source);
+    let lines = drain(&mut source);
     let place = lines.iter().position(|line| line == "b[2]@0 k=short").unwrap();
     assert!(place < 1100, "{place}");
     assert_eq!(lines.iter().filter(|line| line.starts_with("a[0]@")).count(), 1999);
@@ -343,12 +343,12 @@ fn a_long_partition_does_not_starve_a_short_one() {
 fn new_partitions_are_announced() {
     let bench = bench();
     let mut source = bench.read(&[from("a", 0, 0)]);
-    drain(&mut *source);
+    drain(&mut source);
     bench.transport.create_topics(&["elsewhere".into()], 2).unwrap();
     bench.transport.create_topics(&["a".into()], 2).unwrap();
-    check(&mut *source, expect![""]);
+    check(&mut source, expect![""]);
     bench.other("shop").grow_topic("a", 3).unwrap();
-    check(&mut *source, expect!["appeared [a[1], a[2]]"]);
+    check(&mut source, expect!["appeared [a[1], a[2]]"]);
     assert_eq!(
         bench.transport.topics(&["a".into(), "b".into(), "z".into()]).unwrap(),
         Topics::from([("a".into(), 3), ("b".into(), 3)])
@@ -375,7 +375,7 @@ fn writers_of_several_processes_leave_no_gaps() {
         }
     });
     let total = 5 * offers;
-    let lines = drain(&mut *bench.read(&[from("a", 0, 0)]));
+    let lines = drain(&mut bench.read(&[from("a", 0, 0)]));
     assert_eq!(lines.len() as i64, total + 1);
     for (n, line) in lines[..total as usize].iter().enumerate() {
         assert!(line.starts_with(&format!("a[0]@{n} ")), "{line}");
@@ -386,14 +386,14 @@ fn writers_of_several_processes_leave_no_gaps() {
 fn a_record_of_another_process_is_noticed_soon() {
     let bench = bench();
     let mut source = bench.read(&[from("a", 0, 0)]);
-    drain(&mut *source);
+    drain(&mut source);
     let other = bench.other("shop");
     let mut waits = Vec::new();
     for _ in 0..20 {
         std::thread::scope(|scope| {
             let polling = scope.spawn(|| {
                 loop {
-                    if let Polled::Record(_) = source.poll(Duration::from_secs(5)).unwrap() {
+                    if let Some(Polled::Record(_)) = source.poll(Duration::from_secs(5)).unwrap() {
                         return Instant::now();
                     }
                 }
@@ -424,7 +424,7 @@ fn old_records_go_when_everybody_has_passed_them() {
     bench.other("warehouse").reset_offset(&a, 11).unwrap();
     bench.offer("a", "k", "11");
     assert_eq!(first(), (7, 12));
-    assert_eq!(drain(&mut *bench.read(&[from("a", 0, 7)])).len(), 6);
+    assert_eq!(drain(&mut bench.read(&[from("a", 0, 7)])).len(), 6);
 }
 
 #[test]

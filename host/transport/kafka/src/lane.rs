@@ -12,7 +12,8 @@ use super::{
 
 pub(super) struct Lane {
     pub reading: Reading,
-    pub queue: PartitionQueue<Context>,
+    /// None: it is being replaced.
+    pub queue: Option<PartitionQueue<Context>>,
 }
 
 /// What came out of the queue.
@@ -27,7 +28,7 @@ impl Lane {
         if !self.reading.is_open() {
             return None;
         }
-        Some(match self.queue.poll(Duration::ZERO)? {
+        Some(match self.queue.as_ref()?.poll(Duration::ZERO)? {
             Ok(message) => Found::Taken(self.reading.take(&message)),
             Err(KafkaError::PartitionEOF(_)) => Found::End,
             Err(error) => Found::Trouble(error),

@@ -7,18 +7,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{Consumer as _, base_consumer::PartitionQueue},
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode as Code,
 };
-use sagahost_transport::{Assignment, Isolation, Polled, Source, TransportError, Verified};
+use sagahost_transport::{Assignment, Isolation, Polled, Polls, Ring, Source, TransportError, Verified};
 use sagahost_wire::Partition;
 use tracing::{debug, warn};
 
@@ -39,8 +38,9 @@ use super::{
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// Records of one partition in a row, while others wait.
 const RUN_MAX: u32 = 64;
-/// A wake-up that got lost costs this much.
-const NAP_MAX: Duration = Duration::from_millis(20);
+/// At the latest after this the client's own events are served again: rdkafka ends a poll behind one of them, although
+/// more may be queued.
+const SERVE_EVERY: Duration = SLICE;
 
 pub(super) struct KafkaSource {
     connection: Arc<Connection>,
@@ -56,7 +56,9 @@ pub(super) struct KafkaSource {
     turn: usize,
     run: u32,
     pub(super) news: VecDeque<Polled>,
-    wake: (Sender<()>, Receiver<()>),
+    ring: Arc<OnceLock<Ring>>,
+    /// Met while there was something to bring first.
+    failed: Option<TransportError>,
     /// Partitions of the topics that are read.
     pub(super) counts: BTreeMap<Arc<str>, i32>,
     /// The broker is away: when to try again.
@@ -65,16 +67,10 @@ pub(super) struct KafkaSource {
 
 impl KafkaSource {
     pub fn new(connection: Arc<Connection>, lookout: Arc<Consumer>) -> Result<Self, TransportError> {
-        let wake = bounded(1);
+        let ring: Arc<OnceLock<Ring>> = Arc::default();
         let mut consumer = connection.consumer(Isolation::Stable)?;
-        let bell: Sender<()> = wake.0.clone();
-        consumer.set_nonempty_callback(move || {
-            let _ = bell.try_send(());
-        });
-        let bell = wake.0.clone();
-        let questions = Questions::new(lookout.clone(), move || {
-            let _ = bell.try_send(());
-        })?;
+        consumer.set_nonempty_callback(bell(&ring));
+        let questions = Questions::new(lookout.clone(), bell(&ring))?;
         Ok(Self {
             connection,
             consumer: Some(Arc::new(consumer)),
@@ -85,7 +81,8 @@ impl KafkaSource {
             turn: 0,
             run: 0,
             news: VecDeque::new(),
-            wake,
+            ring,
+            failed: None,
             counts: BTreeMap::new(),
             away: None,
         })
@@ -105,10 +102,7 @@ impl KafkaSource {
             .consumer()
             .split_partition_queue(&partition.topic, partition.number)
             .ok_or_else(|| TransportError::Broken(format!("{partition} is no name of a partition")))?;
-        let bell = self.wake.0.clone();
-        queue.set_nonempty_callback(move || {
-            let _ = bell.try_send(());
-        });
+        queue.set_nonempty_callback(bell(&self.ring));
         Ok(queue)
     }
 
@@ -171,7 +165,9 @@ impl KafkaSource {
         for (index, position) in places {
             let partition = self.lanes[*index].reading.partition.clone();
             add(&mut come, &partition, *position).map_err(|error| failed(self, error))?;
-            self.lanes[*index].queue = self.queue(&partition)?;
+            // Both are handles of one queue, and one that is dropped takes the bell off it: the old one goes first.
+            self.lanes[*index].queue = None;
+            self.lanes[*index].queue = Some(self.queue(&partition)?);
         }
         self.consumer().incremental_assign(&come).map_err(|error| failed(self, error))
     }
@@ -186,6 +182,41 @@ impl KafkaSource {
                 change(&mut self.lanes[index].reading);
             }
         }
+    }
+
+    fn fill(&mut self, max: usize, items: &mut Vec<Polled>) -> Result<(), TransportError> {
+        self.serve();
+        self.look_at_doubts()?;
+        self.look_around()?;
+        while items.len() < max {
+            if let Some(news) = self.news.pop_front() {
+                items.push(news);
+                continue;
+            }
+            match self.next_record()? {
+                Some(polled) if self.away.is_some() => {
+                    self.back();
+                    self.news.push_back(polled);
+                }
+                Some(polled) => items.push(polled),
+                None if self.news.is_empty() => break,
+                None => {}
+            }
+        }
+        // What was just delivered is asked about at once.
+        self.look_around()
+    }
+
+    /// When there is something to do that no queue tells.
+    fn within(&self) -> Duration {
+        if !self.news.is_empty() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let doubts = self.lanes.iter().filter_map(|lane| lane.reading.doubt.map(|(due, _)| due));
+        let due = doubts.chain(self.away).map(|due| due.saturating_duration_since(now));
+        let question = self.watch.as_ref().and_then(TopicWatch::due_in).filter(|_| self.away.is_none());
+        due.chain(question).fold(SERVE_EVERY, Duration::min)
     }
 
     /// The next record, taking turns. None: there is none, or there are news first.
@@ -332,6 +363,10 @@ impl KafkaSource {
 }
 
 impl Source for KafkaSource {
+    fn on_ready(&mut self, ring: Ring) {
+        let _ = self.ring.set(ring);
+    }
+
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError> {
         let topics: BTreeSet<_> = assignments.iter().map(|assignment| assignment.partition.topic.clone()).collect();
         let described = self.describe(&topics)?;
@@ -369,7 +404,7 @@ impl Source for KafkaSource {
                     self.news.push_back(Polled::Held { partition: assignment.partition.clone(), why });
                 }
             }
-            self.lanes.push(Lane { reading, queue });
+            self.lanes.push(Lane { reading, queue: Some(queue) });
         }
         if !verified.is_empty() {
             self.news.push_back(Polled::Verified(verified));
@@ -384,36 +419,15 @@ impl Source for KafkaSource {
         self.consumer().assign(&list).map_err(|error| self.broken("assign partitions", &error))
     }
 
-    fn poll(&mut self, timeout: Duration) -> Result<Polled, TransportError> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            // Between records of one run there is nothing else to do.
-            if self.run == 0 || self.away.is_some() {
-                self.serve();
-                self.look_at_doubts()?;
-                self.look_around()?;
-            }
-            if let Some(news) = self.news.pop_front() {
-                return Ok(news);
-            }
-            if let Some(polled) = self.next_record()? {
-                if self.away.is_none() {
-                    return Ok(polled);
-                }
-                self.back();
-                self.news.push_back(polled);
-            }
-            // What was just delivered is asked about at once.
-            self.look_around()?;
-            if let Some(news) = self.news.pop_front() {
-                return Ok(news);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Polled::Nothing);
-            }
-            let _ = self.wake.1.recv_timeout(left.min(NAP_MAX));
+    fn poll(&mut self, max: usize) -> Result<Polls, TransportError> {
+        let mut items = Vec::new();
+        let filled = self.failed.take().map_or_else(|| self.fill(max, &mut items), Err);
+        match filled {
+            Err(error) if items.is_empty() => return Err(error),
+            Err(error) => self.failed = Some(error),
+            Ok(()) => {}
         }
+        Ok(Polls { items, within: Some(self.within()) })
     }
 
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError> {
@@ -445,6 +459,15 @@ impl Source for KafkaSource {
             }
         }
         Ok(())
+    }
+}
+
+fn bell(ring: &Arc<OnceLock<Ring>>) -> impl Fn() + Send + Sync + use<> {
+    let ring = ring.clone();
+    move || {
+        if let Some(ring) = ring.get() {
+            ring();
+        }
     }
 }
 

@@ -42,8 +42,14 @@ impl TopicWatch {
     }
 
     pub fn is_due(&self) -> bool {
+        self.due_in() == Some(Duration::ZERO)
+    }
+
+    /// None: a question is on its way.
+    pub fn due_in(&self) -> Option<Duration> {
         let every = if self.delivered { VERIFY_EVERY } else { LOOK_EVERY };
-        self.asked.is_none() && self.last.is_none_or(|last| last.elapsed() >= every)
+        let left = self.last.map_or(Duration::ZERO, |last| every.saturating_sub(last.elapsed()));
+        self.asked.is_none().then_some(left)
     }
 
     pub fn ask(&mut self, topics: &BTreeSet<Arc<str>>, delivered: Vec<(Partition, i64)>) {
