@@ -35,6 +35,8 @@ use crate::{
 const STORM: Duration = Duration::from_secs(60);
 /// When nothing goes wrong any more, a batch is sealed within so many steps, or all has ended.
 const CALM_STEPS_MAX: u64 = 25_000;
+/// … and within this time: a host that has nothing to do takes hardly a step.
+const CALM_TIME_MAX: Duration = Duration::from_secs(600);
 const STEPS_MAX: u64 = 500_000;
 
 /// What a run found wrong.
@@ -100,8 +102,8 @@ struct Run<'d> {
     calm_since: Option<u64>,
     /// When an operator looked last at what stands still.
     looked: Steady,
-    /// The batch that was sealed last, and in which step that was seen.
-    sealed: (u64, u64),
+    /// The batch that was sealed last, in which step that was seen, and when.
+    sealed: (u64, u64, Steady),
     /// Whether all has ended is looked at now and then.
     next_look: Steady,
     unexpected: Vec<String>,
@@ -132,7 +134,7 @@ impl<'d> Run<'d> {
             sent: Vec::new(),
             calm_since: None,
             looked: Steady::default(),
-            sealed: (0, 0),
+            sealed: (0, 0, Steady::default()),
             next_look: Steady::default(),
             unexpected: Vec::new(),
             plan,
@@ -149,11 +151,14 @@ impl<'d> Run<'d> {
                 return std::mem::take(&mut self.unexpected);
             }
             let steps = world(|world| world.steps);
-            if steps.is_multiple_of(256) {
+            if steps.is_multiple_of(256) || !stepped {
                 let sealed = self.newest().map_or(0, |processor| processor.stage.last_sealed().0);
-                if self.sealed.0 != sealed {
-                    self.sealed = (sealed, steps);
+                if self.sealed.0 != sealed || self.calm_since.is_none() {
+                    self.sealed = (sealed, steps, world::now().steady);
                 }
+            }
+            if world::now().steady.since(self.sealed.2) > CALM_TIME_MAX {
+                return self.stuck();
             }
             let since = self.calm_since.map(|since| since.max(self.sealed.1));
             if since.is_some_and(|since| steps - since > CALM_STEPS_MAX) || steps > STEPS_MAX {
