@@ -62,12 +62,10 @@ pub enum Planted {
     DropLetters,
     /// Two workers may be in one saga.
     ShareSagas,
-    /// The reader is not told that there is room again.
-    NoReliefSignal,
 }
 
 impl Planted {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 29] = [
         Self::PublishBeforeJournal,
         Self::CommitPastGap,
         Self::AccountWhenRead,
@@ -97,7 +95,6 @@ impl Planted {
         Self::DropRefused,
         Self::DropLetters,
         Self::ShareSagas,
-        Self::NoReliefSignal,
     ];
 }
 
