@@ -13,14 +13,12 @@ use super::{
 use crate::{
     mailbox::{Item, Task},
     processor::Settings,
-    reader::{Reader, Slices},
+    reader::Reader,
     step::{Next, Part},
 };
 
 fn reader(bench: &Bench, script: &Script) -> Reader {
-    let slices =
-        Slices { poll: Default::default(), paused: Default::default(), idle: std::time::Duration::from_millis(5) };
-    bench.processor.reader(Box::new(script.clone()), vec![Assignment::new(partition(), 0)], &bench.at, slices)
+    bench.processor.reader(Box::new(script.clone()), vec![Assignment::new(partition(), 0)], &bench.at)
 }
 
 fn brings(bench: &Bench, script: &Script, offsets: std::ops::Range<i64>) {

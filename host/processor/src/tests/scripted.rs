@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use sagahost_manifest::host_calls::HostCalls;
 use sagahost_saga::outcome::{Behaviour, Call, End};
-use sagahost_transport::{Assignment, Polled, Sink, Source, Topics, Transport, TransportError, Unstable};
+use sagahost_transport::{Assignment, Polled, Polls, Ring, Sink, Source, Topics, Transport, TransportError, Unstable};
 use sagahost_wire::{Outgoing, Partition, TopicId};
 
 use crate::{
@@ -78,17 +78,20 @@ pub struct Played {
 pub struct Script(pub Arc<Mutex<Played>>);
 
 impl Source for Script {
+    /// A test steps the reader when it has brought something.
+    fn on_ready(&mut self, _: Ring) {}
     fn assign(&mut self, _: &[Assignment]) -> Result<(), TransportError> {
         Ok(())
     }
     /// What is paused is not delivered.
-    fn poll(&mut self, _: Duration) -> Result<Polled, TransportError> {
+    fn poll(&mut self, max: usize) -> Result<Polls, TransportError> {
         let mut played = self.0.lock();
         if played.paused {
             played.polled_while_paused += 1;
-            return Ok(Polled::Nothing);
+            return Ok(Polls::default());
         }
-        Ok(played.brings.pop_front().unwrap_or(Polled::Nothing))
+        let count = max.min(played.brings.len());
+        Ok(Polls { items: played.brings.drain(..count).collect(), within: None })
     }
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError> {
         self.0.lock().paused |= !partitions.is_empty();
