@@ -95,6 +95,24 @@ fn a_commit_that_only_says_that_it_failed_is_handed_over_and_answered() {
     assert_eq!(bench.processor.intake.state.lock().rewind, Some(vec![(partition(), 1)]));
 }
 
+/// Others write to this journal, too: there is nothing to wait for.
+#[test]
+fn a_commit_that_others_were_faster_than_is_built_again_at_once() {
+    let bench = Bench::new(settings(), idle());
+    bench.journal.held.lock().commits.push_back(Commit::Conflict);
+    let mut committer = bench.processor.committer(&bench.at);
+    let told = stage(&bench);
+    let life = bench.processor.stage.life();
+    run(&mut committer, at(0));
+    assert!(
+        matches!(&told.lock()[..], [Err(Declined::Conflict { names })] if names == "key \"k\" of till"),
+        "{told:?}"
+    );
+    assert_ne!(bench.processor.stage.life(), life);
+    assert_eq!(bench.processor.intake.state.lock().rewind, Some(vec![(partition(), 0)]));
+    assert_eq!(bench.processor.intake.waiting(), Vec::<String>::new(), "nothing is in the way");
+}
+
 /// Race 15.
 #[test]
 fn who_no_longer_owns_the_journal_ends() {

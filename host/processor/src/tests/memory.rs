@@ -25,6 +25,8 @@ pub enum Commit {
     Fails,
     /// It goes through and says that it failed.
     Lies,
+    /// Somebody else wrote what was read.
+    Conflict,
     /// Another owner has taken the journal over.
     Stale,
 }
@@ -201,6 +203,10 @@ impl Journal for Memory {
             Some(Commit::Lies) => {
                 held.apply(batch);
                 Ok(CommitAnswer::Unknown(failed()))
+            }
+            Some(Commit::Conflict) => {
+                let lost = batch.store.keys().next().expect("it writes something").clone();
+                Ok(CommitAnswer::Conflict(vec![Contended::Key(lost)]))
             }
             Some(Commit::Stale) => Err(JournalError::StaleEpoch { newest: Epoch(2), ours: Epoch(1) }),
         }
