@@ -30,6 +30,8 @@ mod topics;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use std::{path::PathBuf, process::ExitCode};
