@@ -9,9 +9,9 @@ use crate::brokers::steady;
 
 const LONG: Duration = Duration::from_secs(300);
 /// Both orders are open and the host is killed before it passes.
-const DEADLINE: Duration = Duration::from_secs(12);
+const DEADLINE: Duration = Duration::from_secs(6);
 /// In front of the completion: more than the timers' first look leaves time for.
-const QUEUED: usize = 30_000;
+const QUEUED: usize = 8_000;
 
 #[test]
 fn a_completion_that_was_queued_while_the_host_was_down_past_the_deadline_completes_the_saga() {

@@ -69,14 +69,15 @@ fn kill_at_work(host: Running, watch: &mut Watch, produced: &AtomicUsize) -> usi
     there.saturating_sub(watch.read(Duration::from_millis(200)))
 }
 
+/// One of each, on real processes and a real broker: `tests/sim` has them at every step.
 #[test]
 fn kills_a_broker_restart_and_a_second_host_lose_nothing_and_double_nothing() {
-    const KILLS: usize = 20;
+    const KILLS: usize = 4;
     // It is stopped in between.
     let broker = fragile();
     let topics = Topics("kills".to_owned());
     let shop = KafkaShop::with(&broker, "kills", &THREE, &topics, &Settings::small_batches(20));
-    let orders = load(2_400);
+    let orders = load(800);
     let produced = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let mut host = shop.start();
@@ -89,8 +90,8 @@ fn kills_a_broker_restart_and_a_second_host_lose_nothing_and_double_nothing() {
             assert!(kills < 2 * KILLS, "only {hits} of {kills} kills hit work in flight");
             host = shop.start();
             match kills {
-                7 => refuse_a_second_host(&shop, &mut host),
-                13 => {
+                1 => refuse_a_second_host(&shop, &mut host),
+                2 => {
                     host.says("serving socket=", LONG);
                     broker.stop().expect("the broker stops");
                     broker.restart().expect("the broker starts");
@@ -271,8 +272,8 @@ fn a_batch_takes_one_transaction_and_an_idle_host_takes_none() {
     // The first batch, which says where the app begins, is journaled by the start itself.
     assert_eq!(status.counter("journal-commits") + 1, status.number("batch"), "{status:?}");
     assert!(transactions.0 < orders.len(), "one by one: {transactions:?}");
-    // The time is what is tested: nothing may happen in it.
-    std::thread::sleep(Duration::from_secs(10));
+    // The time is what is tested: nothing may happen in it. Progress would be out within a second (`position-wait`).
+    std::thread::sleep(Duration::from_secs(3));
     let later = broker().transactions("counted").expect("the broker's log can be read");
     assert_eq!(later, transactions, "{:?}", shop.status());
     assert_eq!(shop.status().number("batch"), status.number("batch"));

@@ -25,9 +25,9 @@ use crate::shops::{plugins, some_orders};
 
 #[test]
 fn a_plugin_is_replaced_again_and_again_under_load_and_nothing_is_lost_or_doubled() {
-    const RELOADS: usize = 40;
+    const RELOADS: usize = 10;
     let shop = Shop::new(&THREE, "[watch]\nsettle = \"10ms\"\n");
-    let orders = some_orders("o", 2_000);
+    let orders = some_orders("o", 500);
     let versions = ["9.0.0", "9.1.0"].map(|number| (number, version("payment", number)));
     let host = shop.start();
     let mut portions = orders.chunks(orders.len() / RELOADS);
