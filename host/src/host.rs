@@ -354,3 +354,26 @@ fn settings(pipeline: &PipelineSettings) -> Settings {
         due_per_second_max: pipeline.due_per_second_max,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use expect_test::expect;
+
+    use super::settings;
+    use crate::config::Config;
+
+    /// What each of these bounds does is tested where the processor keeps it.
+    #[test]
+    fn each_bound_of_the_pipeline_reaches_the_processor() {
+        let text = "[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\n\
+                    position-wait = \"14ms\"\nunpublished-batches-max = 1\nqueue-events-max = 15\nchain-steps-max = 16\n\
+                    reservation-max = \"17ms\"\ncache-bytes-max = 67108865\nstall-wait-max = \"19s\"\ndue-per-second-max = 20\n";
+        let config = Config::parse(text, Path::new("sagahost.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+        expect![[r#"
+            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, queue_events_max: 15, chain_steps_max: 16, reservation_max: 17ms, cache_bytes_max: 67108865, stall_wait_max: 19s, due_per_second_max: 20 }
+        "#]]
+        .assert_eq(&format!("{:?}\n", settings(&config.pipeline)));
+    }
+}
