@@ -209,14 +209,14 @@ fn killed_when_positions_are_journaled() {
 }
 
 #[test]
-fn killed_when_the_first_of_three_is_stored() {
-    // The start stores three, the switch stores four: the fifth is in the middle of it.
-    killed_at("plugin-stored:5", Journaled::Positions, true);
+fn killed_when_two_of_three_are_stored() {
+    // The start stores three, the switch all four: with the seventh, payment, the two others of the release are done.
+    killed_at("plugin-stored:7", Journaled::Positions, true);
 }
 
 #[test]
 fn killed_in_the_middle_of_a_release_that_is_taken_back() {
-    killed_at("plugin-stored:5", Journaled::Positions, false);
+    killed_at("plugin-stored:7", Journaled::Positions, false);
 }
 
 #[test]
