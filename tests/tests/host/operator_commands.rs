@@ -140,7 +140,7 @@ fn await_plugin(site: &Site, state: &str, version: &str) {
 
 #[test]
 fn a_plugin_is_paused_resumed_rolled_back_admitted_and_retired() {
-    let site = Site::new(&["hostile"], &format!("{CONFIG}[saga]\nretention = \"0s\"\n"));
+    let site = Site::new(&["hostile"], CONFIG);
     let host = site.start();
     run(&site, "plugins pause hostile --reason a_look --by anna", 0);
     await_plugin(&site, "paused", "0.1.0");
