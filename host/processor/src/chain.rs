@@ -18,6 +18,7 @@ use tracing::{debug, trace, warn};
 use crate::{
     attempt::AttemptCalls,
     code::Pick,
+    coverage::Asked,
     facts::Gathered,
     letters,
     mailbox::Item,
@@ -310,7 +311,9 @@ impl Drive for Chain<'_> {
             Input::Received { event, .. } => Some(event.kind.clone()),
             _ => None,
         };
+        let asked = Asked::new(&self.saga, &input);
         let transition = self.saga.on(input, &self.serving.topology, self.now.wall)?;
+        asked.answered(&transition.disposition);
         match transition.disposition {
             Disposition::Changed => {
                 self.changed = true;

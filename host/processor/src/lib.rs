@@ -6,6 +6,7 @@
 //! `transaction`).
 //! Retries and deadlines come back through the mailbox from durable times (`timers`), operators' commands too.
 
+pub mod coverage;
 pub mod planted;
 pub mod step;
 

@@ -1,9 +1,21 @@
-//! Planted faults, with which the simulation shows that it would find such. Invariant: without the feature `planted`, which
+//! Planted faults, with which the simulation shows that it would find such. Invariant: without the feature `simulation`, which
 //! no host is built with, `on` is the constant `false`.
 
-/// One mistake that somebody could make here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
+macro_rules! planted {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// One mistake that somebody could make here.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Planted {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Planted {
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+        }
+    };
+}
+
+planted! {
     /// A batch goes out before it is journaled.
     PublishBeforeJournal,
     /// A position passes records that are not accounted for.
@@ -62,59 +74,32 @@ pub enum Planted {
     DropLetters,
     /// Two workers may be in one saga.
     ShareSagas,
+    /// A start does not look whether its journal is the newest one.
+    TrustJournal,
+    /// A producer that the broker has forgotten is kept.
+    KeepProducer,
+    /// The disk says that it has synced, and has not. (The simulation's own, to see that it would find a journal that is
+    /// not synced.)
+    NoSync,
 }
 
-impl Planted {
-    pub const ALL: [Self; 29] = [
-        Self::PublishBeforeJournal,
-        Self::CommitPastGap,
-        Self::AccountWhenRead,
-        Self::ForgetOutbox,
-        Self::StartWithoutLooking,
-        Self::IgnoreLies,
-        Self::ConfirmEarly,
-        Self::GuessOut,
-        Self::GuessNotOut,
-        Self::ClaimWithoutLooking,
-        Self::LoseTimers,
-        Self::TrustCounters,
-        Self::TrustReads,
-        Self::KeepFailedWrites,
-        Self::KeepMemory,
-        Self::StageOldLife,
-        Self::NoRewind,
-        Self::ReadWhileResetting,
-        Self::DropUnjournaled,
-        Self::LearnStale,
-        Self::ForgetSpilled,
-        Self::NoRoomSignal,
-        Self::NoReadySignal,
-        Self::KeepOutdated,
-        Self::MoveAtOnce,
-        Self::WakeOnce,
-        Self::DropRefused,
-        Self::DropLetters,
-        Self::ShareSagas,
-    ];
-}
-
-#[cfg(feature = "planted")]
+#[cfg(feature = "simulation")]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
 }
 
 /// In this thread, until something else is planted.
-#[cfg(feature = "planted")]
+#[cfg(feature = "simulation")]
 pub fn plant(fault: Option<Planted>) {
     PLANTED.set(fault);
 }
 
-#[cfg(feature = "planted")]
+#[cfg(feature = "simulation")]
 pub(crate) fn on(fault: Planted) -> bool {
     PLANTED.get() == Some(fault)
 }
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(feature = "simulation"))]
 pub(crate) const fn on(_: Planted) -> bool {
     false
 }

@@ -38,6 +38,8 @@ pub struct Version {
     /// The ledger is one of them.
     pub ledger: bool,
     pub away: BTreeSet<Participant>,
+    /// It traps, whatever it is asked.
+    pub broken: Option<Participant>,
     pub number: u64,
 }
 
@@ -106,6 +108,7 @@ struct Plugin {
     native: Arc<Native>,
     digest: Arc<str>,
     behaviour: Behaviour,
+    broken: bool,
     host: HostNo,
 }
 
@@ -118,7 +121,8 @@ impl Code for Serves {
         let behaviour = native.behaviour();
         let digest: Arc<str> = format!("{}-{}", behaviour.digest, self.version.number).into();
         let behaviour = Behaviour { digest: digest.clone(), ..behaviour };
-        Pick::Plugin(Arc::new(Plugin { native, digest, behaviour, host: self.host }))
+        let broken = self.version.broken.as_ref() == Some(&call.participant);
+        Pick::Plugin(Arc::new(Plugin { native, digest, behaviour, broken, host: self.host }))
     }
 }
 
@@ -143,14 +147,14 @@ impl Callable for Plugin {
             world::die(self.host);
         }
         let calls = calls.into_any().downcast::<Calls>().expect("what was given is given back");
-        let end = end.map(|end| spoilt(call, end));
+        let end = end.map(|end| spoilt(call, end, self.broken));
         Ran { end, host: calls.inner, took: Duration::from_millis(1), now: world::now() }
     }
 }
 
 /// A call that went well may still end badly: then all that it did is thrown away.
-fn spoilt(call: &Call, end: End) -> End {
-    if happens(Fault::Trap) {
+fn spoilt(call: &Call, end: End, broken: bool) -> End {
+    if broken || happens(Fault::Trap) {
         world::world(|world| world.failed(&call.event.saga, &call.participant));
         let crash = Crash { code: "trap".to_owned(), detail: "simulated".to_owned() };
         return match call.direction {

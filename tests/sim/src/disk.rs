@@ -21,6 +21,8 @@ use rusqlite::ffi;
 /// Blocks that a torn write is torn at.
 const SECTOR: usize = 512;
 const SHM_LOCKS: usize = ffi::SQLITE_SHM_NLOCK as usize;
+/// Kept for the files of the next run.
+const BUFFERS_MAX: usize = 4;
 /// The files of the journal; others belong to the broker, which is another machine.
 const JOURNAL: &str = "journal.db";
 
@@ -212,7 +214,12 @@ impl Drop for Contents {
         self.bytes.clear();
         let bytes = std::mem::take(&mut self.bytes);
         // Memory that the system has given stays: a page of it costs more than all that is done with it.
-        let _ = BUFFERS.try_with(|buffers| buffers.borrow_mut().push(bytes));
+        let _ = BUFFERS.try_with(|buffers| {
+            let mut buffers = buffers.borrow_mut();
+            if buffers.len() < BUFFERS_MAX && bytes.capacity() > 0 {
+                buffers.push(bytes);
+            }
+        });
     }
 }
 

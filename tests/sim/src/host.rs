@@ -27,6 +27,7 @@ use sagahost_wire::Generation;
 use crate::{
     code::{Plugins, Version},
     courier::{Line, Service},
+    disk,
     journal::SimJournal,
     plan::Plan,
     transport::SimTransport,
@@ -85,16 +86,26 @@ impl Running {
 }
 
 /// A process begins: in the same directory as those before it, with the same topics.
+///
+/// # Errors
+/// The journal cannot be opened, or does not hold what it must.
 pub fn start(
     dir: &Path,
     topics_db: &Arc<EmbeddedTransport>,
     plugins: &Plugins,
     version: &Version,
     courier: &Arc<Service>,
-) -> Running {
+) -> Result<Running, String> {
     let host = world::world(world::World::process);
-    let journal = SqliteJournal::open(dir, APP, OpenOptions { past_the_lock: true, ..OpenOptions::default() });
-    let journal = Arc::new(SimJournal { inner: Arc::new(journal.expect("the journal opens")), host });
+    let options =
+        OpenOptions { past_the_lock: true, wal_pages_max: 500, random: world::random, ..OpenOptions::default() };
+    let journal =
+        SqliteJournal::open(dir, APP, options).map_err(|error| format!("the journal cannot be opened: {error}"))?;
+    let directory = world::world(|world| {
+        world.begins_at(journal.identity().last_batch.0)?;
+        Ok::<_, String>(world.directory)
+    })?;
+    let journal = Arc::new(SimJournal { inner: Arc::new(journal), host, directory });
     let transport = Arc::new(SimTransport { inner: topics_db.clone(), host });
     let topology = plugins.topology(APP, version, 32);
     let input = |kind: Kind| (topics().topic_of(&kind), true);
@@ -121,7 +132,7 @@ pub fn start(
         world.note(|| format!("host {host} starts"));
         world.add(host, "start", Box::new(starting));
     });
-    running
+    Ok(running)
 }
 
 fn outputs() -> std::collections::BTreeSet<Arc<str>> {
@@ -162,6 +173,11 @@ impl Part for Beginning {
                 Next::Ended(self.begun(*begun).map_err(|error| Fatal::Superseded(error.to_string())))
             }
             Err(StartError::Journal(error)) => Next::Ended(Err(Fatal::Superseded(error.to_string()))),
+            // A person brings the other directory back.
+            Err(StartError::Refused(why)) if disk::is_something_aside() => {
+                world::world(|world| world.refused = true);
+                Next::Ended(Err(Fatal::Superseded(why)))
+            }
             Err(error) => Next::Ended(Err(Fatal::Unknown(error.to_string()))),
         }
     }

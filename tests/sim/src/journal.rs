@@ -11,13 +11,16 @@ use sagahost_saga::{
 use sagahost_wire::{BatchNo, Epoch, Partition, Position, StoredLetter};
 
 use crate::{
+    disk,
     plan::Fault,
-    world::{self, HostNo, die, happens, inside},
+    world::{self, HostNo, choose, die, happens, inside},
 };
 
 pub struct SimJournal {
     pub inner: Arc<dyn Journal>,
     pub host: HostNo,
+    /// Which one of those that there have been in this run.
+    pub directory: u64,
 }
 
 fn failed(what: &str) -> JournalError {
@@ -74,7 +77,20 @@ impl Journal for SimJournal {
             let counter = (Participant::from("payment"), "simulated".to_owned());
             return Ok(CommitAnswer::Conflict(vec![Contended::Counter(counter)]));
         }
-        let committed = self.inner.commit(epoch, batch)?;
+        let power_fails = happens(Fault::PowerLost);
+        if power_fails {
+            disk::lose_power_within(choose(14, 20) as u64, choose(1 << 40, 21) as u64);
+        }
+        let committed = self.inner.commit(epoch, batch);
+        if power_fails {
+            disk::power_is_lost();
+            world::power_is_lost();
+            world::alive(self.host);
+        }
+        let committed = committed?;
+        if matches!(committed, CommitAnswer::Done(_)) {
+            world::world(|world| world.answered(self.directory, batch.number.0));
+        }
         world::world(|world| {
             world.note(|| {
                 let places = batch.positions.iter().map(|(at, position)| format!("{at}@{}", position.next));

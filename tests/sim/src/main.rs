@@ -3,6 +3,7 @@
 
 mod code;
 mod courier;
+mod coverage;
 mod disk;
 mod host;
 mod journal;
@@ -60,6 +61,15 @@ struct Arguments {
     /// Plants one mistake after the other in the processor, and says within how many seeds each is found.
     #[arg(long)]
     planted: bool,
+    /// First the seeds of `seeds.txt`, which once found something.
+    #[arg(long)]
+    regressions: bool,
+    /// Prints the core's table, phase × input × disposition, and holds it against `coverage.txt`.
+    #[arg(long)]
+    coverage: bool,
+    /// Of the seed: without these orders.
+    #[arg(long, value_delimiter = ',')]
+    without_orders: Vec<usize>,
     /// Threads; as many as there are cores unless told otherwise.
     #[arg(long)]
     threads: Option<usize>,
@@ -72,6 +82,7 @@ fn main() -> ExitCode {
         let mut ask = Ask {
             seed,
             orders: arguments.orders,
+            without_orders: arguments.without_orders.iter().copied().collect(),
             without: arguments.without.iter().copied().collect(),
             in_turn: arguments.in_turn,
             planted: arguments.with,
@@ -106,19 +117,15 @@ fn planted(arguments: &Arguments) -> ExitCode {
         for _ in 0..threads(arguments) {
             scope.spawn(|| {
                 while let Some(fault) = Planted::ALL.get(next.fetch_add(1, Ordering::SeqCst) as usize) {
-                    let found = hint(*fault).into_iter().chain(1..=arguments.seeds).find_map(|seed| {
-                        let ask = Ask { seed, orders: arguments.orders, planted: Some(*fault), ..Ask::default() };
-                        run(ask, false).finding
-                    });
-                    match found {
-                        Some(finding) => println!(
-                            "{fault:?}: found with seed {}: {}",
-                            finding.seed,
-                            finding.faults.first().map_or("", String::as_str)
-                        ),
+                    let tried = tries(*fault, arguments).find_map(|ask| Some((run(ask.clone(), false).finding?, ask)));
+                    match tried {
+                        Some((Finding { seed, faults }, ask)) => {
+                            let orders = ask.orders.map_or(String::new(), |orders| format!(" {orders}"));
+                            println!("{fault:?} {seed}{orders}: {}", faults.first().map_or("", String::as_str));
+                        }
                         None => {
                             missed.fetch_add(1, Ordering::SeqCst);
-                            println!("{fault:?}: NOT found within {} seeds", arguments.seeds);
+                            println!("{fault:?} is NOT found within {} seeds", arguments.seeds);
                         }
                     }
                 }
@@ -128,16 +135,40 @@ fn planted(arguments: &Arguments) -> ExitCode {
     if missed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A seed that found it when that was last written down: with what the simulation does, that changes.
-fn hint(fault: Planted) -> Option<u64> {
-    let lines = include_str!("../planted.txt").lines().filter_map(|line| line.split_once(' '));
-    let (_, seed) = lines.into_iter().find(|(name, _)| *name == format!("{fault:?}"))?;
-    seed.parse().ok()
+/// Where a mistake may be found: what found it when that was last written down (with what the simulation does, that
+/// changes), then short runs, then any.
+fn tries(planted: Planted, arguments: &Arguments) -> impl Iterator<Item = Ask> {
+    const SHORT_SEEDS: u64 = 100;
+    const SHORT_ORDERS: usize = 30;
+    let short = (1..=SHORT_SEEDS.min(arguments.seeds)).map(|seed| (seed, Some(SHORT_ORDERS)));
+    let orders = arguments.orders;
+    let any = (1..=arguments.seeds).map(move |seed| (seed, orders));
+    let asks = hint(planted).into_iter().chain(short).chain(any);
+    asks.map(move |(seed, orders)| Ask { seed, orders, planted: Some(planted), ..Ask::default() })
+}
+
+/// From lines as `NAME SEED [ORDERS]`.
+fn hint(planted: Planted) -> Option<(u64, Option<usize>)> {
+    let words = include_str!("../planted.txt").lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let words = words.into_iter().find(|words| words[0] == format!("{planted:?}"))?;
+    Some((words.get(1)?.parse().ok()?, words.get(2).and_then(|orders| orders.parse().ok())))
+}
+
+/// Seeds that once found a real fault: lines as `SEED ORDERS: what it found`.
+fn regressions() -> Vec<Ask> {
+    let lines = include_str!("../seeds.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let ask = |line: &str| {
+        let (seed, orders) = line.split_once(": ")?.0.split_once(' ')?;
+        Some(Ask { seed: seed.parse().ok()?, orders: Some(orders.parse().ok()?), ..Ask::default() })
+    };
+    lines
+        .map(|line| ask(line).unwrap_or_else(|| panic!("seeds.txt: write it as `SEED ORDERS: what it found`: {line}")))
+        .collect()
 }
 
 /// What to type to see it again.
 fn command(ask: &Ask) -> String {
-    let Ask { seed, orders, without, planted, in_turn } = ask;
+    let Ask { seed, orders, without_orders, without, planted, in_turn } = ask;
     let mut line = format!("tests/sim/run --seed {seed}");
     if let Some(orders) = orders {
         line += &format!(" --orders {orders}");
@@ -148,6 +179,10 @@ fn command(ask: &Ask) -> String {
     if let Some(planted) = planted {
         line += &format!(" --with {planted:?}");
     }
+    if !without_orders.is_empty() {
+        let numbers: Vec<String> = without_orders.iter().map(usize::to_string).collect();
+        line += &format!(" --without-orders {}", numbers.join(","));
+    }
     if !without.is_empty() {
         let occasions: Vec<String> = without.iter().map(|(fault, occasion)| format!("{fault:?}#{occasion}")).collect();
         line += &format!(" --without {}", occasions.join(","));
@@ -157,13 +192,13 @@ fn command(ask: &Ask) -> String {
 
 fn occasion(text: &str) -> Result<(Fault, u64), String> {
     let (name, occasion) = text.split_once('#').ok_or("write it as Trap#3")?;
-    let fault = Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+    let fault = Fault::ALL.iter().copied().find(|fault| format!("{fault:?}") == name);
     let fault = fault.ok_or_else(|| format!("there is no fault {name}"))?;
     Ok((fault, occasion.parse().map_err(|_| format!("{occasion} is no number"))?))
 }
 
 fn planted_by_name(name: &str) -> Result<Planted, String> {
-    let planted = Planted::ALL.into_iter().find(|planted| format!("{planted:?}") == name);
+    let planted = Planted::ALL.iter().copied().find(|planted| format!("{planted:?}") == name);
     planted.ok_or_else(|| format!("no such mistake; there are {:?}", Planted::ALL))
 }
 
@@ -177,20 +212,24 @@ struct Sum {
     sagas: usize,
     steps: u64,
     findings: Vec<Finding>,
+    covered: coverage::Table,
 }
 
 fn many(arguments: &Arguments) -> ExitCode {
-    let (next, sum, began) = (AtomicU64::new(1), Mutex::new(Sum::default()), Instant::now());
+    let (next, sum, began) = (AtomicU64::new(0), Mutex::new(Sum::default()), Instant::now());
+    let first = if arguments.regressions { regressions() } else { Vec::new() };
     std::thread::scope(|scope| {
         for _ in 0..threads(arguments) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    let at = next.fetch_add(1, Ordering::SeqCst) as usize;
+                    let seed = (at + 1).saturating_sub(first.len()) as u64;
                     if seed > arguments.seeds {
                         return;
                     }
                     let (orders, planted) = (arguments.orders, arguments.with);
-                    let ask = Ask { seed, orders, planted, ..Ask::default() };
+                    let ask = first.get(at).cloned().unwrap_or(Ask { seed, orders, planted, ..Ask::default() });
+                    let seed = ask.seed;
                     let mut outcome = run(ask.clone(), false);
                     if seed.is_multiple_of(50) && run(ask.clone(), false).digest != outcome.digest {
                         let faults = vec!["a second run of this seed went another way".to_owned()];
@@ -199,6 +238,9 @@ fn many(arguments: &Arguments) -> ExitCode {
                     let mut sum = sum.lock().expect("nobody panics with it");
                     for (fault, _) in outcome.went_wrong {
                         *sum.happened.entry(fault).or_default() += 1;
+                    }
+                    for (cell, count) in sagahost_processor::coverage::take() {
+                        *sum.covered.entry(cell).or_default() += count;
                     }
                     sum.sagas += outcome.sagas;
                     sum.steps += outcome.steps;
@@ -215,7 +257,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     });
     let sum = sum.into_inner().expect("nobody panics with it");
     for fault in Fault::ALL {
-        println!("{:>10} × {fault:?}", sum.happened.get(&fault).copied().unwrap_or(0));
+        println!("{:>10} × {fault:?}", sum.happened.get(fault).copied().unwrap_or(0));
     }
     println!(
         "{} seeds, {} sagas, {} steps, {} findings, {:.1} s",
@@ -225,5 +267,13 @@ fn many(arguments: &Arguments) -> ExitCode {
         sum.findings.len(),
         began.elapsed().as_secs_f64()
     );
-    if sum.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let uncovered = match arguments.coverage {
+        true => {
+            coverage::print(&sum.covered);
+            coverage::faults(&sum.covered)
+        }
+        false => Vec::new(),
+    };
+    uncovered.iter().for_each(|line| println!("{line}"));
+    if sum.findings.is_empty() && uncovered.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -9,7 +9,7 @@ use std::{
 use sagahost_journal::{Journal, LetterFilter, SagaFilter};
 use sagahost_saga::{Saga, id::Participant};
 use sagahost_transport::{Assignment, Polled, Source, Transport};
-use sagahost_wire::{Partition, Record};
+use sagahost_wire::{Outgoing, Partition, Record};
 use serde_json::Value;
 
 use crate::courier::{Booked, Service};
@@ -39,6 +39,16 @@ pub struct Asked {
     pub ledger_joined: u64,
     /// The broker refused rows: copies of dead letters give way.
     pub rows_refused: bool,
+    /// Kinds and orders of events that an operator wanted left out.
+    pub left_out: BTreeSet<(String, String)>,
+}
+
+/// Which order an event of this app is about, after its kind.
+pub fn about(record: &Outgoing) -> (String, String) {
+    let kind = record.headers.iter().find(|(name, _)| name == "ce_type").and_then(|(_, value)| value.as_deref());
+    let value: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default()).unwrap_or_default();
+    let kind = String::from_utf8_lossy(kind.unwrap_or_default()).into_owned();
+    (kind, value["orderId"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Everything that a reader of the topics sees, by kind.
@@ -144,7 +154,10 @@ pub fn faults(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> 
     let mut faults = seen.faults.clone();
     let mut completed: BTreeSet<&str> = BTreeSet::new();
     for order in &asked.orders {
-        let of = |kind: &str| seen.count(kind, &order.id);
+        let of = |kind: &str| {
+            let count = seen.count(kind, &order.id);
+            count + usize::from(count == 0 && asked.left_out.contains(&(kind.to_owned(), order.id.clone())))
+        };
         let (done, cancelled) = (of("OrderCompleted"), of("OrderCancelled"));
         let line = format!(
             "{}: {done} × completed, {cancelled} × cancelled, paid {}, refunded {}, reserved {}, released {}",

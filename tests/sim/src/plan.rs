@@ -6,207 +6,144 @@ use std::collections::BTreeSet;
 
 use sagahost_processor::planted::Planted;
 
-/// What can go wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Fault {
-    /// The process dies before, in front of, or right behind a durable write.
-    CrashBeforeCommit,
-    CrashAfterCommit,
-    CrashBeforePublish,
-    CrashAfterPublish,
-    CrashBeforeConfirm,
-    CrashAfterConfirm,
-    /// At any other moment: before a step of any part.
-    CrashAnywhere,
-    /// While a plugin runs.
-    CrashInGuest,
-    /// A commit goes through and says that it failed …
-    CommitLies,
-    /// … or does not, and cannot say so,
-    CommitUnclear,
-    /// or fails, and says so,
-    CommitFails,
-    /// or meets a change that somebody else made.
-    Conflict,
-    /// The disk is full for a while.
-    DiskFull,
-    /// A read of the journal fails.
-    ReadFails,
-    /// Another write of the journal fails: positions, confirmation, notes.
-    WriteFails,
-    /// A publication is aborted behind its records …
-    PublishAborted,
-    /// … or lost before its commit was asked for,
-    PublishLostBefore,
-    /// or behind that, without having gone through …
-    PublishLostAfter,
-    /// … or having gone through,
-    PublishLies,
-    /// or fenced, by nobody.
-    PublishFenced,
-    /// A row is refused, until an operator says that it be tried again.
-    RowRefused,
-    /// The producer's claim fails.
-    ClaimFails,
-    /// The broker does not say what is committed.
-    CommittedFails,
-    /// The group's offsets are gone.
-    OffsetsExpire,
-    /// The source fails.
-    PollFails,
-    SeekFails,
-    AssignFails,
-    /// The source is away for a while.
-    Away,
-    /// The same record once more, now or much later, in any partition.
-    RecordAgain,
-    /// The same order under another id, at once: a sender that does not know whether it was heard.
-    OrderAgain,
-    /// A record that nobody can decode.
-    BadRecord,
-    /// A plugin traps.
-    Trap,
-    /// A plugin asks to be called again later.
-    Retry,
-    /// A plugin takes its time.
-    Slow,
-    /// The clock is set.
-    ClockForward,
-    ClockBack,
-    /// The machine sleeps: nothing runs, both clocks go on.
-    Asleep,
-    /// A host stands still, another takes over, and the first goes on.
-    Zombie,
-    /// A call outside does not leave,
-    CallUnsent,
-    /// or does not arrive,
-    CallLost,
-    /// or its answer does not,
-    AnswerLost,
-    /// or it arrives twice.
-    CallAgain,
-    /// Operators: an order is cancelled,
-    Cancel,
-    /// a partition is read again from where it is,
-    Retouch,
-    /// other plugins serve from now on.
-    Switch,
-    /// The process dies in the middle of a transaction.
-    CrashInTransaction,
-    /// A call of a transaction is not done yet …
-    SinkWaits,
-    /// … or never is, until the id is claimed again.
-    SinkStalls,
-    /// The producer takes only some of the records at once.
-    SendStops,
-    /// Something is refused, and the broker does not say what.
-    RowUnclear,
-    /// The end of a transaction is turned down: it is to be aborted …
-    EndSpoilt,
-    /// … or lost, and comes when somebody claims …
-    EndsLate,
-    /// … or comes, and is said only when it is asked for again.
-    EndUntold,
-    /// An abort is lost.
-    AbortFails,
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident: $most:literal,)+) => {
+        /// What can go wrong. A seed's choices hang on the order: new ones go to the end.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Fault {
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Of a million occasions, at most so many.
+            const fn most(self) -> u32 {
+                match self {
+                    $(Self::$name => $most,)+
+                }
+            }
+        }
+    };
 }
 
-impl Fault {
-    pub const ALL: [Self; 54] = [
-        Self::CrashBeforeCommit,
-        Self::CrashAfterCommit,
-        Self::CrashBeforePublish,
-        Self::CrashAfterPublish,
-        Self::CrashBeforeConfirm,
-        Self::CrashAfterConfirm,
-        Self::CrashAnywhere,
-        Self::CrashInGuest,
-        Self::CommitLies,
-        Self::CommitUnclear,
-        Self::CommitFails,
-        Self::Conflict,
-        Self::DiskFull,
-        Self::ReadFails,
-        Self::WriteFails,
-        Self::PublishAborted,
-        Self::PublishLostBefore,
-        Self::PublishLostAfter,
-        Self::PublishLies,
-        Self::PublishFenced,
-        Self::RowRefused,
-        Self::ClaimFails,
-        Self::CommittedFails,
-        Self::OffsetsExpire,
-        Self::PollFails,
-        Self::SeekFails,
-        Self::AssignFails,
-        Self::Away,
-        Self::RecordAgain,
-        Self::OrderAgain,
-        Self::BadRecord,
-        Self::Trap,
-        Self::Retry,
-        Self::Slow,
-        Self::ClockForward,
-        Self::ClockBack,
-        Self::Asleep,
-        Self::Zombie,
-        Self::CallUnsent,
-        Self::CallLost,
-        Self::AnswerLost,
-        Self::CallAgain,
-        Self::Cancel,
-        Self::Retouch,
-        Self::Switch,
-        Self::CrashInTransaction,
-        Self::SinkWaits,
-        Self::SinkStalls,
-        Self::SendStops,
-        Self::RowUnclear,
-        Self::EndSpoilt,
-        Self::EndsLate,
-        Self::EndUntold,
-        Self::AbortFails,
-    ];
-
-    /// Of a million occasions, at most so many.
-    const fn most(self) -> u32 {
-        match self {
-            Self::CrashAnywhere => 400,
-            Self::CrashInGuest => 6_000,
-            Self::CrashBeforeCommit | Self::CrashAfterCommit => 15_000,
-            Self::CrashBeforePublish | Self::CrashAfterPublish => 15_000,
-            Self::CrashBeforeConfirm | Self::CrashAfterConfirm => 60_000,
-            Self::CommitLies | Self::CommitUnclear | Self::CommitFails | Self::Conflict => 40_000,
-            Self::DiskFull => 8_000,
-            Self::ReadFails => 2_000,
-            Self::WriteFails => 30_000,
-            Self::PublishAborted | Self::PublishLostBefore | Self::PublishLostAfter => 50_000,
-            Self::PublishLies | Self::PublishFenced => 50_000,
-            Self::RowRefused => 15_000,
-            Self::ClaimFails | Self::CommittedFails => 60_000,
-            Self::OffsetsExpire => 10_000,
-            Self::PollFails => 5_000,
-            Self::SeekFails | Self::AssignFails => 200_000,
-            Self::Away => 3_000,
-            Self::RecordAgain | Self::OrderAgain => 300_000,
-            Self::BadRecord => 30_000,
-            Self::Trap | Self::Retry => 60_000,
-            Self::Slow => 20_000,
-            Self::ClockForward | Self::ClockBack | Self::Asleep => 400,
-            Self::Zombie => 250,
-            Self::CallUnsent | Self::CallLost | Self::AnswerLost | Self::CallAgain => 400_000,
-            Self::Cancel => 60_000,
-            Self::Retouch => 300,
-            Self::Switch => 1_500,
-            Self::CrashInTransaction => 5_000,
-            Self::SinkWaits | Self::SendStops => 100_000,
-            Self::SinkStalls => 4_000,
-            Self::RowUnclear => 20_000,
-            Self::EndSpoilt | Self::EndsLate | Self::EndUntold => 40_000,
-            Self::AbortFails => 150_000,
-        }
-    }
+faults! {
+    /// The process dies before, in front of, or right behind a durable write.
+    CrashBeforeCommit: 15_000,
+    CrashAfterCommit: 15_000,
+    CrashBeforePublish: 15_000,
+    CrashAfterPublish: 15_000,
+    CrashBeforeConfirm: 60_000,
+    CrashAfterConfirm: 60_000,
+    /// At any other moment: before a step of any part.
+    CrashAnywhere: 400,
+    /// While a plugin runs.
+    CrashInGuest: 6_000,
+    /// A commit goes through and says that it failed …
+    CommitLies: 40_000,
+    /// … or does not, and cannot say so,
+    CommitUnclear: 40_000,
+    /// or fails, and says so,
+    CommitFails: 40_000,
+    /// or meets a change that somebody else made.
+    Conflict: 40_000,
+    /// The disk is full for a while.
+    DiskFull: 8_000,
+    /// A read of the journal fails.
+    ReadFails: 2_000,
+    /// Another write of the journal fails: positions, confirmation, notes.
+    WriteFails: 30_000,
+    /// A publication is aborted behind its records …
+    PublishAborted: 50_000,
+    /// … or lost before its commit was asked for,
+    PublishLostBefore: 50_000,
+    /// or behind that, without having gone through …
+    PublishLostAfter: 50_000,
+    /// … or having gone through,
+    PublishLies: 50_000,
+    /// or fenced, by nobody.
+    PublishFenced: 50_000,
+    /// A row is refused, until an operator says that it be tried again.
+    RowRefused: 15_000,
+    /// The producer's claim fails.
+    ClaimFails: 60_000,
+    /// The broker does not say what is committed.
+    CommittedFails: 60_000,
+    /// The group's offsets are gone.
+    OffsetsExpire: 10_000,
+    /// The source fails.
+    PollFails: 5_000,
+    SeekFails: 200_000,
+    AssignFails: 200_000,
+    /// The source is away for a while.
+    Away: 3_000,
+    /// The same record once more, now or much later, in any partition.
+    RecordAgain: 300_000,
+    /// The same order under another id, at once: a sender that does not know whether it was heard.
+    OrderAgain: 300_000,
+    /// A record that nobody can decode.
+    BadRecord: 30_000,
+    /// A plugin traps.
+    Trap: 60_000,
+    /// A plugin asks to be called again later.
+    Retry: 60_000,
+    /// A plugin takes its time.
+    Slow: 20_000,
+    /// The clock is set.
+    ClockForward: 400,
+    ClockBack: 400,
+    /// The machine sleeps: nothing runs, both clocks go on.
+    Asleep: 400,
+    /// A host stands still, another takes over, and the first goes on.
+    Zombie: 250,
+    /// A call outside does not leave,
+    CallUnsent: 400_000,
+    /// or does not arrive,
+    CallLost: 400_000,
+    /// or its answer does not,
+    AnswerLost: 400_000,
+    /// or it arrives twice.
+    CallAgain: 400_000,
+    /// Operators: an order is cancelled,
+    Cancel: 60_000,
+    /// a partition is read again from where it is,
+    Retouch: 300,
+    /// other plugins serve from now on.
+    Switch: 1_500,
+    /// Power is lost, and what the journal has not synced is gone, there, or torn,
+    PowerLost: 15_000,
+    /// a copy of the journal is made,
+    JournalCopied: 1_500,
+    /// and takes its place.
+    JournalRestored: 1_500,
+    /// A topic is deleted and made anew; who sends sends all again.
+    TopicAnew: 150,
+    /// The broker has forgotten the producer: nothing goes through until it claims its id again.
+    ProducerForgotten: 20_000,
+    /// An operator leaves a refused row out.
+    RowSkipped: 1_000_000,
+    /// The plugins of before serve again.
+    RolledBack: 700,
+    /// A version of a plugin traps in each call, until another one serves.
+    BrokenVersion: 300,
+    /// The process dies in the middle of a transaction.
+    CrashInTransaction: 5_000,
+    /// A call of a transaction is not done yet …
+    SinkWaits: 100_000,
+    /// … or never is, until the id is claimed again.
+    SinkStalls: 4_000,
+    /// The producer takes only some of the records at once.
+    SendStops: 100_000,
+    /// Something is refused, and the broker does not say what.
+    RowUnclear: 20_000,
+    /// The end of a transaction is turned down: it is to be aborted …
+    EndSpoilt: 40_000,
+    /// … or lost, and comes when somebody claims …
+    EndsLate: 40_000,
+    /// … or comes, and is said only when it is asked for again.
+    EndUntold: 40_000,
+    /// An abort is lost.
+    AbortFails: 150_000,
 }
 
 /// What a run is asked for, and what of it is left out while it is made shorter.
@@ -215,6 +152,8 @@ pub struct Ask {
     pub seed: u64,
     /// None: as many as the seed says.
     pub orders: Option<usize>,
+    /// Orders that are not placed after all.
+    pub without_orders: BTreeSet<usize>,
     /// Occasions at which nothing goes wrong after all.
     pub without: BTreeSet<(Fault, u64)>,
     /// A mistake in the processor, to see whether it is found.
@@ -246,6 +185,11 @@ pub struct Plan {
     rates: Vec<u32>,
 }
 
+/// What would hide the other: without the broker's word nobody can tell that a journal is an older copy; and what came
+/// with a topic that is gone cannot be counted.
+const EXCLUSIVE: [(Fault, &[Fault]); 2] =
+    [(Fault::JournalRestored, &[Fault::OffsetsExpire, Fault::TopicAnew]), (Fault::TopicAnew, &[Fault::BadRecord])];
+
 /// A number for this occasion, without memory.
 pub fn draw(seed: u64, stream: u64, occasion: u64) -> u64 {
     // SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014), over the three.
@@ -272,6 +216,12 @@ impl Plan {
             let there = !few || at.is_multiple_of(5);
             if there { fault.most() * [1, 1, 2, 4][(at >> 8) as usize % 4] / 4 } else { 0 }
         };
+        let mut rates: Vec<u32> = Fault::ALL.iter().map(rate).collect();
+        for (fault, others) in EXCLUSIVE {
+            if rates[fault as usize] > 0 {
+                others.iter().for_each(|other| rates[*other as usize] = 0);
+            }
+        }
         Self {
             orders: ask.orders.unwrap_or_else(|| pick(3, &[10, 40, 150, 600])),
             workers: pick(4, &[1, 2, 3, 3]),
@@ -282,12 +232,18 @@ impl Plan {
             chain_steps_max: pick(9, &[1, 2, 64, 64]),
             known_max: pick(12, &[1, 3, 32]),
             ledger_joins: pick(13, &[0, 1]) == 1,
-            courier: pick(14, &[0, 1]) == 1,
+            // An older copy of the journal knows nothing of calls that were made since.
+            courier: pick(14, &[0, 1]) == 1 && rates[Fault::JournalRestored as usize] == 0,
             customers: pick(10, &[1, 3, 20]) as u64,
             inside: if ask.in_turn { 0 } else { pick(11, &[0, 20, 100, 300]) as u64 },
-            rates: Fault::ALL.iter().map(rate).collect(),
+            rates,
             ask,
         }
+    }
+
+    /// May it happen at all?
+    pub fn has(&self, fault: Fault) -> bool {
+        self.rates[fault as usize] > 0
     }
 
     /// Does it happen at this occasion?

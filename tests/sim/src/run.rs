@@ -9,15 +9,23 @@ use std::{
     time::Duration,
 };
 
-use sagahost_journal::{Journal, SagaFilter};
-use sagahost_processor::{Fatal, mailbox::Item, planted::plant, reply::Reply, stage::Move, step::Steady};
+use sagahost_journal::{Journal, LeftOut, SagaFilter};
+use sagahost_processor::{
+    Fatal, Processor,
+    mailbox::Item,
+    outbox::RefusedRow,
+    planted::{Planted, plant},
+    reply::Reply,
+    stage::Move,
+    step::Steady,
+};
 use sagahost_saga::{
     id::{Kind, SagaId, Time},
     input::{Command, Status},
 };
 use sagahost_transport::Transport;
 use sagahost_transport_embedded::EmbeddedTransport;
-use sagahost_wire::{Outgoing, Partition};
+use sagahost_wire::{BatchNo, Outgoing, Partition};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -28,7 +36,7 @@ use crate::{
     host::{self, Running},
     oracle::{self, Asked, Order, Reading},
     plan::{Ask, Fault, Plan},
-    world::{self, Ended, World, choose, happens, world},
+    world::{self, Ended, HostNo, World, choose, happens, world},
 };
 
 /// Faults stop by then.
@@ -38,6 +46,8 @@ const CALM_STEPS_MAX: u64 = 25_000;
 /// … and within this time: a host that has nothing to do takes hardly a step.
 const CALM_TIME_MAX: Duration = Duration::from_secs(600);
 const STEPS_MAX: u64 = 500_000;
+/// Processes that begin in one run.
+const HOSTS_MAX: usize = 1_000;
 
 /// What a run found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +75,7 @@ pub fn run(ask: Ask, timeline: bool) -> Outcome {
     plant(ask.planted);
     let plan = Plan::new(ask);
     world::begin(plan.clone(), timeline);
-    disk::begin(false, false);
+    disk::begin(plan.has(Fault::PowerLost), plan.ask.planted == Some(Planted::NoSync));
     let dir = place();
     let mut run = Run::new(plan, dir.path());
     let faults = run.play();
@@ -96,9 +106,13 @@ struct Run<'d> {
     hosts: Vec<Running>,
     asked: Asked,
     next_order: Steady,
+    /// Orders that have come, or were left out.
+    numbers: usize,
     next_start: Option<Steady>,
     /// Records that were sent: some are sent again.
     sent: Vec<Outgoing>,
+    /// Of the journal.
+    copy: Option<disk::Copy>,
     calm_since: Option<u64>,
     /// When an operator looked last at what stands still.
     looked: Steady,
@@ -130,8 +144,10 @@ impl<'d> Run<'d> {
             hosts: Vec::new(),
             asked: Asked { ledger_joined: if plan.ledger_joins { u64::MAX } else { 0 }, ..Asked::default() },
             next_order: Steady::default(),
+            numbers: 0,
             next_start: Some(Steady::default()),
             sent: Vec::new(),
+            copy: None,
             calm_since: None,
             looked: Steady::default(),
             sealed: (0, 0, Steady::default()),
@@ -161,7 +177,10 @@ impl<'d> Run<'d> {
                 return self.stuck();
             }
             let since = self.calm_since.map(|since| since.max(self.sealed.1));
-            if since.is_some_and(|since| steps - since > CALM_STEPS_MAX) || steps > STEPS_MAX {
+            if since.is_some_and(|since| steps - since > CALM_STEPS_MAX)
+                || steps > STEPS_MAX
+                || self.hosts.len() > HOSTS_MAX
+            {
                 return self.stuck();
             }
             if stepped {
@@ -186,7 +205,7 @@ impl<'d> Run<'d> {
     }
 
     fn orders_left(&self) -> bool {
-        self.asked.orders.len() < self.plan.orders
+        self.numbers < self.plan.orders
     }
 
     fn storm_ends(&self) -> Option<Steady> {
@@ -205,7 +224,10 @@ impl<'d> Run<'d> {
         if self.next_start.is_some_and(|start| start <= at) {
             self.next_start = None;
             world(|world| world.version = self.version.clone());
-            self.hosts.push(host::start(self.dir, &self.transport, &self.plugins, &self.version, &self.courier));
+            match host::start(self.dir, &self.transport, &self.plugins, &self.version, &self.courier) {
+                Ok(host) => self.hosts.push(host),
+                Err(wrong) => self.unexpected.push(wrong),
+            }
         }
         if self.calm_since.is_none() {
             self.disturb();
@@ -239,9 +261,43 @@ impl<'d> Run<'d> {
         if happens(Fault::Switch) {
             self.switch();
         }
+        if happens(Fault::RolledBack) {
+            self.roll_back();
+        }
+        if happens(Fault::BrokenVersion) {
+            let names = self.plugins.names();
+            self.version.broken = names.get(choose(names.len(), 16)).cloned();
+            self.version.number += 1;
+            self.install();
+        }
+        if happens(Fault::JournalCopied) {
+            self.copy = Some(disk::copy());
+        }
+        if self.copy.is_some() && happens(Fault::JournalRestored) {
+            self.restore(newest);
+        }
+        if happens(Fault::TopicAnew) {
+            self.make_topic_anew();
+        }
     }
 
-    fn newest(&self) -> Option<Arc<sagahost_processor::Processor>> {
+    /// A host that stands still meanwhile still has the journal that was there before.
+    fn restore(&mut self, newest: HostNo) {
+        let Some(copy) = &self.copy else { return };
+        world::kill(newest);
+        disk::restore(copy);
+        world(world::World::directory_changed);
+    }
+
+    /// Its records are gone, with what was committed of them; who sends begins anew.
+    fn make_topic_anew(&self) {
+        let topic = host::topics().topic_of(&Kind::new("OrderCreated"));
+        self.transport.delete_topic(&topic).expect("a topic can be deleted");
+        self.transport.create_topics(&[topic], host::PARTITIONS).expect("a topic can be made");
+        self.sent.iter().for_each(|record| self.send(record.clone()));
+    }
+
+    fn newest(&self) -> Option<Arc<Processor>> {
         let host = self.hosts.last()?;
         if world(|world| world.is_alive(host.host)) { host.processor() } else { None }
     }
@@ -260,12 +316,20 @@ impl<'d> Run<'d> {
     fn switch(&mut self) {
         let names = self.plugins.names();
         let away = choose(2 * names.len(), 4);
+        self.version.broken = None;
         self.version.away = names.get(away).cloned().into_iter().collect();
         self.version.number += 1;
         if !std::mem::replace(&mut self.version.ledger, true) {
             // What is in the open batch is staged already.
             self.asked.ledger_joined = self.newest().map_or(u64::MAX, |processor| processor.stage.last_sealed().0 + 1);
         }
+        self.install();
+    }
+
+    fn roll_back(&mut self) {
+        self.version.away.clear();
+        self.version.broken = None;
+        self.version.number = self.version.number.saturating_sub(1);
         self.install();
     }
 
@@ -284,6 +348,7 @@ impl<'d> Run<'d> {
     /// Nothing goes wrong any more; and what people put right is put right.
     fn calm(&mut self) {
         self.version.away.clear();
+        self.version.broken = None;
         world(|world| {
             world.note(|| "nothing goes wrong from here on".to_owned());
             world.calm = true;
@@ -293,14 +358,25 @@ impl<'d> Run<'d> {
         self.install();
     }
 
+    /// Each is what its number makes it, whether or not those before it are left out.
     fn order(&mut self) {
-        let number = self.asked.orders.len();
+        let number = self.numbers;
+        self.numbers += 1;
+        let pause = Duration::from_millis(choose(200, 8) as u64);
+        self.next_order = world::now().steady.after(if choose(3, 9) == 0 { Duration::ZERO } else { pause });
+        let [order_again, record_again, bad_record, cancel] =
+            [Fault::OrderAgain, Fault::RecordAgain, Fault::BadRecord, Fault::Cancel].map(happens);
+        if self.plan.ask.without_orders.contains(&number) {
+            return;
+        }
         let one_in = |share: usize| number % share == share - 1;
+        // Three in a row, of which two can be had: they are under way together.
+        let piano = (6..9).contains(&(number % 21));
         let order = Order {
             id: format!("o-{number}"),
             customer: format!("c-{}", choose(self.plan.customers as usize, 5)),
-            sku: if one_in(7) { "piano".to_owned() } else { format!("article-{}", number % 5) },
-            quantity: if one_in(7) { 400 } else { 1 + (number % 3) as i64 },
+            sku: if piano { "piano".to_owned() } else { format!("article-{}", number % 5) },
+            quantity: if piano { 400 } else { 1 + (number % 3) as i64 },
             cents: if one_in(11) { 150_000 } else { 500 + (number as u64 * 7_919) % 1_000 },
         };
         let value = json!({
@@ -325,13 +401,13 @@ impl<'d> Run<'d> {
         self.asked.orders.push(order);
         self.send(record.clone());
         self.sent.push(record);
-        if happens(Fault::OrderAgain) {
+        if order_again {
             let mut again = self.sent.last().expect("it was sent").clone();
             again.headers.retain(|(name, _)| name != "ce_id");
             again.headers.push(("ce_id".to_owned(), Some(format!("again-{number}").into_bytes())));
             self.send(again);
         }
-        if happens(Fault::RecordAgain) {
+        if record_again {
             let (all, recent) = (self.sent.len(), choose(self.sent.len().min(4), 14));
             let at = if choose(2, 15) == 0 { choose(all, 6) } else { all - 1 - recent };
             let mut again = self.sent[at].clone();
@@ -341,15 +417,13 @@ impl<'d> Run<'d> {
             }
             self.send(again);
         }
-        if happens(Fault::BadRecord) {
+        if bad_record {
             self.asked.bad_records += 1;
             self.send(Outgoing { topic, key: None, value: Some(b"{".to_vec()), headers: Vec::new() });
         }
-        if happens(Fault::Cancel) {
+        if cancel {
             self.cancel();
         }
-        let pause = Duration::from_millis(choose(200, 8) as u64);
-        self.next_order = world::now().steady.after(if choose(3, 9) == 0 { Duration::ZERO } else { pause });
     }
 
     fn send(&self, record: Outgoing) {
@@ -382,17 +456,56 @@ impl<'d> Run<'d> {
         }
         self.looked = now;
         let Some(processor) = self.newest() else { return };
-        if processor.outbox.refused().is_some() {
+        self.resume(&processor);
+        let host = self.hosts.last().expect("it is one of them").host;
+        if let Some(row) = processor.outbox.refused()
+            && outside_of(host, || self.skip(&processor, &row)).is_none_or(|skipped| !skipped)
+        {
             processor.outbox.retry();
         }
         let stuck = SagaFilter { status: Some(Status::NeedsOperator), limit: usize::MAX, ..SagaFilter::default() };
-        let host = self.hosts.last().expect("it is one of them").host;
         let Some(Ok(rows)) = outside_of(host, || processor.journal.sagas(&stuck)) else { return };
         for row in rows {
             let command = Command::Retry { by: "ann".to_owned() };
             let item = Item::Operator { command, queued: None, reply: Some(Reply::new(|_| {})), receipt: None };
             processor.inbox.post(&row.id, item);
         }
+    }
+
+    /// A topic that was made anew is read from its beginning.
+    fn resume(&self, processor: &Processor) {
+        for (partition, _) in processor.stage.positions() {
+            if processor.intake.is_held(&partition) {
+                let ids = self.transport.topic_ids(std::slice::from_ref(&partition.topic)).expect("it can be asked");
+                let topic_id = ids.get(&partition.topic).cloned();
+                processor.stage.move_position(Move { partition, next: 0, topic_id, reply: Reply::new(|_| {}) });
+            }
+        }
+    }
+
+    /// Nobody in this app waits for it, or all who do have had it.
+    fn is_dispensable(&self, record: &Outgoing) -> bool {
+        let has_been_taken_in = record.headers.iter().any(|(name, _)| name == "sagahost-handled");
+        match &*oracle::about(record).0 {
+            "PaymentRefunded" | "InventoryReleased" => true,
+            "PaymentProcessed" | "InventoryUpdated" => has_been_taken_in && !self.plan.ledger_joins,
+            _ => false,
+        }
+    }
+
+    /// A refused row that can be dispensed with is left out.
+    fn skip(&mut self, processor: &Processor, row: &RefusedRow) -> bool {
+        let journal = &processor.journal;
+        let Ok(batches) = journal.outbox(BatchNo(row.batch.0 - 1), 1) else { return false };
+        let Some(record) = batches.first().and_then(|batch| batch.records.get(row.index)) else { return false };
+        if !self.is_dispensable(record) || !happens(Fault::RowSkipped) {
+            return false;
+        }
+        // Whether or not it gets into the journal: then it comes to be refused again, or not.
+        self.asked.left_out.insert(oracle::about(record));
+        let epoch = journal.identity().epoch;
+        journal.leave_out(epoch, row.batch, row.index, LeftOut::Row, "simulated").is_ok()
+            && processor.outbox.skip(row.batch, row.index, "simulated")
     }
 
     /// Hosts that ended are started again, by whoever does that.
@@ -405,6 +518,10 @@ impl<'d> Run<'d> {
             };
             self.unexpected.extend(wrong.map(|wrong| format!("host {host}: {wrong}")));
             world::kill(host);
+        }
+        if world(|world| std::mem::take(&mut world.refused)) {
+            disk::bring_back();
+            world(world::World::directory_changed);
         }
         let newest = self.hosts.last().map(|host| host.host);
         let alive = newest.is_some_and(|host| world(|world| world.is_alive(host)));

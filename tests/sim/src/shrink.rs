@@ -1,15 +1,13 @@
 //! Makes what a seed found short: fewer orders, parts in turn, fewer faults (delta debugging: Zeller, Hildebrandt,
 //! "Simplifying and Isolating Failure-Inducing Input", 2002). Invariant: what is shown finds something as it stands.
 
-use std::collections::BTreeSet;
-
 use crate::{
     plan::{Ask, Fault},
     run::run,
 };
 
 /// Runs that are spent on it, at most.
-const RUNS_MAX: usize = 400;
+const RUNS_MAX: usize = 1_000;
 
 struct Shrinker {
     best: Ask,
@@ -24,6 +22,8 @@ pub fn shrink(ask: Ask) -> Ask {
     shrinker.accept(in_turn);
     shrinker.faults();
     shrinker.orders();
+    shrinker.single_orders();
+    shrinker.faults();
     shrinker.best
 }
 
@@ -50,17 +50,33 @@ impl Shrinker {
         }
     }
 
-    /// Leaves out half of what went wrong, then quarters, then one after the other.
+    /// Those in the midst; the others stay what they are.
+    fn single_orders(&mut self) {
+        self.less(
+            |shrinker| {
+                let orders = crate::plan::Plan::new(shrinker.best.clone()).orders;
+                (0..orders).filter(|order| !shrinker.best.without_orders.contains(order)).collect()
+            },
+            |ask, orders: &[usize]| ask.without_orders.extend(orders),
+        );
+    }
+
     fn faults(&mut self) {
+        self.less(Self::left, |ask, occasions: &[(Fault, u64)]| ask.without.extend(occasions));
+    }
+
+    /// Leaves out half of what is there, then quarters, then one after the other.
+    fn less<T>(&mut self, mut there: impl FnMut(&mut Self) -> Vec<T>, without: impl Fn(&mut Ask, &[T])) {
         let mut parts = 2;
         loop {
-            let left = self.left();
+            let left = there(self);
             if left.is_empty() || parts > 2 * left.len() || self.runs > RUNS_MAX {
                 return;
             }
             let shorter = left.chunks(left.len().div_ceil(parts)).any(|chunk| {
-                let without: BTreeSet<_> = self.best.without.iter().chain(chunk).copied().collect();
-                self.accept(Ask { without, ..self.best.clone() })
+                let mut ask = self.best.clone();
+                without(&mut ask, chunk);
+                self.accept(ask)
             });
             parts = if shorter { 2.max(parts / 2) } else { parts * 2 };
         }

@@ -137,6 +137,8 @@ struct SimSink {
     /// Nothing is answered any more before a claim.
     stalls: bool,
     end: End,
+    /// The broker does not know the producer, until it claims its id again.
+    forgotten: bool,
 }
 
 /// How far the end of a transaction is.
@@ -151,7 +153,7 @@ enum End {
 
 impl SimSink {
     fn new(inner: Box<dyn Sink>, host: HostNo) -> Self {
-        Self { inner, host, sent: 0, metadata: String::new(), stalls: false, end: End::NotAsked }
+        Self { inner, host, sent: 0, metadata: String::new(), stalls: false, end: End::NotAsked, forgotten: false }
     }
 
     /// In front of each call of a transaction: other parts run, the process may die, there may be no answer yet.
@@ -203,6 +205,7 @@ impl Sink for SimSink {
         }
         (self.stalls, self.end) = (false, End::NotAsked);
         self.inner.claim()?;
+        self.forgotten = false;
         inside(self.host);
         Ok(())
     }
@@ -226,6 +229,10 @@ impl Sink for SimSink {
         }
         if happens(Fault::PublishFenced) {
             return Err(SinkError::Fenced(why()));
+        }
+        self.forgotten |= happens(Fault::ProducerForgotten);
+        if self.forgotten {
+            return Err(SinkError::Spoilt(why()));
         }
         self.metadata = metadata.to_owned();
         self.inner.offsets(offsets, metadata)

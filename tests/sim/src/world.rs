@@ -8,6 +8,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,18 +28,22 @@ use crate::{
 /// One process, with a number that no other has in this run.
 pub type HostNo = usize;
 
+/// The first process runs on another machine: the service that is called outside.
+const ELSEWHERE: HostNo = 0;
+
 /// Steps inside steps.
 const DEPTH_MAX: usize = 3;
 /// Streams of choices, beside those of the faults.
 const WHO: u64 = 100;
 const INSIDE: u64 = 101;
 const TOOK: u64 = 102;
+const RANDOM: u64 = 103;
 
 /// The process of this host is dead: unwinds to the step that it happened in.
 struct Death;
 
 struct Slot {
-    name: String,
+    name: Arc<str>,
     host: HostNo,
     /// None: it is in a step.
     part: Option<Box<dyn Part>>,
@@ -68,7 +73,7 @@ pub struct World {
     pub went_wrong: Vec<(Fault, u64)>,
     pub calm: bool,
     depth: usize,
-    draws: [u64; 3],
+    draws: [u64; 4],
     pub steps: u64,
     pub ended: Vec<Ended>,
     /// What serves now.
@@ -76,6 +81,12 @@ pub struct World {
     failures: BTreeMap<(SagaId, Participant), u32>,
     /// Sagas of which a participant may have failed too often.
     pub given_up: BTreeSet<String>,
+    /// Which of the journal's directories that there have been is in use, and the batch that it must hold, as somebody
+    /// was told.
+    pub directory: u64,
+    pub journaled: Option<u64>,
+    /// A host said that this is not the newest journal.
+    pub refused: bool,
     /// What happens is printed.
     timeline: bool,
     /// Of everything that happened: two runs of one seed have the same.
@@ -102,12 +113,15 @@ pub fn begin(plan: Plan, timeline: bool) {
         went_wrong: Vec::new(),
         calm: false,
         depth: 0,
-        draws: [0; 3],
+        draws: [0; 4],
         steps: 0,
         ended: Vec::new(),
         version: Version::default(),
         failures: BTreeMap::new(),
         given_up: BTreeSet::new(),
+        directory: 0,
+        journaled: None,
+        refused: false,
         timeline,
         digest: 0,
     };
@@ -154,6 +168,29 @@ impl World {
         }
     }
 
+    /// A commit was answered.
+    pub fn answered(&mut self, directory: u64, batch: u64) {
+        if self.directory == directory {
+            self.journaled = self.journaled.max(Some(batch));
+        }
+    }
+
+    /// What was answered is there, and of what was not at most one batch.
+    pub fn begins_at(&mut self, last: u64) -> Result<(), String> {
+        match self.journaled.replace(last) {
+            Some(answered) if !(answered..=answered + 1).contains(&last) => {
+                Err(format!("batch {answered} was journaled last, and the journal ends at {last}"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Another directory is in use.
+    pub fn directory_changed(&mut self) {
+        self.directory += 1;
+        self.journaled = None;
+    }
+
     fn stir(&mut self, with: u64) {
         self.digest = draw(self.digest, with, self.steps);
     }
@@ -177,7 +214,7 @@ impl World {
     }
 
     pub fn add(&mut self, host: HostNo, name: &str, part: Box<dyn Part>) {
-        self.slots.push(Slot { name: format!("{name} of host {host}"), host, part: Some(part), waits: None });
+        self.slots.push(Slot { name: format!("{name} of host {host}").into(), host, part: Some(part), waits: None });
     }
 
     pub fn is_alive(&self, host: HostNo) -> bool {
@@ -243,6 +280,17 @@ pub fn happens(fault: Fault) -> bool {
     })
 }
 
+/// For names of journals and of those who own them.
+pub fn random(bytes: &mut [u8]) -> Result<(), String> {
+    world(|world| {
+        for chunk in bytes.chunks_mut(8) {
+            let drawn = world.draw(RANDOM).to_le_bytes();
+            chunk.copy_from_slice(&drawn[..chunk.len()]);
+        }
+    });
+    Ok(())
+}
+
 /// One of so many, of a choice of its own.
 pub fn choose(among: usize, stream: u64) -> usize {
     world(|world| {
@@ -269,6 +317,12 @@ pub fn kill(host: HostNo) {
         gone
     });
     drop(gone);
+}
+
+/// All processes of the machine are gone.
+pub fn power_is_lost() {
+    let all = world(|world| world.processes.len());
+    (ELSEWHERE + 1..all).filter(|host| world(|world| world.is_alive(*host))).for_each(kill);
 }
 
 /// Called by what surrounds the processor, in front of each call: here a thread may be switched.
@@ -324,7 +378,7 @@ fn take_step(at: usize) {
         slot.waits = None;
         let (name, host) = (slot.name.clone(), slot.host);
         world.stir(at as u64);
-        world.note(|| name);
+        world.note(|| name.to_string());
         world.depth += 1;
         (part, host, world.now)
     });

@@ -9,6 +9,7 @@ use sagahost_saga::id::{Time, hex};
 use sagahost_wire::{BatchNo, Epoch, Partition, StreamNo};
 
 use super::{
+    Random,
     fault::{Fault, Outcome, failed},
     format::{int, number},
 };
@@ -48,7 +49,7 @@ pub(super) fn write(conn: &Connection, head: &Head) -> Outcome<()> {
 }
 
 /// A new owner: the next epoch and a new incarnation, whose first batch is the next one. Makes the row of a new journal.
-pub(super) fn claim(conn: &Connection, app: &str, file: &str) -> Outcome<Identity> {
+pub(super) fn claim(conn: &Connection, app: &str, file: &str, random: Random) -> Outcome<Identity> {
     let known: Option<String> =
         conn.query_row("SELECT app FROM journal WHERE one = 1", [], |row| row.get(0)).optional()?;
     match known {
@@ -56,7 +57,7 @@ pub(super) fn claim(conn: &Connection, app: &str, file: &str) -> Outcome<Identit
             conn.execute(
                 "INSERT INTO journal (one, id, app, epoch, last_batch, confirmed, next_saga)
                  VALUES (1, ?1, ?2, 0, 0, 0, 1)",
-                params![random_hex::<16>()?, app],
+                params![random_hex::<16>(random)?, app],
             )?;
         }
         Some(known) if known == app => {}
@@ -73,7 +74,7 @@ pub(super) fn claim(conn: &Connection, app: &str, file: &str) -> Outcome<Identit
     conn.execute("UPDATE journal SET epoch = epoch + 1 WHERE one = 1", [])?;
     conn.execute(
         "INSERT INTO incarnation (epoch, name, first_batch) SELECT epoch, ?1, last_batch + 1 FROM journal",
-        [random_hex::<8>()?],
+        [random_hex::<8>(random)?],
     )?;
     conn.execute("DELETE FROM digest_set WHERE sagas <= 0", [])?;
     identity(conn)
@@ -137,15 +138,14 @@ pub(super) fn set_touch_due(conn: &Connection, due: Time) -> Outcome<()> {
 }
 
 /// Returns the journal's new id.
-pub(super) fn new_lineage(conn: &Connection) -> Outcome<Arc<str>> {
-    let id = random_hex::<16>()?;
+pub(super) fn new_lineage(conn: &Connection, random: Random) -> Outcome<Arc<str>> {
+    let id = random_hex::<16>(random)?;
     conn.execute("UPDATE journal SET id = ?1 WHERE one = 1", [&id])?;
     Ok(Arc::from(id))
 }
 
-fn random_hex<const BYTES: usize>() -> Outcome<String> {
+fn random_hex<const BYTES: usize>(random: Random) -> Outcome<String> {
     let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| -> Fault { failed(format!("the system gives no random bytes: {error}")) })?;
+    random(&mut bytes).map_err(|error| -> Fault { failed(format!("the system gives no random bytes: {error}")) })?;
     Ok(hex(&bytes))
 }

@@ -72,6 +72,15 @@ pub struct OpenOptions {
     pub wal_bytes_kept: u32,
     /// A journal up to this size is verified as a whole when it is opened; a larger one as it is read.
     pub verify_bytes_max: u64,
+    /// Fills with random bytes, for names of journals and of those who own them.
+    pub random: Random,
+}
+
+/// Why there are none is said.
+pub type Random = fn(&mut [u8]) -> Result<(), String>;
+
+fn system_random(bytes: &mut [u8]) -> Result<(), String> {
+    getrandom::fill(bytes).map_err(|error| error.to_string())
 }
 
 impl Default for OpenOptions {
@@ -85,6 +94,7 @@ impl Default for OpenOptions {
             wal_pages_max: 4_000,
             wal_bytes_kept: 64 << 20,
             verify_bytes_max: 32 << 20,
+            random: system_random,
         }
     }
 }
@@ -93,6 +103,7 @@ impl Default for OpenOptions {
 pub struct SqliteJournal {
     dir: PathBuf,
     hash: fn(&SagaId) -> i64,
+    random: Random,
     identity: Mutex<Identity>,
     readers: Readers,
     /// None: closed. The lock goes after the connection.
@@ -115,6 +126,7 @@ impl SqliteJournal {
         Ok(Self {
             dir: dir.to_owned(),
             hash,
+            random: options.random,
             identity: Mutex::new(identity),
             readers: Readers::new(file, options),
             writer: Mutex::new(Some((conn, lock))),
@@ -177,7 +189,7 @@ fn open_file(file: &Path, app: &str, options: &OpenOptions) -> Outcome<(Connecti
     verify(&conn, file, options)?;
     schema::prepare(&mut conn, &name)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let identity = head::claim(&tx, app, &name)?;
+    let identity = head::claim(&tx, app, &name, options.random)?;
     tx.commit()?;
     sync_names(file)?;
     Ok((conn, identity))
@@ -317,7 +329,7 @@ impl Journal for SqliteJournal {
         self.own(epoch, |conn, _| batch::write_position(conn, partition, position))
     }
     fn new_lineage(&self, epoch: Epoch) -> Result<Identity, JournalError> {
-        let journal = self.own(epoch, |conn, _| head::new_lineage(conn))?;
+        let journal = self.own(epoch, |conn, _| head::new_lineage(conn, self.random))?;
         let mut identity = self.identity.lock();
         identity.journal = journal;
         Ok(identity.clone())

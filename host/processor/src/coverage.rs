@@ -1,0 +1,150 @@
+//! What became of each input, by the state that its saga was in: a table that the simulation holds against what must be
+//! covered. Invariant: without the feature `simulation`, which no host is built with, nothing is counted.
+
+use sagahost_saga::{
+    Saga,
+    input::{Disposition, Input},
+};
+
+#[cfg(feature = "simulation")]
+pub use counted::{Cell, DISPOSITIONS, INPUTS, PHASES, take};
+
+/// An input that is about to be asked about.
+pub(crate) struct Asked {
+    #[cfg(feature = "simulation")]
+    phase: &'static str,
+    #[cfg(feature = "simulation")]
+    input: &'static str,
+}
+
+#[cfg(not(feature = "simulation"))]
+impl Asked {
+    pub const fn new(_: &Saga, _: &Input) -> Self {
+        Self {}
+    }
+    pub const fn answered(self, _: &Disposition) {}
+}
+
+#[cfg(feature = "simulation")]
+impl Asked {
+    pub fn new(saga: &Saga, input: &Input) -> Self {
+        Self { phase: counted::phase(saga.status()), input: counted::input(input) }
+    }
+    pub fn answered(self, disposition: &Disposition) {
+        counted::count((self.phase, self.input, counted::disposition(disposition)));
+    }
+}
+
+#[cfg(feature = "simulation")]
+mod counted {
+    use std::{cell::RefCell, collections::BTreeMap};
+
+    use sagahost_saga::{
+        input::{Command, Disposition, Input, Status},
+        outcome::{Outcome, UndoOutcome},
+    };
+
+    /// Phase of the saga, input, disposition.
+    pub type Cell = (&'static str, &'static str, &'static str);
+
+    /// A saga whose record is in quarantine is asked nothing.
+    pub const PHASES: [&str; 7] =
+        ["waiting", "running", "finishing", "completed", "compensating", "compensated", "needs-operator"];
+    pub const INPUTS: [&str; 25] = [
+        "received",
+        "received-spilled",
+        "completed",
+        "rejected",
+        "retry",
+        "not-yet",
+        "invalid",
+        "unknown",
+        "unreadable",
+        "unsent",
+        "undone",
+        "nothing-to-undo",
+        "undo-retry",
+        "undo-stuck",
+        "undo-unknown",
+        "undo-unreadable",
+        "undo-unsent",
+        "due",
+        "started",
+        "topology-changed",
+        "cancel",
+        "retry-command",
+        "resolve",
+        "redrive",
+        "discard",
+    ];
+    pub const DISPOSITIONS: [&str; 4] = ["changed", "known", "unhandled", "nothing"];
+
+    thread_local! {
+        static TABLE: RefCell<BTreeMap<Cell, u64>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    pub(super) fn count(cell: Cell) {
+        TABLE.with_borrow_mut(|table| *table.entry(cell).or_default() += 1);
+    }
+
+    /// What this thread has counted since the last time.
+    pub fn take() -> BTreeMap<Cell, u64> {
+        TABLE.take()
+    }
+
+    pub(super) fn phase(status: Status) -> &'static str {
+        match status {
+            Status::Waiting => "waiting",
+            Status::Running => "running",
+            Status::Finishing => "finishing",
+            Status::Completed => "completed",
+            Status::Compensating => "compensating",
+            Status::Compensated => "compensated",
+            Status::NeedsOperator => "needs-operator",
+            Status::Quarantined => "quarantined",
+        }
+    }
+
+    pub(super) fn input(input: &Input) -> &'static str {
+        match input {
+            Input::Received { spilled: None, .. } => "received",
+            Input::Received { spilled: Some(_), .. } => "received-spilled",
+            Input::Returned { outcome, .. } => match outcome {
+                Outcome::Completed(_) => "completed",
+                Outcome::Rejected(_) => "rejected",
+                Outcome::Retry(_) => "retry",
+                Outcome::NotYet(_) => "not-yet",
+                Outcome::Invalid(_) => "invalid",
+                Outcome::Unknown { .. } => "unknown",
+                Outcome::Unreadable { .. } => "unreadable",
+                Outcome::Unsent(_) => "unsent",
+            },
+            Input::Undone { outcome, .. } => match outcome {
+                UndoOutcome::Undone(_) => "undone",
+                UndoOutcome::NothingToUndo => "nothing-to-undo",
+                UndoOutcome::Retry(_) => "undo-retry",
+                UndoOutcome::Stuck(_) => "undo-stuck",
+                UndoOutcome::Unknown { .. } => "undo-unknown",
+                UndoOutcome::Unreadable { .. } => "undo-unreadable",
+                UndoOutcome::Unsent(_) => "undo-unsent",
+            },
+            Input::Due { .. } => "due",
+            Input::Started { .. } => "started",
+            Input::TopologyChanged => "topology-changed",
+            Input::Operator(Command::Cancel { .. }) => "cancel",
+            Input::Operator(Command::Retry { .. }) => "retry-command",
+            Input::Operator(Command::Resolve { .. }) => "resolve",
+            Input::Operator(Command::Redrive { .. }) => "redrive",
+            Input::Operator(Command::Discard { .. }) => "discard",
+        }
+    }
+
+    pub(super) fn disposition(disposition: &Disposition) -> &'static str {
+        match disposition {
+            Disposition::Changed => "changed",
+            Disposition::Known => "known",
+            Disposition::Unhandled => "unhandled",
+            Disposition::Nothing(_) => "nothing",
+        }
+    }
+}
