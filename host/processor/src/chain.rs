@@ -342,6 +342,10 @@ impl Drive for Chain<'_> {
                     call.participant
                 )));
             }
+            Runs::Later if planted::on(Planted::LeaveAtOnce) => {
+                self.worker.inbox.calls.queue(&self.id, &CallRef::from(&call));
+                self.worker.inbox.calls.launch(&self.id, call);
+            }
             Runs::Later => self.launches.push(CallRef::from(&call)),
             Runs::Outside => self.leaving.push(call),
         }

@@ -6,6 +6,8 @@
 
 use sagahost_journal::{CounterWrite, Seen, Stale};
 
+use crate::planted::{self, Planted};
+
 /// A call, with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CounterCall {
@@ -180,6 +182,10 @@ impl CounterBounds {
     pub fn write(&self) -> CounterWrite {
         let within = |bound: i128| bound.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         let (lo, hi) = (within(self.lo), within(self.hi));
+        if planted::on(Planted::TrustCounters) {
+            let (lo, hi, seen) = (i64::MIN, i64::MAX, Seen::Either);
+            return CounterWrite { lo, hi, delta: self.delta as i64, initial: self.initial, seen };
+        }
         // Modulo 2^64, as it is added.
         CounterWrite { lo, hi, delta: self.delta as i64, initial: self.initial, seen: self.seen }
     }

@@ -11,7 +11,11 @@ use sagahost_saga::{
     outcome::{Behaviour, Call, End},
 };
 
-use crate::{inbox::Inbox, mailbox::Item};
+use crate::{
+    inbox::Inbox,
+    mailbox::Item,
+    planted::{self, Planted},
+};
 
 /// Where such calls run.
 pub trait Outside: Send + Sync {
@@ -31,7 +35,8 @@ pub struct Answer {
 
 impl Answer {
     pub(crate) fn input(&self, call: &CallRef) -> Input {
-        Input::ended_outside(call.clone(), self.by.clone(), self.end.clone(), self.left, self.took)
+        let left = self.left && !planted::on(Planted::ForgetLeft);
+        Input::ended_outside(call.clone(), self.by.clone(), self.end.clone(), left, self.took)
     }
 }
 
@@ -108,11 +113,13 @@ impl Calls {
     /// not known to have ended.
     pub(crate) fn resume(&self, saga: &SagaId, call: CallRef, first: bool) -> Option<Item> {
         let mut known = self.known.lock();
-        let begins = if first { State::Interrupted } else { State::Queued };
+        let interrupted = first && !planted::on(Planted::ForgetInterrupted);
+        let begins = if interrupted { State::Interrupted } else { State::Queued };
         match known.entry((saga.clone(), call.clone())).or_insert(begins) {
             State::Interrupted => Some(Item::Launch { call, interrupted: true }),
             State::Queued => Some(Item::Launch { call, interrupted: false }),
             State::Out => None,
+            State::Answered(_) if planted::on(Planted::DropAnswers) => None,
             State::Answered(answer) => Some(Item::Answered { call, answer: answer.clone() }),
         }
     }

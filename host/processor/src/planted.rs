@@ -40,6 +40,8 @@ planted! {
     LoseTimers,
     /// Stale counters are taken as they were.
     TrustCounters,
+    /// A batch that met a change of somebody else's counts as journaled.
+    IgnoreConflict,
     /// Stale reads are taken as they were.
     TrustReads,
     /// What an attempt wrote stays, however it ended.
@@ -78,6 +80,14 @@ planted! {
     TrustJournal,
     /// A producer that the broker has forgotten is kept.
     KeepProducer,
+    /// A call outside leaves while it is not durable that it began.
+    LeaveAtOnce,
+    /// A call that was under way when the host before this one died counts as one that never left.
+    ForgetInterrupted,
+    /// What left the host counts as never sent.
+    ForgetLeft,
+    /// The end of a call outside is lost when everything begins anew.
+    DropAnswers,
     /// The disk says that it has synced, and has not. (The simulation's own, to see that it would find a journal that is
     /// not synced.)
     NoSync,
