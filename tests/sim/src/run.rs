@@ -273,7 +273,9 @@ impl<'d> Run<'d> {
         if happens(Fault::JournalCopied) {
             self.copy = Some(disk::copy());
         }
-        if self.copy.is_some() && happens(Fault::JournalRestored) {
+        // Only once: what is put aside then is the journal itself.
+        let runs = world(|world| world.is_alive(newest));
+        if self.copy.is_some() && runs && happens(Fault::JournalRestored) {
             self.restore(newest);
         }
         if happens(Fault::TopicAnew) {
