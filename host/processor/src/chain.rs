@@ -336,7 +336,7 @@ impl Drive for Chain<'_> {
                 self.steps += 1;
                 return self.end_of(&call).map(Some);
             }
-            Runs::Later if self.worker.inbox.calls.outside.is_none() => {
+            Runs::Later if self.worker.outside.is_none() => {
                 return Err(ChainError::Quarantine(format!(
                     "participant {} asks for effects outside, which this host does not grant",
                     call.participant
@@ -344,7 +344,9 @@ impl Drive for Chain<'_> {
             }
             Runs::Later if planted::on(Planted::LeaveAtOnce) => {
                 self.worker.inbox.calls.queue(&self.id, &CallRef::from(&call));
-                self.worker.inbox.calls.launch(&self.id, call);
+                if let Some(outside) = &self.worker.outside {
+                    self.worker.inbox.calls.launch(&self.id, call, &**outside);
+                }
             }
             Runs::Later => self.launches.push(CallRef::from(&call)),
             Runs::Outside => self.leaving.push(call),

@@ -2,7 +2,7 @@
 //! began; once that is durable the call leaves; its end is an input of its own. Invariant: in one life of the host a call
 //! leaves at most once, and its end is kept until it is journaled.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use sagahost_saga::{
@@ -69,23 +69,16 @@ enum State {
 #[derive(Default)]
 pub struct Calls {
     known: Mutex<HashMap<(SagaId, CallRef), State>>,
-    /// None: nothing outside is granted.
-    pub outside: Option<Arc<dyn Outside>>,
 }
 
 impl Calls {
-    pub fn new(outside: Option<Arc<dyn Outside>>) -> Self {
-        Self { known: Mutex::default(), outside }
-    }
-
     /// It is durable that the call began.
     pub(crate) fn queue(&self, saga: &SagaId, call: &CallRef) {
         self.known.lock().insert((saga.clone(), call.clone()), State::Queued);
     }
 
     /// Hands out a call whose turn has come.
-    pub(crate) fn launch(&self, saga: &SagaId, call: Call) {
-        let Some(outside) = &self.outside else { return };
+    pub(crate) fn launch(&self, saga: &SagaId, call: Call, outside: &dyn Outside) {
         let leaves = match self.known.lock().get_mut(&(saga.clone(), CallRef::from(&call))) {
             Some(state @ State::Queued) => {
                 *state = State::Out;

@@ -21,7 +21,7 @@ use crate::{
     intake::Intake,
     open_transactions::OpenTransactions,
     outbox::Outbox,
-    outside::{Answers, Calls, Outside},
+    outside::{Answers, Outside},
     parked::Parked,
     planted::{self, Planted},
     publish::{self, Publisher},
@@ -66,6 +66,7 @@ pub struct Stops {
 pub struct Processor {
     pub stage: Arc<Stage>,
     pub inbox: Inbox,
+    outside: Option<Arc<dyn Outside>>,
     pub serving: Arc<ArcSwap<Serving>>,
     pub topics: Arc<TopicSettings>,
     pub settings: Settings,
@@ -100,10 +101,11 @@ impl Processor {
         outside: Option<Arc<dyn Outside>>,
     ) -> Self {
         let stage = Arc::new(Stage::new(journal.clone(), settings.batch, settings.cache_bytes_max));
-        let inbox = Inbox { stage: stage.clone(), mailboxes: Arc::default(), calls: Arc::new(Calls::new(outside)) };
+        let inbox = Inbox { stage: stage.clone(), mailboxes: Arc::default(), calls: Arc::default() };
         Self {
             stage,
             inbox,
+            outside,
             serving: Arc::new(ArcSwap::from_pointee(serving)),
             topics: Arc::new(topics),
             settings,
@@ -156,6 +158,7 @@ impl Processor {
         Worker {
             stage: self.stage.clone(),
             inbox: self.inbox.clone(),
+            outside: self.outside.clone(),
             serving: self.serving.clone(),
             topics: self.topics.clone(),
             journal: self.journal.clone(),

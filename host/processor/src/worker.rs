@@ -27,6 +27,7 @@ use crate::{
     inbox::Inbox,
     letters, lookalike,
     mailbox::{Item, Loose, Task},
+    outside::Outside,
     overlay::Overlay,
     planted::{self, Planted},
     positions::Receipt,
@@ -44,6 +45,8 @@ const NOT_FOR_US: &str = "if it is for other apps, name it in `[topics] ignored-
 pub struct Worker {
     pub stage: Arc<Stage>,
     pub inbox: Inbox,
+    /// None: nothing outside is granted.
+    pub outside: Option<Arc<dyn Outside>>,
     pub serving: Arc<ArcSwap<Serving>>,
     pub topics: Arc<TopicSettings>,
     pub journal: Arc<dyn Journal>,
@@ -181,7 +184,9 @@ impl Worker {
                     self.nothing(id, item, now);
                 }
                 for call in leaving {
-                    self.inbox.calls.launch(id, call);
+                    if let Some(outside) = &self.outside {
+                        self.inbox.calls.launch(id, call, &**outside);
+                    }
                 }
                 self.finish(&run)
             }
