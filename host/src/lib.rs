@@ -8,8 +8,6 @@ pub mod preflight;
 pub mod threads;
 
 /// What operators may ask.
-pub use sagahost_operator as admin;
-
 pub mod cli;
 pub mod component;
 pub mod config;

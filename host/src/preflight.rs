@@ -11,14 +11,12 @@ use sagahost_manifest::{
     report::{hint, nearest},
     settings::{Fit, resolve},
 };
+use sagahost_operator::topics::{needed, plugin_files};
 use sagahost_serving::settings::Values;
 use sagahost_transport_kafka::client_faults;
 use tracing::warn;
 
-use crate::{
-    admin::topics::{needed, plugin_files},
-    config::{Config, ConfigFile, Fault},
-};
+use crate::config::{Config, ConfigFile, Fault};
 
 /// Faults that a start refuses with: those of the file, and, where no property is wrong by itself, those of clients.
 pub fn refused(file: &ConfigFile) -> Vec<Fault> {

@@ -16,14 +16,12 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
-use sagahost::{
-    admin::{client::Client, plugin_view::PluginsView, protocol::Request, socket},
-    config::Config,
-};
+use sagahost::config::Config;
 use sagahost_demo::{
     broker::{Broker, Options},
     workload::{Order, Shape, orders},
 };
+use sagahost_operator::{client::Client, plugin_view::PluginsView, protocol::Request, socket};
 use sagahost_tests::{
     kafka_shop::{KINDS, KafkaShop, Settings, Topics},
     plugin_files::{drop_in, version},

@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::{
-    admin::{
-        desk::Desk,
-        protocol::{LetterSelection, Refusal, Reply, Request},
-        view::{Done, LetterLine, LetterResult, LetterView, SagaView, StatusView, TimelineLine},
-    },
-    host::Host,
+use sagahost::host::Host;
+use sagahost_operator::{
+    desk::Desk,
+    protocol::{LetterSelection, Refusal, Reply, Request},
+    view::{Done, LetterLine, LetterResult, LetterView, SagaView, StatusView, TimelineLine},
 };
 use sagahost_saga::input::Command;
 use serde::de::DeserializeOwned;

@@ -3,10 +3,8 @@
 
 use std::{fs, path::Path};
 
-use sagahost::{
-    admin::plugin_view::{PluginLine, PluginsView},
-    host::Host,
-};
+use sagahost::host::Host;
+use sagahost_operator::plugin_view::{PluginLine, PluginsView};
 use sagahost_sandbox::{Manifest, pack};
 
 use crate::{built, wait::until};

@@ -1,11 +1,11 @@
 //! `sagahost config`. Invariant: it starts nothing, and shows no secret.
 
 use clap::Subcommand;
+use sagahost_operator::{plugin_view::PluginsView, protocol::Request};
 use sagahost_saga::notation;
 
 use super::{Site, exit::Failure, output::Output, reach, sagas::told};
 use crate::{
-    admin::{plugin_view::PluginsView, protocol::Request},
     config::{self, FILE_NAME, Faults},
     preflight::{self, Known},
 };

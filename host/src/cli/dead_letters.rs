@@ -2,6 +2,10 @@
 //! common.
 
 use clap::{Args, Subcommand};
+use sagahost_operator::{
+    protocol::{LetterSelection, Request},
+    view::{LetterGroup, LetterLine, LetterResult, LetterView},
+};
 use sagahost_saga::{
     id::{Participant, SagaId},
     notation::{self, typed},
@@ -14,10 +18,6 @@ use super::{
     reach,
     table::{Cell, Table, Tone},
     time_text::when,
-};
-use crate::admin::{
-    protocol::{LetterSelection, Request},
-    view::{LetterGroup, LetterLine, LetterResult, LetterView},
 };
 
 #[derive(Debug, Subcommand)]

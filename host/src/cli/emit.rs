@@ -9,6 +9,12 @@ use std::{
 
 use clap::Args;
 use sagahost_codec::{Codec, KeyForm, without_byte_order_mark};
+use sagahost_operator::{
+    desk,
+    protocol::Request,
+    topics::Sources,
+    view::{ExampleView, Placed},
+};
 use sagahost_saga::{
     event::Event,
     id::{EventKey, Kind, SagaId, hex},
@@ -22,15 +28,7 @@ use sagahost_wire::{
 use serde::Serialize;
 
 use super::{Site, exit::Failure, output::Output, reach};
-use crate::{
-    admin::{
-        desk,
-        protocol::Request,
-        topics::Sources,
-        view::{ExampleView, Placed},
-    },
-    config::Config,
-};
+use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub struct Emit {

@@ -2,12 +2,10 @@
 
 use std::{error::Error, fmt};
 
+use sagahost_operator::{client::ClientError, protocol::Why};
 use sagahost_saga::notation::with_causes;
 
-use crate::{
-    admin::{client::ClientError, protocol::Why},
-    config::Faults,
-};
+use crate::config::Faults;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -120,7 +118,8 @@ mod tests {
     use sagahost_transport::TransportError;
 
     use super::*;
-    use crate::{admin::protocol::Refusal, host::HostError};
+    use crate::host::HostError;
+    use sagahost_operator::protocol::Refusal;
     use sagahost_serving::{ChangeError, PluginsError};
 
     fn full() -> JournalError {

@@ -44,7 +44,7 @@ fn replaced<T: Serialize + DeserializeOwned>(view: &T, leaf: Leaf) -> Option<T> 
         };
         number += 1;
         hit |= wanted;
-        let fixed = crate::admin::stamp::Stamp::parse(text).is_some() || FIXED.contains(&text.as_str());
+        let fixed = sagahost_operator::stamp::Stamp::parse(text).is_some() || FIXED.contains(&text.as_str());
         if wanted && !fixed {
             HOSTILE.clone_into(text);
         }

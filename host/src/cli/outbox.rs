@@ -1,6 +1,7 @@
 //! `sagahost outbox`. Invariant: a row is skipped only by its place, with a name and a reason.
 
 use clap::Subcommand;
+use sagahost_operator::{OutboxAction, protocol::Request, view::OutboxLine};
 use sagahost_wire::BatchNo;
 
 use super::{
@@ -11,7 +12,6 @@ use super::{
     sagas::told,
     table::{Cell, Table},
 };
-use crate::admin::{OutboxAction, protocol::Request, view::OutboxLine};
 
 #[derive(Debug, Subcommand)]
 pub enum Outbox {

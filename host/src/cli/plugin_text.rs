@@ -12,7 +12,7 @@ use super::{
 };
 use sagahost_serving::short;
 
-use crate::admin::plugin_view::{PluginLine, PluginView, PluginsView};
+use sagahost_operator::plugin_view::{PluginLine, PluginView, PluginsView};
 
 pub fn list_text(listing: &PluginsView, out: &Output) -> String {
     let mut table = Table::new([

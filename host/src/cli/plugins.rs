@@ -3,6 +3,14 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
+use sagahost_operator::{
+    PluginAction,
+    desk::Desk,
+    plugin_view::{PluginLine, PluginView, PluginsView},
+    protocol::{Reply, Request},
+    topics::{self, Sources},
+    view::{CounterLine, StoreLine},
+};
 use sagahost_saga::{
     id::Participant,
     notation::{self, typed},
@@ -19,17 +27,7 @@ use super::{
     sagas::told,
     table::{Cell, Table},
 };
-use crate::{
-    admin::{
-        PluginAction,
-        desk::Desk,
-        plugin_view::{PluginLine, PluginView, PluginsView},
-        protocol::{Reply, Request},
-        topics::{self, Sources},
-        view::{CounterLine, StoreLine},
-    },
-    config::{Config, parse_duration},
-};
+use crate::config::{Config, parse_duration};
 
 #[derive(Debug, Subcommand)]
 pub enum Plugins {

@@ -8,6 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sagahost_operator::{
+    plugin_view::{PluginLine, PluginsView},
+    protocol::Request,
+};
 use sagahost_saga::notation;
 use sagahost_sandbox::admission::digest;
 use sagahost_serving::short;
@@ -17,13 +21,7 @@ use super::{
     output::Output,
     reach,
 };
-use crate::{
-    admin::{
-        plugin_view::{PluginLine, PluginsView},
-        protocol::Request,
-    },
-    config::{Config, format_duration},
-};
+use crate::config::{Config, format_duration};
 
 const EVERY: Duration = Duration::from_millis(100);
 

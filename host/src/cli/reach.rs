@@ -12,6 +12,12 @@ use std::{
 
 use sagahost_journal::{Journal, JournalError};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_operator::{
+    client::Client,
+    desk::Desk,
+    protocol::{Reply, Request},
+    socket,
+};
 use sagahost_saga::notation::with_causes;
 use sagahost_transport::Transport;
 use serde::de::DeserializeOwned;
@@ -21,12 +27,6 @@ use super::{
     exit::{Exit, Failure},
 };
 use crate::{
-    admin::{
-        client::Client,
-        desk::Desk,
-        protocol::{Reply, Request},
-        socket,
-    },
     config::{Config, ConfigFile, FILE_NAME},
     host::open_transport,
 };

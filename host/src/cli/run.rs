@@ -14,6 +14,7 @@ use std::{
 
 use clap::Args;
 use sagahost_journal::Journal;
+use sagahost_operator::{Live, desk::Desk, server::Server};
 use sagahost_processor::{
     Fatal,
     start::{Decisions, StartError},
@@ -30,7 +31,6 @@ use super::{
     reach,
 };
 use crate::{
-    admin::{Live, desk::Desk, server::Server},
     config::{Config, Faults, LogFormat, LogSettings, format_duration},
     host::{Host, HostError, Parts, StopReport},
     preflight,

@@ -1,6 +1,10 @@
 //! `sagahost sagas`. Invariant: a decision goes through the saga's mailbox, with a name and a reason.
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use sagahost_operator::{
+    protocol::Request,
+    view::{Done, SagaPage, SagaView},
+};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Command, Status},
@@ -16,10 +20,6 @@ use super::{
     table::{Cell, Table},
     time_text::when,
     timeline,
-};
-use crate::admin::{
-    protocol::Request,
-    view::{Done, SagaPage, SagaView},
 };
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,9 @@
 //! `sagahost status`. Invariant: what the app waits for stands first.
 
+use sagahost_operator::{
+    protocol::Request,
+    view::{StatusView, UnhandledLine},
+};
 use sagahost_processor::lookalike;
 use sagahost_saga::notation::{self, line};
 
@@ -9,10 +13,6 @@ use super::{
     output::Output,
     reach,
     table::{Cell, Table, Tone},
-};
-use crate::admin::{
-    protocol::Request,
-    view::{StatusView, UnhandledLine},
 };
 
 pub fn carry_out(site: &Site, out: &mut Output) -> Result<(), Failure> {

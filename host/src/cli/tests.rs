@@ -4,6 +4,14 @@
 
 use clap::{CommandFactory as _, Parser as _};
 use expect_test::{Expect, expect};
+use sagahost_operator::{
+    plugin_view::{HistoryLine, PluginLine, PluginView, PluginsView},
+    stamp::Stamp,
+    view::{
+        LetterGroup, LetterLine, OutboxLine, ParkedLine, SagaLine, SagaPage, SagaView, StatusView, StepLine,
+        TimelineLine, TopicLine, UnhandledLine,
+    },
+};
 use sagahost_saga::id::Time;
 
 use super::{
@@ -12,14 +20,6 @@ use super::{
     plugin_text, sagas, status,
     table::{Cell, Table},
     time_text, timeline, topics,
-};
-use crate::admin::{
-    plugin_view::{HistoryLine, PluginLine, PluginView, PluginsView},
-    stamp::Stamp,
-    view::{
-        LetterGroup, LetterLine, OutboxLine, ParkedLine, SagaLine, SagaPage, SagaView, StatusView, StepLine,
-        TimelineLine, TopicLine, UnhandledLine,
-    },
 };
 
 /// 2026-07-29 10:03:12

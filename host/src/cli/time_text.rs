@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sagahost_saga::id::Time;
 
-use crate::admin::stamp::Stamp;
+use sagahost_operator::stamp::Stamp;
 
 /// `2026-07-29 10:03:12 (4m ago)`
 pub fn when(at: Stamp, now: Time) -> String {

@@ -1,13 +1,13 @@
 //! A saga as people read it: state, steps, timeline, and what to type next. Invariant: everything that `--json` says is
 //! there, in the order in which it happened.
 
+use sagahost_operator::view::{SagaView, StepLine, TimelineLine};
 use sagahost_saga::{id::Time, notation};
 
 use super::{
     table::{Cell, Table, Tone, tone_of},
     time_text::{after, relative, took, when},
 };
-use crate::admin::view::{SagaView, StepLine, TimelineLine};
 
 pub fn text(saga: &SagaView, now: Time, colour: bool) -> String {
     let mut text = head(saga, now, colour);

@@ -1,6 +1,12 @@
 //! `sagahost topics`. Invariant: what an app needs follows from its plugins and its configuration; no host has to run.
 
 use clap::Subcommand;
+use sagahost_operator::{
+    ResumeFrom,
+    protocol::Request,
+    topics::{self, Sources},
+    view::TopicLine,
+};
 use sagahost_saga::notation;
 use sagahost_wire::Partition;
 
@@ -12,15 +18,7 @@ use super::{
     sagas::told,
     table::{Cell, Table, Tone},
 };
-use crate::{
-    admin::{
-        ResumeFrom,
-        protocol::Request,
-        topics::{self, Sources},
-        view::TopicLine,
-    },
-    config::Config,
-};
+use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
 pub enum Topics {

@@ -1,7 +1,8 @@
 //! Records that are no events. Invariant of all tests: each is kept with where it stood and why, what comes behind it in
 //! its partition is handled, and an operator has a way on.
 
-use sagahost::{admin::view::LetterView, host::Host};
+use sagahost::host::Host;
+use sagahost_operator::view::LetterView;
 use sagahost_tests::{
     events::{event, plain, tried},
     operator::Operator,

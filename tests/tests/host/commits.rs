@@ -3,8 +3,9 @@
 
 use std::{fs, path::Path, thread, time::Duration};
 
-use sagahost::{admin::LiveStatus, host::Host};
+use sagahost::host::Host;
 use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_operator::LiveStatus;
 use sagahost_tests::{
     faulty::Death,
     shop::{OPENING_STOCK, PATIENCE, Shop, THREE},

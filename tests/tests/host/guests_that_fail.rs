@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use sagahost::{
-    admin::view::{SagaView, TimelineLine},
-    host::Host,
-};
+use sagahost::host::Host;
+use sagahost_operator::view::{SagaView, TimelineLine};
 use sagahost_tests::{
     events::tried,
     operator::{Operator, attempts},

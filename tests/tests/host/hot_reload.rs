@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sagahost::{admin::PluginAction, host::Host};
+use sagahost::host::Host;
+use sagahost_operator::PluginAction;
 use sagahost_saga::{Saga, history::What, id::Direction, input::Command};
 use sagahost_sandbox::admission::digest;
 use sagahost_tests::{

@@ -2,15 +2,13 @@
 
 use std::{collections::BTreeSet, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, sync::Arc, time::Duration};
 
-use sagahost::{
-    admin::{
-        PluginAction,
-        desk::Desk,
-        plugin_view::{PluginView, PluginsView},
-        protocol::{Reply, Request},
-        view::{Done, TopicLine},
-    },
-    host::Host,
+use sagahost::host::Host;
+use sagahost_operator::{
+    PluginAction,
+    desk::Desk,
+    plugin_view::{PluginView, PluginsView},
+    protocol::{Reply, Request},
+    view::{Done, TopicLine},
 };
 use sagahost_sandbox::graph::Graph;
 use sagahost_tests::{

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sagahost::admin::view::SagaView;
+use sagahost_operator::view::SagaView;
 use sagahost_sandbox::manifest::From as Begins;
 use sagahost_tests::{
     faulty::Death,

@@ -3,7 +3,8 @@
 
 use std::{fs, ops::Range, path::Path, time::Duration};
 
-use sagahost::{admin::PluginAction, host::Host};
+use sagahost::host::Host;
+use sagahost_operator::PluginAction;
 use sagahost_tests::{
     events::tried,
     faulty::Death,

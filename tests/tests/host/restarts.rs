@@ -3,8 +3,8 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use sagahost::admin::{plugin_view::PluginsView, protocol::Request};
 use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_operator::{plugin_view::PluginsView, protocol::Request};
 use sagahost_processor::start::Decisions;
 use sagahost_tests::{
     built,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sagahost::admin::view::SagaView;
+use sagahost_operator::view::SagaView;
 use sagahost_tests::{
     events::{event, tried},
     operator::{Operator, attempts},

@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use sagahost::{
-    admin::{
-        protocol::Request,
-        view::{SagaPage, SagaView},
-    },
-    host::Host,
-};
+use sagahost::host::Host;
 use sagahost_demo::workload::Order;
+use sagahost_operator::{
+    protocol::Request,
+    view::{SagaPage, SagaView},
+};
 use sagahost_saga::input::Status;
 use sagahost_tests::{
     events::tried,

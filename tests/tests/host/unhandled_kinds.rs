@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use sagahost::{
-    admin::{
-        protocol::{Request, Why},
-        view::{Placed, TopicLine, UnhandledLine},
-    },
-    host::Host,
+use sagahost::host::Host;
+use sagahost_operator::{
+    protocol::{Request, Why},
+    view::{Placed, TopicLine, UnhandledLine},
 };
 use sagahost_tests::{
     binary::Site,

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
-use sagahost::{admin::ResumeFrom, host::Host};
+use sagahost::host::Host;
 use sagahost_demo::workload::{LIMIT_CENTS, Order, Shape, orders};
 use sagahost_journal::{Journal, LetterFilter};
+use sagahost_operator::ResumeFrom;
 use sagahost_saga::input::{Command, Status};
 use sagahost_tests::{
     faulty::Death,

@@ -21,6 +21,13 @@ use std::{
 
 use clap::Args;
 use crossbeam_channel::Receiver;
+use sagahost_operator::{
+    desk::Desk,
+    protocol::{Reply, Request},
+    server::Server,
+    stamp::Stamp,
+    view::{ExampleView, Placed, SagaPage, SagaView},
+};
 use sagahost_saga::{
     id::{EventKey, SagaId},
     notation::with_causes,
@@ -43,13 +50,6 @@ use super::{
     sagas, timeline,
 };
 use crate::{
-    admin::{
-        desk::Desk,
-        protocol::{Reply, Request},
-        server::Server,
-        stamp::Stamp,
-        view::{ExampleView, Placed, SagaPage, SagaView},
-    },
     config::{Config, LogFormat, LogSettings},
     host::{Host, Parts, StopReport},
 };

@@ -2,17 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use sagahost_operator::{
+    plugin_view::PluginsView,
+    stamp::Stamp,
+    view::{SagaPage, SagaView},
+};
 use sagahost_saga::notation;
 use sagahost_sandbox::Report;
 
-use crate::{
-    admin::{
-        plugin_view::PluginsView,
-        stamp::Stamp,
-        view::{SagaPage, SagaView},
-    },
-    cli::timeline,
-};
+use crate::cli::timeline;
 
 /// Of how many sagas the news are followed, newest first.
 pub const SAGAS_MAX: usize = 100;
