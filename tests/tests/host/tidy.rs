@@ -69,6 +69,20 @@ fn documents_name_files_that_exist() {
     assert!(paths(&architecture).count() > 50, "the paths were not found");
 }
 
+/// `NAME` in `PATH`, wherever the page says it.
+#[test]
+fn what_the_page_names_in_a_file_is_there() {
+    let page = fs::read_to_string(root().join("host/ARCHITECTURE.md")).expect("it is there");
+    let quoted: Vec<&str> = page.split('`').collect();
+    let named = quoted.windows(3).skip(1).step_by(2).filter(|words| words[1] == " in " && words[2].ends_with(".rs"));
+    let named: Vec<_> = named.map(|words| (words[0], words[2])).collect();
+    assert!(named.len() > 10, "only {named:?} were found");
+    for (name, file) in named {
+        let text = fs::read_to_string(root().join(file)).expect("it is there");
+        assert!(text.contains(name), "{file} has no {name}");
+    }
+}
+
 /// Files of Rust below a directory that are neither tests nor generated.
 fn sources(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(dir).expect("a directory can be read").flatten() {
