@@ -44,7 +44,8 @@ fn a_change_of_the_source_serves_the_next_event_and_a_bad_one_does_not() {
 
     let (code, said) = dev.interrupted();
     assert_eq!(code, 0, "{said}");
-    assert!(said.ends_with("ended: everything is journaled and published\n"), "{said}");
+    // The second change may be under way as a build of its own.
+    assert!(said.contains("ended: everything is journaled and published\n"), "{said}");
 }
 
 #[test]
