@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use sagahost_transport::{Progress, Sink, SinkError};
+use sagahost_transport::{Progress, REPORTED_WITHIN, Sink, SinkError};
 use sagahost_wire::{Outgoing, Partition};
 use tracing::{debug, warn};
 
@@ -171,7 +171,7 @@ impl Transaction {
         match self.at {
             At::Begin | At::Offsets => sink.patience().delivery,
             // The client knows by then that a record was not delivered, and says why.
-            At::Send(_) | At::Poll(_) => sink.patience().delivery + sagahost_transport::SLICE,
+            At::Send(_) | At::Poll(_) => sink.patience().delivery + REPORTED_WITHIN,
             At::End => sink.patience().end,
             At::Abort(_) => ABORT_PATIENCE,
         }

@@ -12,8 +12,8 @@ use std::{
 use sagahost_wire::{Outgoing, Partition, Record};
 
 use super::{
-    Assignment, Committed, Found, Isolation, Polled, Progress, SLICE, Sink, SinkError, Source, Transport,
-    TransportError, waiting::Waiting,
+    Assignment, Committed, Found, Isolation, Polled, Progress, REPORTED_WITHIN, SLICE, Sink, SinkError, Source,
+    Transport, TransportError, waiting::Waiting,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -542,7 +542,7 @@ fn transaction(
     let mut sent = 0;
     while sent < records.len() {
         sent += quick(|| sink.send(&records[sent..]))?;
-        until_done_within(patience.delivery + SLICE, || sink.poll())?;
+        until_done_within(patience.delivery + REPORTED_WITHIN, || sink.poll())?;
     }
     *asked = true;
     until_done_within(patience.end, || sink.end())

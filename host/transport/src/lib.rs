@@ -120,6 +120,9 @@ pub enum Isolation {
 /// twice as long.
 pub const SLICE: Duration = Duration::from_secs(1);
 
+/// When the time of a record is over, the client says so within this: it looks once a second, and may be busy.
+pub const REPORTED_WITHIN: Duration = Duration::from_secs(3);
+
 /// How far a call has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
