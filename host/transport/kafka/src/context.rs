@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -51,6 +51,8 @@ struct Health {
     refused: Option<(Instant, String)>,
     /// The group's coordinator was asked for without permission, and when. The call itself just finds no coordinator.
     forbidden: Option<(Instant, RDKafkaErrorCode)>,
+    /// Since when librdkafka may be blind to the leader of a partition.
+    blind: Option<Instant>,
 }
 
 /// How the delivery of one record ended: the number given to it, then partition and offset.
@@ -84,6 +86,13 @@ impl Context {
 
     pub fn refused_since(&self, since: Instant) -> Option<String> {
         self.health.lock().refused.as_ref().filter(|(at, _)| *at >= since).map(|(_, why)| why.clone())
+    }
+
+    /// A broker said that a partition has no leader, together with an answer to something else. librdkafka drops that word,
+    /// and may never learn of the leader that follows (confluentinc/librdkafka#5430): nothing is sent there any more, and
+    /// only another client helps.
+    pub fn blind_for(&self) -> Option<Duration> {
+        self.health.lock().blind.map(|since| since.elapsed())
     }
 
     pub fn forbidden_since(&self, since: Instant) -> Option<RDKafkaErrorCode> {
@@ -137,6 +146,9 @@ impl ClientContext for Context {
     /// librdkafka recovers from most of what it logs as an error; what needs a person is reported by the transport.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let text = self.redaction.clean(text);
+        if is_blinding(facility, &text) {
+            self.health.lock().blind.get_or_insert_with(Instant::now);
+        }
         match level {
             // Properties of producers are given to consumers too, and the other way round.
             _ if facility == "CONFWARN" => debug!(target: "librdkafka", facility, "{text}"),
@@ -203,6 +215,11 @@ impl ProducerContext for Context {
     }
 }
 
+/// `Partition orders(…)[2]: new leader-1 not found in cache`
+fn is_blinding(facility: &str, text: &str) -> bool {
+    facility == "METADATAUPDATE" && text.contains("new leader-1 not found in cache")
+}
+
 /// From `Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 8)`.
 fn end_offset(reason: &str) -> Option<i64> {
     let (_, behind) = reason.split_once("end of partition at offset ")?;
@@ -217,5 +234,13 @@ mod tests {
     fn the_end_is_read_from_the_reason() {
         assert_eq!(end_offset("Fetch from broker 1 reached end of partition at offset 7 (HighwaterMark 8)"), Some(7));
         assert_eq!(end_offset("Something else"), None);
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_is_told_from_other_news() {
+        let text = "[thrd:main]: Partition resting.InventoryUpdated(TlQeTFppQUS4f5BVwRVIPg)[1]: new leader-1 not found in cache";
+        assert!(is_blinding("METADATAUPDATE", text));
+        assert!(!is_blinding("METADATAUPDATE", &text.replace("leader-1", "leader3")));
+        assert!(!is_blinding("GETPID", text));
     }
 }

@@ -32,6 +32,8 @@ use super::{
 
 /// No report for so long: something may have gone wrong that has none.
 const QUIET: Duration = Duration::from_millis(150);
+/// Without a report for so long, a producer that may be blind to a leader is given up. One that is not has found it by then.
+const BLIND_MAX: Duration = Duration::from_secs(3);
 
 pub(super) struct Transaction {
     connection: Arc<Connection>,
@@ -160,6 +162,9 @@ impl Transaction {
             if self.failures.is_empty() {
                 return match spoilt(&self.producer) {
                     Some(error) => self.unclear(&error),
+                    None if self.context().blind_for().is_some_and(|blind| blind > BLIND_MAX) => Err(SinkError::Spent(
+                        "a partition had no leader for a moment; going on with a new producer".to_owned(),
+                    )),
                     None => Ok(Progress::NotYet(self.trouble())),
                 };
             }
