@@ -12,7 +12,7 @@ use crate::{
     mailbox::{Item, Loose, Mailboxes},
     outside::Calls,
     serving::Serving,
-    stage::Stage,
+    stage::{SagaError, Stage},
 };
 
 /// Sagas that are woken at a time.
@@ -64,8 +64,12 @@ impl Inbox {
             let doubtful = journal.in_doubt(after, PAGE)?;
             for (key, id) in &doubtful {
                 after = *key;
-                // One whose record cannot be read is quarantined by whoever needs it.
-                let Ok(cell) = self.stage.saga(id) else { continue };
+                let cell = match self.stage.saga(id) {
+                    Ok(cell) => cell,
+                    Err(SagaError::Journal(error)) => return Err(error),
+                    // Whoever needs it puts it into quarantine, where it is.
+                    Err(SagaError::Unreadable(_) | SagaError::Quarantined(_)) => continue,
+                };
                 let calls = cell.saga.iter().flat_map(|saga| saga.in_doubt());
                 for item in calls.filter_map(|call| self.calls.resume(id, call, first)) {
                     self.post(id, item);
