@@ -56,8 +56,6 @@ planted! {
     ReadWhileResetting,
     /// Memory drops what the journal does not hold yet.
     DropUnjournaled,
-    /// What was read from the journal replaces something newer.
-    LearnStale,
     /// Known ids that the record no longer holds are forgotten.
     ForgetSpilled,
     /// Nobody is told that the open batch has room.

@@ -128,6 +128,11 @@ pub fn bring_back() {
     });
 }
 
+/// What is in place is the journal from here on: a host has begun on it.
+pub fn forget_aside() {
+    DISK.with_borrow_mut(|disk| disk.aside.clear());
+}
+
 pub fn is_something_aside() -> bool {
     DISK.with_borrow(|disk| !disk.aside.is_empty())
 }

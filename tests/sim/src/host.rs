@@ -196,6 +196,7 @@ impl Beginning {
     }
 
     fn begun(&self, begun: Begun) -> Result<(), Box<dyn Error>> {
+        disk::forget_aside();
         // What serves may have changed since the process began.
         let (plan, version) = world::world(|world| (world.plan.clone(), world.version.clone()));
         let serving = serving(&self.plugins, &version, self.host);

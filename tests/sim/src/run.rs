@@ -273,9 +273,8 @@ impl<'d> Run<'d> {
         if happens(Fault::JournalCopied) {
             self.copy = Some(disk::copy());
         }
-        // Only once: what is put aside then is the journal itself.
-        let runs = world(|world| world.is_alive(newest));
-        if self.copy.is_some() && runs && happens(Fault::JournalRestored) {
+        // What is put aside is the journal itself, and never a copy that took its place.
+        if self.copy.is_some() && !disk::is_something_aside() && happens(Fault::JournalRestored) {
             self.restore(newest);
         }
         if happens(Fault::TopicAnew) {

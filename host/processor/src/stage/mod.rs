@@ -288,7 +288,7 @@ impl Stage {
             };
             let value = read()?;
             let mut inner = self.inner.lock();
-            if inner.values.drops() == drops || planted::on(Planted::LearnStale) {
+            if inner.values.drops() == drops {
                 return Ok(learn(&mut inner.values, value));
             }
         }
