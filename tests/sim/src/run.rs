@@ -167,7 +167,8 @@ impl<'d> Run<'d> {
                 return std::mem::take(&mut self.unexpected);
             }
             let steps = world(|world| world.steps);
-            if steps.is_multiple_of(256) || !stepped {
+            // Steps inside of others count, too: by their number alone it would be looked at by chance.
+            if self.calm_since.is_some() || steps.is_multiple_of(256) || !stepped {
                 let sealed = self.newest().map_or(0, |processor| processor.stage.last_sealed().0);
                 if self.sealed.0 != sealed || self.calm_since.is_none() {
                     self.sealed = (sealed, steps, world::now().steady);
