@@ -13,7 +13,7 @@ use sagahost_wire::StoredLetter;
 use super::{
     desk::Desk,
     protocol::{LIST_MAX, LetterSelection, Refusal, Why},
-    view::{Done, LetterResult, status_name},
+    view::{Done, LetterResult},
 };
 
 impl Desk {
@@ -120,7 +120,7 @@ fn letter_result(letter: &StoredLetter, saga: Option<&Saga>) -> LetterResult {
         participant: letter.participant.as_ref().map(ToString::to_string),
         kind: letter.kind.as_ref().map(ToString::to_string),
         code: letter.code.clone(),
-        saga_status: saga.map(|saga| status_name(saga.status()).to_owned()),
+        saga_status: saga.map(|saga| saga.status().name().to_owned()),
         done: false,
         text: String::new(),
     }
@@ -143,10 +143,7 @@ fn forecast(letter: &StoredLetter, saga: Option<&Saga>) -> (bool, String) {
         Status::Waiting | Status::Running | Status::NeedsOperator | Status::Quarantined => false,
     };
     if past {
-        return (
-            false,
-            format!("too late: the saga is {} already; it would be noted, and nothing run", status_name(status)),
-        );
+        return (false, format!("too late: the saga is {} already; it would be noted, and nothing run", status.name()));
     }
     let step = saga.steps().find(|step| step.participant == participant && *step.event == kept.event.key);
     match step.map(|step| step.state) {

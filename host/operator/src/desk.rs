@@ -25,7 +25,7 @@ use super::{
     topics::{self, Sources},
     view::{
         CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, SagaLine, SagaPage, SagaView,
-        StatusView, StoreLine, TopicLine, readable, status_name,
+        StatusView, StoreLine, TopicLine, readable,
     },
 };
 use crate::settings::Settings;
@@ -109,7 +109,7 @@ impl Desk {
             incarnation: identity.incarnation.to_string(),
             batch: identity.last_batch.0,
             published: identity.confirmed.0,
-            sagas: counts.into_iter().map(|(status, count)| (status_name(status).to_owned(), count)).collect(),
+            sagas: counts.into_iter().map(|(status, count)| (status.name().to_owned(), count)).collect(),
             open_letters: groups.iter().map(|(_, _, count)| count).sum(),
             queued_commands: queued.len(),
             ..StatusView::default()
@@ -159,7 +159,7 @@ impl Desk {
         Ok(SagaPage {
             more_before: rows.last().filter(|_| rows.len() == limit).map(|row| row.key.0),
             sagas: rows.iter().map(SagaLine::from).collect(),
-            counts: counts.into_iter().map(|(status, count)| (status_name(status).to_owned(), count)).collect(),
+            counts: counts.into_iter().map(|(status, count)| (status.name().to_owned(), count)).collect(),
         })
     }
 
@@ -185,7 +185,7 @@ impl Desk {
         view.letters = self.letters_of(id)?;
         view.queued = self.queued_for(id)?;
         if let Some(why) = quarantined {
-            view.status = status_name(Status::Quarantined).to_owned();
+            view.status = Status::Quarantined.name().to_owned();
             view.next = vec![quarantine_command(id)];
             view.quarantined = Some(why);
         }
@@ -203,7 +203,7 @@ impl Desk {
         SagaView {
             id: id.to_string(),
             app: self.settings.app.to_string(),
-            status: status_name(Status::Quarantined).to_owned(),
+            status: Status::Quarantined.name().to_owned(),
             quarantined: Some(why),
             next: vec![self.located(&quarantine_command(id))],
             ..SagaView::default()

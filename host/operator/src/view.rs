@@ -9,7 +9,6 @@ use sagahost_saga::{
     Saga,
     history::{Entry, EventNote, What},
     id::{Direction, Time},
-    input::Status,
     outcome::Cause,
     topology::Role,
     view::StepState,
@@ -40,7 +39,7 @@ impl From<&SagaListRow> for SagaLine {
     fn from(row: &SagaListRow) -> Self {
         Self {
             id: row.id.to_string(),
-            status: status_name(row.status).to_owned(),
+            status: row.status.name().to_owned(),
             updated: row.updated.into(),
             notes: row.notes.clone(),
         }
@@ -169,7 +168,7 @@ impl SagaView {
         Self {
             id: saga.id().to_string(),
             app: app.to_owned(),
-            status: status_name(saga.status()).to_owned(),
+            status: saga.status().name().to_owned(),
             created: saga.created().into(),
             updated: saga.touched().into(),
             ended: saga.ended().map(Stamp),
@@ -247,7 +246,7 @@ impl From<&Entry> for TimelineLine {
             },
             What::Status { to, cause, detail } => Self {
                 what: "status".into(),
-                status: Some(status_name(*to).into()),
+                status: Some(to.name().into()),
                 code: filled(cause),
                 detail: filled(detail),
                 ..empty
@@ -505,19 +504,6 @@ pub fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => format!("0x{}", sagahost_saga::id::hex(bytes)),
-    }
-}
-
-pub fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Waiting => "waiting",
-        Status::Running => "running",
-        Status::Finishing => "finishing",
-        Status::Completed => "completed",
-        Status::Compensating => "compensating",
-        Status::Compensated => "compensated",
-        Status::NeedsOperator => "needs-operator",
-        Status::Quarantined => "quarantined",
     }
 }
 

@@ -28,7 +28,7 @@ impl Asked {
 #[cfg(feature = "simulation")]
 impl Asked {
     pub fn new(saga: &Saga, input: &Input) -> Self {
-        Self { phase: counted::phase(saga.status()), input: counted::input(input) }
+        Self { phase: saga.status().name(), input: counted::input(input) }
     }
     pub fn answered(self, disposition: &Disposition) {
         counted::count((self.phase, self.input, counted::disposition(disposition)));
@@ -40,7 +40,7 @@ mod counted {
     use std::{cell::RefCell, collections::BTreeMap};
 
     use sagahost_saga::{
-        input::{Command, Disposition, Input, Status},
+        input::{Command, Disposition, Input},
         outcome::{Outcome, UndoOutcome},
     };
 
@@ -90,19 +90,6 @@ mod counted {
     /// What this thread has counted since the last time.
     pub fn take() -> BTreeMap<Cell, u64> {
         TABLE.take()
-    }
-
-    pub(super) fn phase(status: Status) -> &'static str {
-        match status {
-            Status::Waiting => "waiting",
-            Status::Running => "running",
-            Status::Finishing => "finishing",
-            Status::Completed => "completed",
-            Status::Compensating => "compensating",
-            Status::Compensated => "compensated",
-            Status::NeedsOperator => "needs-operator",
-            Status::Quarantined => "quarantined",
-        }
     }
 
     pub(super) fn input(input: &Input) -> &'static str {

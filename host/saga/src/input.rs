@@ -261,6 +261,20 @@ impl Status {
     pub fn terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated)
     }
+
+    /// As pages, commands and JSON write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Finishing => "finishing",
+            Self::Completed => "completed",
+            Self::Compensating => "compensating",
+            Self::Compensated => "compensated",
+            Self::NeedsOperator => "needs-operator",
+            Self::Quarantined => "quarantined",
+        }
+    }
 }
 
 /// For `Kind`s in messages.

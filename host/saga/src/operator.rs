@@ -217,14 +217,8 @@ impl Saga {
 
     fn status_name(&self) -> &'static str {
         match self.status() {
-            Status::Waiting => "waiting",
-            Status::Running => "running",
-            Status::Finishing => "finishing",
-            Status::Completed => "completed",
-            Status::Compensating => "compensating",
-            Status::Compensated => "compensated",
             Status::NeedsOperator => "waiting for an operator",
-            Status::Quarantined => "quarantined",
+            status => status.name(),
         }
     }
 }
