@@ -17,6 +17,8 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_operator::Live;
 use sagahost_processor::{
     Fatal, Processor, Settings, processor,
+    read_ahead::ReadAhead,
+    schedule::ScheduleBounds,
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError},
 };
@@ -208,7 +210,7 @@ impl Host {
         self.publisher = Some(threads.part("publisher", processor.publisher(sink, &at))?);
         self.await_claim(last, stop_requested);
         self.committer = Some(threads.part("committer", processor.committer(&at))?);
-        for number in 0..self.config.pipeline.workers.max(1) {
+        for number in 0..processor.workers() {
             self.workers.push(threads.part(&format!("worker-{number}"), processor.worker())?);
         }
         let source = transport.source().map_err(|source| HostError::Transport { source })?;
@@ -346,7 +348,16 @@ fn settings(pipeline: &PipelineSettings) -> Settings {
             position_wait: pipeline.position_wait,
             unpublished_max: pipeline.unpublished_batches_max as u64,
         },
-        queue_events_max: pipeline.queue_events_max,
+        schedule: ScheduleBounds {
+            slots: pipeline.workers,
+            slow_max: pipeline.slow_calls_max,
+            slow_after: pipeline.slow_call_after,
+        },
+        read_ahead: ReadAhead {
+            events_max: pipeline.queue_events_max,
+            bytes_max: pipeline.in_flight_bytes_max,
+            record_bytes_max: pipeline.record_bytes_max,
+        },
         chain_steps_max: pipeline.chain_steps_max,
         reservation_max: pipeline.reservation_max,
         cache_bytes_max: pipeline.cache_bytes_max,
@@ -368,11 +379,13 @@ mod tests {
     #[test]
     fn each_bound_of_the_pipeline_reaches_the_processor() {
         let text = "[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\n\
-                    position-wait = \"14ms\"\nunpublished-batches-max = 1\nqueue-events-max = 15\nchain-steps-max = 16\n\
+                    position-wait = \"14ms\"\nunpublished-batches-max = 1\nworkers = 8\nslow-calls-max = 9\n\
+                    slow-call-after = \"10ms\"\nqueue-events-max = 15\nin-flight-bytes-max = 1048577\nrecord-bytes-max = 1000007\n\
+                    chain-steps-max = 16\n\
                     reservation-max = \"17ms\"\ncache-bytes-max = 67108865\nstall-wait-max = \"19s\"\ndue-per-second-max = 20\n";
         let config = Config::parse(text, Path::new("sagahost.toml")).unwrap_or_else(|faults| panic!("{faults}"));
         expect![[r#"
-            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, queue_events_max: 15, chain_steps_max: 16, reservation_max: 17ms, cache_bytes_max: 67108865, stall_wait_max: 19s, due_per_second_max: 20 }
+            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007 }, chain_steps_max: 16, reservation_max: 17ms, cache_bytes_max: 67108865, stall_wait_max: 19s, due_per_second_max: 20 }
         "#]]
         .assert_eq(&format!("{:?}\n", settings(&config.pipeline)));
     }

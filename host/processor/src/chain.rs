@@ -9,7 +9,7 @@ use sagahost_saga::{
     Saga,
     drive::{Drive, drive},
     history::Entry,
-    id::{Kind, SagaId},
+    id::{Kind, Participant, SagaId},
     input::{Answer, Broken, CallRef, Disposition, Input, Letter, Publish, Transition},
     outcome::{Behaviour, Call, End, Outcome, Runs, UndoOutcome},
 };
@@ -42,6 +42,9 @@ pub(crate) enum ChainError {
     /// Whether an earlier version took this event in cannot be read: the event is kept aside, no saga is touched.
     #[error("{0}")]
     Undecided(String),
+    /// That participant has other things to do first.
+    #[error("waits for its turn with {0}")]
+    Aside(Participant),
     /// The host could not do its job: nothing happened, the input comes again.
     #[error("{0}")]
     Host(String),
@@ -240,6 +243,13 @@ impl<'w> Chain<'w> {
             && event.saga == self.id
             && self.steps < self.worker.chain_steps_max
             && self.serving.topology.concerns(&event.kind)
+            && self.subscribers_have_room(&event.kind)
+    }
+
+    /// Behind a slow one others would wait that this chain could have left behind.
+    fn subscribers_have_room(&self, kind: &Kind) -> bool {
+        let mailboxes = &self.worker.inbox.mailboxes;
+        self.serving.topology.subscribers(kind).all(|(member, _)| mailboxes.has_room(&member.name, self.now))
     }
 
     /// None: nothing changed, nothing is to be written.
@@ -266,14 +276,13 @@ impl<'w> Chain<'w> {
             // A delivery that changed nothing hangs on nothing that was read.
             return None;
         }
-        let now = self.now.wall;
-        let status = self.saga.status();
+        let (now, status) = (self.now.wall, self.saga.status());
         let facts = self.facts.map(|facts| Box::new(facts.into_chain(self.id.clone(), item, self.now, status)));
         let change = self.changed.then(|| SagaChange {
             bytes: self.saga.encode(),
-            status: self.saga.status(),
+            status,
             wake: self.saga.wake(&self.serving.topology),
-            digests: if self.saga.status().terminal() { BTreeSet::new() } else { self.saga.referenced_digests() },
+            digests: if status.terminal() { BTreeSet::new() } else { self.saga.referenced_digests() },
             spilled_events: self.spilled_events,
             spilled_history: self.spilled_history,
             key: self.key,
@@ -333,6 +342,10 @@ impl Drive for Chain<'_> {
     fn call(&mut self, call: Call) -> Result<Option<Input>, ChainError> {
         match call.runs {
             Runs::Here => {
+                let Worker { number, inbox, .. } = self.worker;
+                if !inbox.mailboxes.calls(*number, &call.participant, self.steps == 0, self.now) {
+                    return Err(ChainError::Aside(call.participant));
+                }
                 self.steps += 1;
                 return self.end_of(&call).map(Some);
             }

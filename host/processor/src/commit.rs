@@ -259,7 +259,7 @@ impl Committer {
         debug!(void, "what waited is void");
         self.stage.restart(identity.last_batch, identity.confirmed, &positions, self.anchor.clone());
         self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
-        self.inbox.resume(&*journal, &self.serving.load(), false)
+        self.inbox.resume(&*journal, false)
     }
 
     /// An operator has a partition read from elsewhere: journaled, then everything begins anew from the journal.

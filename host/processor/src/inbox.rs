@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use sagahost_codec::Decoded;
 use sagahost_journal::{Journal, JournalError, LetterFilter, SagaKey};
 use sagahost_saga::id::SagaId;
@@ -11,6 +12,7 @@ use crate::{
     letters,
     mailbox::{Item, Loose, Mailboxes},
     outside::Calls,
+    schedule::Class,
     serving::Serving,
     stage::{SagaError, Stage},
 };
@@ -21,6 +23,7 @@ const PAGE: usize = 1_000;
 #[derive(Clone)]
 pub struct Inbox {
     pub stage: Arc<Stage>,
+    pub serving: Arc<ArcSwap<Serving>>,
     pub mailboxes: Arc<Mailboxes>,
     pub calls: Arc<Calls>,
 }
@@ -29,8 +32,24 @@ impl Inbox {
     /// Puts something into a saga's mailbox.
     pub fn post(&self, saga: &SagaId, item: Item) {
         self.stage.busy(1);
-        if !self.mailboxes.put(saga, item) {
+        let class = self.class(&item);
+        if !self.mailboxes.put(saga, class, item) {
             self.stage.busy(-1);
+        }
+    }
+
+    /// What is known of it before its saga is asked.
+    fn class(&self, item: &Item) -> Class {
+        match item {
+            Item::Delivery { event, .. } | Item::Redelivery { event, .. } => {
+                let serving = self.serving.load();
+                let first = serving.topology.subscribers(&event.kind).next();
+                Class { participant: first.map(|(member, _)| member.name.clone()), again: false }
+            }
+            Item::Due { .. } => Class { participant: None, again: true },
+            Item::TopologyChanged | Item::Launch { .. } | Item::Answered { .. } | Item::Operator { .. } => {
+                Class::default()
+            }
         }
     }
 
@@ -48,12 +67,12 @@ impl Inbox {
 
     /// What waits in the journal for a host to run: commands given while none did, events kept aside, events parked for
     /// a plugin that is back, calls outside whose end is not journaled. `first`: the host begins.
-    pub fn resume(&self, journal: &dyn Journal, serving: &Serving, first: bool) -> Result<(), JournalError> {
+    pub fn resume(&self, journal: &dyn Journal, first: bool) -> Result<(), JournalError> {
         for queued in journal.queued_commands()? {
             let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None, receipt: None };
             self.post(&queued.saga, item);
         }
-        self.take_in_again(None, journal, serving)?;
+        self.take_in_again(None, journal)?;
         self.wake_parked(journal)?;
         self.take_up_calls(journal, first)
     }
@@ -83,12 +102,8 @@ impl Inbox {
 
     /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in
     /// its order.
-    pub fn take_in_again(
-        &self,
-        saga: Option<&SagaId>,
-        journal: &dyn Journal,
-        serving: &Serving,
-    ) -> Result<usize, JournalError> {
+    pub fn take_in_again(&self, saga: Option<&SagaId>, journal: &dyn Journal) -> Result<usize, JournalError> {
+        let serving = self.serving.load_full();
         let filter = LetterFilter {
             saga: saga.cloned(),
             code: Some(letters::QUARANTINED.to_owned()),

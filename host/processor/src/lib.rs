@@ -15,6 +15,7 @@ pub mod commit;
 pub mod drain;
 pub mod mailbox;
 pub mod publish;
+pub mod read_ahead;
 pub mod reader;
 pub mod stage;
 pub mod timers;
@@ -37,6 +38,7 @@ pub mod marks;
 pub mod outbox;
 pub mod processor;
 pub mod release;
+pub mod schedule;
 pub mod start;
 
 pub mod letters;

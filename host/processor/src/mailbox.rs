@@ -1,5 +1,5 @@
 //! One mailbox per saga, shared by all workers. Invariant: at most one worker is in a saga at a time, and what enters
-//! a saga's mailbox leaves it in the same order.
+//! a saga's mailbox leaves it in the same order. Which saga is next, the schedule says.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,7 +11,7 @@ use sagahost_codec::Formerly;
 use sagahost_journal::LetterWrite;
 use sagahost_saga::{
     event::Event,
-    id::SagaId,
+    id::{Participant, SagaId},
     input::{Answer, CallRef, Command},
 };
 use sagahost_wire::StoredLetter;
@@ -21,7 +21,8 @@ use crate::{
     planted::{self, Planted},
     positions::Receipt,
     reply::Reply,
-    step::Signal,
+    schedule::{Class, Schedule, ScheduleBounds, Turn, WorkerNo},
+    step::{Now, Signal, Steady},
 };
 
 /// A dead letter that no saga knows of is opened or closed: it has no order to keep.
@@ -78,9 +79,10 @@ pub enum Item {
     },
 }
 
+/// What waits for one saga.
 #[derive(Default)]
-struct Lane {
-    items: VecDeque<Item>,
+struct Mailbox {
+    items: VecDeque<(Class, Item)>,
     taken: bool,
 }
 
@@ -89,18 +91,26 @@ enum Ready {
     Loose(Box<Loose>),
 }
 
-#[derive(Default)]
 struct Inner {
-    lanes: HashMap<SagaId, Lane>,
-    ready: VecDeque<Ready>,
+    boxes: HashMap<SagaId, Mailbox>,
+    schedule: Schedule<Ready>,
     queued: usize,
 }
 
-#[derive(Default)]
 pub struct Mailboxes {
     inner: Mutex<Inner>,
-    /// Moves with each saga that a worker can be in.
+    /// Moves when a worker may find something to do.
     pub ready: Arc<Signal>,
+}
+
+/// What a worker is given.
+#[expect(clippy::large_enum_variant, reason = "nearly always there is a task")]
+pub enum Taken {
+    Task(Task),
+    /// Nothing now; it looks again when the signal moves, and then at the latest.
+    Wait {
+        until: Option<Steady>,
+    },
 }
 
 impl Item {
@@ -117,58 +127,117 @@ impl Item {
 }
 
 impl Mailboxes {
+    pub fn new(bounds: ScheduleBounds) -> Self {
+        let inner = Inner { boxes: HashMap::new(), schedule: Schedule::new(bounds), queued: 0 };
+        Self { inner: Mutex::new(inner), ready: Arc::default() }
+    }
+
+    fn raise_if(&self, wanted: bool) {
+        if wanted && !planted::on(Planted::NoReadySignal) {
+            self.ready.raise();
+        }
+    }
+
     /// False: one like it waits there already.
-    pub fn put(&self, saga: &SagaId, item: Item) -> bool {
+    pub fn put(&self, saga: &SagaId, class: Class, item: Item) -> bool {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
-        let lane = inner.lanes.entry(saga.clone()).or_default();
-        if lane.items.iter().any(|waiting| item.repeats(waiting)) {
+        let mailbox = inner.boxes.entry(saga.clone()).or_default();
+        if mailbox.items.iter().any(|(_, waiting)| item.repeats(waiting)) {
             return false;
         }
-        lane.items.push_back(item);
         inner.queued += 1;
-        if !lane.taken && lane.items.len() == 1 {
-            inner.ready.push_back(Ready::Saga(saga.clone()));
-            drop(guard);
-            if !planted::on(Planted::NoReadySignal) {
-                self.ready.raise();
-            }
+        let ready = !mailbox.taken && mailbox.items.is_empty();
+        if ready {
+            inner.schedule.push(&class, Ready::Saga(saga.clone()));
         }
+        mailbox.items.push_back((class, item));
+        let wanted = ready && inner.schedule.wants_worker();
+        drop(guard);
+        self.raise_if(wanted);
         true
     }
 
     pub fn put_loose(&self, loose: Box<Loose>) {
         let mut inner = self.inner.lock();
-        inner.ready.push_back(Ready::Loose(loose));
+        inner.schedule.push(&Class::default(), Ready::Loose(loose));
         inner.queued += 1;
+        let wanted = inner.schedule.wants_worker();
         drop(inner);
-        self.ready.raise();
+        self.raise_if(wanted);
     }
 
-    /// What is to be done next. A saga is its worker's until `done`.
-    pub fn take(&self) -> Option<Task> {
+    /// What the worker is to do next; what it had is done. A saga is its worker's until `done`.
+    pub fn take(&self, worker: WorkerNo, now: Now) -> Taken {
         let mut inner = self.inner.lock();
-        let ready = inner.ready.pop_front()?;
-        inner.queued -= 1;
-        let saga = match ready {
-            Ready::Loose(loose) => return Some(Task::Loose(loose)),
-            Ready::Saga(saga) => saga,
+        let ready = match inner.schedule.next(worker, now) {
+            Turn::Run(ready) => ready,
+            Turn::Wait { until } => return Taken::Wait { until },
         };
-        let lane = inner.lanes.get_mut(&saga).expect("a ready saga has a lane");
-        lane.taken = !planted::on(Planted::ShareSagas);
-        let item = lane.items.pop_front().expect("a ready saga has an item");
-        Some(Task::Saga(saga, item))
+        inner.queued -= 1;
+        let task = match ready {
+            Ready::Loose(loose) => Task::Loose(loose),
+            Ready::Saga(saga) => {
+                let mailbox = inner.boxes.get_mut(&saga).expect("a ready saga has a mailbox");
+                mailbox.taken = !planted::on(Planted::ShareSagas);
+                let (_, item) = mailbox.items.pop_front().expect("a ready saga has an item");
+                Task::Saga(saga, item)
+            }
+        };
+        let wanted = inner.schedule.wants_worker();
+        drop(inner);
+        self.raise_if(wanted);
+        Taken::Task(task)
+    }
+
+    /// See [`Schedule::has_room`].
+    pub fn has_room(&self, participant: &Participant, now: Now) -> bool {
+        self.inner.lock().schedule.has_room(participant, now)
+    }
+
+    /// The worker's chain calls that participant. False: its first call is to wait, and the chain is to be put aside.
+    pub fn calls(&self, worker: WorkerNo, participant: &Participant, first: bool, now: Now) -> bool {
+        let mut inner = self.inner.lock();
+        if first && !inner.schedule.may_begin(worker, participant, now) {
+            return false;
+        }
+        inner.schedule.calls(worker, participant, now);
+        let wanted = inner.schedule.wants_worker();
+        drop(inner);
+        self.raise_if(wanted);
+        true
+    }
+
+    /// The worker's chain waits for others.
+    pub fn waits(&self, worker: WorkerNo, now: Now) {
+        self.inner.lock().schedule.waits(worker, now);
+    }
+
+    /// The worker gives back what it took, for its turn among what waits for that participant. False: it is void.
+    pub fn put_aside(&self, worker: WorkerNo, saga: &SagaId, item: Item, participant: &Participant, now: Now) -> bool {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let Some(mailbox) = inner.boxes.get_mut(saga) else { return false };
+        if planted::on(Planted::LoseAside)
+            || !inner.schedule.put_aside(worker, participant.clone(), Ready::Saga(saga.clone()), now)
+        {
+            return false;
+        }
+        mailbox.taken = false;
+        mailbox.items.push_front((Class::default(), item));
+        inner.queued += 1;
+        true
     }
 
     /// The worker leaves the saga. It looks for its next task anyhow, so nobody is woken for what waits there.
     pub fn done(&self, saga: &SagaId) {
-        let mut inner = self.inner.lock();
-        let Some(lane) = inner.lanes.get_mut(saga) else { return };
-        lane.taken = false;
-        if lane.items.is_empty() {
-            inner.lanes.remove(saga);
-        } else {
-            inner.ready.push_back(Ready::Saga(saga.clone()));
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let Some(mailbox) = inner.boxes.get_mut(saga) else { return };
+        mailbox.taken = false;
+        match mailbox.items.front() {
+            None => drop(inner.boxes.remove(saga)),
+            Some((class, _)) => inner.schedule.push(class, Ready::Saga(saga.clone())),
         }
     }
 
@@ -180,10 +249,10 @@ impl Mailboxes {
     /// Everything that waits is void. Returns how much it was.
     pub fn empty(&self) -> usize {
         let mut inner = self.inner.lock();
-        inner.ready.clear();
-        inner.lanes.retain(|_, lane| {
-            lane.items.clear();
-            lane.taken
+        inner.schedule.clear();
+        inner.boxes.retain(|_, mailbox| {
+            mailbox.items.clear();
+            mailbox.taken
         });
         std::mem::take(&mut inner.queued)
     }
@@ -191,29 +260,39 @@ impl Mailboxes {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn due(task: Option<Task>) -> Option<(String, bool)> {
-        task.map(|task| match task {
-            Task::Saga(saga, Item::Due { deadlines }) => (saga.to_string(), deadlines),
-            _ => unreachable!("only timers are put here"),
-        })
+    fn boxes() -> Mailboxes {
+        Mailboxes::new(ScheduleBounds { slots: 3, slow_max: 0, slow_after: Duration::from_millis(20) })
+    }
+
+    fn put(boxes: &Mailboxes, saga: &SagaId, item: Item) -> bool {
+        boxes.put(saga, Class::default(), item)
+    }
+
+    fn take(boxes: &Mailboxes, worker: WorkerNo) -> Option<(String, bool)> {
+        match boxes.take(worker, Now::default()) {
+            Taken::Task(Task::Saga(saga, Item::Due { deadlines })) => Some((saga.to_string(), deadlines)),
+            Taken::Task(_) => unreachable!("only timers are put here"),
+            Taken::Wait { .. } => None,
+        }
     }
 
     #[test]
     fn a_saga_that_is_taken_is_given_to_nobody_else_and_keeps_its_order() {
-        let boxes = Mailboxes::default();
+        let boxes = boxes();
         let (a, b) = (SagaId::new("a"), SagaId::new("b"));
-        assert!(boxes.put(&a, Item::Due { deadlines: false }));
-        assert!(boxes.put(&a, Item::Due { deadlines: true }));
-        assert!(!boxes.put(&a, Item::Due { deadlines: true }), "one is enough");
-        assert!(boxes.put(&b, Item::Due { deadlines: false }));
-        assert_eq!(boxes.ready.seen(), 2, "one wake-up for each saga");
-        assert_eq!(due(boxes.take()), Some(("a".into(), false)));
-        assert_eq!(due(boxes.take()), Some(("b".into(), false)));
-        assert_eq!(due(boxes.take()), None);
+        assert!(put(&boxes, &a, Item::Due { deadlines: false }));
+        assert!(put(&boxes, &a, Item::Due { deadlines: true }));
+        assert!(!put(&boxes, &a, Item::Due { deadlines: true }), "one is enough");
+        assert!(put(&boxes, &b, Item::Due { deadlines: false }));
+        assert_eq!(take(&boxes, 1), Some(("a".into(), false)));
+        assert_eq!(take(&boxes, 2), Some(("b".into(), false)));
+        assert_eq!(take(&boxes, 3), None);
         boxes.done(&a);
-        assert_eq!(due(boxes.take()), Some(("a".into(), true)));
+        assert_eq!(take(&boxes, 1), Some(("a".into(), true)));
         boxes.done(&a);
         boxes.done(&b);
         assert_eq!((boxes.queued(), boxes.empty()), (0, 0));
@@ -221,16 +300,34 @@ mod tests {
 
     #[test]
     fn what_is_void_is_counted_and_a_saga_stays_its_workers() {
-        let boxes = Mailboxes::default();
+        let boxes = boxes();
         let a = SagaId::new("a");
-        boxes.put(&a, Item::Due { deadlines: false });
-        assert!(boxes.take().is_some());
-        boxes.put(&a, Item::Due { deadlines: true });
-        boxes.put(&SagaId::new("b"), Item::TopologyChanged);
+        put(&boxes, &a, Item::Due { deadlines: false });
+        assert!(take(&boxes, 1).is_some());
+        put(&boxes, &a, Item::Due { deadlines: true });
+        put(&boxes, &SagaId::new("b"), Item::TopologyChanged);
         assert_eq!(boxes.empty(), 2);
-        boxes.put(&a, Item::TopologyChanged);
-        assert!(boxes.take().is_none(), "its worker is still in it");
+        put(&boxes, &a, Item::Due { deadlines: true });
+        assert_eq!(take(&boxes, 2), None, "its worker is still in it");
         boxes.done(&a);
-        assert!(boxes.take().is_some());
+        assert!(take(&boxes, 1).is_some());
+    }
+
+    /// What was put aside comes before what came later for the same saga.
+    #[test]
+    fn what_is_put_aside_keeps_its_place_in_its_saga() {
+        let boxes = boxes();
+        let a = SagaId::new("a");
+        put(&boxes, &a, Item::Due { deadlines: false });
+        assert!(take(&boxes, 1).is_some());
+        put(&boxes, &a, Item::Due { deadlines: true });
+        assert!(boxes.put_aside(1, &a, Item::Due { deadlines: false }, &"slow".into(), Now::default()));
+        assert_eq!(boxes.queued(), 2);
+        assert_eq!(take(&boxes, 1), Some(("a".into(), false)));
+        assert_eq!(take(&boxes, 2), None);
+        boxes.done(&a);
+        assert_eq!(take(&boxes, 1), Some(("a".into(), true)));
+        boxes.empty();
+        assert!(!boxes.put_aside(1, &a, Item::Due { deadlines: true }, &"slow".into(), Now::default()), "it is void");
     }
 }

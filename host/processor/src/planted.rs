@@ -62,6 +62,8 @@ planted! {
     NoRoomSignal,
     /// Nobody is told that something waits.
     NoReadySignal,
+    /// What waits for its turn with another participant is forgotten.
+    LoseAside,
     /// A chain that began before a switch is staged behind it, and the new subscriber never sees its events.
     KeepOutdated,
     /// A partition's position is moved while what was read of it is not journaled.

@@ -1,18 +1,23 @@
 //! How far each partition is handled. Invariant: a position passes a record only when that record is accounted for
 //! (staged, parked, dead-lettered or skipped) and known to be of the topic that the position belongs to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sagahost_transport::Verified;
 use sagahost_wire::{Partition, Position, TopicId};
 
-use crate::planted::{self, Planted};
+use crate::{
+    planted::{self, Planted},
+    read_ahead::Held,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tracker {
     /// Behind the last record delivered.
     end: i64,
-    outstanding: BTreeSet<i64>,
+    /// With their bytes.
+    outstanding: BTreeMap<i64, usize>,
+    held: Held,
     last: Option<(i64, u64)>,
     topic_id: Option<TopicId>,
     /// Up to here the topic is verified; none: its source does not verify.
@@ -25,7 +30,8 @@ impl Tracker {
     fn new(position: Position, verified: Option<i64>) -> Self {
         Self {
             end: position.next,
-            outstanding: BTreeSet::new(),
+            outstanding: BTreeMap::new(),
+            held: Held::default(),
             last: position.last,
             topic_id: position.topic_id.clone(),
             verified,
@@ -37,7 +43,7 @@ impl Tracker {
         if planted::on(Planted::CommitPastGap) {
             return self.end;
         }
-        self.outstanding.first().copied().unwrap_or(self.end)
+        self.outstanding.first_key_value().map_or(self.end, |(first, _)| *first)
     }
 
     /// What a batch may journal: nothing that another topic of the same name may have delivered.
@@ -70,7 +76,7 @@ pub struct Receipt {
 pub struct Positions {
     trackers: BTreeMap<Partition, Tracker>,
     anchor: Option<Partition>,
-    outstanding: usize,
+    held: Held,
     /// From a reset until the source reads from the positions that it set: what comes in between was read too early,
     /// and comes again.
     resetting: bool,
@@ -82,7 +88,7 @@ impl Positions {
     /// Replaces everything by what the journal holds.
     pub fn reset(&mut self, journaled: &BTreeMap<Partition, Position>, anchor: Option<Partition>) {
         self.anchor = anchor;
-        self.outstanding = 0;
+        self.held = Held::default();
         self.resetting = true;
         let before = std::mem::take(&mut self.trackers);
         let verified =
@@ -99,34 +105,43 @@ impl Positions {
     }
 
     /// Records that are with a worker, or wait for one.
-    pub fn outstanding(&self) -> usize {
-        self.outstanding
+    pub fn held(&self) -> Held {
+        self.held
     }
 
     /// Of this partition.
-    pub fn outstanding_of(&self, partition: &Partition) -> usize {
-        self.trackers.get(partition).map_or(0, |tracker| tracker.outstanding.len())
+    pub fn held_of(&self, partition: &Partition) -> Held {
+        self.trackers.get(partition).map_or_else(Held::default, |tracker| tracker.held)
     }
 
     /// A record was read. False: it lies below the position, it was handled before; or it comes again.
-    pub fn delivered(&mut self, receipt: &Receipt) -> bool {
+    pub fn delivered(&mut self, receipt: &Receipt, bytes: usize) -> bool {
         if self.resetting && !planted::on(Planted::ReadWhileResetting) {
             return false;
         }
-        let tracker = self.tracker(&receipt.partition, receipt.offset);
+        let tracker = self
+            .trackers
+            .entry(receipt.partition.clone())
+            .or_insert_with(|| Tracker::new(Position::new(receipt.offset, None), None));
         if receipt.offset < tracker.end {
             return false;
         }
         tracker.end = receipt.offset + 1;
-        tracker.outstanding.insert(receipt.offset);
-        self.outstanding += 1;
+        tracker.outstanding.insert(receipt.offset, bytes);
+        for held in [&mut tracker.held, &mut self.held] {
+            held.events += 1;
+            held.bytes += bytes;
+        }
         true
     }
 
     pub fn accounted(&mut self, receipt: &Receipt) {
         let Some(tracker) = self.trackers.get_mut(&receipt.partition) else { return };
-        if tracker.outstanding.remove(&receipt.offset) {
-            self.outstanding -= 1;
+        if let Some(bytes) = tracker.outstanding.remove(&receipt.offset) {
+            for held in [&mut tracker.held, &mut self.held] {
+                held.events -= 1;
+                held.bytes -= bytes;
+            }
         }
         if let Some(timestamp) = receipt.timestamp_ms
             && tracker.last.is_none_or(|(offset, _)| offset < receipt.offset)
@@ -216,12 +231,12 @@ mod tests {
     fn a_position_waits_for_the_oldest_record_that_is_not_accounted_for() {
         let mut positions = Positions::default();
         for offset in [5, 6, 9] {
-            assert!(positions.delivered(&receipt(offset)));
+            assert!(positions.delivered(&receipt(offset), 10));
         }
         positions.accounted(&receipt(6));
         positions.accounted(&receipt(9));
         assert_eq!(positions.next(&receipt(0).partition), Some(5));
-        assert_eq!(positions.outstanding(), 1);
+        assert_eq!(positions.held().events, 1);
         positions.accounted(&receipt(5));
         assert_eq!(positions.next(&receipt(0).partition), Some(10));
         let sealed = positions.seal();
@@ -234,10 +249,10 @@ mod tests {
         let mut positions = Positions::default();
         let journaled = BTreeMap::from([(receipt(0).partition, Position::new(7, None))]);
         positions.reset(&journaled, None);
-        assert!(!positions.delivered(&receipt(9)), "read before the source went back");
+        assert!(!positions.delivered(&receipt(9), 10), "read before the source went back");
         positions.source_follows();
-        assert!(!positions.delivered(&receipt(6)));
-        assert!(positions.delivered(&receipt(7)));
+        assert!(!positions.delivered(&receipt(6), 10));
+        assert!(positions.delivered(&receipt(7), 10));
     }
 
     #[test]
@@ -272,7 +287,7 @@ mod tests {
         let id = Some(TopicId("a".into()));
         assert_eq!(sealed(&mut positions), Some(Position { next: 5, last: Some((4, 1_004)), topic_id: id.clone() }));
         for offset in [5, 6] {
-            assert!(positions.delivered(&receipt(offset)));
+            assert!(positions.delivered(&receipt(offset), 10));
             positions.accounted(&receipt(offset));
         }
         assert!(!positions.moved() && positions.unverified());
@@ -294,7 +309,7 @@ mod tests {
         positions.reset(&journaled, None);
         positions.verified(&verified(9, "a"));
         positions.source_follows();
-        assert!(positions.delivered(&receipt(5)));
+        assert!(positions.delivered(&receipt(5), 10));
         positions.accounted(&receipt(5));
         assert!(!positions.moved(), "what comes again may be of another topic");
         positions.verified(&verified(6, "a"));
@@ -312,7 +327,7 @@ mod tests {
                 positions.verified(&verified(Verified::CERTAIN, "a"));
             }
             positions.seal();
-            positions.delivered(&receipt(5));
+            positions.delivered(&receipt(5), 10);
             positions.accounted(&receipt(5));
             assert!(positions.moved() && !positions.unverified());
         }

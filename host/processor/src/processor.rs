@@ -1,7 +1,10 @@
 //! What the parts of one stream share, and the parts themselves.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,14 +22,17 @@ use crate::{
     facts::Facts,
     inbox::Inbox,
     intake::Intake,
+    mailbox::Mailboxes,
     open_transactions::OpenTransactions,
     outbox::Outbox,
     outside::{Answers, Outside},
     parked::Parked,
     planted::{self, Planted},
     publish::{self, Publisher},
+    read_ahead::ReadAhead,
     reader::{self, Reader},
     release::Releases,
+    schedule::ScheduleBounds,
     serving::Serving,
     stage::{BatchBounds, Stage},
     stats::Stats,
@@ -40,8 +46,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub batch: BatchBounds,
-    /// Events that are with the workers or wait for one; above it nothing is read.
-    pub queue_events_max: usize,
+    /// What runs at once.
+    pub schedule: ScheduleBounds,
+    /// How much is in memory.
+    pub read_ahead: ReadAhead,
     /// Steps fused into one chain; what goes beyond is published and comes back.
     pub chain_steps_max: usize,
     /// How long a chain that was thrown away twice may hold what it conflicted on.
@@ -78,6 +86,8 @@ pub struct Processor {
     pub outbox: Arc<Outbox>,
     pub stops: Stops,
     chains: Arc<AtomicU64>,
+    /// Numbers workers.
+    workers: AtomicU64,
 }
 
 /// Where a stream goes on.
@@ -101,12 +111,14 @@ impl Processor {
         outside: Option<Arc<dyn Outside>>,
     ) -> Self {
         let stage = Arc::new(Stage::new(journal.clone(), settings.batch, settings.cache_bytes_max));
-        let inbox = Inbox { stage: stage.clone(), mailboxes: Arc::default(), calls: Arc::default() };
+        let serving = Arc::new(ArcSwap::from_pointee(serving));
+        let mailboxes = Arc::new(Mailboxes::new(settings.schedule));
+        let inbox = Inbox { stage: stage.clone(), serving: serving.clone(), mailboxes, calls: Arc::default() };
         Self {
             stage,
             inbox,
             outside,
-            serving: Arc::new(ArcSwap::from_pointee(serving)),
+            serving,
             topics: Arc::new(topics),
             settings,
             journal,
@@ -116,6 +128,7 @@ impl Processor {
             outbox: Arc::default(),
             stops: Stops::default(),
             chains: Arc::default(),
+            workers: AtomicU64::default(),
         }
     }
 
@@ -133,7 +146,7 @@ impl Processor {
             warn!(saga = %row.id, why, "in quarantine: its events are kept aside; `sagahost sagas retry {}`", notation::id_word(row.id.as_str()));
             self.stage.quarantine(&row.id, why);
         }
-        self.inbox.resume(&*self.journal, &self.serving.load(), true)
+        self.inbox.resume(&*self.journal, true)
     }
 
     pub fn reader(&self, mut source: Box<dyn Source>, assignments: Vec<Assignment>, at: &At) -> Reader {
@@ -148,14 +161,21 @@ impl Processor {
             stats: self.stats.clone(),
             source,
             identity: at.identity.clone(),
-            queue_events_max: self.settings.queue_events_max,
+            read_ahead: self.settings.read_ahead,
             stop: self.stops.reading.clone(),
             state: reader::State::new(assignments),
         }
     }
 
+    /// As many are needed as there are slots, and as slow calls are allowed beside them.
+    pub fn workers(&self) -> usize {
+        let ScheduleBounds { slots, slow_max, .. } = self.settings.schedule;
+        slots + slow_max
+    }
+
     pub fn worker(&self) -> Worker {
         Worker {
+            number: self.workers.fetch_add(1, Ordering::Relaxed),
             stage: self.stage.clone(),
             inbox: self.inbox.clone(),
             outside: self.outside.clone(),
@@ -216,7 +236,7 @@ impl Processor {
         Waker {
             inbox: self.inbox.clone(),
             journal: self.journal.clone(),
-            queue_events_max: self.settings.queue_events_max,
+            queue_events_max: self.settings.read_ahead.events_max,
             stop: self.stops.reading.clone(),
             stirred: self.stage.settled.clone(),
             woken: Default::default(),
@@ -262,7 +282,7 @@ impl Processor {
     /// The ways out of quarantine, for the journal's owner.
     pub fn releases(&self, epoch: Epoch) -> Releases {
         let (stage, inbox) = (self.stage.clone(), self.inbox.clone());
-        Releases { stage, inbox, journal: self.journal.clone(), serving: self.serving.clone(), epoch }
+        Releases { stage, inbox, journal: self.journal.clone(), epoch }
     }
 
     /// Ends when everything that was read is out, or `until`. `quiet`: have all parts ended that read or wake?

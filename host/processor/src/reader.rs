@@ -2,7 +2,7 @@
 //! Invariant: every record that is read is accounted for, by a chain, a dead letter or a reason to skip it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -22,6 +22,7 @@ use crate::{
     mailbox::{Item, Loose},
     planted::{self, Planted},
     positions::Receipt,
+    read_ahead::ReadAhead,
     resent::{self, Resent},
     serving::Serving,
     stage::Stage,
@@ -46,8 +47,7 @@ pub struct Reader {
     pub stats: Arc<Stats>,
     pub source: Box<dyn Source>,
     pub identity: Identity,
-    /// Records that are with workers, or wait for one; above it nothing is read.
-    pub queue_events_max: usize,
+    pub read_ahead: ReadAhead,
     pub stop: Stop,
     pub state: State,
 }
@@ -60,7 +60,8 @@ pub struct State {
     assign: Option<Vec<Assignment>>,
     /// What came and is not taken in yet.
     polled: VecDeque<Polled>,
-    paused: bool,
+    /// Partitions that are read no further, until some of what was read is done.
+    full: BTreeSet<Partition>,
     not_before: Steady,
     reassign: Backoff,
     lineage: HashMap<BatchNo, Option<Arc<str>>>,
@@ -74,7 +75,7 @@ impl State {
             begun: false,
             assign: Some(assignments),
             polled: VecDeque::new(),
-            paused: false,
+            full: BTreeSet::new(),
             not_before: Steady::default(),
             reassign: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             lineage: HashMap::new(),
@@ -120,13 +121,12 @@ impl Reader {
         }
         self.rewind(now);
         self.assign_again(now);
-        let paused = self.state.paused;
-        self.relieve(now);
-        if self.state.assign.is_some() || now.steady < self.state.not_before || self.state.paused != paused {
+        let changed = self.relieve(now);
+        if changed || self.state.assign.is_some() || now.steady < self.state.not_before {
             return Reads::On;
         }
         // Never more than there is room for: what came is taken in before anything else is done.
-        let room = self.queue_events_max.saturating_sub(self.stage.outstanding()).clamp(1, BITE);
+        let room = self.read_ahead.room(self.stage.held()).clamp(1, BITE);
         match self.source.poll(room) {
             Ok(polls) => self.brought(polls, now),
             Err(error) => {
@@ -184,7 +184,7 @@ impl Reader {
             return;
         }
         self.state.reassign.reset();
-        self.state.paused = false;
+        self.state.full.clear();
         if !std::mem::replace(&mut self.state.begun, true) {
             self.stage.source_follows();
         }
@@ -223,22 +223,23 @@ impl Reader {
         }
     }
 
-    /// Backpressure: above the bound nothing more is read until half of it is done.
-    fn relieve(&mut self, now: Now) {
-        let max = self.queue_events_max;
-        let wanted = match self.state.paused {
-            true => !self.stage.relieved_at(max / 2, &self.intake.stirred),
-            false => self.stage.outstanding() >= max,
-        };
-        if wanted == self.state.paused {
-            return;
+    /// Backpressure: a partition that is full is read no further until part of it is done. True: something has changed.
+    fn relieve(&mut self, now: Now) -> bool {
+        let (_, busy) = self.by_use();
+        let full = self.stage.full(&busy, &self.state.full, &self.read_ahead, &self.intake.stirred);
+        if full == self.state.full {
+            return false;
         }
-        let (idle, busy) = self.by_use();
-        let changed = if wanted { self.source.pause(&[idle, busy].concat()) } else { self.source.resume(&busy) };
-        match changed {
-            Ok(()) => self.state.paused = wanted,
+        let pause: Vec<Partition> = full.difference(&self.state.full).cloned().collect();
+        let resume: Vec<Partition> =
+            busy.into_iter().filter(|at| self.state.full.contains(at) && !full.contains(at)).collect();
+        let paused = if pause.is_empty() { Ok(()) } else { self.source.pause(&pause) };
+        let resumed = if resume.is_empty() { Ok(()) } else { self.source.resume(&resume) };
+        match paused.and(resumed) {
+            Ok(()) => self.state.full = full,
             Err(error) => self.trouble(&error, now),
         }
+        true
     }
 
     /// Partitions that wait for a plugin to come back, and the others.
@@ -303,8 +304,9 @@ impl Reader {
 
     /// Partitions that nobody handles at the moment are not read.
     fn rest(&mut self, now: Now) {
-        let (idle, busy) = self.by_use();
-        let resumed = if self.state.paused { Ok(()) } else { self.source.resume(&busy) };
+        let (idle, mut busy) = self.by_use();
+        busy.retain(|partition| !self.state.full.contains(partition));
+        let resumed = self.source.resume(&busy);
         if let Err(error) = self.source.pause(&idle).and(resumed) {
             self.trouble(&error, now);
         }
@@ -354,7 +356,7 @@ impl Reader {
         Stats::add(&self.stats.records, 1);
         let receipt =
             Receipt { partition: record.partition.clone(), offset: record.offset, timestamp_ms: record.timestamp_ms };
-        if !self.stage.delivered(&receipt) {
+        if !self.stage.delivered(&receipt, record.size_bytes()) {
             Stats::add(&self.stats.records_skipped, 1);
             return;
         }

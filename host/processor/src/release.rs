@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use sagahost_journal::{Journal, JournalError};
 use sagahost_saga::id::SagaId;
 use sagahost_wire::{BatchNo, Epoch};
@@ -11,7 +10,6 @@ use sagahost_wire::{BatchNo, Epoch};
 use crate::{
     inbox::Inbox,
     mailbox::Item,
-    serving::Serving,
     stage::Stage,
     step::{Next, Now, Part, Steady, Wait},
 };
@@ -27,7 +25,6 @@ pub struct Releases {
     pub(crate) stage: Arc<Stage>,
     pub(crate) inbox: Inbox,
     pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) serving: Arc<ArcSwap<Serving>>,
     pub(crate) epoch: Epoch,
 }
 
@@ -61,8 +58,7 @@ impl Release {
     }
 
     fn take_in_again(&self) -> Result<usize, JournalError> {
-        let count =
-            self.reach.inbox.take_in_again(Some(&self.saga), &*self.reach.journal, &self.reach.serving.load())?;
+        let count = self.reach.inbox.take_in_again(Some(&self.saga), &*self.reach.journal)?;
         self.reach.inbox.post(&self.saga, Item::TopologyChanged);
         Ok(count)
     }

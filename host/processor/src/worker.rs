@@ -16,7 +16,11 @@ use std::{
 use arc_swap::ArcSwap;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, LetterWrite};
-use sagahost_saga::{id::SagaId, input::Answer, notation};
+use sagahost_saga::{
+    id::{Participant, SagaId},
+    input::Answer,
+    notation,
+};
 use sagahost_wire::StoredLetter;
 use tracing::{error, info, trace, warn};
 
@@ -26,12 +30,13 @@ use crate::{
     fatal::panic_text,
     inbox::Inbox,
     letters, lookalike,
-    mailbox::{Item, Loose, Task},
+    mailbox::{Item, Loose, Taken, Task},
     outside::Outside,
     overlay::Overlay,
     planted::{self, Planted},
     positions::Receipt,
     reply::{Declined, Reply},
+    schedule::WorkerNo,
     serving::Serving,
     stage::{Conflict, Departure, Stage, Staged, Staging},
     stats::Stats,
@@ -43,6 +48,7 @@ use crate::{
 const NOT_FOR_US: &str = "if it is for other apps, name it in `[topics] ignored-kinds`";
 
 pub struct Worker {
+    pub number: WorkerNo,
     pub stage: Arc<Stage>,
     pub inbox: Inbox,
     /// None: nothing outside is granted.
@@ -103,8 +109,9 @@ impl Worker {
         }
         let ready = &self.inbox.mailboxes.ready;
         let seen = ready.seen();
-        let Some(task) = self.inbox.mailboxes.take() else {
-            return Next::Wait(Wait { signal: ready.clone(), seen, until: None });
+        let task = match self.inbox.mailboxes.take(self.number, now) {
+            Taken::Task(task) => task,
+            Taken::Wait { until } => return Next::Wait(Wait { signal: ready.clone(), seen, until }),
         };
         let (life, chain) = (self.stage.life(), self.chains.fetch_add(1, Ordering::Relaxed));
         let run = Run { saga: None, life, chain, rerun: 0, unhandled: false };
@@ -156,10 +163,11 @@ impl Worker {
 
     fn run(&mut self, mut run: Run, now: Now) -> Next {
         let Some((id, item)) = &run.saga else { return self.finish(&run) };
-        let chain = match Chain::run(self, id, item, now) {
+        let mut chain = match Chain::run(self, id, item, now) {
             Ok(chain) => chain,
             Err(ChainError::Quarantine(why)) => return self.quarantine(run, &why, now),
             Err(ChainError::Undecided(why)) => return self.undecided(run, &why, now),
+            Err(ChainError::Aside(participant)) => return self.put_aside(run, &participant, now),
             Err(ChainError::Host(why)) => {
                 self.stage.fail(run.life, why);
                 return self.finish(&run);
@@ -167,7 +175,6 @@ impl Worker {
         };
         run.unhandled = chain.unhandled;
         let (serving, now) = (chain.serving.clone(), chain.now);
-        let mut chain = chain;
         let leaving = std::mem::take(&mut chain.leaving);
         match chain.into_staging(item, run.life, run.chain) {
             Some(mut staging) => {
@@ -191,6 +198,17 @@ impl Worker {
                 self.finish(&run)
             }
         }
+    }
+
+    /// It has its turn when that participant has.
+    fn put_aside(&mut self, mut run: Run, participant: &Participant, now: Now) -> Next {
+        if let Some((id, item)) = run.saga.take() {
+            if self.inbox.mailboxes.put_aside(self.number, &id, item, participant, now) {
+                return Next::Again;
+            }
+            return self.leave(Some(&id));
+        }
+        self.finish(&run)
     }
 
     /// A chain that read something stale is thrown away and run again, which is no attempt; after two such it holds what
@@ -217,6 +235,7 @@ impl Worker {
             }
             Staged::Void => self.finish(&run),
             Staged::Full(staging, wait) => {
+                self.inbox.mailboxes.waits(self.number, now);
                 self.state = State::Stage(run, staging);
                 Next::Wait(wait)
             }
@@ -251,6 +270,7 @@ impl Worker {
         match self.stage.reserve(run.chain, &conflicts, until, now) {
             None => self.then(State::Run(run)),
             Some(wait) => {
+                self.inbox.mailboxes.waits(self.number, now);
                 self.state = State::Reserve(run, conflicts, until);
                 Next::Wait(wait)
             }

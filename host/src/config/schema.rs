@@ -129,6 +129,9 @@ fn fit_together(table: &Table<'_, '_>, config: &Config) {
     if record > config.pipeline.batch_bytes_max {
         table.fault_of_table("pipeline.batch-bytes-max must not be less than pipeline.record-bytes-max");
     }
+    if record > config.pipeline.in_flight_bytes_max {
+        table.fault_of_table("pipeline.in-flight-bytes-max must not be less than pipeline.record-bytes-max");
+    }
     if config.topics.dead_letters.as_ref() == Some(&config.topics.saga_failed) {
         table.fault_of_table("topics.dead-letters and topics.saga-failed must be different topics");
     }
@@ -195,7 +198,10 @@ fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
     let d = PipelineSettings::default();
     let settings = PipelineSettings {
         workers: table.number("workers", 1..=1024, d.workers),
+        slow_calls_max: table.number("slow-calls-max", 0..=1024, d.slow_calls_max),
+        slow_call_after: table.duration("slow-call-after", MS..=60 * SECOND, d.slow_call_after),
         queue_events_max: table.number("queue-events-max", 1..=1_000_000, d.queue_events_max),
+        in_flight_bytes_max: table.number("in-flight-bytes-max", 1 << 20..=64 << 30, d.in_flight_bytes_max),
         batch_chains_max: table.number("batch-chains-max", 1..=100_000, d.batch_chains_max),
         batch_bytes_max: table.number("batch-bytes-max", 64 << 10..=256 << 20, d.batch_bytes_max),
         batch_wait: table.duration("batch-wait", Duration::ZERO..=10 * SECOND, d.batch_wait),

@@ -112,10 +112,16 @@ impl Default for EmbeddedSettings {
 /// Table `[pipeline]`: how much is done at once, and how long things may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipelineSettings {
-    /// Threads that run sagas. Each saga belongs to one of them.
+    /// Sagas that run at once, beside those in slow calls.
     pub workers: usize,
+    /// Slow calls that run beside them.
+    pub slow_calls_max: usize,
+    /// A call that takes longer is slow: its worker is replaced by another.
+    pub slow_call_after: Duration,
     /// Events that are with the workers or wait for one; above it, partitions are paused.
     pub queue_events_max: usize,
+    /// Records that were read, batches that are not out: key, values, headers, records of sagas.
+    pub in_flight_bytes_max: usize,
     /// A batch seals at this many chains …
     pub batch_chains_max: usize,
     /// … or at this many bytes of records and sagas …
@@ -146,7 +152,10 @@ impl Default for PipelineSettings {
     fn default() -> Self {
         Self {
             workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            slow_calls_max: 4,
+            slow_call_after: Duration::from_millis(20),
             queue_events_max: 2000,
+            in_flight_bytes_max: 64 << 20,
             batch_chains_max: 1000,
             batch_bytes_max: 4 << 20,
             batch_wait: Duration::from_millis(10),

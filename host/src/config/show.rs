@@ -73,7 +73,10 @@ fn pipeline(config: &Config) -> Value {
     let p = &config.pipeline;
     fields([
         ("workers", size(p.workers)),
+        ("slow-calls-max", size(p.slow_calls_max)),
+        ("slow-call-after", text(format_duration(p.slow_call_after))),
         ("queue-events-max", size(p.queue_events_max)),
+        ("in-flight-bytes-max", size(p.in_flight_bytes_max)),
         ("batch-chains-max", size(p.batch_chains_max)),
         ("batch-bytes-max", size(p.batch_bytes_max)),
         ("batch-wait", text(format_duration(p.batch_wait))),

@@ -283,7 +283,10 @@ fn shown_without_secrets_and_read_again_the_same() {
 
         [pipeline]
         workers = N
+        slow-calls-max = 4
+        slow-call-after = "20ms"
         queue-events-max = 2000
+        in-flight-bytes-max = 67108864
         batch-chains-max = 1000
         batch-bytes-max = 4194304
         batch-wait = "10ms"

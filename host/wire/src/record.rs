@@ -27,6 +27,13 @@ pub struct Record {
     pub headers: Headers,
 }
 
+impl Record {
+    /// As [`Outgoing::size_bytes`] counts.
+    pub fn size_bytes(&self) -> usize {
+        size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
+    }
+}
+
 /// A record to publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
@@ -39,7 +46,11 @@ pub struct Outgoing {
 impl Outgoing {
     /// What a broker would count, with room for the framing of a record.
     pub fn size_bytes(&self) -> usize {
-        let headers = header_bytes(&self.headers) + 10 * self.headers.len();
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers + 70
+        size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
     }
+}
+
+fn size_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &Headers) -> usize {
+    let headers = header_bytes(headers) + 10 * headers.len();
+    key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers + 70
 }

@@ -15,6 +15,8 @@ use sagahost_processor::{
     Fatal, Processor, Serving, Settings,
     outside::{Answers, Outside},
     processor::At,
+    read_ahead::ReadAhead,
+    schedule::ScheduleBounds,
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError, Starting, Wanted},
     step::{Next, Now, Part, Signal, Wait},
@@ -220,7 +222,7 @@ impl Beginning {
             ("parked".to_owned(), Box::new(processor.parked())),
             ("deadlines".to_owned(), Box::new(processor.deadlines(self.transport.clone()))),
         ];
-        for number in 0..plan.workers {
+        for number in 0..processor.workers() {
             parts.push((format!("worker {number}"), Box::new(processor.worker())));
         }
         *self.running.lock().expect("nobody panics with it") = Some(processor);
@@ -242,7 +244,16 @@ fn settings(plan: &Plan) -> Settings {
             position_wait: Duration::from_secs(1),
             unpublished_max: plan.unpublished_max,
         },
-        queue_events_max: plan.queue_events_max,
+        schedule: ScheduleBounds {
+            slots: plan.workers,
+            slow_max: plan.slow_max,
+            slow_after: Duration::from_millis(20),
+        },
+        read_ahead: ReadAhead {
+            events_max: plan.queue_events_max,
+            bytes_max: plan.in_flight_bytes_max,
+            record_bytes_max: 1_000,
+        },
         chain_steps_max: plan.chain_steps_max,
         reservation_max: Duration::from_millis(500),
         cache_bytes_max: plan.cache_bytes_max,

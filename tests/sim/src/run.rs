@@ -582,11 +582,11 @@ impl<'d> Run<'d> {
         if let Some(processor) = self.newest() {
             let (stage, now) = (&processor.stage, world::now());
             lines.push(format!(
-                "drained {}, unpublished {}, queued {}, outstanding {}, waiting for {:?} {:?}",
+                "drained {}, unpublished {}, queued {}, held {:?}, waiting for {:?} {:?}",
                 stage.drained(),
                 stage.unpublished(),
                 processor.inbox.mailboxes.queued(),
-                stage.outstanding(),
+                stage.held(),
                 processor.intake.waiting(),
                 processor.outbox.waiting(now)
             ));

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sagahost_journal::{Name, SagaWrite, Stale, StoreEntry, StoreValue};
+use sagahost_journal::{LetterWrite, Name, SagaWrite, Stale, StoreEntry, StoreValue};
 use sagahost_saga::id::{Participant, SagaId, Time};
 
 use super::{Conflict, Forgotten, Inner, SagaChange, Staging};
@@ -121,6 +121,7 @@ impl Inner {
             self.open.bytes += outgoing.size_bytes();
             self.open.outbox.push(outgoing);
         }
+        self.open.bytes += staging.letters.iter().map(letter_bytes).sum::<usize>();
         self.open.letters.extend(staging.letters);
         self.open.facts.extend(staging.facts.map(|facts| *facts));
         self.open.commands_done.extend(staging.command_done);
@@ -197,6 +198,13 @@ pub(super) fn merged(
         }
     }
     all.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
+}
+
+fn letter_bytes(letter: &LetterWrite) -> usize {
+    match letter {
+        LetterWrite::Open(letter) => letter.record.size_bytes(),
+        LetterWrite::Close { .. } => 0,
+    }
 }
 
 fn same(now: &Option<StoreValue>, seen: &Option<Arc<[u8]>>) -> bool {

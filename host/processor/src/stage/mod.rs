@@ -4,7 +4,7 @@
 mod join;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +27,7 @@ use crate::{
     overlay::{Overlay, Page},
     planted::{self, Planted},
     positions::{Positions, Receipt},
+    read_ahead::{Held, ReadAhead},
     reply::{Declined, Reply},
     serving::Serving,
     step::{Now, Signal, Steady, Wait},
@@ -182,15 +183,32 @@ struct Inner {
     quarantined: HashMap<SagaId, String>,
     /// An operator's word about a partition that is held.
     to_move: Option<Move>,
-    /// The reader is told when no more than so many records are with workers.
-    relief: Option<(usize, Arc<Signal>)>,
+    /// Of batches that are sealed and not out.
+    unpublished: VecDeque<(BatchNo, usize)>,
+    /// Partitions that are read no further for now.
+    relief: Option<Relief>,
+}
+
+/// The reader waits until one of these may be read again.
+struct Relief {
+    bounds: ReadAhead,
+    full: Vec<Partition>,
+    signal: Arc<Signal>,
 }
 
 impl Inner {
-    /// Whom to tell.
+    fn held(&self) -> Held {
+        let Held { events, bytes } = self.positions.held();
+        let batches = self.unpublished.iter().map(|(_, bytes)| bytes).sum::<usize>() + self.open.bytes;
+        Held { events, bytes: bytes + batches }
+    }
+
+    /// Raised where a partition may be read again.
     fn relieved(&mut self) -> Option<Arc<Signal>> {
-        let outstanding = self.positions.outstanding();
-        self.relief.take_if(|(at, _)| outstanding <= *at).map(|(_, signal)| signal)
+        let Relief { bounds, full, .. } = self.relief.as_ref()?;
+        let all = self.held();
+        let relieved = full.iter().any(|partition| bounds.is_relieved(all, self.positions.held_of(partition)));
+        self.relief.take_if(|_| relieved).map(|relief| relief.signal)
     }
 }
 
@@ -256,6 +274,7 @@ impl Stage {
             failed: None,
             quarantined: HashMap::new(),
             to_move: None,
+            unpublished: VecDeque::new(),
             relief: None,
         };
         Self {
@@ -366,9 +385,9 @@ impl Stage {
 
     // ---- the source
 
-    /// A record was read. False: it lies below the position.
-    pub fn delivered(&self, receipt: &Receipt) -> bool {
-        self.inner.lock().positions.delivered(receipt)
+    /// A record of so many bytes was read. False: it lies below the position.
+    pub fn delivered(&self, receipt: &Receipt, bytes: usize) -> bool {
+        self.inner.lock().positions.delivered(receipt, bytes)
     }
 
     /// The record needs no work: known as handled.
@@ -420,16 +439,30 @@ impl Stage {
         }
     }
 
-    pub fn outstanding(&self) -> usize {
-        self.inner.lock().positions.outstanding()
+    /// Records with workers or waiting for one, and batches that are not out.
+    pub fn held(&self) -> Held {
+        self.inner.lock().held()
     }
 
-    /// Are no more than so many records with workers? Where there are, the signal moves once that has changed.
-    pub fn relieved_at(&self, at: usize, signal: &Arc<Signal>) -> bool {
+    /// Of these partitions, those that are full. `full`: those that were; where some still are, the signal moves once that
+    /// has changed.
+    pub fn full(
+        &self,
+        partitions: &[Partition],
+        full: &BTreeSet<Partition>,
+        bounds: &ReadAhead,
+        signal: &Arc<Signal>,
+    ) -> BTreeSet<Partition> {
         let mut inner = self.inner.lock();
-        let relieved = inner.positions.outstanding() <= at;
-        inner.relief = (!relieved).then(|| (at, signal.clone()));
-        relieved
+        let all = inner.held();
+        let is_full = |partition: &&Partition| {
+            let of = inner.positions.held_of(partition);
+            if full.contains(*partition) { !bounds.is_relieved(all, of) } else { bounds.is_full(all, of) }
+        };
+        let now: BTreeSet<Partition> = partitions.iter().filter(is_full).cloned().collect();
+        let relief = Relief { bounds: *bounds, full: now.iter().cloned().collect(), signal: signal.clone() };
+        inner.relief = (!now.is_empty()).then_some(relief);
+        now
     }
 
     pub fn positions(&self) -> BTreeMap<Partition, Position> {
@@ -508,7 +541,7 @@ impl Stage {
         }
         inner.reserved.retain(|_, (_, until)| *until > now.steady);
         let wait = |until| Wait { signal: self.roomy.clone(), seen, until };
-        if self.full(&inner.open) {
+        if self.is_full(&inner.open) {
             return Staged::Full(staging, wait(None));
         }
         if let Some(free) = inner.reserved_by_other(&staging) {
@@ -533,7 +566,7 @@ impl Stage {
         Staged::Joined
     }
 
-    fn full(&self, open: &OpenBatch) -> bool {
+    fn is_full(&self, open: &OpenBatch) -> bool {
         open.chains >= self.bounds.chains_max || open.bytes >= self.bounds.bytes_max
     }
 
@@ -546,7 +579,7 @@ impl Stage {
             return Due::Restart(why);
         }
         let may_move = |Move { partition, .. }: &Move| {
-            let handled = inner.positions.outstanding_of(partition) == 0 && !inner.open.partitions.contains(partition);
+            let handled = inner.positions.held_of(partition).events == 0 && !inner.open.partitions.contains(partition);
             handled || planted::on(Planted::MoveAtOnce)
         };
         if inner.to_move.as_ref().is_some_and(may_move)
@@ -573,7 +606,7 @@ impl Stage {
     fn due_at(&self, inner: &Inner, now: Steady) -> Option<Steady> {
         if let Some(opened) = inner.open.opened {
             let holds_up = |to_move: &Move| inner.open.partitions.contains(&to_move.partition);
-            if inner.urged || self.full(&inner.open) || inner.to_move.as_ref().is_some_and(holds_up) {
+            if inner.urged || self.is_full(&inner.open) || inner.to_move.as_ref().is_some_and(holds_up) {
                 return Some(now);
             }
             if inner.busy > 0 {
@@ -606,6 +639,7 @@ impl Stage {
             commands_done: std::mem::take(&mut open.commands_done),
             confirmed: if planted::on(Planted::ConfirmEarly) { inner.number } else { inner.published },
         };
+        inner.unpublished.push_back((inner.number, open.bytes));
         inner.number = BatchNo(inner.number.0 + 1);
         inner.moved_since = None;
         inner.urged = false;
@@ -668,8 +702,11 @@ impl Stage {
     pub fn published(&self, batch: BatchNo) {
         let mut inner = self.inner.lock();
         inner.published = inner.published.max(batch);
+        inner.unpublished.retain(|(number, _)| *number > batch);
+        let relieved = inner.relieved();
         drop(inner);
         self.stirred.raise();
+        relieved.inspect(|signal| signal.raise());
     }
 
     pub fn forget_removed(&self) {
@@ -694,6 +731,8 @@ impl Stage {
         inner.number = BatchNo(journaled.0 + 1);
         // The publisher may have got further meanwhile.
         inner.published = inner.published.max(published);
+        let out = inner.published;
+        inner.unpublished.retain(|(number, _)| *number > out && *number <= journaled);
         inner.life += 1;
         inner.failed = None;
         inner.reserved.clear();

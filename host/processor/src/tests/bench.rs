@@ -23,6 +23,8 @@ use crate::{
     overlay::Overlay,
     positions::Receipt,
     processor::At,
+    read_ahead::ReadAhead,
+    schedule::ScheduleBounds,
     stage::{BatchBounds, Due, Sealed, Staged, Staging},
     step::{Next, Now, Part, Steady, Wait},
 };
@@ -39,7 +41,8 @@ pub fn settings() -> Settings {
             position_wait: Duration::from_secs(1),
             unpublished_max: 2,
         },
-        queue_events_max: 100,
+        schedule: ScheduleBounds { slots: 2, slow_max: 2, slow_after: Duration::from_millis(20) },
+        read_ahead: ReadAhead { events_max: 100, bytes_max: 1 << 20, record_bytes_max: 1_000 },
         chain_steps_max: 64,
         reservation_max: Duration::from_secs(5),
         cache_bytes_max: 1 << 20,
@@ -218,7 +221,7 @@ impl Bench {
     pub fn deliver(&self, offset: i64, saga: &str) {
         let record = self.record(offset, saga);
         let receipt = Receipt { partition: partition(), offset, timestamp_ms: Some(1) };
-        assert!(self.processor.stage.delivered(&receipt));
+        assert!(self.processor.stage.delivered(&receipt, record.size_bytes()));
         let decoded = self.processor.serving.load().codec.decode(&record).unwrap();
         let item =
             crate::mailbox::Item::Delivery { event: decoded.event, formerly: decoded.formerly, receipt: Some(receipt) };

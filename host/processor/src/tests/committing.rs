@@ -29,7 +29,7 @@ fn waits() -> (Reply, Told) {
 /// A chain that took record 0 in, and for which somebody waits.
 fn stage(bench: &Bench) -> Told {
     let receipt = Receipt { partition: partition(), offset: 0, timestamp_ms: None };
-    assert!(bench.processor.stage.delivered(&receipt));
+    assert!(bench.processor.stage.delivered(&receipt, 100));
     let (reply, told) = waits();
     let mut overlay = bench.overlay();
     overlay.put(&"till".into(), "k", Some(Arc::from(*b"v")));

@@ -14,6 +14,7 @@ use crate::{
     intake::Intake,
     positions::Receipt,
     processor::Settings,
+    read_ahead::ReadAhead,
     step::{Now, Part, Steady},
 };
 
@@ -39,7 +40,7 @@ fn may_fire(bench: &Bench, broker: &Broker, now: Now) -> bool {
 /// A record is read, and done with.
 fn handled(bench: &Bench, offset: i64) {
     let receipt = Receipt { partition: partition(), offset, timestamp_ms: None };
-    assert!(bench.processor.stage.delivered(&receipt));
+    assert!(bench.processor.stage.delivered(&receipt, 100));
     bench.processor.stage.skipped(&receipt, at(0));
 }
 
@@ -68,7 +69,7 @@ fn a_record_that_a_worker_is_in_counts_as_queued() {
     let (bench, broker) = bench(1);
     assert!(!may_fire(&bench, &broker, at(0)));
     let receipt = Receipt { partition: partition(), offset: 0, timestamp_ms: None };
-    assert!(bench.processor.stage.delivered(&receipt));
+    assert!(bench.processor.stage.delivered(&receipt, 100));
     assert!(!may_fire(&bench, &broker, at(1)));
     bench.processor.stage.skipped(&receipt, at(1));
     assert!(may_fire(&bench, &broker, at(2)));
@@ -143,7 +144,14 @@ fn drive(part: &mut dyn Part, from_ms: u64, for_ms: u64) {
 
 #[test]
 fn so_many_deadlines_fire_in_a_second_and_no_more() {
-    let (bench, broker) = bench_with(0, Settings { due_per_second_max: 200, queue_events_max: 10_000, ..settings() });
+    let (bench, broker) = bench_with(
+        0,
+        Settings {
+            due_per_second_max: 200,
+            read_ahead: ReadAhead { events_max: 10_000, ..settings().read_ahead },
+            ..settings()
+        },
+    );
     bench.journal.held.lock().deadlines = sagas(5_000);
     open(&bench, &broker, at(0));
     let mut deadlines = bench.processor.deadlines(broker);
@@ -174,7 +182,8 @@ fn retries_wait_for_no_stall_and_each_is_fired_once() {
 /// While more waits for workers than is read, nobody is woken.
 #[test]
 fn a_full_queue_is_not_filled_further_by_timers() {
-    let (bench, _) = bench_with(0, Settings { queue_events_max: 10, ..settings() });
+    let (bench, _) =
+        bench_with(0, Settings { read_ahead: ReadAhead { events_max: 10, ..settings().read_ahead }, ..settings() });
     (0..10).for_each(|offset| bench.deliver(offset, &format!("o-{offset}")));
     bench.journal.held.lock().due = sagas(5);
     let mut timers = bench.processor.timers();

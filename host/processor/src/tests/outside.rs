@@ -86,7 +86,7 @@ fn a_call_leaves_behind_the_commit_and_its_end_is_an_input() {
     shop.bench.deliver(0, "o-1");
     shop.work();
     assert_eq!(shop.left(), 0, "it is not durable that it began");
-    assert!(shop.bench.processor.stage.outstanding() == 0 || shop.bench.processor.inbox.mailboxes.queued() == 0);
+    assert!(shop.bench.processor.stage.held().events == 0 || shop.bench.processor.inbox.mailboxes.queued() == 0);
     shop.commit();
     assert_eq!(shop.left(), 0, "a worker hands it out");
     shop.work();

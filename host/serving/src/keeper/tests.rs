@@ -8,7 +8,7 @@ use sagahost_codec::TopicSettings;
 use sagahost_journal::Journal;
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Limits;
-use sagahost_processor::stage::BatchBounds;
+use sagahost_processor::{read_ahead::ReadAhead, schedule::ScheduleBounds, stage::BatchBounds};
 use sagahost_saga::{id::Time, topology::Bounds};
 use sagahost_transport::StartAt;
 use sagahost_transport_embedded::EmbeddedTransport;
@@ -54,7 +54,8 @@ fn processor_settings() -> sagahost_processor::Settings {
             position_wait: second,
             unpublished_max: 2,
         },
-        queue_events_max: 10,
+        schedule: ScheduleBounds { slots: 1, slow_max: 0, slow_after: Duration::from_millis(20) },
+        read_ahead: ReadAhead { events_max: 10, bytes_max: 1 << 20, record_bytes_max: 1_000 },
         chain_steps_max: 10,
         reservation_max: second,
         cache_bytes_max: 1 << 20,
