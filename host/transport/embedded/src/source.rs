@@ -290,14 +290,19 @@ impl Lane {
     /// Takes the next records out of the table, and returns what there is to say beside them.
     fn fetch(&mut self, connection: &Connection) -> rusqlite::Result<Option<Polled>> {
         // One snapshot: the end that is reported is the end of what was read.
-        let snapshot = connection.unchecked_transaction()?;
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        let fetched = self.fetch_from_snapshot(connection);
+        connection.prepare_cached("ROLLBACK")?.execute([])?;
+        fetched
+    }
+
+    fn fetch_from_snapshot(&mut self, connection: &Connection) -> rusqlite::Result<Option<Polled>> {
         self.more = false;
         if let Some(why) = check_position(connection, self.id, self.position)? {
             return Ok(Some(self.hold(why)));
         }
         self.end = bounds(connection, self.id)?.map_or(self.position, |(_, end)| end);
         let damaged = self.fetch_rows(connection)?;
-        snapshot.finish()?;
         Ok(damaged.map(|why| self.hold(why)).or_else(|| self.end_reached()))
     }
 
