@@ -7,11 +7,9 @@ use sagahost_journal::{OutboxBatch, SagaListRow};
 use sagahost_processor::unhandled::{Sort, UnhandledKind};
 use sagahost_saga::{
     Saga,
-    history::{Entry, EventNote, What},
-    id::{Direction, Time},
+    history::{Entry, What},
+    id::Time,
     outcome::Cause,
-    topology::Role,
-    view::StepState,
 };
 use sagahost_wire::{Stamp, StoredLetter};
 use serde::{Deserialize, Serialize};
@@ -151,8 +149,8 @@ impl SagaView {
             participant: step.participant.to_string(),
             kind: step.kind.to_string(),
             event: step.event.to_string(),
-            role: role_name(step.role).to_owned(),
-            state: step_state_name(step.state).to_owned(),
+            role: step.role.name().to_owned(),
+            state: step.state.name().to_owned(),
             attempts: step.attempts,
             undo_attempts: step.undo_attempts,
             version: step.version.to_owned(),
@@ -209,18 +207,14 @@ impl From<&Entry> for TimelineLine {
         let text = |text: &dyn ToString| Some(text.to_string());
         let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         match &entry.what {
-            What::Event { kind, key, note } => Self {
-                what: "event".into(),
-                kind: text(kind),
-                id: text(key),
-                note: Some(event_note_name(*note).into()),
-                ..empty
-            },
+            What::Event { kind, key, note } => {
+                Self { what: "event".into(), kind: text(kind), id: text(key), note: Some(note.name().into()), ..empty }
+            }
             What::Attempt { participant, kind, direction, attempt, outcome, code, detail, took, version } => Self {
                 what: "attempt".into(),
                 participant: text(participant),
                 kind: text(kind),
-                direction: Some(direction_name(*direction).into()),
+                direction: Some(direction.name().into()),
                 attempt: Some(*attempt),
                 outcome: text(outcome),
                 code: filled(code),
@@ -504,54 +498,6 @@ pub fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => format!("0x{}", sagahost_saga::id::hex(bytes)),
-    }
-}
-
-fn step_state_name(state: StepState) -> &'static str {
-    match state {
-        StepState::Waiting => "waiting",
-        StepState::Early => "early",
-        StepState::Started => "started",
-        StepState::Retrying => "retrying",
-        StepState::Blocked => "blocked",
-        StepState::Done => "done",
-        StepState::Rejected => "rejected",
-        StepState::Unknown => "unknown",
-        StepState::GivenUp => "given-up",
-        StepState::NeverRan => "never-ran",
-        StepState::Compensating => "compensating",
-        StepState::Compensated => "compensated",
-        StepState::NothingToUndo => "nothing-to-undo",
-        StepState::CompensationFailed => "compensation-failed",
-        StepState::UndoneByHand => "undone-by-hand",
-        StepState::Accepted => "accepted",
-    }
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Compensable => "compensable",
-        Role::Pivot => "pivot",
-        Role::Retriable => "retriable",
-        Role::NothingToUndo => "nothing-to-undo",
-    }
-}
-
-fn event_note_name(note: EventNote) -> &'static str {
-    match note {
-        EventNote::TakenIn => "taken-in",
-        EventNote::Fused => "fused",
-        EventNote::Late => "late",
-        EventNote::Duplicate => "duplicate",
-        EventNote::Failure => "failure",
-        EventNote::Ignored => "ignored",
-    }
-}
-
-fn direction_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Forward => "handle",
-        Direction::Undo => "compensate",
     }
 }
 

@@ -41,7 +41,7 @@ mod counted {
 
     use sagahost_saga::{
         input::{Command, Disposition, Input},
-        outcome::{Outcome, UndoOutcome},
+        outcome::Outcome,
     };
 
     /// Phase of the saga, input, disposition.
@@ -96,25 +96,10 @@ mod counted {
         match input {
             Input::Received { spilled: None, .. } => "received",
             Input::Received { spilled: Some(_), .. } => "received-spilled",
-            Input::Returned { outcome, .. } => match outcome {
-                Outcome::Completed(_) => "completed",
-                Outcome::Rejected(_) => "rejected",
-                Outcome::Retry(_) => "retry",
-                Outcome::NotYet(_) => "not-yet",
-                Outcome::Invalid(_) => "invalid",
-                Outcome::Unknown { .. } => "unknown",
-                Outcome::Unreadable { .. } => "unreadable",
-                Outcome::Unsent(_) => "unsent",
-            },
-            Input::Undone { outcome, .. } => match outcome {
-                UndoOutcome::Undone(_) => "undone",
-                UndoOutcome::NothingToUndo => "nothing-to-undo",
-                UndoOutcome::Retry(_) => "undo-retry",
-                UndoOutcome::Stuck(_) => "undo-stuck",
-                UndoOutcome::Unknown { .. } => "undo-unknown",
-                UndoOutcome::Unreadable { .. } => "undo-unreadable",
-                UndoOutcome::Unsent(_) => "undo-unsent",
-            },
+            // To the saga's phases both are one.
+            Input::Returned { outcome: Outcome::Unknown { .. }, .. } => "unknown",
+            Input::Returned { outcome, .. } => outcome.name(),
+            Input::Undone { outcome, .. } => undone(outcome.name()),
             Input::Due { .. } => "due",
             Input::Started { .. } => "started",
             Input::TopologyChanged => "topology-changed",
@@ -124,6 +109,12 @@ mod counted {
             Input::Operator(Command::Redrive { .. }) => "redrive",
             Input::Operator(Command::Discard { .. }) => "discard",
         }
+    }
+
+    /// What both directions have is told apart by a prefix.
+    fn undone(name: &'static str) -> &'static str {
+        let own = |input: &&str| input.strip_prefix("undo-") == Some(name);
+        INPUTS.into_iter().find(own).unwrap_or(name)
     }
 
     pub(super) fn disposition(disposition: &Disposition) -> &'static str {

@@ -74,3 +74,17 @@ pub enum EventNote {
     Failure,
     Ignored,
 }
+
+impl EventNote {
+    /// As timelines and JSON write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TakenIn => "taken-in",
+            Self::Fused => "fused",
+            Self::Late => "late",
+            Self::Duplicate => "duplicate",
+            Self::Failure => "failure",
+            Self::Ignored => "ignored",
+        }
+    }
+}

@@ -144,6 +144,16 @@ pub enum Direction {
     Undo,
 }
 
+impl Direction {
+    /// As timelines and JSON write it: the verb of the function.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "handle",
+            Self::Undo => "compensate",
+        }
+    }
+}
+
 /// Same on every attempt. `ordinal` counts the compensations of one step (SEMANTICS.md, race 2).
 pub fn idempotency_key(saga: &SagaId, step_id: &str, direction: Direction, ordinal: u32) -> String {
     let tag: &[u8] = match direction {

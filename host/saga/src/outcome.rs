@@ -205,37 +205,83 @@ pub enum End {
     Undo(UndoOutcome),
 }
 
-impl End {
-    /// `completed`, `rejected`, … for timelines and metrics.
-    pub fn name(&self) -> &'static str {
+impl Outcome {
+    /// As timelines and facts write it.
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Outcome(Outcome::Completed(_)) => "completed",
-            Self::Outcome(Outcome::Rejected(_)) => "rejected",
-            Self::Outcome(Outcome::Retry(_)) | Self::Undo(UndoOutcome::Retry(_)) => "retry",
-            Self::Outcome(Outcome::NotYet(_)) => "not-yet",
-            Self::Outcome(Outcome::Invalid(_)) => "invalid",
-            Self::Outcome(Outcome::Unknown { .. }) | Self::Undo(UndoOutcome::Unknown { .. }) => "unknown",
-            Self::Outcome(Outcome::Unreadable { .. }) | Self::Undo(UndoOutcome::Unreadable { .. }) => "unreadable",
-            Self::Outcome(Outcome::Unsent(_)) | Self::Undo(UndoOutcome::Unsent(_)) => "unsent",
-            Self::Undo(UndoOutcome::Undone(_)) => "undone",
-            Self::Undo(UndoOutcome::NothingToUndo) => "nothing-to-undo",
-            Self::Undo(UndoOutcome::Stuck(_)) => "stuck",
+            Self::Completed(_) => "completed",
+            Self::Rejected(_) => "rejected",
+            Self::Retry(_) => "retry",
+            Self::NotYet(_) => "not-yet",
+            Self::Invalid(_) => "invalid",
+            Self::Unknown { uncertain: false, .. } => "unknown",
+            // The step may have happened: whoever reads it may have to look outside.
+            Self::Unknown { uncertain: true, .. } => "uncertain",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Unsent(_) => "unsent",
+        }
+    }
+
+    /// Code and detail of what it ended with.
+    pub fn why(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Rejected(Rejection { problem, .. })
+            | Self::Retry(Delay { problem, .. })
+            | Self::NotYet(problem)
+            | Self::Invalid(problem)
+            | Self::Unsent(problem) => Some((&problem.code, &problem.detail)),
+            Self::Unknown { crash, .. } => Some((&crash.code, &crash.detail)),
+            Self::Completed(_) | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+impl UndoOutcome {
+    /// As timelines and facts write it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Undone(_) => "undone",
+            Self::NothingToUndo => "nothing-to-undo",
+            Self::Retry(_) => "retry",
+            Self::Stuck(_) => "stuck",
+            Self::Unknown { .. } => "unknown",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Unsent(_) => "unsent",
+        }
+    }
+
+    /// Code and detail of what it ended with.
+    pub fn why(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Retry(Delay { problem, .. }) | Self::Stuck(problem) | Self::Unsent(problem) => {
+                Some((&problem.code, &problem.detail))
+            }
+            Self::Unknown { crash } => Some((&crash.code, &crash.detail)),
+            Self::Undone(_) | Self::NothingToUndo | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+impl End {
+    /// As timelines and facts write it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Outcome(outcome) => outcome.name(),
+            Self::Undo(outcome) => outcome.name(),
+        }
+    }
+
+    /// Code and detail of what it ended with.
+    pub fn why(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Outcome(outcome) => outcome.why(),
+            Self::Undo(outcome) => outcome.why(),
         }
     }
 
     /// Of the problem that it ended with.
     pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Outcome(Outcome::Rejected(rejection)) => Some(&rejection.problem.code),
-            Self::Outcome(Outcome::Retry(delay)) | Self::Undo(UndoOutcome::Retry(delay)) => Some(&delay.problem.code),
-            Self::Outcome(Outcome::NotYet(problem) | Outcome::Invalid(problem) | Outcome::Unsent(problem))
-            | Self::Undo(UndoOutcome::Stuck(problem) | UndoOutcome::Unsent(problem)) => Some(&problem.code),
-            Self::Outcome(Outcome::Unknown { crash, .. }) | Self::Undo(UndoOutcome::Unknown { crash }) => {
-                Some(&crash.code)
-            }
-            Self::Outcome(Outcome::Completed(_) | Outcome::Unreadable { .. })
-            | Self::Undo(UndoOutcome::Undone(_) | UndoOutcome::NothingToUndo | UndoOutcome::Unreadable { .. }) => None,
-        }
+        self.why().map(|(code, _)| code)
     }
 
     /// No code that could take this call reads its data.

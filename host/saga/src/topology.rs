@@ -20,6 +20,18 @@ pub enum Role {
     NothingToUndo,
 }
 
+impl Role {
+    /// As manifests, pages and JSON write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Compensable => "compensable",
+            Self::Pivot => "pivot",
+            Self::Retriable => "retriable",
+            Self::NothingToUndo => "nothing-to-undo",
+        }
+    }
+}
+
 /// In which phase of a saga a subscription takes events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

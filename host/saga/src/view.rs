@@ -13,7 +13,7 @@ use crate::{
     mutation::{self, Mutation},
     notation,
     on::short,
-    outcome::{Behaviour, Crash, Delay, Outcome, Problem, UndoOutcome},
+    outcome::{Behaviour, Outcome, Problem, UndoOutcome},
     saga::{Phase, Saga},
     step::{Stage, Step},
     topology::Role,
@@ -71,6 +71,30 @@ pub enum StepState {
     UndoneByHand,
     /// An operator accepts that it stays done.
     Accepted,
+}
+
+impl StepState {
+    /// As pages, commands and JSON write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Early => "early",
+            Self::Started => "started",
+            Self::Retrying => "retrying",
+            Self::Blocked => "blocked",
+            Self::Done => "done",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+            Self::GivenUp => "given-up",
+            Self::NeverRan => "never-ran",
+            Self::Compensating => "compensating",
+            Self::Compensated => "compensated",
+            Self::NothingToUndo => "nothing-to-undo",
+            Self::CompensationFailed => "compensation-failed",
+            Self::UndoneByHand => "undone-by-hand",
+            Self::Accepted => "accepted",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,17 +259,8 @@ impl Saga {
         late: bool,
         now: Time,
     ) {
-        let (name, code, detail) = match outcome {
-            Outcome::Completed(_) => ("completed", "", ""),
-            Outcome::Rejected(rejection) => said("rejected", &rejection.problem),
-            Outcome::Retry(Delay { problem, .. }) => said("retry", problem),
-            Outcome::NotYet(problem) => said("not-yet", problem),
-            Outcome::Invalid(problem) => said("invalid", problem),
-            Outcome::Unknown { crash, uncertain: true } => crashed("uncertain", crash),
-            Outcome::Unknown { crash, uncertain: false } => crashed("unknown", crash),
-            Outcome::Unreadable { .. } => ("unreadable", "", ""),
-            Outcome::Unsent(problem) => said("unsent", problem),
-        };
+        let name = outcome.name();
+        let (code, detail) = outcome.why().unwrap_or_default();
         let name = if late { format!("late {name}") } else { name.to_owned() };
         let (code, detail) = (code.into(), short(detail));
         let what = self.attempt(index, call, by, (Direction::Forward, name.into(), code, detail), took);
@@ -261,16 +276,8 @@ impl Saga {
         took: Duration,
         now: Time,
     ) {
-        let (name, code, detail) = match outcome {
-            UndoOutcome::Undone(_) => ("undone", "", ""),
-            UndoOutcome::NothingToUndo => ("nothing-to-undo", "", ""),
-            UndoOutcome::Retry(Delay { problem, .. }) => said("retry", problem),
-            UndoOutcome::Stuck(problem) => said("stuck", problem),
-            UndoOutcome::Unknown { crash } => crashed("unknown", crash),
-            UndoOutcome::Unreadable { .. } => ("unreadable", "", ""),
-            UndoOutcome::Unsent(problem) => said("unsent", problem),
-        };
-        let said = (Direction::Undo, name.into(), code.into(), short(detail));
+        let (code, detail) = outcome.why().unwrap_or_default();
+        let said = (Direction::Undo, outcome.name().into(), code.into(), short(detail));
         let what = self.attempt(index, call, by, said, took);
         self.note(now, what);
     }
@@ -301,12 +308,4 @@ fn why(problem: &Option<Problem>) -> String {
     problem
         .as_ref()
         .map_or_else(|| "no reason known".to_owned(), |problem| format!("{}: {}", problem.code, problem.detail))
-}
-
-fn said<'p>(name: &'static str, problem: &'p Problem) -> (&'static str, &'p str, &'p str) {
-    (name, &problem.code, &problem.detail)
-}
-
-fn crashed<'p>(name: &'static str, crash: &'p Crash) -> (&'static str, &'p str, &'p str) {
-    (name, &crash.code, &crash.detail)
 }

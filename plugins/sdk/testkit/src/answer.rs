@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::{
     MockHost, Status,
     protocol::{Attempted, Direction, Emitted, Happened},
-    timeline,
 };
 
 /// What happened. Each assertion panics with the timelines where it does not hold.
@@ -181,7 +180,7 @@ impl<'h> Answer<'h> {
     /// The saga has this status now.
     #[track_caller]
     pub fn saga_is(self, status: Status) -> Self {
-        let status = timeline::status(status);
+        let status = status.name();
         if self.happened.status == status {
             return self;
         }

@@ -67,7 +67,7 @@ impl<'h> SagaOf<'h> {
     /// It has this status. Panics otherwise.
     #[track_caller]
     pub fn is(self, status: Status) -> Self {
-        let (report, status) = (self.host.report(&self.id), timeline::status(status));
+        let (report, status) = (self.host.report(&self.id), status.name());
         assert!(report.status == status, "expected saga {} to be {status}\n\n{}", self.id, report.text());
         self
     }

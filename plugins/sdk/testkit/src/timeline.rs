@@ -4,9 +4,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use sagahost_saga::{
-    history::{Entry, EventNote, What},
-    id::{Direction, Time},
-    input::Status,
+    history::{Entry, What},
+    id::Time,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,12 +41,9 @@ fn line(entry: &Entry, first: Time) -> Line {
         why,
     };
     match &entry.what {
-        What::Event { kind, note, .. } => said("", format!("event {kind}"), event_note(*note), String::new()),
+        What::Event { kind, note, .. } => said("", format!("event {kind}"), note.name(), String::new()),
         What::Attempt { participant, kind, direction, attempt, outcome, code, detail, .. } => {
-            let verb = match direction {
-                Direction::Forward => "handle",
-                Direction::Undo => "compensate",
-            };
+            let verb = direction.name();
             said(participant.as_str(), format!("{verb} {kind} #{attempt}"), outcome, because(code, detail))
         }
         What::Emitted { participant, kind, .. } => {
@@ -58,32 +54,12 @@ fn line(entry: &Entry, first: Time) -> Line {
             let until = until.map(|until| format!(" until {}", elapsed(since(until)))).unwrap_or_default();
             said(participant.as_str(), format!("{kind} waits{until}"), "", why.to_string())
         }
-        What::Status { to, cause, detail } => said("", "saga".to_owned(), &status(*to), because(cause, detail)),
+        What::Status { to, cause, detail } => said("", "saga".to_owned(), to.name(), because(cause, detail)),
         What::Operator { by, did, reason } => said(by, did.to_string(), "", reason.to_string()),
         What::DeadLetter { code, closed, .. } => {
             let outcome = closed.as_ref().map_or_else(|| "open".to_owned(), |how| format!("closed: {how}"));
             said("", "dead letter".to_owned(), &outcome, code.to_string())
         }
-    }
-}
-
-fn event_note(note: EventNote) -> &'static str {
-    match note {
-        EventNote::TakenIn => "taken-in",
-        EventNote::Fused => "fused",
-        EventNote::Late => "late",
-        EventNote::Duplicate => "duplicate",
-        EventNote::Failure => "failure",
-        EventNote::Ignored => "ignored",
-    }
-}
-
-/// As people and JSON write it: `needs-operator`.
-pub(crate) fn status(status: Status) -> String {
-    match serde_json::to_value(status) {
-        Ok(serde_json::Value::String(text)) => text,
-        Ok(other) => other.to_string(),
-        Err(error) => error.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use sagahost_saga::{
     history::Entry,
     id::{Direction, Participant, SagaId},
     input::Letter,
-    outcome::{Call, Cause, Crash, Delay, End, Outcome, Problem, UndoOutcome},
+    outcome::{Call, Cause, Completion, End, Outcome, Rejection, UndoOutcome, Undone},
 };
 use sagahost_sdk::Level;
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Engine {
 
     fn status(&self, saga: &SagaId) -> String {
         let record = self.world.sagas.get(saga);
-        record.map_or_else(|| "unknown".to_owned(), |record| timeline::status(record.saga.status()))
+        record.map_or_else(|| "unknown".to_owned(), |record| record.saga.status().name().to_owned())
     }
 
     pub(super) fn saga_report(&self, saga: &str) -> SagaReport {
@@ -111,11 +111,7 @@ pub(super) fn log_line(call: &Call, line: Line) -> LogLine {
 }
 
 pub(super) fn attempted(call: &Call, end: &End) -> Attempted {
-    let (outcome, problem, notes) = match end {
-        End::Outcome(outcome) => forward(outcome),
-        End::Undo(outcome) => undo(outcome),
-    };
-    let (code, detail) = problem.unwrap_or_default();
+    let (code, detail) = why(end);
     Attempted {
         saga: call.event.saga.to_string(),
         plugin: Participant::to_string(&call.participant),
@@ -125,50 +121,51 @@ pub(super) fn attempted(call: &Call, end: &End) -> Attempted {
             Direction::Undo => protocol::Direction::Compensate,
         },
         attempt: call.attempt,
-        outcome: outcome.to_owned(),
+        outcome: outcome(end).to_owned(),
         code,
         detail,
-        notes: notes.clone(),
+        notes: notes(end).cloned().unwrap_or_default(),
     }
 }
 
-type Told<'a> = (&'static str, Option<(String, String)>, &'a Attributes);
-
-const NONE: &Attributes = &Attributes::new();
-
-fn forward(outcome: &Outcome) -> Told<'_> {
-    match outcome {
-        Outcome::Completed(completion) => ("completed", None, &completion.attributes),
-        Outcome::Rejected(rejection) => ("rejected", problem(&rejection.problem), &rejection.attributes),
-        Outcome::Retry(Delay { problem: why, .. }) => ("retry", problem(why), NONE),
-        Outcome::NotYet(why) => ("not-yet", problem(why), NONE),
-        Outcome::Invalid(why) => ("invalid", problem(why), NONE),
-        Outcome::Unknown { crash, .. } => ("trapped", crashed(crash), NONE),
-        Outcome::Unreadable { formats } => ("unreadable", unreadable(formats), NONE),
-        Outcome::Unsent(why) => ("unsent", problem(why), NONE),
+/// The word of protocol 1 for what timelines call `unknown`. Nothing leaves this engine, so nothing is uncertain.
+fn outcome(end: &End) -> &'static str {
+    match end {
+        End::Outcome(Outcome::Unknown { .. }) | End::Undo(UndoOutcome::Unknown { .. }) => "trapped",
+        End::Outcome(outcome) => outcome.name(),
+        End::Undo(outcome) => outcome.name(),
     }
 }
 
-fn undo(outcome: &UndoOutcome) -> Told<'_> {
-    match outcome {
-        UndoOutcome::Undone(undone) => ("undone", None, &undone.attributes),
-        UndoOutcome::NothingToUndo => ("nothing-to-undo", None, NONE),
-        UndoOutcome::Retry(Delay { problem: why, .. }) => ("retry", problem(why), NONE),
-        UndoOutcome::Stuck(why) => ("stuck", problem(why), NONE),
-        UndoOutcome::Unknown { crash } => ("trapped", crashed(crash), NONE),
-        UndoOutcome::Unreadable { formats } => ("unreadable", unreadable(formats), NONE),
-        UndoOutcome::Unsent(why) => ("unsent", problem(why), NONE),
+/// Code and detail of what it ended with, both empty where it answered.
+fn why(end: &End) -> (String, String) {
+    if let End::Outcome(Outcome::Unreadable { formats }) | End::Undo(UndoOutcome::Unreadable { formats }) = end {
+        return (String::new(), format!("it does not read data formats {formats:?}"));
     }
+    let (code, detail) = end.why().unwrap_or_default();
+    (code.to_owned(), detail.to_owned())
 }
 
-fn problem(problem: &Problem) -> Option<(String, String)> {
-    Some((problem.code.clone(), problem.detail.clone()))
-}
-
-fn crashed(crash: &Crash) -> Option<(String, String)> {
-    Some((crash.code.clone(), crash.detail.clone()))
-}
-
-fn unreadable(formats: &[u32]) -> Option<(String, String)> {
-    Some((String::new(), format!("it does not read data formats {formats:?}")))
+fn notes(end: &End) -> Option<&Attributes> {
+    match end {
+        End::Outcome(Outcome::Completed(Completion { attributes, .. }))
+        | End::Outcome(Outcome::Rejected(Rejection { attributes, .. }))
+        | End::Undo(UndoOutcome::Undone(Undone { attributes, .. })) => Some(attributes),
+        End::Outcome(
+            Outcome::Retry(_)
+            | Outcome::NotYet(_)
+            | Outcome::Invalid(_)
+            | Outcome::Unknown { .. }
+            | Outcome::Unreadable { .. }
+            | Outcome::Unsent(_),
+        )
+        | End::Undo(
+            UndoOutcome::NothingToUndo
+            | UndoOutcome::Retry(_)
+            | UndoOutcome::Stuck(_)
+            | UndoOutcome::Unknown { .. }
+            | UndoOutcome::Unreadable { .. }
+            | UndoOutcome::Unsent(_),
+        ) => None,
+    }
 }
