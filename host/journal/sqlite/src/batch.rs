@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 use sagahost_journal::{BatchWrite, Contended, Name, SagaKey, Stale, Version};
 use sagahost_saga::id::SagaId;
-use sagahost_wire::{BatchNo, Partition, Position, StreamNo};
+use sagahost_wire::{BatchNo, Partition, Position};
 
 use super::{
     data,
     fault::{Fault, Outcome, failed},
     format::int,
-    head::Head,
+    head::{self, Head},
     letter, outbox, saga_row,
 };
 
@@ -109,7 +109,7 @@ fn write_counters(conn: &Connection, batch: &BatchWrite, contended: &mut Vec<Con
 }
 
 fn write_store(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
-    let version = Version { stream: StreamNo(0), batch: batch.number };
+    let version = Version { stream: head::STREAM, batch: batch.number };
     batch.store.iter().try_for_each(|(name, value)| write_key(conn, name, value.as_ref(), version))
 }
 

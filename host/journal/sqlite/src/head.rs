@@ -14,6 +14,9 @@ use super::{
     format::{int, number},
 };
 
+/// A journal has one stream.
+pub(super) const STREAM: StreamNo = StreamNo(0);
+
 /// The row, without what never changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
@@ -97,8 +100,7 @@ pub(super) fn identity(conn: &Connection) -> Outcome<Identity> {
     )?;
     let (journal, app, incarnation, anchor) = row;
     let Head { epoch, last_batch, confirmed, .. } = head;
-    let stream = StreamNo::default();
-    Ok(Identity { journal, app, stream, incarnation, epoch, last_batch, confirmed, anchor })
+    Ok(Identity { journal, app, stream: STREAM, incarnation, epoch, last_batch, confirmed, anchor })
 }
 
 /// Who journaled a batch: the newest owner that began at or below it.
