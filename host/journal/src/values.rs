@@ -113,6 +113,14 @@ impl fmt::Display for Contended {
     }
 }
 
+impl Contended {
+    /// Why a batch was not journaled, as logs and operators read it.
+    pub fn text(all: &[Self]) -> String {
+        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        format!("another writer changed {} in the meantime", names.join(", "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -190,10 +190,8 @@ impl Committer {
 
     /// Somebody else writes to this journal, too. What was built on the old values is built again at once.
     fn conflict(&mut self, lost: &[Contended], replies: Vec<(Reply, Answer)>, now: Now) {
-        let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
-        let names = names.join(", ");
-        let why = format!("others changed {names} meanwhile");
-        decline_all(replies, &Declined::Conflict { names });
+        let why = Contended::text(lost);
+        decline_all(replies, &Declined::Conflict { why: why.clone() });
         info!(why, "the host begins anew from the journal; nothing is lost");
         self.state.again = Some((now.steady, why));
     }

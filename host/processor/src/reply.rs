@@ -18,8 +18,8 @@ pub enum Declined {
     #[error("the host began again from its journal before this was written: nothing is changed, try again")]
     BeganAgain,
     /// Unavailable: others changed what it was built on before it was journaled.
-    #[error("others changed {names} meanwhile: nothing is changed, try again")]
-    Conflict { names: String },
+    #[error("{why}: nothing is changed, try again")]
+    Conflict { why: String },
     /// Broken: the journal was not written.
     #[error("failed to write the journal: nothing is changed")]
     NotWritten { source: JournalError },

@@ -58,10 +58,7 @@ impl Fault {
         match self {
             Self::Journal(error) => error,
             Self::Sqlite(error) | Self::Unknown(error) => told_by_sqlite(&error, dir),
-            Self::Conflict(lost) => {
-                let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
-                JournalError::Failed(format!("others changed {} meanwhile", names.join(", ")))
-            }
+            Self::Conflict(lost) => JournalError::Failed(Contended::text(&lost)),
         }
     }
 }
