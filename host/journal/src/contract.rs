@@ -66,7 +66,7 @@ macro_rules! journal_contract {
                      closed_letters_go;
             values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, versions_of_keys,
                     stale_read_is_a_conflict, counters_come_back, counters_change_by_differences,
-                    counter_out_of_bounds_is_a_conflict, admission, pauses_and_deeds;
+                    counter_out_of_bounds_is_a_conflict, admission, pauses_and_history;
         }
     };
 }

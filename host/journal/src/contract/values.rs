@@ -232,28 +232,28 @@ pub fn admission(place: &dyn Place) {
     assert_eq!(place.open().admitted().unwrap(), [row("d2", 5, true)], "what serves is not forgotten");
 }
 
-pub fn pauses_and_deeds(place: &dyn Place) {
+pub fn pauses_and_history(place: &dyn Place) {
     let owner = Owner::of(place);
     let (a, b) = (Participant::from("a"), Participant::from("b"));
-    let deed = |participant: &Participant, number: u64| PluginHistoryEntry {
+    let entry = |participant: &Participant, number: u64| PluginHistoryEntry {
         participant: participant.clone(),
         at: Time(number),
         digest: Arc::from("d1"),
         config: Arc::from("c1"),
-        what: format!("deed {number}"),
+        what: format!("entry {number}"),
     };
     let why = |why: &str| Some(why.to_owned());
     owner.change_plugins(PluginWrite {
         paused: vec![(a.clone(), why("first")), (b.clone(), why("for a while"))],
-        history: (1..=300).map(|number| deed(&a, number)).chain([deed(&b, 1)]).collect(),
+        history: (1..=300).map(|number| entry(&a, number)).chain([entry(&b, 1)]).collect(),
         ..PluginWrite::default()
     });
     let paused = vec![(a.clone(), why("second")), (b.clone(), None)];
     owner.change_plugins(PluginWrite { paused, ..PluginWrite::default() });
     let journal = place.open();
     assert_eq!(journal.paused().unwrap(), BTreeMap::from([(a.clone(), "second".to_owned())]));
-    assert_eq!(journal.plugin_history(&a, 2).unwrap(), [deed(&a, 300), deed(&a, 299)]);
+    assert_eq!(journal.plugin_history(&a, 2).unwrap(), [entry(&a, 300), entry(&a, 299)]);
     let all = journal.plugin_history(&a, usize::MAX).unwrap();
     assert!((200..300).contains(&all.len()), "they are bounded: {}", all.len());
-    assert_eq!(journal.plugin_history(&b, 9).unwrap(), [deed(&b, 1)]);
+    assert_eq!(journal.plugin_history(&b, 9).unwrap(), [entry(&b, 1)]);
 }

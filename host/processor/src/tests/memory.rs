@@ -1,5 +1,9 @@
-//! A journal in memory that does what it is told: it fails, lies, and says what is due. Invariant: what a test does not
-//! say, it does as a journal does.
+//! A journal in memory that does as it is told: it fails, lies, and says what is due. Invariant: batches, rows, store,
+//! counters, the outbox and positions are as the contract of journals has them; the promises that it keeps are named
+//! below, in `contract`.
+//!
+//! What is due, parked or in quarantine is what a test puts there. It has one owner for ever, no letters but those that
+//! were opened, and neither commands, notes, plugins nor retention.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -10,7 +14,7 @@ use parking_lot::Mutex;
 use sagahost_journal::{
     AdmittedRow, BatchWrite, CommitAnswer, Contended, Identity, Journal, JournalError, LeftOut, LetterFilter,
     LetterWrite, Name, OutboxBatch, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter,
-    SagaKey, SagaListRow, SagaRow, StoreEntry, StoreValue, Version,
+    SagaKey, SagaListRow, SagaRow, SagaWrite, StoreEntry, StoreValue, Version,
 };
 use sagahost_saga::{
     history::Entry,
@@ -48,9 +52,9 @@ pub struct Held {
     pub confirmed: BatchNo,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Memory {
-    pub held: Mutex<Held>,
+    pub held: Arc<Mutex<Held>>,
 }
 
 impl Held {
@@ -64,15 +68,30 @@ impl Held {
         keys.chain(counters.map(|(name, _)| Contended::Counter(name.clone()))).collect()
     }
 
+    fn last_batch(&self) -> BatchNo {
+        self.batches.last().map_or(BatchNo(0), |batch| batch.number)
+    }
+
+    /// A batch that no host may send.
+    fn refused(&self, batch: &BatchWrite) -> Option<String> {
+        let last = self.last_batch();
+        if batch.number.0 != last.0 + 1 || batch.confirmed > last {
+            return Some(format!("batch {} behind {}, confirmed {}", batch.number.0, last.0, batch.confirmed.0));
+        }
+        let known = |saga: &&SagaWrite| self.sagas.get(&saga.id).map(|(key, _)| *key);
+        let wrong = |saga: &&SagaWrite| saga.key.is_some() && saga.key != known(saga);
+        batch.sagas.iter().find(wrong).map(|saga| format!("{} has another key", saga.id))
+    }
+
     fn apply(&mut self, batch: &BatchWrite) -> Vec<(SagaId, SagaKey)> {
-        let mut new = Vec::new();
+        let mut keys = Vec::new();
         for saga in &batch.sagas {
             let next = SagaKey(self.sagas.len() as i64 + 1);
-            let row = self.sagas.entry(saga.id.clone()).or_insert_with(|| {
-                new.push((saga.id.clone(), next));
-                (next, Arc::default())
-            });
+            let row = self.sagas.entry(saga.id.clone()).or_insert_with(|| (next, Arc::default()));
             row.1 = saga.bytes.clone().into();
+            if saga.key.is_none() {
+                keys.push((saga.id.clone(), row.0));
+            }
             match saga.wake.in_doubt {
                 true => drop(self.in_doubt.insert(row.0, saga.id.clone())),
                 false => drop(self.in_doubt.remove(&row.0)),
@@ -97,8 +116,9 @@ impl Held {
             LetterWrite::Open(letter) => Some(letter.clone()),
             LetterWrite::Close { .. } => None,
         }));
+        self.confirmed = self.confirmed.max(batch.confirmed);
         self.batches.push(batch.clone());
-        new
+        keys
     }
 }
 
@@ -125,7 +145,7 @@ impl Journal for Memory {
             stream: StreamNo(0),
             incarnation: "incarnation".into(),
             epoch: Epoch(1),
-            last_batch: held.batches.last().map_or(BatchNo(0), |batch| batch.number),
+            last_batch: held.last_batch(),
             confirmed: held.confirmed,
             anchor: None,
         }
@@ -154,6 +174,11 @@ impl Journal for Memory {
     }
     fn counter(&self, participant: &Participant, name: &str) -> Answer<Option<i64>> {
         Ok(self.held.lock().counters.get(&(participant.clone(), name.to_owned())).copied())
+    }
+    fn counters(&self, of: Option<&Participant>) -> Answer<Vec<(Participant, String, i64)>> {
+        let held = self.held.lock();
+        let counters = held.counters.iter().filter(|((owner, _), _)| of.is_none_or(|of| of == owner));
+        Ok(counters.map(|((owner, name), value)| (owner.clone(), name.clone(), *value)).collect())
     }
     fn due(&self, now: Time, limit: usize) -> Answer<Vec<(Time, SagaId)>> {
         Ok(until(&self.held.lock().due, now, limit))
@@ -186,6 +211,7 @@ impl Journal for Memory {
             valueless: BTreeMap::new(),
             at: batch.at,
         };
+        let above = above.max(held.confirmed);
         Ok(held.batches.iter().filter(|batch| batch.number > above).take(limit).map(of).collect())
     }
     fn quarantined(&self, id: &SagaId) -> Answer<Option<String>> {
@@ -193,6 +219,9 @@ impl Journal for Memory {
     }
     fn commit(&self, _: Epoch, batch: &BatchWrite) -> Answer<CommitAnswer> {
         let mut held = self.held.lock();
+        if let Some(why) = held.refused(batch) {
+            return Err(JournalError::Failed(why));
+        }
         let contended = held.contended(batch);
         if !contended.is_empty() {
             return Ok(CommitAnswer::Conflict(contended));
@@ -212,7 +241,11 @@ impl Journal for Memory {
         }
     }
     fn confirm(&self, _: Epoch, up_to: BatchNo) -> Answer<()> {
-        self.held.lock().confirmed = up_to;
+        let mut held = self.held.lock();
+        if up_to > held.last_batch() {
+            return Err(JournalError::Failed(format!("batch {} is not journaled yet", up_to.0)));
+        }
+        held.confirmed = held.confirmed.max(up_to);
         Ok(())
     }
     fn quarantine(&self, _: Epoch, id: &SagaId, why: &str) -> Answer<()> {
@@ -226,9 +259,6 @@ impl Journal for Memory {
         Ok(None)
     }
     fn spilled_history(&self, _: SagaKey) -> Answer<Vec<Entry>> {
-        Ok(Vec::new())
-    }
-    fn counters(&self, _: Option<&Participant>) -> Answer<Vec<(Participant, String, i64)>> {
         Ok(Vec::new())
     }
     fn sagas(&self, _: &SagaFilter) -> Answer<Vec<SagaListRow>> {
@@ -314,4 +344,26 @@ pub fn topics(records: &[Outgoing]) -> Vec<&str> {
 /// A key that some batch wrote long ago.
 pub fn kept(value: &[u8]) -> StoreValue {
     StoreValue { value: value.into(), version: Version { stream: StreamNo(0), batch: BatchNo(0) } }
+}
+
+mod contract {
+    use sagahost_journal::{contract::Place, journal_contract};
+
+    use super::*;
+
+    impl Place for Memory {
+        fn open(&self) -> Box<dyn Journal> {
+            Box::new(self.clone())
+        }
+    }
+
+    journal_contract! {
+        Memory::default;
+        arrival: gap_is_refused, outbox_in_order, confirmation_removes_and_never_goes_back, positions_are_replaced;
+        ownership: moved_position;
+        sagas: keys_in_order_of_arrival, wrong_key_is_refused;
+        values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, versions_of_keys,
+                stale_read_is_a_conflict, counters_come_back, counters_change_by_differences,
+                counter_out_of_bounds_is_a_conflict;
+    }
 }
