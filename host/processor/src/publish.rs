@@ -205,11 +205,7 @@ impl Publisher {
         if number.0 == self.last.0 + 1 {
             return Ok(());
         }
-        Err(Fatal::Unknown(format!(
-            "batch {} was to be published behind batch {}, which would hide those between; nothing is lost, the next \
-             start publishes them in order",
-            number.0, self.last.0
-        )))
+        Err(Fatal::Gap { batch: number, last: self.last })
     }
 
     fn try_it(&mut self, mut attempt: Box<Attempt>, now: Now) -> Result<State, Fatal> {
@@ -369,11 +365,7 @@ impl Publisher {
                 None => Answer::NotYet,
                 Some(Found::Committed) => Answer::Out,
                 Some(Found::Absent) => Answer::NotOut,
-                Some(Found::Unclear(why)) => Answer::Stop(Fatal::Unknown(format!(
-                    "the group's offsets were reset or expired while batch {} was on its way, and the topics do not say \
-                     whether it is out: {why}. Start the host again; it says what to look at and how to go on",
-                    batch.number.0
-                ))),
+                Some(Found::Unclear(why)) => Answer::Stop(Fatal::Unclear { batch: batch.number, why }),
             }),
         }
     }

@@ -35,16 +35,37 @@ pub struct Decisions {
     pub published: Option<BatchNo>,
 }
 
+/// Why a host did not start. Waiting mends none of these.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{0}")]
-    Refused(String),
-    #[error("topics are missing: {}", missing_text(.0))]
-    MissingTopics(Vec<(Arc<str>, String)>),
-    #[error("failed to read or write the journal: {0}")]
-    Journal(#[from] JournalError),
-    #[error("{0}")]
-    Transport(#[from] TransportError),
+    #[error(
+        "{why}. Nothing was changed. Stop the other host, or put the right data directory back. To use this journal \
+         anyway, start once with `--new-lineage`: it continues at the offsets that the other one committed; sagas, \
+         counters and known ids that only the other one holds are lost, and what this one has not published may be \
+         published twice"
+    )]
+    NotNewest { why: String },
+    #[error("no admitted plugin subscribes to anything: there is nothing to read. `sagahost plugins list` says why")]
+    NothingToRead,
+    #[error(
+        "the broker no longer says which batch of this journal was published last (the group's offsets were reset or \
+         have expired), nor do the topics ({why}), and batches from {} on may or may not be published. Look at the \
+         topics; then start once with `--published {}` (none of them is) up to `--published {}` (all of them are)",
+        first.0, published.0, last.0
+    )]
+    Unclear { why: String, first: BatchNo, published: BatchNo, last: BatchNo },
+    #[error("topics are missing: {}", missing_text(missing))]
+    MissingTopics { missing: Vec<(Arc<str>, String)> },
+    #[error("failed to read or write the journal")]
+    Journal {
+        #[from]
+        source: JournalError,
+    },
+    #[error("the transport failed during the start")]
+    Transport {
+        #[from]
+        source: TransportError,
+    },
     #[error("stopped while waiting for the broker")]
     Stopped,
 }
@@ -81,7 +102,7 @@ impl Wanted {
                     let command = transport.create_command(&topic);
                     (topic, command)
                 });
-                return Err(StartError::MissingTopics(commands.collect()));
+                return Err(StartError::MissingTopics { missing: commands.collect() });
             }
             info!(?missing, partitions = self.partitions, "making topics");
             transport.create_topics(&missing, self.partitions)?;
@@ -185,7 +206,7 @@ impl Start {
         match self.begin(now) {
             Ok(begun) => Ok(Starting::Begun(Box::new(begun))),
             Err(Halt::NotYet) => Ok(Starting::Wait(now.steady.after(SOON))),
-            Err(Halt::Error(StartError::Transport(TransportError::Away(why)))) => {
+            Err(Halt::Error(StartError::Transport { source: TransportError::Away(why) })) => {
                 // A sink says so after a moment; other questions have been patient already.
                 if self.sink.is_some() && now.steady.since(*self.unanswered.get_or_insert(now.steady)) < SINK_PATIENCE {
                     debug!(why, "waiting for {}", self.asks);
@@ -304,12 +325,7 @@ impl Start {
                 warn!("{why}; going on with a new lineage, as told");
                 Ok(self.journal.new_lineage(identity.epoch)?)
             }
-            Some(why) => Err(StartError::Refused(format!(
-                "{why}. Nothing was changed. Stop the other host, or bring the right data directory back; if this \
-                 journal is to go on all the same, start once with `--new-lineage` (it goes on behind the offsets that \
-                 the other one committed; sagas, counters and known ids that only the other one holds are lost, and \
-                 what this one has not published may be out twice)"
-            ))),
+            Some(why) => Err(StartError::NotNewest { why }),
         }
     }
 
@@ -347,7 +363,10 @@ impl Start {
             match &self.found[&batch.number] {
                 Found::Committed => published = batch.number,
                 Found::Absent => break,
-                Found::Unclear(why) => return Err(unclear(why, batch.number, published, identity.last_batch).into()),
+                Found::Unclear(why) => {
+                    let (why, first, last) = (why.clone(), batch.number, identity.last_batch);
+                    return Err(StartError::Unclear { why, first, published, last }.into());
+                }
             }
         }
         info!(batch = published.0, "the committed offsets say nothing; this batch is the last one known as published");
@@ -360,10 +379,7 @@ impl Start {
             return Ok(anchor);
         }
         let Some(first) = partitions.first() else {
-            return Err(StartError::Refused(
-                "no admitted plugin subscribes to anything: there is nothing to read. `sagahost plugins list` says why"
-                    .to_owned(),
-            ));
+            return Err(StartError::NothingToRead);
         };
         self.journal.set_anchor(identity.epoch, first)?;
         Ok(first.clone())
@@ -441,15 +457,6 @@ impl Start {
         info!(batch = number.0, partitions = positions.len(), "start positions are journaled");
         Ok(())
     }
-}
-
-fn unclear(why: &str, first: BatchNo, published: BatchNo, last: BatchNo) -> StartError {
-    StartError::Refused(format!(
-        "the broker no longer says which batch of this journal was published last (the group's offsets were reset or \
-         have expired), nor do the topics ({why}), and batches from {} on may or may not be out. Look at the topics; \
-         then start once with `--published {}` (none of them is) up to `--published {}` (all of them are)",
-        first.0, published.0, last.0
-    ))
 }
 
 struct Resolved {

@@ -142,7 +142,11 @@ mod tests {
         let source = full;
         let full_text = "the disk is full: disk full";
         check(away(), Exit::Transport, "no answer");
-        check(HostError::Start(StartError::Transport(away())), Exit::Transport, "no answer");
+        check(
+            HostError::Start(StartError::Transport { source: away() }),
+            Exit::Transport,
+            "the transport failed during the start: no answer",
+        );
         check(
             HostError::Journal { source: full() },
             Exit::Journal,

@@ -174,13 +174,13 @@ impl Part for Beginning {
             Ok(Starting::Begun(begun)) => {
                 Next::Ended(self.begun(*begun).map_err(|error| Fatal::Superseded(error.to_string())))
             }
-            Err(StartError::Journal(error)) => Next::Ended(Err(Fatal::Superseded(error.to_string()))),
+            Err(StartError::Journal { source }) => Next::Ended(Err(Fatal::Superseded(source.to_string()))),
             // A person brings the other directory back.
-            Err(StartError::Refused(why)) if disk::is_something_aside() => {
+            Err(error @ (StartError::NotNewest { .. } | StartError::Unclear { .. })) if disk::is_something_aside() => {
                 world::world(|world| world.refused = true);
-                Next::Ended(Err(Fatal::Superseded(why)))
+                Next::Ended(Err(Fatal::Superseded(error.to_string())))
             }
-            Err(error) => Next::Ended(Err(Fatal::Unknown(error.to_string()))),
+            Err(error) => panic!("failed to start: {error}"),
         }
     }
 }

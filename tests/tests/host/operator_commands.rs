@@ -248,7 +248,7 @@ fn a_start_that_must_be_told_what_is_published_is_told() {
             .unwrap();
         drop(topics);
         let refused = run(&site, "run", 1);
-        says(&refused.err, &["may or may not be out", "--published 1", "--published 2"]);
+        says(&refused.err, &["may or may not be published", "--published 1", "--published 2"]);
         let host = site.start_as(&["run", "--published", published]);
         await_shown(&site, "s-1", "done");
         assert_eq!(host.stop(), 0);
