@@ -12,6 +12,7 @@ pub mod desk;
 pub mod examples;
 mod outlook;
 mod plugins;
+mod sagas;
 pub mod topics;
 pub mod view;
 
