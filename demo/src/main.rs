@@ -30,7 +30,7 @@ use serde_json::Value;
 
 const OPENING_BALANCE_CENTS: i64 = 1_000_000;
 const OPENING_STOCK: i64 = 1_000;
-/// Every so many orders one is produced twice.
+/// One in this many orders is produced twice.
 const TWICE_ONE_IN: usize = 20;
 
 #[derive(Parser)]
@@ -171,7 +171,7 @@ impl HostProcess {
     fn stop(mut self) -> Result<()> {
         Command::new("kill").arg(self.child.id().to_string()).status()?;
         let status = self.child.wait()?;
-        ensure!(status.success(), "the host did not end in good order: {status}; see {}", self.log.display());
+        ensure!(status.success(), "the host did not stop cleanly: {status}; see {}", self.log.display());
         Ok(())
     }
 }
@@ -411,7 +411,7 @@ fn summary(args: &Args, file: &Path, orders: &[Order], run: &Run, took: Duration
         orders.iter().any(|o| o.order_id == **order && o.amount_cents <= LIMIT_CENTS && o.sku != workload::SCARCE)
     });
     if let Some(order) = refunded.or_else(|| ends.cancelled.keys().next()) {
-        println!("\n  One of them, whole (sagahost sagas show {order}):\n");
+        println!("\n  One of them in full (sagahost sagas show {order}):\n");
         println!("{}", ask(args, file, &["sagas", "show", order])?);
     }
     println!("  Look further, the data is still there:");

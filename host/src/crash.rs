@@ -1,6 +1,6 @@
 //! Named points at which the process can be made to end itself, for crash tests of the real binary: environment
 //! variable `SAGAHOST_CRASH_AT=POINT` or `POINT:N` (the N-th time). With `SAGAHOST_STOP_AT` it stops there as SIGSTOP
-//! does, and goes on at SIGCONT. Invariant: without these variables a point does nothing.
+//! does, and continues at SIGCONT. Invariant: without these variables a point does nothing.
 //!
 //! In the order in which a batch reaches them: `before-journal-commit`, `after-journal-commit` (the committer);
 //! `before-offsets`, `after-offsets`, `before-produce`, `after-produce`, `before-end-of-transaction`,

@@ -296,11 +296,11 @@ impl Host {
         if published > journal.identity().confirmed
             && let Err(error) = journal.confirm(self.epoch, published)
         {
-            warn!(%error, "failed to confirm what is published; the next start finds it out");
+            warn!(%error, "failed to confirm what is published; the next start finds out");
         }
         let left = journal.outbox(published, usize::MAX).unwrap_or_default();
         if let Err(error) = journal.close() {
-            warn!(%error, "failed to close the journal in good order; the next start recovers it");
+            warn!(%error, "failed to close the journal cleanly; the next start recovers it");
         }
         StopReport { cut_off: !drained, ..StopReport::of(&left) }
     }

@@ -243,13 +243,13 @@ impl Partitions {
             let text = format!("{partition} is not held; `sagahost status` lists those that are");
             return Err(Refusal::not_found(text));
         }
-        // The id first: then a topic made anew in between is noticed.
+        // The id first: then a topic that is recreated in between is noticed.
         let ids = self.transport.topic_ids(std::slice::from_ref(&partition.topic))?;
         let topic_id = ids.get(&partition.topic).cloned();
         let Some(from) = from else {
             self.refuse_made_anew(partition, topic_id.as_ref())?;
             self.intake.assign_again(partition);
-            return Ok(Answer { done: true, text: format!("{partition} is read from where it stood, if it can be") });
+            return Ok(Answer { done: true, text: format!("{partition} is read from its old position, if it can be") });
         };
         let bounds = self.transport.bounds(std::slice::from_ref(partition))?;
         let missing = || Refusal::not_found(format!("{partition} does not exist"));
@@ -259,7 +259,7 @@ impl Partitions {
             ResumeFrom::Latest => end,
             ResumeFrom::Offset(offset) if (first..=end).contains(&offset) => offset,
             ResumeFrom::Offset(offset) => {
-                let text = format!("{partition} holds {first} to {end}; {offset} is outside of that");
+                let text = format!("{partition} holds {first} to {end}; {offset} is outside that range");
                 return Err(Refusal::invalid(text));
             }
         };
@@ -274,8 +274,8 @@ impl Partitions {
         let known = journaled.get(partition).filter(|position| position.next > 0).and_then(|at| at.topic_id.as_ref());
         match (known, topic_id) {
             (Some(known), Some(now)) if known != now => Err(Refusal::refused(format!(
-                "{partition}: the topic was made anew (its id was {known}, now it is {now}), so there is no place where \
-                 it stood: add --from earliest, --from latest or --from OFFSET"
+                "{partition}: the topic was recreated (its id was {known}, now it is {now}), so its old \
+                 position means nothing: add --from earliest, --from latest or --from OFFSET"
             ))),
             _ => Ok(()),
         }
@@ -323,7 +323,7 @@ impl Status {
     }
 }
 
-/// An answer that somebody waits for.
+/// An answer that a caller waits for.
 fn reply() -> (Reply, Receiver<Result<Answer, Declined>>) {
     let (sender, answer) = bounded(1);
     let tell = move |answer| {
@@ -333,7 +333,7 @@ fn reply() -> (Reply, Receiver<Result<Answer, Declined>>) {
 }
 
 fn await_answer(answer: &Receiver<Result<Answer, Declined>>) -> Result<Answer, Refusal> {
-    const NOT_YET: &str = "the host could not journal it in time: it may still be done; look at `sagahost status`";
+    const NOT_YET: &str = "the host could not journal it in time: it may still be carried out; check `sagahost status`";
     Ok(await_answer_or(answer, NOT_YET)??)
 }
 

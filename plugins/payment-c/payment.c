@@ -192,7 +192,7 @@ static bool is_id(text id) {
 // False: no attempt could ever charge it, for this reason.
 static bool can_be_charged(const order *order, problem *why) {
   if (!is_currency(order->currency)) {
-    *why = problem_of("CURRENCY", format("`%t` is no currency code such as EUR", order->currency));
+    *why = problem_of("CURRENCY", format("`%t` is not a currency code such as EUR", order->currency));
   } else if (order->quantity <= 0) {
     *why = problem_of("QUANTITY", format("%i articles cannot be paid for", order->quantity));
   } else if (!is_id(order->customer_id)) {

@@ -1,4 +1,4 @@
-//! Waiting for what a host does by itself. Invariant: who waits in vain says what for.
+//! Waiting for what a host does by itself. Invariant: a wait that times out says what it was for.
 
 use std::{
     thread,
@@ -14,7 +14,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(Instant::now() < end, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -13,7 +13,7 @@ pub struct OrderCompleted {
     pub amount_cents: u64,
 }
 
-/// Somebody became a customer, perhaps long ago.
+/// A customer registered, perhaps long ago.
 #[event(example = {"customerId": "c-1"})]
 pub struct CustomerRegistered {
     pub customer_id: String,
@@ -31,7 +31,7 @@ pub struct Loyalty {
     /// Points for becoming a customer.
     #[config(default = 100)]
     welcome_points: u64,
-    /// An order gives one point for each of so many cents.
+    /// An order gives one point for each of this many cents.
     #[config(default = 100)]
     cents_per_point: u64,
 }

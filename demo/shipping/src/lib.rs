@@ -41,10 +41,10 @@ pub struct Booking {
 
 #[derive(Config)]
 pub struct Shipping {
-    /// Of 1,000 orders, so many crash the first attempt.
+    /// Of 1,000 orders, this many crash the first attempt.
     #[config(default = 20)]
     crash_permille: u64,
-    /// Of 1,000 orders, so many cannot be delivered.
+    /// Of 1,000 orders, this many cannot be delivered.
     #[config(default = 20)]
     refuse_permille: u64,
 }
@@ -97,13 +97,13 @@ impl Shipping {
     }
 }
 
-/// 0 to 999, evenly over the ids: FNV-1a, stirred, since ids that differ in the last digit must fall apart.
+/// 0 to 999, evenly over the ids: FNV-1a, mixed, since ids that differ in the last digit must fall apart.
 pub fn permille(order_id: &str) -> u64 {
     let hash = order_id
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let stirred = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    (stirred ^ (stirred >> 32)) % 1000
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (mixed ^ (mixed >> 32)) % 1000
 }
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ fn line(text: &str) -> Result<Line> {
         field
             .strip_prefix(name)
             .and_then(|number| number.parse().ok())
-            .with_context(|| format!("{field:?} is no {name}"))
+            .with_context(|| format!("{field:?} is not a valid {name}"))
     };
     let (partition, offset) = (number(next()?, "Partition:")?, number(next()?, "Offset:")?);
     let headers = match next()? {

@@ -33,7 +33,7 @@ impl Default for Budget {
 }
 
 #[derive(Debug, Error)]
-#[error("it is no budget: {0}")]
+#[error("not a valid budget: {0}")]
 pub struct BudgetError(String);
 
 /// One figure that is not kept.

@@ -152,7 +152,7 @@ fn folded(value: &Value) -> Value {
 fn unfolded(value: Value) -> Result<Value, String> {
     let count = |value: &Value| {
         let count = value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| *count <= RUN_MAX);
-        count.ok_or_else(|| format!("{value} is no count up to {RUN_MAX}"))
+        count.ok_or_else(|| format!("{value} is not a count up to {RUN_MAX}"))
     };
     Ok(match value {
         Value::Array(items) => items.into_iter().map(unfolded).collect::<Result<_, _>>()?,

@@ -121,7 +121,7 @@ fn admitted(request: &Request, engine: &Arc<Engine>) -> Result<Arc<Plugin>, saga
     admission::admit(request.bytes.clone(), Path::new(&request.file), engine, &settings).map(|admitted| admitted.plugin)
 }
 
-/// The very case that somebody names.
+/// One case, given by name.
 fn repeated(law: Law, bench: &Bench<'_>, case: &Case) -> Result<Finding, HostError> {
     Ok(match judge(law, bench, case)? {
         Verdict::Holds => Finding::new(law, Status::Pass, 1, None),
@@ -145,7 +145,7 @@ fn tried(
     }
     let kinds = kinds(law, bench.plugin.manifest());
     if kinds.is_empty() {
-        let why = "no event is handled that it is about".to_owned();
+        let why = "no event that it concerns is handled".to_owned();
         return Ok(Finding::new(law, Status::NotApplicable, 0, Some(why)));
     }
     let (mut judged, mut unseen) = (0, Vec::new());
@@ -190,7 +190,7 @@ fn waived(plugin: &Plugin, finding: Finding) -> Finding {
             Finding { status: Status::Waived, why: Some(format!("{reason} ({what})")), ..finding }
         }
         Status::Pass => {
-            let why = "its manifest waives it without need: remove the waiver".to_owned();
+            let why = "its manifest waives it needlessly: remove the waiver".to_owned();
             Finding { why: Some(why), ..finding }
         }
         Status::Waived | Status::NotShown | Status::NotApplicable => finding,

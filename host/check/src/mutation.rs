@@ -1,4 +1,4 @@
-//! Bodies made from an example: fields that are missing, unknown, of another type, huge; and what is no JSON at all.
+//! Bodies made from an example: fields that are missing, unknown, of another type, huge; and what is not JSON at all.
 //! Invariant: each is one that a producer could send within the host's limits.
 
 use serde_json::{Map, Value, json};

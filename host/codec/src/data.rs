@@ -145,7 +145,7 @@ pub(super) fn scalar(value: &str) -> Result<Scalar<'_>, String> {
     }
 }
 
-/// Minus zero is no integer for most parsers.
+/// Minus zero is not an integer for most parsers.
 fn is_integer(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     digits.bytes().all(|byte| byte.is_ascii_digit()) && number != "-0"

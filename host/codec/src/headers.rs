@@ -247,7 +247,7 @@ impl<'r> Found<'r> {
             match said.text() {
                 Ok(value) if is_trace(name) && value.len() > TRACE_BYTES_MAX => {}
                 Ok(value) => attributes.push((name.as_ref().to_owned(), value.to_owned())),
-                // A broken trace is no reason to lose an event.
+                // A broken trace is not a reason to lose an event.
                 Err(_) if is_trace(name) => {}
                 Err(why) => return Err(why),
             }

@@ -4,7 +4,7 @@ use sagahost_wire::Outgoing;
 
 use super::headers::{LETTER, OMITTED};
 
-/// The key of the dead letter that the record is the copy of; none: it is no copy. Only the host writes such headers.
+/// The key of the dead letter that the record is the copy of; none: it is not a copy. Only the host writes such headers.
 pub fn copied_letter(record: &Outgoing) -> Option<&str> {
     let (_, key) = record.headers.iter().find(|(header, _)| header == LETTER)?;
     std::str::from_utf8(key.as_deref()?).ok()

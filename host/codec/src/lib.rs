@@ -343,7 +343,7 @@ impl Codec {
         stands.then(|| key.into())
     }
 
-    /// The saga of a record that is no event, so that it is found where people look for it. A key says nothing where
+    /// The saga of a record that is not an event, so that it is found where people look for it. A key says nothing where
     /// the configuration points elsewhere.
     fn said_saga(&self, record: &Record, found: Option<&Found<'_>>) -> Option<SagaId> {
         if let Some(said) = found.and_then(|found| found.saga.as_ref()) {

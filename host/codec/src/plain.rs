@@ -28,7 +28,7 @@ struct Content<'c> {
 }
 
 impl Content<'_> {
-    /// A pointer begins at the value; it goes on into data that is the text of a string.
+    /// A pointer begins at the value; it continues into data that is the text of a string.
     fn at(&self, pointer: &str) -> Result<String, String> {
         let inner = self.envelope.and_then(|envelope| pointer.strip_prefix(envelope));
         match inner.filter(|inner| inner.starts_with('/')) {
@@ -116,7 +116,7 @@ impl Codec {
                 format!("topic {topic} carries several kinds, and the record does not say which ({kinds:?})")
             }
             Some(_) | None => {
-                format!("the record does not say its kind, and nobody reads one from topic {topic}")
+                format!("the record does not say its kind, and no plugin reads one from topic {topic}")
             }
         };
         let way_on = format!("send it as a CloudEvent, or set `kind` in [topics.records.{topic:?}]");

@@ -93,7 +93,7 @@ impl<'d> Visitor<'d> for Element {
     }
 }
 
-/// As bytes: a name with a lone surrogate is no text, and must not be in the way of others.
+/// As bytes: a name with a lone surrogate is not text, and must not be in the way of others.
 struct Name<'d>(Cow<'d, [u8]>);
 
 impl<'d> Deserialize<'d> for Name<'d> {

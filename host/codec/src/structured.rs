@@ -96,7 +96,7 @@ impl<'r> Envelope<'r> {
             // No attribute of CloudEvents can be one of these.
             Some(b'[' | b'{') => return Ok(()),
             Some(b'"') => canonical(value).map_err(|what| format!("`{name}` is {what}"))?,
-            // A number that is no integer keeps the form that it always had here.
+            // A number that is not an integer keeps the form that it always had here.
             _ => canonical(value).unwrap_or_else(|_| match serde_json::from_str::<serde_json::Number>(value) {
                 Ok(number) => number.to_string(),
                 Err(_) => value.to_owned(),

@@ -273,7 +273,7 @@ fn plain_records_are_what_their_topic_says() {
             PaymentProcessed payment-processed/3d3c0ccc41a2b15c7706da437a94f2b5 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"a\": 1}" hops 0 [] from payment-processed[1]@7
             SagaFailed saga-failed/8f431a9f8b0660f04e3878ae128753ad saga o1 at 2001-09-09T01:46:40.000Z application/json "{}" hops 0 [] from saga-failed[1]@7
             unknown-kind: topic shared carries several kinds, and the record does not say which (["A", "B"]): send it as a CloudEvent, or set `kind` in [topics.records."shared"] (saga o1)
-            unknown-kind: the record does not say its kind, and nobody reads one from topic unheard: send it as a CloudEvent, or set `kind` in [topics.records."unheard"] (saga o1)
+            unknown-kind: the record does not say its kind, and no plugin reads one from topic unheard: send it as a CloudEvent, or set `kind` in [topics.records."unheard"] (saga o1)
             invalid-json: the data is not JSON: expected value at line 1 column 1 (saga o1)
             OrderCreated order-created/0e9fa94539cf4296349bb7e4c951b419 saga o1 at 2001-09-09T01:46:40.000Z application/json "[]" hops 0 [("tenant", "t")] from order-created[1]@7
             OrderCreated legacy/u-1 saga o1 at 2001-09-09T01:46:40.000Z application/json "{\"order\": {\"id\": \"o1\"}, \"uuid\": \"u-1\"}" hops 0 [] from legacy[1]@7
@@ -467,8 +467,8 @@ fn a_dead_letter_keeps_the_record_and_adds_the_reason() {
         closed: None,
     };
     // The bound of this codec is small: the detail alone is larger.
-    let roomy = Codec::new("shop", &TopicSettings::of_app("shop"), 100_000);
-    let published = roomy.dead_letter(&letter);
+    let larger = Codec::new("shop", &TopicSettings::of_app("shop"), 100_000);
+    let published = larger.dead_letter(&letter);
     let detail = |outgoing: &Outgoing| {
         outgoing
             .headers

@@ -1,4 +1,4 @@
-//! Why a record is no event. Invariant: a code is a name that operators group by and never changes; the detail says
+//! Why a record is not an event. Invariant: a code is a name that operators group by and never changes; the detail says
 //! where in the record and what is wrong.
 
 use sagahost_saga::id::SagaId;

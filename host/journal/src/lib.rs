@@ -176,7 +176,7 @@ pub struct PluginWrite {
     pub admitted: Vec<AdmittedRow>,
     /// A version (participant, digest) is taken out of service, or (None) may serve again.
     pub quarantined: Vec<(Participant, Arc<str>, Option<String>)>,
-    /// A participant is paused, or (None) goes on.
+    /// A participant is paused, or (None) resumed.
     pub paused: Vec<(Participant, Option<String>)>,
     /// Versions (participant, digest) that are no longer known; not those that serve or are in quarantine.
     pub forgotten: Vec<(Participant, Arc<str>)>,

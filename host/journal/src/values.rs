@@ -93,7 +93,7 @@ pub enum CommitAnswer {
     Done(Vec<(SagaId, SagaKey)>),
     /// Nothing is written: others changed these meanwhile, and answers that were given would be others now.
     Conflict(Vec<Contended>),
-    /// It was sent to be made durable, and whether it is cannot be told: `Journal::reread` can.
+    /// It was sent to be made durable, and whether it is, is not known: `Journal::reread` says.
     Unknown(JournalError),
 }
 
@@ -139,7 +139,7 @@ mod tests {
         let ensured = |seen| CounterWrite { initial: Some(5), seen, ..TAKEN };
         assert_eq!(TAKEN.apply(None), Err(Stale));
         assert_eq!(ensured(Seen::Either).apply(None), Ok(Some(2)), "it begins with five");
-        assert_eq!(ensured(Seen::Either).apply(Some(4)), Ok(Some(1)), "somebody made it meanwhile");
+        assert_eq!(ensured(Seen::Either).apply(Some(4)), Ok(Some(1)), "another writer made it in the meantime");
         assert_eq!(ensured(Seen::Absent).apply(Some(5)), Err(Stale), "it was read as absent");
         assert_eq!(CounterWrite { initial: None, ..ensured(Seen::Absent) }.apply(None), Ok(None), "it was only read");
         assert_eq!(CounterWrite { initial: Some(2), ..ensured(Seen::Either) }.apply(None), Err(Stale), "out of bounds");

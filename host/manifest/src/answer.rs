@@ -127,7 +127,7 @@ impl Measure<'_> {
             Some(_) => (&self.manifest.starts, "starts"),
         };
         if !is_kind(kind) {
-            return Err(bad(format!("{what}: this is no name for a kind of event")));
+            return Err(bad(format!("{what}: not a valid kind of event")));
         }
         if list.iter().any(|known| known == kind) {
             return Ok(());
@@ -183,7 +183,7 @@ impl Measure<'_> {
                 return Err(bad(format!("{what}: the value of `{shown}` has control characters")));
             }
             if !seen.insert(name.as_str()) {
-                return Err(bad(format!("{what}: `{shown}` stands there twice")));
+                return Err(bad(format!("{what}: duplicate `{shown}`")));
             }
         }
         Ok(())
@@ -237,7 +237,7 @@ fn is_json(content_type: Option<&str>) -> bool {
 fn attribute_name(name: &str) -> Result<(), &'static str> {
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 128 || !name.chars().all(letters) {
-        return Err("is no attribute name: use lower-case letters, digits and `-_.`, 128 at most");
+        return Err("is not a valid attribute name: use lower-case letters, digits and `-_.`, 128 at most");
     }
     if name.starts_with("sagahost-") {
         return Err("is reserved: names that begin with `sagahost-` belong to the host");

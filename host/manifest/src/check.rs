@@ -50,10 +50,10 @@ const REASON_BYTES_MAX: usize = 500;
 
 pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
     let value: Value = serde_json::from_slice(json).map_err(|error| {
-        vec![Fault::new(format!("its manifest is no valid JSON: {error}"), "manifest", "correct the manifest")]
+        vec![Fault::new(format!("its manifest is not valid JSON: {error}"), "manifest", "correct the manifest")]
     })?;
     let Value::Object(mut fields) = value else {
-        return Err(vec![Fault::new("its manifest is no JSON object", "manifest", "correct the manifest")]);
+        return Err(vec![Fault::new("its manifest is not a JSON object", "manifest", "correct the manifest")]);
     };
     let mut faults = Vec::new();
     known_only(&mut fields, FIELDS, "manifest", &mut faults);
@@ -161,7 +161,7 @@ impl Check {
     fn identity(&mut self, manifest: &Manifest) {
         if !is_participant_name(&manifest.name) {
             self.fault(
-                format!("`{}` is no name for a participant", manifest.name),
+                format!("`{}` is not a valid name for a participant", manifest.name),
                 "manifest, name",
                 format!("use lower-case letters, digits and hyphens, a letter first, {NAME_BYTES_MAX} at most"),
             );
@@ -196,15 +196,15 @@ impl Check {
                 let place = format!("manifest, {field}");
                 if !is_kind(kind) {
                     let fix = format!("use letters, digits and `._-/:`, {KIND_BYTES_MAX} at most");
-                    self.fault(format!("`{kind}` is no name for a kind of event"), place.clone(), fix);
+                    self.fault(format!("`{kind}` is not a valid kind of event"), place.clone(), fix);
                 }
                 if !seen.insert(kind) {
-                    self.fault(format!("{kind} stands there twice"), place, "keep one of them");
+                    self.fault(format!("duplicate {kind}"), place, "keep one of them");
                 }
             }
         }
         for kind in manifest.finish_on.iter().filter(|kind| manifest.compensate_on.contains(kind)) {
-            let what = format!("{kind} is to finish and to compensate a saga");
+            let what = format!("{kind} is in both `finish-on` and `compensate-on`");
             self.fault(what, "manifest, finish-on", "name it in `finish-on` or in `compensate-on`");
         }
     }
@@ -214,7 +214,7 @@ impl Check {
         for after in &subscription.after {
             if !manifest.subscriptions.iter().any(|other| other.kind == *after) {
                 self.fault(
-                    format!("{kind} is to wait for {after}, which this participant does not handle"),
+                    format!("{kind} waits for {after}, which this participant does not handle"),
                     format!("{place}.after"),
                     hint(after, manifest.subscriptions.iter().map(|s| s.kind.as_str())),
                 );
@@ -225,7 +225,7 @@ impl Check {
             self.fault(what, format!("{place}.undo-bytes-max"), "remove it, or make the role `compensable`");
         }
         if subscription.role == Role::Retriable && subscription.on_dead_letter == Some(OnDeadLetter::Compensate) {
-            let what = format!("{kind} is retriable, which stands behind the pivot: nothing can be compensated there");
+            let what = format!("{kind} is retriable, so it comes after the pivot, where nothing can be compensated");
             self.fault(what, format!("{place}.on-dead-letter"), "use `block` or `skip`");
         }
         self.bounds(subscription, place);
@@ -250,9 +250,9 @@ impl Check {
         let place = format!("manifest, waivers.{law}");
         let waivable = Law::ALL.iter().filter(|law| law.waivable()).map(|law| law.name());
         match Law::parse(law) {
-            None => self.fault(format!("no law is called `{law}`"), place.clone(), hint(law, waivable)),
+            None => self.fault(format!("there is no law `{law}`"), place.clone(), hint(law, waivable)),
             Some(law) if !law.waivable() => {
-                let fix = "remove it, and mend the plugin: `sagahost check` says how it is broken";
+                let fix = "remove it, and fix the plugin: `sagahost check` shows how it is broken";
                 self.fault(format!("`{law}` cannot be waived"), place.clone(), fix);
             }
             Some(_) => {}
@@ -267,13 +267,13 @@ impl Check {
         let place = format!("manifest, config.{name}");
         if !is_participant_name(name) {
             let fix = "use lower-case letters, digits and hyphens, a letter first";
-            self.fault(format!("`{name}` is no name for a configuration key"), place.clone(), fix);
+            self.fault(format!("`{name}` is not a valid configuration key"), place.clone(), fix);
         }
         if key.required && key.default.is_some() {
             self.fault("it is required and has a default", place.clone(), "keep one of the two");
         }
         if let Some(default) = key.default.as_ref().filter(|default| !has_type(default, key.of)) {
-            let what = format!("its default {default} is no {}", type_name(key.of));
+            let what = format!("its default {default} is not a valid {}", type_name(key.of));
             self.fault(what, place, "correct the default or the type");
         }
     }

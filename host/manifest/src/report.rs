@@ -37,7 +37,7 @@ pub struct Report {
     pub faults: Vec<Fault>,
 }
 
-/// A path in JSON. One that is not UTF-8 goes out as people see it: what is wrong with its file must be said all the same.
+/// A path in JSON. One that is not UTF-8 goes out as people see it: what is wrong with its file must still be said.
 pub fn lossily<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
 }

@@ -18,7 +18,7 @@ pub fn faults(manifest: &Manifest, run: impl Fn(&Call) -> Result<End, String>) -
         let call = call(&name, subscription)?;
         let what = fault(&subscription.kind, run(&call))?;
         let place = format!("manifest, subscriptions[{index}].example");
-        Some(Fault::new(what, place, "mend the handler, or the example, or the configuration that makes it fail"))
+        Some(Fault::new(what, place, "fix the handler, the example, or the configuration that makes it fail"))
     });
     tried.collect()
 }
@@ -29,7 +29,7 @@ fn fault(kind: &str, end: Result<End, String>) -> Option<String> {
             Some(format!("it fails on its own example of {kind}: {}: {}", crash.code, crash.detail))
         }
         Ok(End::Outcome(Outcome::Invalid(problem))) => {
-            Some(format!("its own example of {kind} is invalid to it: {}: {}", problem.code, problem.detail))
+            Some(format!("it answers invalid to its own example of {kind}: {}: {}", problem.code, problem.detail))
         }
         Ok(End::Outcome(_) | End::Undo(_)) => None,
         Err(error) => Some(format!("its example of {kind} could not be tried: {error}")),

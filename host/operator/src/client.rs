@@ -14,7 +14,7 @@ use super::protocol::{Refusal, Reply, Request};
 pub enum ClientError {
     #[error("failed to reach the host at {}", path.display())]
     Silent { path: PathBuf, source: io::Error },
-    #[error("timed out after {patience:?} waiting for the host at {}: it may still be done", path.display())]
+    #[error("timed out after {patience:?} waiting for the host at {}: it may still be carried out", path.display())]
     TimedOut { path: PathBuf, patience: Duration },
     #[error("the host at {} is of another version", path.display())]
     Foreign { path: PathBuf, source: serde_json::Error },

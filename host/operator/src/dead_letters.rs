@@ -48,7 +48,7 @@ impl Desk {
         };
         let letters = self.journal.letters(&filter).map_err(Refusal::failed)?;
         if letters.is_empty() {
-            return Err(Refusal::not_found("no open dead letter fits"));
+            return Err(Refusal::not_found("no open dead letter matches"));
         }
         Ok(letters)
     }
@@ -143,15 +143,16 @@ fn forecast(letter: &StoredLetter, saga: Option<&Saga>) -> (bool, String) {
         Status::Waiting | Status::Running | Status::NeedsOperator | Status::Quarantined => false,
     };
     if past {
-        return (false, format!("too late: the saga is {} already; it would be noted, and nothing run", status.name()));
+        return (
+            false,
+            format!("too late: the saga is {} already; it would be recorded, and nothing would run", status.name()),
+        );
     }
     let step = saga.steps().find(|step| step.participant == participant && *step.event == kept.event.key);
     match step.map(|step| step.state) {
         Some(StepState::Blocked | StepState::GivenUp | StepState::Unknown) | None => {
             (true, format!("would send {} to {participant} again", kept.event.kind))
         }
-        Some(_) => {
-            (false, format!("past it already: the step of {participant} is done or under way; discard the letter"))
-        }
+        Some(_) => (false, format!("too late: the step of {participant} is done or under way; discard the letter")),
     }
 }

@@ -30,7 +30,7 @@ pub struct Desk {
     pub settings: Settings,
     pub journal: Arc<dyn Journal>,
     pub transport: Arc<dyn Transport>,
-    /// None: no host runs.
+    /// None: no host is running.
     pub live: Option<Arc<dyn Live>>,
 }
 
@@ -170,7 +170,7 @@ impl Desk {
         }
         match action {
             OutboxAction::Retry => {
-                let text = "no host runs: its next start tries the outbox again".to_owned();
+                let text = "no host is running: its next start tries the outbox again".to_owned();
                 Ok(Done { done: true, queued: true, text })
             }
             OutboxAction::Skip { batch, index, by, reason } => {
@@ -194,7 +194,7 @@ impl Desk {
     fn resume(&self, partition: &Partition, from: Option<ResumeFrom>) -> Result<Done, Refusal> {
         let Some(live) = &self.live else {
             let text =
-                "no host runs: start it; where a partition cannot be read it says so, and then it can be resumed";
+                "no host is running: start it; where a partition cannot be read it says so, and then it can be resumed";
             return Err(Refusal::new(Why::NeedsHost, text));
         };
         let answer = live.resume(partition, from)?;
@@ -209,7 +209,7 @@ impl Desk {
 
     fn reload_config(&self) -> Result<Done, Refusal> {
         let Some(live) = &self.live else {
-            return Err(Refusal::new(Why::NeedsHost, "no host runs: its start reads the configuration"));
+            return Err(Refusal::new(Why::NeedsHost, "no host is running: its start reads the configuration"));
         };
         let answer = live.reload_config()?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })

@@ -62,7 +62,7 @@ pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let newest = rows.iter().filter(|row| row.participant == *name).max_by_key(|row| (row.serving, row.admitted));
     let referenced = desk.journal.referenced_digests().map_err(Refusal::failed)?;
-    let deeds = desk.journal.plugin_history(name, HISTORY_MAX).map_err(Refusal::failed)?;
+    let history = desk.journal.plugin_history(name, HISTORY_MAX).map_err(Refusal::failed)?;
     let unfinished: BTreeMap<String, u64> = versions
         .iter()
         .filter_map(|line| Some((line.digest.clone(), *referenced.get(line.digest.as_str())?)))
@@ -74,7 +74,7 @@ pub fn one(desk: &Desk, name: &Participant) -> Result<PluginView, Refusal> {
         manifest: newest.and_then(|row| serde_json::from_str(&row.manifest).ok()).unwrap_or_default(),
         configured: configured.remove(name.as_str()).unwrap_or_default(),
         unfinished,
-        history: deeds.iter().map(HistoryLine::from).collect(),
+        history: history.iter().map(HistoryLine::from).collect(),
     })
 }
 
@@ -85,9 +85,9 @@ fn admit_without_host(desk: &Desk, name: &Participant, by: &str) -> Result<Done,
     if quarantined.is_empty() {
         return Err(Refusal::not_found(format!("no version of plugin {name} is in quarantine")));
     }
-    let deed = |row: &&AdmittedRow| row.history_entry(SystemClock.now(), format!("let out of quarantine by {by}"));
+    let entry = |row: &&AdmittedRow| row.history_entry(SystemClock.now(), format!("released from quarantine by {by}"));
     let write = PluginWrite {
-        history: quarantined.iter().map(deed).collect(),
+        history: quarantined.iter().map(entry).collect(),
         quarantined: quarantined.iter().map(|row| (name.clone(), row.digest.clone(), None)).collect(),
         ..PluginWrite::default()
     };
@@ -108,14 +108,14 @@ pub fn change_without_host(desk: &Desk, name: &Participant, action: PluginAction
         }
         PluginAction::Resume { by } => (None, format!("resumed by {by}")),
         PluginAction::Admit { .. } | PluginAction::Rollback { .. } | PluginAction::Retire { .. } => {
-            return Err(Refusal::new(Why::NeedsHost, "no host runs: start it, then it can switch plugins"));
+            return Err(Refusal::new(Why::NeedsHost, "no host is running: start it, then it can switch plugins"));
         }
     };
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let row = rows.iter().find(|row| row.participant == *name && row.serving);
     let row = row.ok_or_else(|| Refusal::not_found(format!("no plugin {name} serves in app {}", desk.settings.app)))?;
-    let deed = row.history_entry(SystemClock.now(), what.clone());
-    let write = PluginWrite { paused: vec![(name.clone(), why)], history: vec![deed], ..PluginWrite::default() };
+    let entry = row.history_entry(SystemClock.now(), what.clone());
+    let write = PluginWrite { paused: vec![(name.clone(), why)], history: vec![entry], ..PluginWrite::default() };
     desk.journal.change_plugins(desk.journal.identity().epoch, &write).map_err(Refusal::failed)?;
-    Ok(Done { done: true, queued: true, text: format!("plugin {name} is {what}; the next start finds it so") })
+    Ok(Done { done: true, queued: true, text: format!("plugin {name} is {what}; this takes effect at the next start") })
 }

@@ -145,7 +145,7 @@ pub enum Why {
     NeedsHost,
     /// Not at the moment: nothing was changed, and the same may be asked again.
     Unavailable,
-    /// Not answered in time: it may still be done.
+    /// Not answered in time: it may still be carried out.
     TimedOut,
     /// The broker, or the embedded topics, did not answer or refused.
     Transport,

@@ -120,7 +120,7 @@ impl Desk {
             return Ok(Done { done: true, queued: true, text });
         }
         let text =
-            format!("no host runs: journaled `{}`; it takes effect when the host starts", command_text(&command));
+            format!("no host is running: journaled `{}`; it takes effect when the host starts", command_text(&command));
         self.journal.queue_command(saga, &command).map_err(Refusal::failed)?;
         Ok(Done { done: true, queued: true, text })
     }

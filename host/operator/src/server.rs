@@ -28,7 +28,7 @@ use crate::settings::AdminSettings;
 /// Why the socket is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("failed to make a place for the admin socket")]
+    #[error("failed to create the directory of the admin socket")]
     Place { source: io::Error },
     #[error("failed to start the admin socket's runtime")]
     Runtime { source: io::Error },
@@ -188,11 +188,11 @@ async fn answer(desk: Arc<Desk>, line: Vec<u8>) -> Reply {
         Err(error) => return refused(Why::Invalid, format!("failed to read the request: {error}")),
     };
     let answered = task::spawn_blocking(move || desk.reply(request)).await;
-    answered.unwrap_or_else(|error| refused(Why::Failed, format!("the request failed inside of the host: {error}")))
+    answered.unwrap_or_else(|error| refused(Why::Failed, format!("the request failed in the host: {error}")))
 }
 
 fn timed_out(wait: Duration) -> String {
-    format!("timed out after {wait:?}: it may still be done; look at `sagahost status` and the host's log")
+    format!("timed out after {wait:?}: it may still be carried out; check `sagahost status` and the host's log")
 }
 
 fn refused(why: Why, text: String) -> Reply {

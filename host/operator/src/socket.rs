@@ -90,7 +90,7 @@ fn remove(file: &Path) -> io::Result<()> {
 fn short_dir() -> io::Result<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let bases = runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
-    let mut failed = io::Error::other("no temporary directory has a short path");
+    let mut failed = io::Error::other("no temporary directory has a path that is short enough");
     for base in bases {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;

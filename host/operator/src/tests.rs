@@ -34,7 +34,7 @@ use super::{
 };
 use crate::settings::{AdminSettings, Settings};
 
-/// Notes what it is told.
+/// Notes what it is asked for.
 #[derive(Default)]
 struct Told(Mutex<Vec<String>>);
 
@@ -166,14 +166,15 @@ fn without_a_host_a_command_is_journaled() {
     let Reply::Ok(value) = desk.reply(cancel()) else { panic!("it is refused") };
     let done: Done = serde_json::from_value(value).unwrap();
     assert!(done.done && done.queued);
-    expect!["no host runs: journaled `cancel by ann`; it takes effect when the host starts"].assert_eq(&done.text);
+    expect!["no host is running: journaled `cancel by ann`; it takes effect when the host starts"]
+        .assert_eq(&done.text);
     assert_eq!(desk.journal.queued_commands().unwrap().len(), 1);
     let retry = Request::Command { saga: SagaId::new("o-1"), command: Command::Retry { by: "ann".to_owned() } };
     let Reply::Refused(refusal) = desk.reply(retry) else { panic!("there is no such saga") };
     expect!["there is no saga o-1 in app sagahost"].assert_eq(&refusal.text);
     let all = Request::Redrive { of: LetterSelection::default(), by: "ann".to_owned(), dry_run: true };
     let Reply::Refused(refusal) = desk.reply(all) else { panic!("there is no letter") };
-    expect!["no open dead letter fits"].assert_eq(&refusal.text);
+    expect!["no open dead letter matches"].assert_eq(&refusal.text);
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(crate) enum UndoState {
     ByHand,
     /// An operator accepts that it stays done.
     Accepted,
-    /// Its call is outside of the host. `interrupted`: so many attempts in a row are those whose end the host did not see.
+    /// Its call is outside of the host. `interrupted`: how many attempts in a row ended unseen by the host.
     Out {
         interrupted: u32,
     },
@@ -63,7 +63,7 @@ pub(crate) struct Failure {
     pub cause: Cause,
     pub problem: Problem,
     pub own: bool,
-    /// Whose event goes on in the announcement's trace.
+    /// Whose event's trace the announcement continues.
     pub step: Option<usize>,
 }
 
@@ -202,7 +202,7 @@ impl Saga {
         self.start_undo_again(index, outside.then_some(0), turn);
     }
 
-    /// `interrupted`: it runs outside, and so many attempts before it were interrupted.
+    /// `interrupted`: it runs outside, and this many attempts before it were interrupted.
     fn start_undo_again(&mut self, index: usize, interrupted: Option<u32>, turn: &mut Turn<'_>) {
         let undoing = &mut self.plan[index];
         undoing.attempts += u32::from(!mutation::on(Mutation::SameAttempt) || undoing.attempts == 0);
@@ -398,7 +398,7 @@ impl Saga {
         self.plan.insert(last + 1, again);
     }
 
-    /// Is there nothing left to undo, or that somebody must do about it?
+    /// Is there nothing left to undo, and nothing for an operator to do about it?
     pub(crate) fn undoing_over(&self) -> bool {
         if mutation::on(Mutation::NeverSettle) {
             return false;

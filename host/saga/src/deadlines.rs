@@ -23,7 +23,7 @@ impl Saga {
         if fired { Disposition::Changed } else { Disposition::Nothing("nothing is due") }
     }
 
-    /// Attempts that wait for their time go on; with `all` those too whose time has not come.
+    /// Runs attempts whose time has come; with `all` also those whose time has not.
     pub(crate) fn fire_retries(&mut self, now: Time, all: bool) -> bool {
         let mut fired = false;
         for step in &mut self.steps {

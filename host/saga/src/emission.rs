@@ -61,7 +61,7 @@ impl Saga {
         }
     }
 
-    /// Fused where it concerns this saga; the topology says whether somebody here acts on it.
+    /// Fused where it concerns this saga; the topology says whether a participant here acts on it.
     fn publish(&mut self, step: usize, event: Event, undoing: bool, turn: &mut Turn<'_>) {
         let fuse = event.saga == self.id;
         if fuse && turn.topology.concerns(&event.kind) {

@@ -47,7 +47,7 @@ pub enum Input {
         call: CallRef,
         interrupted: bool,
     },
-    /// Participants were paused, resumed or admitted: what is parked for them may go on.
+    /// Participants were paused, resumed or admitted: what is parked for them may continue.
     TopologyChanged,
     Operator(Command),
 }

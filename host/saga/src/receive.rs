@@ -122,7 +122,7 @@ impl Saga {
         Disposition::Changed
     }
 
-    /// Our own announcement, coming back, is no failure.
+    /// Our own announcement, coming back, is not a failure.
     fn is_failure(&self, event: &Event, topology: &Topology) -> bool {
         let foreign = self.announced.as_ref() != Some(&event.key);
         let named = || topology.members.iter().any(|member| member.compensate_on.contains(&event.kind));

@@ -60,7 +60,7 @@ pub(crate) enum Stage {
     Blocked,
     Done,
     Rejected,
-    /// In a dead letter; the saga went on, or compensates.
+    /// In a dead letter; the saga continued, or compensates.
     GivenUp,
     /// The fence came first: it never runs, and a result that still comes is late.
     Abandoned,

@@ -224,7 +224,7 @@ impl Saga {
             );
             say(
                 format!("sagahost sagas resolve {id} --accept --participant {who} --reason TEXT"),
-                "go on without this step".to_owned(),
+                "continue without this step".to_owned(),
             );
         }
         for need in &self.needs {

@@ -174,9 +174,8 @@ fn app(site: &Site, manifest: Option<&Manifest>) -> Result<(BTreeMap<String, Val
 
 fn law(name: &str) -> Result<Law, Failure> {
     let known = || Law::ALL.iter().map(|law| law.name());
-    Law::parse(name).ok_or_else(|| {
-        Failure::usage(format!("no law is called `{name}`: {}", hint(name, known().collect::<Vec<_>>())))
-    })
+    Law::parse(name)
+        .ok_or_else(|| Failure::usage(format!("there is no law `{name}`: {}", hint(name, known().collect::<Vec<_>>()))))
 }
 
 fn case(text: &str) -> Result<Case, Failure> {
@@ -184,10 +183,10 @@ fn case(text: &str) -> Result<Case, Failure> {
         Some(file) => String::from_utf8_lossy(&read(Path::new(file))?).into_owned(),
         None => text.to_owned(),
     };
-    Case::parse(&text).map_err(|error| Failure::usage(format!("this is no case: {error}")))
+    Case::parse(&text).map_err(|error| Failure::usage(format!("not a valid case: {error}")))
 }
 
-/// One array, or one object after the other. An event that the plugin never gets would be tried in vain.
+/// One array, or one object after the other. An event that the plugin never gets proves nothing.
 fn events(file: &Path, manifest: Option<&Manifest>) -> Result<Vec<Input>, Failure> {
     let bytes = read(file)?;
     let array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
@@ -211,7 +210,7 @@ fn events(file: &Path, manifest: Option<&Manifest>) -> Result<Vec<Input>, Failur
 /// `limit-cents=5000`, typed as the manifest says.
 fn setting(text: &str, manifest: Option<&Manifest>) -> Result<(String, Value), Failure> {
     let Some((key, value)) = text.split_once('=') else {
-        return Err(Failure::usage(format!("`{text}` is no setting: write --set KEY=VALUE")));
+        return Err(Failure::usage(format!("`{text}` is not a setting: write --set KEY=VALUE")));
     };
     let of = manifest.and_then(|manifest| manifest.config.get(key)).map(|key| key.of);
     let as_text = || Value::from(value);

@@ -132,25 +132,25 @@ impl DeadLetters {
             }
             Self::Redrive { key, choice, all, dry_run, operator } => {
                 let of = choice.deliberate(key, all)?;
-                let deeds = reach::ask(&config, Request::Redrive { of, by: operator.by, dry_run })?;
-                tell(deeds, dry_run, out)
+                let results = reach::ask(&config, Request::Redrive { of, by: operator.by, dry_run })?;
+                report(results, dry_run, out)
             }
             Self::Discard { key, choice, all, reason, operator } => {
                 let of = choice.deliberate(key, all)?;
-                let deeds = reach::ask(&config, Request::Discard { of, by: operator.by, reason })?;
-                tell(deeds, false, out)
+                let results = reach::ask(&config, Request::Discard { of, by: operator.by, reason })?;
+                report(results, false, out)
             }
         }
     }
 }
 
-fn tell(deeds: Vec<LetterResult>, dry_run: bool, out: &mut Output) -> Result<(), Failure> {
-    out.show(&deeds, |deeds, out| results_text(deeds, out))?;
-    let undone = deeds.iter().filter(|deed| !deed.done).count();
+fn report(results: Vec<LetterResult>, dry_run: bool, out: &mut Output) -> Result<(), Failure> {
+    out.show(&results, |results, out| results_text(results, out))?;
+    let undone = results.iter().filter(|result| !result.done).count();
     if dry_run || undone == 0 {
         return Ok(());
     }
-    Err(Failure::new(Exit::Declined, format!("{undone} of {} were declined", deeds.len())))
+    Err(Failure::new(Exit::Declined, format!("{undone} of {} were declined", results.len())))
 }
 
 pub fn groups_text(groups: &[LetterGroup], out: &Output) -> String {
@@ -170,7 +170,7 @@ pub fn groups_text(groups: &[LetterGroup], out: &Output) -> String {
 
 pub fn letters_text(letters: &[LetterLine], out: &Output) -> String {
     if letters.is_empty() {
-        return "no dead letter fits\n".to_owned();
+        return "no dead letter matches\n".to_owned();
     }
     let mut table = Table::new(["when", "code", "participant", "event", "saga", "tries", "key", "closed"]);
     for letter in letters {
@@ -216,16 +216,16 @@ pub fn letter_text(letter: &LetterView, out: &Output) -> String {
     text
 }
 
-pub fn results_text(deeds: &[LetterResult], out: &Output) -> String {
+pub fn results_text(results: &[LetterResult], out: &Output) -> String {
     let mut table = Table::new(["key", "saga", "saga is", "code", ""]);
-    for deed in deeds {
-        let tone = if deed.done { Tone::Plain } else { Tone::Bad };
+    for result in results {
+        let tone = if result.done { Tone::Plain } else { Tone::Bad };
         table.row([
-            Cell::id(&deed.key),
-            Cell::id_if_any(deed.saga.as_deref()),
-            deed.saga_status.clone().unwrap_or_default().into(),
-            (&deed.code).into(),
-            Cell::toned(&deed.text, tone),
+            Cell::id(&result.key),
+            Cell::id_if_any(result.saga.as_deref()),
+            result.saga_status.clone().unwrap_or_default().into(),
+            (&result.code).into(),
+            Cell::toned(&result.text, tone),
         ]);
     }
     table.render(out.colour)

@@ -178,7 +178,7 @@ fn key(config: &Config, topic: &str, saga: &str) -> Result<Vec<u8>, Failure> {
     codec(config).key_of(topic, &SagaId::new(saga)).ok_or_else(|| {
         let form = config.topics.mapping(topic).key.name();
         let why = format!("keys of topic {topic} are key = \"{form}\" in [topics.records.{topic:?}]");
-        Failure::usage(format!("--saga {saga:?} is no such key: {why}"))
+        Failure::usage(format!("--saga {saga:?} is not such a key: {why}"))
     })
 }
 

@@ -33,15 +33,15 @@ Exit codes:
     2  wrong usage or wrong configuration
     3  nothing matched: no such saga, dead letter, plugin …
     4  a host is needed and was not reached
-    5  refused: the saga, dead letter or plugin does not allow it (any more), or nothing was there to do
+    5  refused: the saga, dead letter or plugin does not allow it (any longer), or there was nothing to do
     6  run: ended at its deadline with batches that are journaled and not yet published
-    7  run: the host ended by itself (another owner, journal not usable)
+    7  run: the host stopped by itself (another owner, journal not usable)
     8  check: a law is broken, or a figure is above its budget
     9  the broker (or the embedded topics) did not answer or refused
    10  the journal could not be opened, read or written
-   11  not at the moment: nothing was changed, and the same may be asked again
-   12  timed out: it may still be done, so look before it is asked again
-  130  run: ended at once, by a second signal";
+   11  unavailable for the moment: nothing was changed; try again
+   12  timed out: it may still be carried out, so check before trying again
+  130  run: ended immediately by a second signal";
 
 /// Why a command did not do what was asked for.
 #[derive(Debug)]

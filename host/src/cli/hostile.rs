@@ -84,7 +84,7 @@ fn assert_tame(what: &str, text: &str, colour: bool) {
     // Further lines of a report stand below its own.
     let forged = |line: &&str| line.trim_start().starts_with("FORGED") && !line.starts_with("      ");
     let forged: Vec<&str> = bare.lines().filter(forged).collect();
-    assert!(forged.is_empty(), "{what} has a line of somebody else's:\n{text}");
+    assert!(forged.is_empty(), "{what} has a line that was injected:\n{text}");
 }
 
 fn check<T: Serialize + DeserializeOwned>(what: &str, view: &T, text: impl Fn(&T, &Output) -> String) {
@@ -152,8 +152,8 @@ fn dead_letters_and_the_outbox() {
     let record = json!({"topic": "t", "record-key": "k", "value": "v", "headers": [["name", "value"]]});
     whole.as_object_mut().unwrap().extend(record.as_object().unwrap().clone());
     check("dead-letters show", &of(whole), dead_letters::letter_text);
-    let deed = json!([{"key": "k", "saga": "s", "code": "c", "saga-status": "running", "text": "t"}]);
-    check("dead-letters redrive", &of(deed), |deeds: &Vec<_>, out| dead_letters::results_text(deeds, out));
+    let result = json!([{"key": "k", "saga": "s", "code": "c", "saga-status": "running", "text": "t"}]);
+    check("dead-letters redrive", &of(result), |results: &Vec<_>, out| dead_letters::results_text(results, out));
     let batch = json!([{"batch": 1, "topics": {"key:t": 1}, "skipped": {"1": "ann: large"}}]);
     check("outbox list", &of(batch), |batches: &Vec<_>, out| outbox::list_text(batches, out));
 }

@@ -32,7 +32,7 @@ pub struct Mock {
 }
 
 impl Mock {
-    /// A plugin that is of no use is told in the first reply: whoever asks sees no standard error.
+    /// A plugin that cannot be used is reported in the first reply: the caller sees no standard error.
     pub fn carry_out(self, site: &Site) -> Result<(), Failure> {
         let limits = match &site.config {
             Some(file) => Config::load(file)?.limits,
@@ -130,7 +130,7 @@ fn line(input: &mut impl BufRead) -> io::Result<Option<Result<Vec<u8>, String>>>
 }
 
 fn read(line: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(line).map_err(|error| format!("this is no request: {error}"))
+    serde_json::from_slice(line).map_err(|error| format!("not a valid request: {error}"))
 }
 
 fn write(output: &mut impl Write, reply: &Reply) -> io::Result<()> {

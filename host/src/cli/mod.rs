@@ -83,7 +83,7 @@ enum Command {
     Run(run::Run),
     /// Publish one event.
     Emit(emit::Emit),
-    /// Look at sagas and decide where they wait for somebody.
+    /// Look at sagas and decide where they need an operator.
     Sagas(Noun<sagas::Sagas>),
     /// Records that the host gave up on.
     #[command(visible_alias = "dlq")]

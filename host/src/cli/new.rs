@@ -48,7 +48,7 @@ impl New {
         out.show(&MadeView::from(&made), |view, _| {
             format!(
                 "made plugin {} in {typed}: it takes {} and emits {}\n\
-                 go on with\n  \
+                 next:\n  \
                  cd {typed}\n  \
                  cargo test\n  \
                  sagahost dev",

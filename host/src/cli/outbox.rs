@@ -23,7 +23,7 @@ pub enum Outbox {
     },
     /// Try the refused row again.
     Retry,
-    /// Leave one row unpublished for good, so that publication goes on.
+    /// Leave one row unpublished for good, so that publication continues.
     Skip {
         /// The batch, as the refusal names it.
         batch: u64,

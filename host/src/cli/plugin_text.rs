@@ -98,14 +98,14 @@ pub fn show_text(view: &PluginView, out: &Output) -> String {
     }
     if !view.history.is_empty() {
         let mut history = Table::new(["history", "", "version", "configuration"]).indented(2);
-        for deed in &view.history {
-            let version = view.versions.iter().find(|line| line.digest == deed.digest);
-            let version = version.map_or_else(|| short(&deed.digest), |line| line.version.clone());
+        for entry in &view.history {
+            let version = view.versions.iter().find(|line| line.digest == entry.digest);
+            let version = version.map_or_else(|| short(&entry.digest), |line| line.version.clone());
             history.row([
-                when(deed.at, out.now).into(),
-                (&deed.what).into(),
+                when(entry.at, out.now).into(),
+                (&entry.what).into(),
                 version.into(),
-                short(&deed.config).into(),
+                short(&entry.config).into(),
             ]);
         }
         text += &format!("\n{}", history.render(out.colour));

@@ -33,7 +33,7 @@ use crate::config::{Config, parse_duration};
 pub enum Plugins {
     /// Which plugins serve, which files are refused and why.
     List,
-    /// All about one plugin: its versions, what it subscribes to, who needs it, what was done to it.
+    /// Everything about one plugin: its versions, what it subscribes to, who needs it, its history.
     Show {
         /// The plugin.
         plugin: String,
@@ -47,7 +47,7 @@ pub enum Plugins {
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time_span)]
         timeout: Duration,
     },
-    /// Let a version serve that was taken out of service.
+    /// Let a version serve that is in quarantine.
     Admit {
         /// The plugin.
         plugin: String,
@@ -64,7 +64,7 @@ pub enum Plugins {
         #[command(flatten)]
         operator: Operator,
     },
-    /// Let a paused plugin go on, with what parked first.
+    /// Let a paused plugin continue, with what parked first.
     Resume {
         /// The plugin.
         plugin: String,
@@ -78,13 +78,13 @@ pub enum Plugins {
         /// Why, for the journal.
         #[arg(long, value_name = "TEXT")]
         reason: String,
-        /// Although unfinished sagas need it.
+        /// Even if unfinished sagas need it.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         operator: Operator,
     },
-    /// Bring the version before back, and put the one that serves into quarantine.
+    /// Put the previous version back, and the one that serves into quarantine.
     Rollback {
         /// The plugin.
         plugin: String,
@@ -123,7 +123,7 @@ pub enum Plugins {
         /// Only keys that begin like this.
         #[arg(long, value_name = "TEXT", default_value = "", value_parser = typed)]
         prefix: String,
-        /// Only keys behind this one.
+        /// Only keys after this one.
         #[arg(long, value_name = "KEY", value_parser = typed)]
         after: Option<String>,
         /// How many at most.
@@ -133,7 +133,7 @@ pub enum Plugins {
 }
 
 fn time_span(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "a number with its unit is wanted, such as 30s".to_owned())
+    parse_duration(text).ok_or_else(|| "a number with a unit is needed, such as 30s".to_owned())
 }
 
 impl Plugins {

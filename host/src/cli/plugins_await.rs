@@ -31,7 +31,7 @@ pub fn carry_out(config: &Config, files: &[PathBuf], patience: Duration, out: &m
     let end = Instant::now() + patience;
     loop {
         let Some(mut host) = reach::host(config)? else {
-            let text = format!("no host runs with the data directory {}", config.data_dir.display());
+            let text = format!("no host is running with the data directory {}", config.data_dir.display());
             return Err(Failure::new(Exit::HostNotReached, text));
         };
         let value = host.ask(&Request::Plugins)?;
@@ -48,7 +48,7 @@ pub fn carry_out(config: &Config, files: &[PathBuf], patience: Duration, out: &m
             return out.show(&serve, |lines, _| lines.iter().map(served).collect());
         }
         if Instant::now() >= end {
-            return Err(in_vain(&open, &view, patience));
+            return Err(timed_out(&open, &view, patience));
         }
         wanted = open;
         thread::sleep(EVERY);
@@ -83,9 +83,10 @@ pub fn served(line: &PluginLine) -> String {
     format!("{}\n", notation::line(&said))
 }
 
-fn in_vain(open: &[Wanted<'_>], view: &PluginsView, patience: Duration) -> Failure {
+fn timed_out(open: &[Wanted<'_>], view: &PluginsView, patience: Duration) -> Failure {
     let names: Vec<String> = open.iter().map(|wanted| wanted.file.display().to_string()).collect();
-    let mut text = format!("waited {} in vain until the host serves {}", format_duration(patience), names.join(", "));
+    let mut text =
+        format!("timed out after {} waiting for the host to serve {}", format_duration(patience), names.join(", "));
     for report in &view.refused {
         text += &format!("\n{report}");
     }

@@ -154,7 +154,7 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
         Ok(journal) => Ok(Some(Arc::new(journal))),
         Err(JournalError::InUse(text)) => Err(Failure::new(
             Exit::HostNotReached,
-            format!("{text}\n(it does not serve its admin socket: it may be starting or ending)"),
+            format!("{text}\n(it does not answer on its admin socket: it may be starting or stopping)"),
         )),
         Err(error) => Err(Failure::new(Exit::Journal, format!("failed to open the journal: {error}"))),
     }
@@ -162,7 +162,7 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
 
 pub fn transport(config: &Config) -> Result<Arc<dyn Transport>, Failure> {
     open_transport(config).map_err(|error| match config.kafka.is_some() {
-        // Nobody has been asked yet: librdkafka makes no client of it.
+        // Nobody has been asked yet: librdkafka refuses it.
         true => Failure::usage(with_causes(&error)),
         false => error.into(),
     })

@@ -46,8 +46,8 @@ pub struct Run {
     /// Do not start while a file of the plugin directory is refused.
     #[arg(long)]
     strict: bool,
-    /// Go on although the broker speaks of another journal, or of batches that this one does not hold: begins a new
-    /// lineage. Read what the refusal said first.
+    /// Continue although the broker speaks of another journal, or of batches that this one does not hold: begins a
+    /// new lineage. Read the refusal first.
     #[arg(long)]
     new_lineage: bool,
     /// Batches up to N were published, although the broker no longer says so.
@@ -138,8 +138,8 @@ fn reload(live: Arc<dyn Live>) {
     });
 }
 
-/// None: told to stop while it waited for the broker. A call that does not come back within the deadline is left to
-/// itself; nothing that a start does is harmed by that.
+/// None: stopped while it waited for the broker. A call that does not come back within the deadline is abandoned;
+/// nothing that a start does is harmed by that.
 fn start(parts: Parts, stop_requested: &AtomicBool, deadline: Duration) -> Result<Option<Host>, Failure> {
     let starting = thread::Builder::new().name("start".to_owned()).spawn(move || Host::start_with(parts));
     let starting = starting.map_err(|error| Failure::failed("start thread start", &error))?;
@@ -241,8 +241,9 @@ pub(super) fn heed_signals(asked: Asked) -> Result<(), Failure> {
 
 pub(super) fn start_log(settings: &LogSettings) -> Result<(), Failure> {
     let text = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.filter.clone());
-    let filter = EnvFilter::try_new(&text)
-        .map_err(|error| Failure::usage(format!("log.filter (or RUST_LOG): `{text}` is no filter: {error}")))?;
+    let filter = EnvFilter::try_new(&text).map_err(|error| {
+        Failure::usage(format!("log.filter (or RUST_LOG): `{text}` is not a valid filter: {error}"))
+    })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match settings.format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -26,7 +26,7 @@ use super::{
 pub enum Sagas {
     /// Newest first, with how many there are in each state.
     List(List),
-    /// One saga: its steps, its timeline, and what to type where it waits for somebody.
+    /// One saga: its steps, its timeline, and what to type where it needs an operator.
     Show {
         /// The saga's id, as commands print it.
         #[arg(value_parser = typed)]
@@ -66,7 +66,7 @@ pub struct List {
     /// How many at most.
     #[arg(long, default_value_t = 50)]
     limit: usize,
-    /// Go on where the last page ended (it says where).
+    /// Continue where the last page ended (it says where).
     #[arg(long, value_name = "N")]
     before: Option<i64>,
 }
@@ -178,7 +178,7 @@ pub fn list_text(page: &SagaPage, out: &Output) -> String {
             notes.join(" ").into(),
         ]);
     }
-    let mut text = if page.sagas.is_empty() { "no saga fits\n".to_owned() } else { table.render(out.colour) };
+    let mut text = if page.sagas.is_empty() { "no saga matches\n".to_owned() } else { table.render(out.colour) };
     if !page.counts.is_empty() {
         let counts: Vec<String> = page.counts.iter().map(|(status, count)| format!("{count} {status}")).collect();
         text += &format!("\nin the journal: {}\n", notation::line(&counts.join(", ")));

@@ -257,7 +257,7 @@ fn a_timeline() {
         open dead letters
           e/1|loyalty  orphan: no OrderCreated came
 
-        it waits for you; type one of
+        it needs an operator; type one of
           sagahost sagas retry o-1                                                 # payment could not undo OrderCreated: bank-closed
           sagahost sagas resolve o-1 --undone --participant payment --reason TEXT  # it was undone by hand
     "#]].assert_eq(&timeline::text(&saga, Time(NOW), false));
@@ -289,7 +289,7 @@ fn a_page_of_sagas() {
     "#]]
     .assert_eq(&sagas::list_text(&page, &out()));
     expect![[r#"
-        no saga fits
+        no saga matches
     "#]]
     .assert_eq(&sagas::list_text(&SagaPage::default(), &out()));
 }
@@ -418,13 +418,13 @@ fn topics_plugins_outbox_and_status() {
         queued_commands: 1,
         counters: [("events".to_owned(), 4000)].into(),
         waiting_for: vec!["the broker at 127.0.0.1:9092, away for 12s".into()],
-        held: vec!["order-created[2]: it was made anew".into()],
+        held: vec!["order-created[2]: it was recreated".into()],
         unhandled: vec![unhandled.clone(), UnhandledLine { ignored: true, ..unhandled }],
     };
     expect![[r#"
         app shop runs
           waits for the broker at 127.0.0.1:9092, away for 12s
-          held order-created[2]: it was made anew
+          held order-created[2]: it was recreated
           transport    kafka at 127.0.0.1:9092
           journal      f00d in data
           incarnation  beef

@@ -36,8 +36,11 @@ pub fn text(saga: &SagaView, now: Time, colour: bool) -> String {
         text += &format!("\nwaits for a host to run: {}\n", notation::line(queued));
     }
     if !saga.next.is_empty() {
-        text +=
-            &format!("\n{}\n{}", Tone::Bad.paint("it waits for you; type one of", colour), next(&saga.next, colour));
+        text += &format!(
+            "\n{}\n{}",
+            Tone::Bad.paint("it needs an operator; type one of", colour),
+            next(&saga.next, colour)
+        );
     }
     text
 }

@@ -24,7 +24,7 @@ use crate::config::Config;
 pub enum Topics {
     /// What the app reads and writes, how much is in it, and how far the app is behind.
     List,
-    /// Make topics: those named, else all that are missing.
+    /// Create topics: those named, else all that are missing.
     Create {
         /// Names of topics.
         names: Vec<String>,
@@ -32,11 +32,11 @@ pub enum Topics {
         #[arg(long, value_name = "N")]
         partitions: Option<i32>,
     },
-    /// Go on with a partition that the host holds (`sagahost status` lists them and says why).
+    /// Resume a partition that the host holds (`sagahost status` lists them and says why).
     Resume {
         /// As the message names it: `TOPIC[NUMBER]`.
         partition: Partition,
-        /// Where to go on: `earliest` or `latest` of what is there, or an offset. Else where it stood.
+        /// Where to resume: `earliest` or `latest` of what is there, or an offset. Default: its position.
         #[arg(long, value_name = "PLACE")]
         from: Option<ResumeFrom>,
     },
@@ -55,7 +55,7 @@ impl Topics {
                 let partitions = partitions.unwrap_or(config.operator().partitions);
                 let made = create(&config, names, partitions)?;
                 out.show(&made, |made, _| match made.as_slice() {
-                    [] => "they are all there".to_owned(),
+                    [] => "all of them exist".to_owned(),
                     made => notation::line(&format!("made {}", made.join(", "))).into_owned(),
                 })
             }

@@ -40,7 +40,7 @@ pub fn read(table: &Table<'_, '_>, base: &Path) -> BTreeMap<String, Property> {
     found
 }
 
-/// `sasl.password = …` without quotes is a table `sasl` to TOML: it is meant as one name all the same.
+/// `sasl.password = …` without quotes is a table `sasl` to TOML: it is still meant as one name.
 fn gather(
     table: &Table<'_, '_>,
     name: &str,
@@ -127,7 +127,7 @@ fn property(table: &Table<'_, '_>, name: &str, value: &Value<'_>, base: &Path) -
 /// A file may end with a line break; that is not part of the secret.
 fn secret(kind: &str, source: &str, base: &Path) -> Result<String, String> {
     if kind == "env" {
-        return env::var(source).map_err(|_| format!("environment variable {source} is not set, or is no text"));
+        return env::var(source).map_err(|_| format!("environment variable {source} is not set, or is not text"));
     }
     let path = base.join(source);
     let text = fs::read_to_string(&path).map_err(|error| format!("failed to read {}: {error}", path.display()))?;

@@ -1,5 +1,5 @@
 //! Reading one table of the file, field by field. Invariant: a field that is wrong leaves a fault with its line and
-//! gives its default, so that reading goes on and finds the others.
+//! gives its default, so that reading continues and finds the others.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ type Entries<'t> = DeTable<'t>;
 pub struct Source<'t> {
     text: &'t str,
     faults: RefCell<Vec<Fault>>,
-    /// Lines that are no TOML: what was made of them is not worth a fault of its own.
+    /// Lines that are not TOML: what was made of them is not worth a fault of its own.
     broken: RefCell<Vec<usize>>,
     /// Every field that was asked for, as `pipeline.workers`: the reference names them all.
     names: RefCell<Vec<String>>,
@@ -224,7 +224,7 @@ impl<'s, 't> Table<'s, 't> {
             self.fault(
                 name,
                 at,
-                format_args!("`{text}` is no duration; write \"500ms\", \"10s\", \"15m\", \"2h\" or \"7d\""),
+                format_args!("`{text}` is not a duration; write \"500ms\", \"10s\", \"15m\", \"2h\" or \"7d\""),
             );
             return None;
         };
@@ -249,7 +249,7 @@ impl<'s, 't> Table<'s, 't> {
     pub fn texts(&mut self, name: &str) -> Vec<(String, Range<usize>)> {
         let Some(value) = self.value(name) else { return Vec::new() };
         let DeValue::Array(array) = value.get_ref() else {
-            self.wrong_type::<()>(name, value.span(), "a list of texts, [\"a\", \"b\"]", value.get_ref());
+            self.wrong_type::<()>(name, value.span(), "a list of strings, [\"a\", \"b\"]", value.get_ref());
             return Vec::new();
         };
         self.texts_of(name, array)
@@ -261,7 +261,7 @@ impl<'s, 't> Table<'s, 't> {
             match item.get_ref() {
                 DeValue::String(text) => texts.push((text.to_string(), item.span())),
                 other => {
-                    self.wrong_type::<()>(name, item.span(), "texts in quotes only", other);
+                    self.wrong_type::<()>(name, item.span(), "strings in quotes only", other);
                 }
             }
         }

@@ -55,7 +55,7 @@ fn event_id(table: &Table<'_, '_>, text: &str, at: Range<usize>) -> Option<Event
             let place =
                 meant(text).unwrap_or_else(|| format!("\"/{}\" or \"header:{}\"", path(text), plain_name(text)));
             let ways = format!("{place}, or \"content\" or \"offset\"");
-            table.fault("event-id", at, format_args!("`{text}` is not a place of an event's id: write {ways}"));
+            table.fault("event-id", at, format_args!("`{text}` does not say where an event's id is: write {ways}"));
             None
         }
     }

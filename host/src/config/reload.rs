@@ -57,7 +57,7 @@ fn changed_plugins(before: &Config, now: &Config) -> Vec<String> {
 }
 
 fn changed_elsewhere(before: &Config, now: &Config) -> Vec<String> {
-    // What the command line said at the start is no change of the file.
+    // What the command line said at the start is not a change of the file.
     let now = Config { strict: before.strict, ..now.clone() };
     let (before, now) = (before.shown(), now.shown());
     let fields = before.iter().filter(|(name, value)| *name != "plugin" && now.get(*name) != Some(value));

@@ -34,7 +34,7 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A record cannot be larger than what a broker is told in 32 bits.
+/// A record cannot be larger than what fits into the protocol's 32 bits.
 const BYTES_MAX: usize = 1 << 31;
 /// librdkafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
@@ -161,11 +161,11 @@ fn plugin_order(table: &mut Table<'_, '_>) -> Vec<Participant> {
     let mut order: Vec<Participant> = Vec::new();
     for (name, at) in table.texts("plugin-order") {
         if order.iter().any(|known| known.as_str() == name) {
-            table.fault("plugin-order", at, format_args!("`{name}` stands there twice"));
+            table.fault("plugin-order", at, format_args!("duplicate `{name}`"));
         } else if is_participant_name(&name) {
             order.push(Participant::new(name));
         } else {
-            table.fault("plugin-order", at, format_args!("`{name}` is no name of a plugin"));
+            table.fault("plugin-order", at, format_args!("`{name}` is not a valid plugin name"));
         }
     }
     order
@@ -281,7 +281,7 @@ fn kind_topics(table: &Table<'_, '_>, settings: &mut TopicSettings) {
             continue;
         };
         if !is_kind(&kind) {
-            table.fault(&kind, at, "is no kind of an event: letters, digits and . _ - / : only");
+            table.fault(&kind, at, "is not a valid kind of event: letters, digits and . _ - / : only");
         } else if kind == SAGA_FAILED {
             table.fault(&kind, at, "has a field of its own: write saga-failed = \"…\" in [topics]");
         } else if let Some(other) = settings.only_kind_of(name) {
@@ -325,7 +325,7 @@ fn plugins(table: Table<'_, '_>) -> BTreeMap<String, PluginSettings> {
     let mut plugins = BTreeMap::new();
     for (name, at, child) in table.tables("NAME") {
         if !is_participant_name(&name) {
-            let text = "is no name of a plugin: lower-case letters, digits and hyphens, a letter first";
+            let text = "is not a valid plugin name: lower-case letters, digits and hyphens, a letter first";
             table.fault(&name, at, text);
         }
         plugins.insert(name, plugin(child));

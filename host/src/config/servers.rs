@@ -19,7 +19,7 @@ pub fn faults(servers: &str, protocol: &str) -> Vec<String> {
 
 fn fault(entry: &str, protocol: &str) -> Option<String> {
     if entry.is_empty() {
-        return Some("there is nothing between two commas: write \"host:9092,other:9092\"".to_owned());
+        return Some("there is no address between two commas: write \"host:9092,other:9092\"".to_owned());
     }
     let (scheme, address) = match entry.split_once("://") {
         Some((scheme, rest)) => (Some(scheme.to_lowercase()), rest),
@@ -58,7 +58,7 @@ fn address_fault(address: &str) -> Option<String> {
         None => return Some(format!("`{address}` has no port")),
     };
     if !is_host(host) {
-        return Some(format!("`{address}` has no name of a host in it"));
+        return Some(format!("`{address}` has no host name"));
     }
     let fits = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port| PORTS.contains(&port));
     (!fits).then(|| format!("`{port}` is not a port from {} to {}", PORTS.start(), PORTS.end()))
@@ -103,7 +103,7 @@ mod tests {
         }
         for (servers, said) in [
             (" ", "must name a broker: bootstrap-servers = \"127.0.0.1:9092\""),
-            ("b:9092,", "there is nothing between two commas: write \"host:9092,other:9092\""),
+            ("b:9092,", "there is no address between two commas: write \"host:9092,other:9092\""),
             ("http://b:8082", "a broker has no http:// in front of it: write \"b:8082\""),
             ("https://user:hunter2@b/kafka", "a broker has no https:// in front of it: write \"b:9092\""),
             (
@@ -121,8 +121,8 @@ mod tests {
             ("b:kafka", "`kafka` is not a port from 1 to 65535: write \"b:9092\""),
             ("b:0", "`0` is not a port from 1 to 65535: write \"b:9092\""),
             ("b:70000", "`70000` is not a port from 1 to 65535: write \"b:9092\""),
-            (":9092", "`:9092` has no name of a host in it: write \"host:9092\""),
-            ("b c:9092", "`b c:9092` has no name of a host in it: write \"host:9092\""),
+            (":9092", "`:9092` has no host name: write \"host:9092\""),
+            ("b c:9092", "`b c:9092` has no host name: write \"host:9092\""),
             ("::1", "`::1` looks like an IPv6 address, which needs brackets and a port: write \"[::1]:9092\""),
             ("[::1]", "`[::1]` looks like an IPv6 address, which needs brackets and a port: write \"[::1]:9092\""),
         ] {

@@ -81,7 +81,7 @@ fn three_wrong_places() {
             sagahost.toml:2: unknown field `plugin-ordr` in the file; did you mean `plugin-order`?
             sagahost.toml:5: pipeline.workers: must be a whole number, and is text
             sagahost.toml:6: unknown field `batch-wiat` in table [pipeline]; did you mean `batch-wait`?
-            sagahost.toml:7: pipeline.position-wait: `soon` is no duration; write "500ms", "10s", "15m", "2h" or "7d"
+            sagahost.toml:7: pipeline.position-wait: `soon` is not a duration; write "500ms", "10s", "15m", "2h" or "7d"
             sagahost.toml:10: [kafka] needs bootstrap-servers = "127.0.0.1:9092"
             sagahost.toml:10: kafka.start: `first` is not one of "earliest", "latest""#]],
     );
@@ -97,7 +97,7 @@ fn wrong_values() {
             sagahost.toml:4: pipeline.unpublished-batches-max: must be from 1 to 2
             sagahost.toml:5: pipeline.batch-wait: needs a unit: "10ms", "10s", "10m", "10h" or "10d"
             sagahost.toml:6: pipeline.shutdown-deadline: must be from 100ms to 1h
-            sagahost.toml:9: saga.retention: `7 days` is no duration; write "500ms", "10s", "15m", "2h" or "7d"
+            sagahost.toml:9: saga.retention: `7 days` is not a duration; write "500ms", "10s", "15m", "2h" or "7d"
             sagahost.toml:11: limits.budget-ms: must be at least 1
             sagahost.toml:12: limits.memory-bytes-max: must not be negative
             sagahost.toml:13: limits.log-lines-max: must be a whole number, and is a number with a point
@@ -114,8 +114,8 @@ fn wrong_topics_and_plugins() {
             sagahost.toml:5: topics.of-kind.B: `x` is the topic of A already: a plain record there would have two kinds; where each says its own, set kind = "header:NAME" or kind = "/POINTER" in [topics.records."x"]
             sagahost.toml:6: topics.of-kind.SagaFailed: has a field of its own: write saga-failed = "…" in [topics]
             sagahost.toml:8: topics.records.t.saga-id: `order.id` is neither a JSON pointer nor a header: write "/order/id" or "header:order.id"
-            sagahost.toml:9: topics.records.t.event-id: `id` is not a place of an event's id: write "/id" or "header:id", or "content" or "offset"
-            sagahost.toml:10: plugin.Payment: is no name of a plugin: lower-case letters, digits and hyphens, a letter first
+            sagahost.toml:9: topics.records.t.event-id: `id` does not say where an event's id is: write "/id" or "header:id", or "content" or "offset"
+            sagahost.toml:10: plugin.Payment: is not a valid plugin name: lower-case letters, digits and hyphens, a letter first
             sagahost.toml:11: plugin.Payment.config.when: is a date or time: put it in quotes, a plugin reads text
             sagahost.toml:13: plugin.p.on.K.on-dead-letter: `drop` is not one of "compensate", "block", "skip"
             sagahost.toml:14: unknown field `attempts` in table [plugin.p.on.K.retry]; did you mean `attempts-max`?
@@ -146,7 +146,7 @@ fn properties_that_the_host_owns_and_secrets_that_are_away() {
         expect![[r#"
             sagahost.toml: needs app = "NAME" with [kafka]: it is the consumer group, and no other app may have it
             sagahost.toml:4: kafka.properties.group.id: is the host's own: it is the app's name
-            sagahost.toml:5: kafka.properties.sasl.password: environment variable SAGAHOST_NO_SUCH_VARIABLE is not set, or is no text
+            sagahost.toml:5: kafka.properties.sasl.password: environment variable SAGAHOST_NO_SUCH_VARIABLE is not set, or is not text
             sagahost.toml:6: kafka.properties.ssl.key.password: failed to read no/such/file: No such file or directory (os error 2)
             sagahost.toml:7: kafka.properties.linger.ms: must be text, a number, true or false, { env = "NAME" } or { file = "PATH" }, and is a list"#]],
     );

@@ -104,7 +104,7 @@ fn text(version: u32, packages: &BTreeMap<Key, Package>) -> String {
         }
         text += "dependencies = [\n";
         for dependency in &package.dependencies {
-            // A version stands there only where there is more than one in this lock.
+            // A version is named only where there is more than one in this lock.
             let unique = versions(name_in(dependency)) == 1;
             text += &format!(" \"{}\",\n", if unique { name_in(dependency) } else { dependency });
         }

@@ -62,7 +62,7 @@ pub fn make(names: Names, dir: &Path) -> Result<Made, KitError> {
         Some(way) => Sdk::Repository(way),
         None => Sdk::Unpacked,
     };
-    // A directory that is there stays the one it is: somebody may be in it.
+    // An existing directory is kept: a shell may be in it.
     let there = dir.exists();
     let partial = if there { &dir } else { parent }.join(format!(".{}.partial", names.name));
     let made = write(&files(&names, &sdk), &partial).and_then(|()| match there {

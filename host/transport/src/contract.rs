@@ -214,7 +214,7 @@ pub fn a_transaction_that_is_open_is_ended_by_a_claim(transport: &dyn Transport,
     open(&mut *sink, "left open, too");
     // Whoever comes next, and the one before for good.
     let mut next = claimed(transport);
-    assert!(until_done(|| sink.end()).is_err(), "somebody else claimed");
+    assert!(until_done(|| sink.end()).is_err(), "another sink claimed");
     assert_eq!(committed(&mut *next, std::slice::from_ref(&partition)), BTreeMap::new());
     publish(&mut *next, &[outgoing(&topic, "k", "out")], &[(partition.clone(), 2)], "j/i/2");
     let mut source = source(transport);
@@ -406,11 +406,11 @@ pub fn positions_are_checked(transport: &dyn Transport, prefix: &str) {
 
     let assignment = |position, last| Assignment { last, ..Assignment::new(partition.clone(), position) };
     source.assign(&[assignment(seen.0 + 1, Some(seen))]).expect("assign");
-    assert_eq!(values(&self::records(&mut source, 3)), ["2", "3", "4"], "the same record stands there");
+    assert_eq!(values(&self::records(&mut source, 3)), ["2", "3", "4"], "the same record is there");
 
     let end = transport.bounds(std::slice::from_ref(&partition)).expect("bounds")[&partition].1;
-    let anew = (seen.0, seen.1 - 1_000);
-    for wrong in [assignment(end + 1, None), assignment(end + 1_000, None), assignment(seen.0 + 1, Some(anew))] {
+    let earlier = (seen.0, seen.1 - 1_000);
+    for wrong in [assignment(end + 1, None), assignment(end + 1_000, None), assignment(seen.0 + 1, Some(earlier))] {
         let beside = Assignment::new(other.clone(), 0);
         source.assign(&[wrong.clone(), beside]).expect("assign");
         let (mut held, mut served) = (None, false);
@@ -476,8 +476,8 @@ pub fn quick<T>(call: impl FnOnce() -> T) -> T {
 pub fn claim(sink: &mut dyn Sink) {
     let started = Instant::now();
     while let Err(error) = quick(|| sink.claim()) {
-        let patient = matches!(error, TransportError::Away(_)) && started.elapsed() < PATIENCE;
-        assert!(patient, "failed to claim: {error:?}");
+        let may_wait = matches!(error, TransportError::Away(_)) && started.elapsed() < PATIENCE;
+        assert!(may_wait, "failed to claim: {error:?}");
     }
 }
 
@@ -551,8 +551,8 @@ fn transaction(
 pub fn publish(sink: &mut dyn Sink, records: &[Outgoing], offsets: &[(Partition, i64)], metadata: &str) {
     let started = Instant::now();
     while let Err(failed) = try_publish(sink, records, offsets, metadata) {
-        let patient = matches!(failed.error, SinkError::Spoilt(_)) && started.elapsed() < PATIENCE;
-        assert!(patient, "failed to publish: {failed:?}");
+        let may_wait = matches!(failed.error, SinkError::Spoilt(_)) && started.elapsed() < PATIENCE;
+        assert!(may_wait, "failed to publish: {failed:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -19,7 +19,7 @@ pub struct Assignment {
     /// The next record to read.
     pub position: i64,
     /// Offset and timestamp of the last record that was handled, where known: if the record there has another
-    /// timestamp now, the topic was made anew.
+    /// timestamp now, the topic was recreated.
     pub last: Option<(i64, u64)>,
     /// The topic that the position belongs to. None: not known, whichever topic has the name.
     pub topic_id: Option<TopicId>,
@@ -54,7 +54,7 @@ pub enum Polled {
     /// Which topic the records before this came from. From the first one on, a position of the partition counts only
     /// as far as it is verified. Partitions of topics without an id are never verified.
     Verified(Vec<Verified>),
-    /// The partition is not read any more until somebody acts; the others are. `why` is for the operator and says
+    /// The partition is not read any more until an operator acts; the others are. `why` is for the operator and says
     /// what to do.
     Held {
         partition: Partition,
@@ -62,7 +62,7 @@ pub enum Polled {
     },
     /// More partitions exist than were assigned.
     Appeared(Vec<Partition>),
-    /// The broker cannot be reached; `Back` follows. Reading goes on by itself.
+    /// The broker cannot be reached; `Back` follows. Reading continues by itself.
     Away(String),
     Back,
 }
@@ -82,9 +82,9 @@ pub trait Source: Send {
     /// Rings when there may be something to poll since a poll that brought nothing. Set once, before anything is polled.
     fn on_ready(&mut self, ring: Ring);
     /// Replaces what is read. Each assignment is checked before its first record is delivered: another topic id, a
-    /// position beyond the end, below the first record still kept, or a record made anew gives `Held`.
+    /// position beyond the end, below the first record still kept, or a record recreated gives `Held`.
     fn assign(&mut self, assignments: &[Assignment]) -> Result<(), TransportError>;
-    /// What is there, at most so many, without waiting for more. A failure loses nothing of what was to be brought.
+    /// What is there, at most `max` of it, without waiting for more. A failure loses nothing of what was to be brought.
     fn poll(&mut self, max: usize) -> Result<Polls, TransportError>;
     /// Backpressure. Records already fetched of a paused partition are not delivered until it is resumed.
     fn pause(&mut self, partitions: &[Partition]) -> Result<(), TransportError>;
@@ -150,7 +150,7 @@ pub trait Sink: Send {
         isolation: Isolation,
     ) -> Result<BTreeMap<Partition, Committed>, TransportError>;
     /// Ends dangling transactions of this app and fences whoever published for it before (`init_transactions`).
-    /// Whatever this sink had open is given up. `TransportError::Away`: not yet; the next call goes on with it.
+    /// Whatever this sink had open is given up. `TransportError::Away`: not yet; the next call continues it.
     fn claim(&mut self) -> Result<(), TransportError>;
     fn patience(&self) -> Patience;
     /// A new transaction; the one before has ended or is aborted.
@@ -199,10 +199,10 @@ pub enum SinkError {
     /// It can only be aborted; then the same producer can try the same again.
     #[error("the transaction is to be aborted: {0}")]
     Spoilt(String),
-    /// The producer is of no use any more, or cannot reach the broker: a claim makes a new one.
+    /// The producer is unusable, or cannot reach the broker: a claim makes a new one.
     #[error("{0}")]
     Spent(String),
-    /// Somebody else claimed the app's transactional id, or the client's own transaction timed out: claim nothing,
+    /// Another producer claimed the app's transactional id, or the client's own transaction timed out: claim nothing,
     /// read the committed offsets first.
     #[error("fenced by another producer with the same transactional id: {0}")]
     Fenced(String),
@@ -240,7 +240,7 @@ pub trait Transport: Send + Sync {
     /// Of the topics asked for, those that exist.
     fn topics(&self, names: &[Arc<str>]) -> Result<Topics, TransportError>;
     /// Of the topics asked for, those that exist and have an id. Where a position is taken from the topic's bounds, the
-    /// id is asked for first: then a topic made anew in between is noticed.
+    /// id is asked for first: then a topic that is recreated in between is noticed.
     fn topic_ids(&self, names: &[Arc<str>]) -> Result<BTreeMap<Arc<str>, TopicId>, TransportError>;
     fn create_topics(&self, names: &[Arc<str>], partitions: i32) -> Result<(), TransportError>;
     /// The command that makes a missing topic, for messages.

@@ -58,7 +58,7 @@ impl Serialize for Stamp {
 impl<'de> Deserialize<'de> for Stamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not a valid point of time")))
+        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is not a valid time")))
     }
 }
 

@@ -126,7 +126,7 @@ fn is_id(text: &str) -> bool {
 /// What no attempt could ever charge. Returns the amount.
 fn check(order: &OrderCreated) -> Result<u64, Fail> {
     let iso = order.currency.len() == 3 && order.currency.bytes().all(|letter| letter.is_ascii_uppercase());
-    iso.or_invalid("CURRENCY", format!("`{}` is no currency code such as EUR", order.currency))?;
+    iso.or_invalid("CURRENCY", format!("`{}` is not a currency code such as EUR", order.currency))?;
     (order.quantity > 0).or_invalid("QUANTITY", format!("{} articles cannot be paid for", order.quantity))?;
     is_id(&order.customer_id).or_invalid("CUSTOMER", "customerId is empty or no id")?;
     let amount = u64::try_from(order.amount_cents).ok().filter(|amount| *amount > 0);

@@ -39,7 +39,7 @@ pub trait Config: Sized {
 
 /// A type that a field of a [`Config`] may have.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no type of a configuration key",
+    message = "`{Self}` is not a type for a configuration key",
     note = "there are numbers, `bool`, `String`, an `Option` of these, and `Json<T>` for lists and tables"
 )]
 pub trait ConfigValue: Sized {
@@ -60,7 +60,7 @@ macro_rules! scalars {
         impl ConfigValue for $of {
             const TYPE: &'static str = $kind;
             fn parse(text: &str) -> Result<Self, String> {
-                <$of>::from_str(text).map_err(|error| format!("`{text}` is no {}: {error}", $kind))
+                <$of>::from_str(text).map_err(|error| format!("`{text}` is not a valid {}: {error}", $kind))
             }
         }
     )*)*};

@@ -146,7 +146,7 @@ pub struct Store<'a> {
 }
 
 impl Store<'_> {
-    /// The value under this key. Panics where it is no `T`; values carry no format, so version them yourself.
+    /// The value under this key. Panics where it is not a `T`; values carry no format, so version them yourself.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         self.get_bytes(key).map(|bytes| decode_value(key, &bytes))
     }
@@ -166,7 +166,7 @@ impl Store<'_> {
         self.host.store_put(key, value);
     }
 
-    /// Removes a key; an absent one is no error.
+    /// Removes a key; an absent one is not an error.
     pub fn delete(&self, key: &str) {
         self.host.store_delete(key);
     }

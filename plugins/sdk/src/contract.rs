@@ -200,7 +200,7 @@ pub struct Completion {
 pub struct Rejection {
     /// Why.
     pub problem: Problem,
-    /// Events to publish all the same.
+    /// Events to publish anyway.
     pub emit: Vec<Emission>,
     /// Searchable notes on the saga.
     pub attributes: Attributes,

@@ -3,7 +3,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 /// A kind of event with its payload. `#[event]` on a struct implements it.
-#[diagnostic::on_unimplemented(message = "`{Self}` is no event", note = "put `#[event]` on the struct")]
+#[diagnostic::on_unimplemented(message = "`{Self}` is not an event", note = "put `#[event]` on the struct")]
 pub trait Event: Serialize + DeserializeOwned {
     /// The kind: the type's name, or what `#[event(kind = "…")]` says.
     const KIND: &'static str;

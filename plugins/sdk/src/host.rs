@@ -11,7 +11,7 @@ pub enum Level {
     Info,
     /// Unexpected, and dealt with.
     Warn,
-    /// Somebody must act.
+    /// A person must act.
     Error,
 }
 

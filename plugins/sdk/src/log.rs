@@ -18,7 +18,7 @@ macro_rules! warn {
     ($ctx:expr, $($text:tt)+) => { $ctx.log($crate::Level::Warn, &::std::format!($($text)+), &[]) };
 }
 
-/// A log line about something that somebody must act upon.
+/// A log line about something that a person must act upon.
 #[macro_export]
 macro_rules! error {
     ($ctx:expr, $($text:tt)+) => { $ctx.log($crate::Level::Error, &::std::format!($($text)+), &[]) };

@@ -12,7 +12,7 @@ use crate::{
 
 /// A participant, as a host drives it. `#[participant]` on an `impl` block implements it.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no participant",
+    message = "`{Self}` is not a participant",
     note = "put `#[participant]` on an `impl {Self}` block that holds its handlers"
 )]
 pub trait Participant {

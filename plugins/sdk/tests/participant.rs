@@ -148,7 +148,7 @@ impl Stalls {
         let closed = self.closed_shows.as_ref().is_some_and(|Json(shows)| shows.contains(&asked.show_id));
         (!closed).or_reject("CLOSED", "there is no such show today")?;
         let count = asked.seats.len() as u64;
-        ctx.counter(&asked.show_id).ensure(self.seats).take(count).or_retry("FULL", "somebody may give back")?;
+        ctx.counter(&asked.show_id).ensure(self.seats).take(count).or_retry("FULL", "others may give back")?;
         Ok(Done::undo_with(Held { count }).emit(SeatTaken { show_id: asked.show_id }))
     }
 

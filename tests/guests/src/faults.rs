@@ -50,7 +50,7 @@ pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Ha
         "reject" => Err(Rejection::new(CODE, "refused on purpose").emit(HostileRefused { id: id() }).into()),
         "large-problem" => Err(Fail::invalid(CODE, "x".repeat(MIB))),
 
-        // In its own time: so many million turns.
+        // In its own time: this many million turns.
         "busy" => {
             (0..u64::from(number) * 1_000_000).for_each(|turn| _ = black_box(turn));
             Ok(ordinary)

@@ -31,7 +31,7 @@ fn a_change_of_the_source_serves_the_next_event_and_a_bad_one_does_not() {
 
     change(&author, "capacity: i64,", "capacity: i64x,");
     dev.says("cannot find type `i64x`", known);
-    let known = dev.says("the version before serves on", known);
+    let known = dev.says("the previous version still serves", known);
     dev.is_typed("example SeatsAsked");
     let known = dev.says("handle SeatsAsked #1  completed", known);
 
@@ -70,7 +70,7 @@ fn the_prompt_answers_and_the_next_run_begins_anew() {
     let mut dev = author.starts(&["dev"], "seats");
     let known = dev.says("serving; `help`", 0);
     dev.is_typed("sagas");
-    dev.says("no saga fits", known);
+    dev.says("no saga matches", known);
     dev.is_typed("quit");
     dev.says("ended: everything is journaled and published", known);
 }

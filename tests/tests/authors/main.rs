@@ -1,4 +1,4 @@
-//! What authors of plugins use: crates made anew, the mock in other languages, the law checker. Invariant: each builds
+//! What authors of plugins use: new crates, the mock in other languages, the law checker. Invariant: each builds
 //! its plugins with the commands that an author types.
 
 mod dev;

@@ -142,7 +142,7 @@ fn a_topic_made_anew_is_held_and_the_others_are_served() {
     }
     let host = shop.start();
     let status = shop.until("the partitions to be held", LONG, |status| status.held().contains(&topic));
-    assert!(status.held().contains("the topic was made anew"), "{status:?}");
+    assert!(status.held().contains("the topic was recreated"), "{status:?}");
     assert!(!status.held().contains(&shop.topics.of("OrderCreated")), "{status:?}");
     shop.produce(&orders[100..]);
     shop.watch().until(orders.len(), LONG);

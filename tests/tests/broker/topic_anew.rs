@@ -154,14 +154,14 @@ fn made_anew_while_read(name: &str, pause: Duration, partitions: (i32, i32)) {
         });
         heard.until(&mut source, "all partitions to be held", |heard| heard.held.len() == partitions.0 as usize);
         let noticed = Instant::now();
-        let made = other.join().expect("the topic is made anew");
+        let made = other.join().expect("the topic is recreated");
         noticed.saturating_duration_since(made)
     });
     let early = heard.records.iter().filter(|(_, _, value)| value.starts_with("new")).count();
     eprintln!("{name}: held {} ms after it was made, {early} records of it were read before", refilled.as_millis());
     for (partition, why) in &heard.held {
         assert!(why.contains(&partition.to_string()), "{why}");
-        assert!(why.contains("made anew") || why.contains("was deleted"), "{why}");
+        assert!(why.contains("recreated") || why.contains("was deleted"), "{why}");
         assert!(pause > Duration::from_secs(1) || why.contains(&format!("its id was {old}, now it is ")), "{why}");
         assert_eq!(
             heard.verified_up_to(partition, &old),
@@ -188,7 +188,7 @@ fn resumed_from_the_beginning(
     source.assign(&[stood]).expect("partitions can be assigned");
     let mut heard = Heard::default();
     heard.until(&mut source, "it to be held", |heard| !heard.held.is_empty());
-    assert!(heard.held.values().all(|why| why.contains("made anew")), "{:?}", heard.held);
+    assert!(heard.held.values().all(|why| why.contains("recreated")), "{:?}", heard.held);
     let mut heard = Heard::default();
     let at = |number| Assignment { topic_id: Some(new.clone()), ..Assignment::new(Partition::new(topic, number), 0) };
     source.assign(&(0..partitions).map(at).collect::<Vec<_>>()).expect("partitions can be assigned");
@@ -348,13 +348,13 @@ fn resume_all(shop: &KafkaShop<'_>, topic: &str, partitions: i32) {
         let refused = shop.command(&["topics", "resume", &partition]);
         assert!(!refused.status.success());
         let text = format!("{refused:?}");
-        assert!(text.contains("made anew") && text.contains("--from earliest"), "{text}");
+        assert!(text.contains("recreated") && text.contains("--from earliest"), "{text}");
         let resumed = shop.command(&["topics", "resume", &partition, "--from", "earliest"]);
         assert!(resumed.status.success(), "{resumed:?}");
     }
 }
 
-/// `down`: the host does not run while the topic is made anew.
+/// `down`: the host does not run while the topic is recreated.
 fn host_holds_what_was_made_anew(name: &str, down: bool, partitions: i32) {
     let shop = shop(name);
     let orders = load(600);
@@ -408,7 +408,7 @@ fn check_held(shop: &KafkaShop<'_>, topic: &str, partitions: i32, before: &BTree
     let names: Vec<_> = (0..partitions.min(4)).map(|number| format!("{topic}[{number}]")).collect();
     let status =
         shop.until("the partitions to be held", LONG, |status| names.iter().all(|name| status.held().contains(name)));
-    assert!(status.held().contains("the topic was made anew (its id was "), "{status:?}");
+    assert!(status.held().contains("the topic was recreated (its id was "), "{status:?}");
     let after = positions(shop, topic);
     assert!(before.values().all(|(_, id)| id.is_some()), "{before:?}");
     for (number, position) in before {

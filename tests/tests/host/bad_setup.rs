@@ -33,7 +33,7 @@ fn a_configuration_wrong_in_four_places_is_told_in_one_go() {
         let expected = [
             "sagahost.toml:3: unknown field `dta` in the file; did you mean `data`?",
             "sagahost.toml:6: pipeline.workers: must be a whole number, and is text",
-            "sagahost.toml:7: pipeline.batch-wait: `10 lightyears` is no duration; write \"500ms\", \"10s\"",
+            "sagahost.toml:7: pipeline.batch-wait: `10 lightyears` is not a duration; write \"500ms\", \"10s\"",
             "sagahost.toml:10: unknown field `attempts` in table [plugin.payment.on.OrderCreated.retry]; did you mean \
              `attempts-max`?",
         ];

@@ -207,7 +207,7 @@ fn a_journal_that_was_overwritten_is_called_corrupt() {
         for words in [&["run"][..], &["sagas", "list"]] {
             let ended = site.run(words);
             assert_eq!(ended.code, 10, "{ended:?}");
-            assert_says(&ended.err, &["the journal is corrupt", "journal.db", "put back the newest backup"]);
+            assert_says(&ended.err, &["the journal is corrupt", "journal.db", "restore the newest backup"]);
             assert!(!ended.err.contains("panicked"), "{}", ended.err);
         }
     }

@@ -78,7 +78,11 @@ fn a_host_that_does_not_answer_in_time_is_told_from_one_that_is_not_there() {
     answering(&silent, None);
     let ended = silent.run(&["status"]);
     assert_eq!(ended.code, 12, "{}", ended.err);
-    assert!(ended.err.starts_with("timed out after ") && ended.err.contains("it may still be done"), "{}", ended.err);
+    assert!(
+        ended.err.starts_with("timed out after ") && ended.err.contains("it may still be carried out"),
+        "{}",
+        ended.err
+    );
 
     let foreign = site("");
     answering(&foreign, Some("good morning".to_owned()));
@@ -102,7 +106,7 @@ fn without_a_host_the_codes_are_the_same() {
     check(&site, &["--config", "other.toml", "status"], 2, "other.toml");
     check(&site, &["run"], 1, "nothing to run: no plugin in");
     check(&site, &["sagas", "show", "nobody"], 3, "there is no saga nobody");
-    check(&site, &["topics", "resume", "order-created[0]"], 4, "no host runs");
+    check(&site, &["topics", "resume", "order-created[0]"], 4, "no host is running");
     check(&site, &["plugins", "pause", "payment", "--reason", "a test"], 3, "no plugin payment serves");
 
     fs::write(site.file("data/topics.db"), "no database").expect("it can be written");

@@ -64,7 +64,7 @@ const FAULTS: [(&str, &str, &str); 20] = [
     ("many-keys", "store-limit", "store-ops-max"),
     ("invalid-json", "bad-outcome", "emitted event 0 (HostileDone) claims to be JSON and is not"),
     ("unknown-kind", "bad-outcome", "its manifest does not name HostileUnheardOf in `emits`"),
-    ("empty-kind", "bad-outcome", "this is no name for a kind"),
+    ("empty-kind", "bad-outcome", "not a valid kind"),
     ("reserved-header", "bad-outcome", "sagahost-handled"),
     ("finishes", "bad-outcome", "finishes"),
 ];

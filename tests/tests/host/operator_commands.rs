@@ -160,7 +160,7 @@ fn a_plugin_is_paused_resumed_rolled_back_admitted_and_retired() {
     await_plugin(&site, "probation", "9.0.0");
     says(
         &run(&site, "plugins show hostile", 0).out,
-        &["9.0.0", "rolled back by ben: slow", "let out of quarantine by ben"],
+        &["9.0.0", "rolled back by ben: slow", "released from quarantine by ben"],
     );
 
     says(&run(&site, "plugins store hostile", 0).out, &["last", "s-1"]);
@@ -214,7 +214,7 @@ fn a_partition_that_is_held_is_listed_and_goes_on_from_where_it_is_told() {
             status["held"].as_array()?.iter().filter_map(|text| Some(text.as_str()?.to_owned())).collect();
         (!held.is_empty()).then_some(held)
     });
-    says(&held.concat(), &["the topic was made anew", "sagahost topics resume 'hostile-tried["]);
+    says(&held.concat(), &["the topic was recreated", "sagahost topics resume 'hostile-tried["]);
     says(&run(&site, "topics list", 0).out, &["hostile-tried", "hostile-done"]);
     says(&site.run(&["topics", "resume", "hostile-tried[99]"]).err, &["is not held"]);
     let partitions: Vec<String> = held

@@ -61,7 +61,7 @@ fn a_broken_file_of_unknown_name_takes_nobody_out_of_service_either() {
     host.stop(Duration::from_secs(10));
 }
 
-/// What was away stays away, whatever else goes wrong while no host runs.
+/// What was away stays away, whatever else goes wrong while no host is running.
 #[test]
 fn a_directory_that_is_missing_at_the_start_brings_nothing_back_that_was_removed() {
     let shop = Shop::new(&THREE, "[watch]\nsettle = \"20ms\"\n");
@@ -166,7 +166,7 @@ fn killed_at(point: &str, journaled: Journaled, new_release_survives: bool) {
     assert_eq!(host.stop(), 0);
     fs::rename(site.file("aside"), site.file("plugins")).expect("the directory can be moved back");
 
-    // The release is taken back while no host runs: what stands in the directory is what serves, whatever was journaled.
+    // The release is taken back while no host is running: what stands in the directory is what serves, whatever was journaled.
     if !new_release_survives {
         for name in ["order", "payment"] {
             drop_in(&site.file("plugins"), &format!("{name}.wasm"), &as_built(name));
@@ -344,7 +344,7 @@ fn a_script_waits_until_its_file_serves() {
     fs::write(site.file("plugins/order.wasm"), "text").expect("it can be written");
     let ended = waited(&["plugins/order.wasm", "--timeout", "3s"]);
     assert_eq!(ended.code, 1, "{ended:?}");
-    for part in ["waited 3s in vain until the host serves plugins/order.wasm", "is not admitted", "do:"] {
+    for part in ["timed out after 3s waiting for the host to serve plugins/order.wasm", "is not admitted", "do:"] {
         assert!(ended.err.contains(part), "{ended:?}");
     }
     assert_eq!(waited(&["gone.wasm"]).code, 2);

@@ -65,7 +65,7 @@ fn behind_a_pivot_nothing_is_undone() {
     host.stop(STOP);
 }
 
-/// What a step emits for later comes at its time, also when no host runs then, and once; a saga that compensates drops it.
+/// What a step emits for later comes at its time, also when no host is running then, and once; a saga that compensates drops it.
 #[test]
 fn an_emission_for_later_comes_at_its_time_and_not_from_a_saga_that_compensates() {
     let (shop, host, operator) = started(&["hostile"], "");

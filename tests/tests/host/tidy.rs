@@ -146,3 +146,71 @@ fn the_processor_neither_waits_nor_looks_at_a_clock_nor_touches_a_file() {
         assert!(used.is_empty(), "{}: {used:?}", path.display());
     }
 }
+
+/// Turns of phrase that no native engineer writes, each with a plainer one.
+const PHRASES: [(&str, &str); 13] = [
+    ("all the same", "anyway, still"),
+    ("begins anew", "starts again"),
+    ("goes on", "continues, resumes"),
+    ("in vain", "timed out"),
+    ("is told", "is asked, is reported"),
+    ("was made anew", "was recreated"),
+    ("of no use", "unusable, cannot be loaded"),
+    ("patiently", "retry_until_stopped"),
+    ("roomy", "larger"),
+    ("serve on", "keep serving"),
+    ("somebody", "an operator, another host"),
+    ("stands there", "is there; duplicate"),
+    ("was told", "was asked, was reported"),
+];
+
+/// Crates whose text is read by people, and pages.
+const PLAIN: [&str; 14] = [
+    "host/saga",
+    "host/manifest",
+    "host/wire",
+    "host/codec",
+    "host/journal",
+    "host/transport",
+    "host/operator",
+    "host/check",
+    "host/src",
+    "host/docs",
+    "plugins",
+    "demo",
+    "README.md",
+    "CONTRIBUTING.md",
+];
+
+/// Files of Rust and pages below a path, or the path itself.
+fn texts(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+    if path.is_dir() {
+        sources(path, found);
+        let entries = fs::read_dir(path).expect("a directory can be read").flatten();
+        found.extend(entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "md")));
+    } else {
+        found.push(path.to_owned());
+    }
+}
+
+#[test]
+fn text_for_people_is_plain_english() {
+    let mut found = Vec::new();
+    for top in PLAIN {
+        texts(&root().join(top), &mut found);
+    }
+    assert!(found.len() > 250, "only {} files were found", found.len());
+    let mut odd = Vec::new();
+    for path in found {
+        let text = fs::read_to_string(&path).expect("it can be read");
+        for (number, line) in text.lines().enumerate() {
+            let line = line.to_lowercase();
+            let phrases = PHRASES.iter().filter(|(phrase, _)| line.contains(phrase));
+            odd.extend(
+                phrases
+                    .map(|(phrase, plain)| format!("{}:{}: `{phrase}` (write: {plain})", path.display(), number + 1)),
+            );
+        }
+    }
+    assert!(odd.is_empty(), "{odd:#?}");
+}

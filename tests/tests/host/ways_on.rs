@@ -131,12 +131,12 @@ fn a_topic_made_anew_is_held_and_goes_on_from_where_it_is_told() {
     let partitions: Vec<Partition> = (0..4).map(|number| Partition::new("order-created", number)).collect();
     until("the partitions to be held", || partitions.iter().all(held));
     let text = live.status().held.concat();
-    assert!(text.contains("the topic was made anew") && text.contains("sagahost topics resume"), "{text}");
+    assert!(text.contains("the topic was recreated") && text.contains("sagahost topics resume"), "{text}");
 
     let refused = live.resume(&Partition::new("order-created", 9), None).expect_err("there is no such partition");
     assert!(refused.text.contains("is not held"), "{refused}");
     let refused = live.resume(&partitions[0], Some(ResumeFrom::Offset(1_000_000))).expect_err("it is beyond the end");
-    assert!(refused.text.contains("is outside of that"), "{refused}");
+    assert!(refused.text.contains("is outside that range"), "{refused}");
     for partition in &partitions {
         live.resume(partition, Some(ResumeFrom::Earliest)).expect("it goes on");
     }

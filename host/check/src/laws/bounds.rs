@@ -32,7 +32,7 @@ pub(super) fn bounds(bench: &Bench<'_>, case: &Case) -> Judged {
     let first = limited(bench, case)?;
     Ok(match first {
         None => Verdict::Holds,
-        // A busy machine is no fault of the plugin's: a time that is too long is measured again.
+        // A busy machine is not a fault of the plugin's: a time that is too long is measured again.
         Some((_, crash)) if crash.code == "deadline" => {
             limited(bench, case)?.map_or(Verdict::Holds, |(what, crash)| Verdict::Broken(told(what, &crash)))
         }

@@ -18,7 +18,7 @@ pub(super) fn judge(bench: &Bench<'_>, case: &Case) -> Judged {
         return Ok(Verdict::Broken(format!("run again in a fresh instance, {what}")));
     }
     let Ok(mut instance) = bench.plugin.instance() else {
-        return Ok(Verdict::Void("no instance can be made".to_owned()));
+        return Ok(Verdict::Void("failed to make an instance".to_owned()));
     };
     // Twice: what the first round left in its memory shows in the second.
     for _ in 0..2 {

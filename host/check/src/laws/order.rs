@@ -38,7 +38,7 @@ pub(super) fn judge(bench: &Bench<'_>, case: &Case) -> Judged {
         let is = back.outcomes.get(key).map_or_else(String::new, emitted);
         let event = one.iter().chain(&other).find(|event| event.key == *key);
         let what = event.map_or_else(String::new, |event| format!("{} of {}", event.kind, event.saga));
-        return Ok(Verdict::Broken(format!("{what} gives {}; behind the other saga, {is}", emitted(was))));
+        return Ok(Verdict::Broken(format!("{what} gives {}; after the other saga, {is}", emitted(was))));
     }
     let what = difference::counters(&forth.world, &back.world)
         .or_else(|| difference::store(&forth.world, &back.world))
@@ -116,10 +116,7 @@ fn undone_under(bench: &Bench<'_>, one: &[Event], other: &[Event]) -> Judged {
     bench.undo(&mut under, last, &evidence, 0)?;
     let left = difference::counters(&alone, &under).or_else(|| difference::store(&alone, &under));
     Ok(left.map_or(Verdict::Holds, |left| {
-        Verdict::Broken(format!(
-            "{} of {} is undone behind the other saga, and {left} without it",
-            last.kind, last.saga
-        ))
+        Verdict::Broken(format!("{} of {} is undone after the other saga, and {left} without it", last.kind, last.saga))
     }))
 }
 

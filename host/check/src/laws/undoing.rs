@@ -103,7 +103,7 @@ pub(super) fn twice(bench: &Bench<'_>, case: &Case) -> Judged {
         return Ok(Verdict::Broken(format!("{kind} is undone twice, and {more} after the first time")));
     }
     let kept = difference::counters(&step.before, &once).or_else(|| difference::store(&step.before, &once));
-    // What one undoing leaves is told by the laws of restoring.
+    // What one undoing leaves, the laws of restoring report.
     if kept.is_some() { Ok(Verdict::Holds) } else { behind_never_ran(bench, &step) }
 }
 

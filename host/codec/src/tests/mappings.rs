@@ -83,7 +83,7 @@ fn an_outbox_relay_is_read_with_kind_and_id_from_headers() {
     assert!(read(&by_pointer).ends_with(r#"of saga o-2: {"type": "OrderCreated"}"#), "{}", read(&by_pointer));
 }
 
-/// A pointer goes on into data that is the text of a string.
+/// A pointer continues into data that is the text of a string.
 #[test]
 fn pointers_begin_at_the_value_and_reach_into_its_data() {
     for (topic, value) in [

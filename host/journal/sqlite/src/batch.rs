@@ -78,7 +78,7 @@ fn write_sagas(
     Ok(keys)
 }
 
-/// Keys that somebody else has written since they were read.
+/// Keys that another writer changed since they were read.
 fn stale_reads(conn: &Connection, batch: &BatchWrite) -> Outcome<Vec<Contended>> {
     let mut stale = Vec::new();
     for (name, seen) in &batch.store_read {

@@ -38,7 +38,7 @@ fn prepare(conn: &Connection, options: &OpenOptions) -> Outcome<()> {
     let kibibytes = i64::try_from(options.page_cache_bytes / 1024).unwrap_or(i64::MAX);
     conn.pragma_update(None, "cache_size", -kibibytes)?;
     conn.pragma_update(None, "temp_store", "memory")?;
-    // A plan does not hang on what is bound: otherwise a statement with a bound LIMIT is parsed anew each time.
+    // A plan does not hang on what is bound: otherwise a statement with a bound LIMIT is parsed again each time.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! What participants keep (store, counters), how far topics are read, and the durable mailbox.
-//! Invariant: a participant's keys are told apart from every other's.
+//! Invariant: a participant's keys are kept apart from every other's.
 
 use std::{collections::BTreeMap, sync::Arc};
 

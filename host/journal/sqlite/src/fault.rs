@@ -1,5 +1,5 @@
-//! How SQLite's failures become the journal's. Invariant: what a person can act on (full, corrupt, held by somebody)
-//! is told apart from the rest, with what to do.
+//! How SQLite's failures become the journal's. Invariant: what a person can act on (full, corrupt, held by another
+//! program) is an error of its own, with what to do.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use sagahost_journal::{Contended, JournalError};
 /// Less free space than this beside a failed write: the disk is full, whatever SQLite calls it.
 const FREE_BYTES_MIN: u64 = 64 * 1024;
 
-/// A failure inside of this module, before it is told.
+/// A failure inside this module, before it becomes the journal's.
 #[derive(Debug)]
 pub(super) enum Fault {
     Sqlite(rusqlite::Error),
@@ -92,7 +92,7 @@ fn told_by_sqlite(error: &rusqlite::Error, dir: &Path) -> JournalError {
 /// Of the file as a whole, with what to do.
 pub(super) fn damaged(dir: &Path, what: &str) -> JournalError {
     JournalError::Corrupt(format!(
-        "{}: {what}. Stop the host, keep the files for analysis and put back the newest backup of the data directory; \
+        "{}: {what}. Stop the host, keep the files for analysis and restore the newest backup of the data directory; \
          the start then says which batches the backup lacks",
         dir.join(super::FILE).display()
     ))

@@ -83,7 +83,7 @@ pub(super) fn status(row: &Row<'_>, column: usize) -> Outcome<Status> {
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Outcome<String> {
-    serde_json::to_string(value).map_err(|error| failed(format!("a value does not become JSON: {error}")))
+    serde_json::to_string(value).map_err(|error| failed(format!("failed to write a value as JSON: {error}")))
 }
 
 pub(super) fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Outcome<T> {

@@ -148,6 +148,6 @@ pub(super) fn new_lineage(conn: &Connection, random: Random) -> Outcome<Arc<str>
 
 fn random_hex<const BYTES: usize>(random: Random) -> Outcome<String> {
     let mut bytes = [0; BYTES];
-    random(&mut bytes).map_err(|error| -> Fault { failed(format!("the system gives no random bytes: {error}")) })?;
+    random(&mut bytes).map_err(|error| -> Fault { failed(format!("failed to read random bytes: {error}")) })?;
     Ok(hex(&bytes))
 }

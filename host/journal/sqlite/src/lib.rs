@@ -300,7 +300,7 @@ impl Journal for SqliteJournal {
         self.read(plugins::paused)
     }
     fn plugin_history(&self, participant: &Participant, limit: usize) -> Result<Vec<PluginHistoryEntry>, JournalError> {
-        self.read(|conn| plugins::deeds(conn, participant, limit))
+        self.read(|conn| plugins::history(conn, participant, limit))
     }
     fn queued_commands(&self) -> Result<Vec<QueuedCommand>, JournalError> {
         self.read(data::queued)

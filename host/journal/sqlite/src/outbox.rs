@@ -1,4 +1,4 @@
-//! Batches on their way out. Invariant: a batch's row goes only when a batch at or above it is known published.
+//! Batches on their way out. Invariant: a batch's row is removed only when a batch at or above it is known published.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -49,14 +49,14 @@ pub(super) fn paused(conn: &Connection) -> Outcome<BTreeMap<Participant, String>
 }
 
 /// The newest first.
-pub(super) fn deeds(conn: &Connection, participant: &Participant, limit: usize) -> Outcome<Vec<PluginHistoryEntry>> {
+pub(super) fn history(conn: &Connection, participant: &Participant, limit: usize) -> Outcome<Vec<PluginHistoryEntry>> {
     let mut statement = conn.prepare_cached(
         "SELECT at, digest, config, what FROM plugin_deed WHERE participant = ?1 ORDER BY id DESC LIMIT ?2",
     )?;
     let mut rows = statement.query(params![participant.as_str(), int(limit as u64)])?;
-    let mut deeds = Vec::new();
+    let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        deeds.push(PluginHistoryEntry {
+        entries.push(PluginHistoryEntry {
             participant: participant.clone(),
             at: time(row, 0)?,
             digest: row.get(1)?,
@@ -64,7 +64,7 @@ pub(super) fn deeds(conn: &Connection, participant: &Participant, limit: usize) 
             what: row.get(3)?,
         });
     }
-    Ok(deeds)
+    Ok(entries)
 }
 
 /// Digests that unfinished sagas refer to, and how many of them do.
@@ -105,7 +105,7 @@ pub(super) fn write(conn: &Connection, write: &PluginWrite) -> Outcome<()> {
             None => conn.execute("DELETE FROM paused WHERE participant = ?1", [participant.as_str()])?,
         };
     }
-    write.history.iter().try_for_each(|deed| note(conn, deed))
+    write.history.iter().try_for_each(|entry| note(conn, entry))
 }
 
 fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
@@ -132,11 +132,11 @@ fn admit(conn: &Connection, row: &AdmittedRow) -> Outcome<()> {
     Ok(())
 }
 
-fn note(conn: &Connection, deed: &PluginHistoryEntry) -> Outcome<()> {
-    let participant = deed.participant.as_str();
+fn note(conn: &Connection, entry: &PluginHistoryEntry) -> Outcome<()> {
+    let participant = entry.participant.as_str();
     conn.execute(
         "INSERT INTO plugin_deed (participant, at, digest, config, what) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![participant, int(deed.at.0), deed.digest, deed.config, deed.what],
+        params![participant, int(entry.at.0), entry.digest, entry.config, entry.what],
     )?;
     conn.execute(
         "DELETE FROM plugin_deed WHERE participant = ?1 AND id <=

@@ -39,7 +39,7 @@ pub(super) fn prepare(conn: &mut Connection, file: &str) -> Outcome<()> {
     if version > VERSION {
         return Err(unusable(format!(
             "{file} has schema version {version}, this host knows versions up to {VERSION}: it was written by a newer \
-             sagahost; run that one, or put back the backup made before the upgrade"
+             sagahost; run that one, or restore the backup made before the upgrade"
         )));
     }
     if version == VERSION {

@@ -1,4 +1,4 @@
-//! The record as bytes. Invariant: the golden files are never made anew; a change that breaks one needs a new version
+//! The record as bytes. Invariant: the golden files are never written again; a change that breaks one needs a new version
 //! of the format.
 
 use std::sync::Arc;

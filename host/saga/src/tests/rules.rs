@@ -461,7 +461,7 @@ fn rule_07_who_announces() {
           cause: failure-event (SagaFailed: stock/inventory: EMPTY: none)
     "#]],
     );
-    // Its own announcement, coming back, is no second failure, and reaches who listens to it.
+    // Its own announcement, coming back, is not a second failure, and reaches who listens to it.
     let mut world = play(
         "with member pager SagaFailed compensating; payment rejects DECLINED; order undo retries BUSY 5s; OrderCreated",
     );
@@ -620,7 +620,7 @@ fn rule_08_pivot() {
           payment.OrderCreated: blocked, 3 attempts
           open letter: trap
           sagahost sagas retry o-1  # payment could not handle OrderCreated: trap: unreachable
-          sagahost sagas resolve o-1 --accept --participant payment --reason TEXT  # go on without this step
+          sagahost sagas resolve o-1 --accept --participant payment --reason TEXT  # continue without this step
     "#]],
     );
     check(
@@ -1413,7 +1413,7 @@ fn events_have_the_key_of_their_saga_s_records() {
     }
 }
 
-/// Nothing left the host: that is no attempt. What the step's deadline bounds is bounded all the same.
+/// Nothing left the host: that is not an attempt. What the step's deadline bounds is still bounded.
 #[test]
 fn unsent_costs_no_attempt() {
     check(

@@ -57,7 +57,7 @@ fn occupy(dir: &Path) -> Result<File, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
-            let text = format!("another `sagahost dev` works in {}: end that one first", dir.display());
+            let text = format!("another `sagahost dev` is running in {}: stop it first", dir.display());
             Err(Failure::new(Exit::Failed, text))
         }
         Err(fs::TryLockError::Error(error)) => Err(failed(dir, &error)),

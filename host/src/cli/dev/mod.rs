@@ -61,7 +61,7 @@ pub struct Dev {
     /// Directory of a plugin crate; may be repeated.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: Vec<PathBuf>,
-    /// Where the plugins are built to; others that stand there serve as well. Else .sagahost-dev/plugins.
+    /// Where the plugins are built to; others in that directory serve as well. Else .sagahost-dev/plugins.
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
 }
@@ -80,7 +80,7 @@ impl Dev {
         let ended = Session { config, stop, builder: &builder, lines, serving: None, shown: Shown::default(), sent: 0 }
             .run(out);
         if !builder.is_finished() {
-            out.line("waiting for the build to end; Ctrl-C once more ends at once")?;
+            out.line("waiting for the build to finish; Ctrl-C again exits immediately")?;
         }
         while !builder.is_finished() {
             // It must not wait for a reader of its news.
@@ -162,7 +162,8 @@ impl Session<'_> {
             News::Progress(line) => out.line(&line),
             News::Failed(why) => {
                 out.line(&why)?;
-                let then = if self.serving.is_some() { "the version before serves on" } else { "nothing serves yet" };
+                let then =
+                    if self.serving.is_some() { "the previous version still serves" } else { "nothing serves yet" };
                 out.line(&format!("{then}; it is built again when a file changes"))
             }
             News::Built(built) => {

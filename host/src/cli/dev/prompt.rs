@@ -40,7 +40,8 @@ const WORDS: &[&str] = &["example", "emit", "sagas", "show", "plugins", "help", 
 
 pub fn parse(line: &str) -> Result<Typed, String> {
     let (word, rest) = split(line);
-    let no_more = |typed: Typed| if rest.is_empty() { Ok(typed) } else { Err(format!("`{word}` takes nothing more")) };
+    let no_more =
+        |typed: Typed| if rest.is_empty() { Ok(typed) } else { Err(format!("`{word}` takes no more arguments")) };
     match word {
         "" => Ok(Typed::Nothing),
         "example" => emit(rest, false),
@@ -51,7 +52,7 @@ pub fn parse(line: &str) -> Result<Typed, String> {
         "plugins" => no_more(Typed::Plugins),
         "help" | "?" => no_more(Typed::Help),
         "quit" | "exit" => no_more(Typed::Quit),
-        other => Err(format!("`{other}` is no command: {}", hint(other, WORDS.iter().copied()))),
+        other => Err(format!("unknown command `{other}`: {}", hint(other, WORDS.iter().copied()))),
     }
 }
 
@@ -75,7 +76,7 @@ fn emit(rest: &str, with_data: bool) -> Result<Typed, String> {
         None => (None, rest),
     };
     if saga.as_deref() == Some("") {
-        return Err("which saga? `@` stands before its id".to_owned());
+        return Err("which saga? `@` goes before its id".to_owned());
     }
     if data.is_empty() {
         return Ok(Typed::Emit { kind: kind.to_owned(), saga, data: None });
@@ -111,7 +112,7 @@ fn split(text: &str) -> (&str, &str) {
     }
 }
 
-/// Lines from standard input. Where it is a terminal, its end means quit; else nobody types, and the host goes on.
+/// Lines from standard input. Where it is a terminal, its end means quit; elsewhere nobody types, and the host keeps running.
 pub fn lines() -> io::Result<Receiver<String>> {
     let (sender, lines) = bounded(16);
     thread::Builder::new().name("prompt".to_owned()).spawn(move || {
@@ -157,13 +158,13 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_answered_with_what_is() {
-        check("emti Paid", Err("`emti` is no command: did you mean `emit`?"));
+        check("emti Paid", Err("unknown command `emti`: did you mean `emit`?"));
         check("emit", Err("which kind of event? `example OrderCreated`"));
-        check("emit Paid @", Err("which saga? `@` stands before its id"));
+        check("emit Paid @", Err("which saga? `@` goes before its id"));
         check("emit Paid {a}", Err("the data is not valid JSON: key must be a string at line 1 column 2"));
         check("example Paid {}", Err("`example` takes no data; `emit KIND JSON` does"));
         check("show", Err("which saga? `show SAGA`; `sagas` lists them"));
         check("show o-1 o-2", Err("`show` takes one saga; what is `o-2`?"));
-        check("quit now", Err("`quit` takes nothing more"));
+        check("quit now", Err("`quit` takes no more arguments"));
     }
 }

@@ -1,4 +1,4 @@
-//! Builds crates when their sources change. Invariant: what is built last is what stands there, and a build that fails
+//! Builds crates when their sources change. Invariant: what is there is what was built last, and a build that fails
 //! changes nothing in the plugin directory.
 
 use std::{
@@ -16,11 +16,11 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sagahost_sandbox::crate_build::{self, Built, Request};
 
-/// How often the sources are looked at. A few dozen files: cheaper than to be told of each, and nothing gets lost.
+/// How often the sources are looked at. A few dozen files: cheaper than notifications, and nothing gets lost.
 const LOOK: Duration = Duration::from_millis(200);
 /// An editor writes several files, and some of them twice: a build begins when they have stood still for so long.
 const SETTLE: Duration = Duration::from_millis(100);
-/// A crate has fewer; a directory that holds more is no crate's.
+/// A crate has fewer; a directory that holds more is not a crate's.
 const FILES_MAX: usize = 20_000;
 
 /// What the builder tells.

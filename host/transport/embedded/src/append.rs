@@ -23,7 +23,7 @@ const BITE_RECORDS: i64 = 1000;
 /// The partitions of each topic, as far as asked for. Belongs to one connection.
 #[derive(Default)]
 pub(super) struct Directory {
-    /// `PRAGMA data_version` at which `topics` was read; another one: somebody wrote since.
+    /// `PRAGMA data_version` at which `topics` was read; another one: another connection wrote since.
     version: Option<i64>,
     topics: HashMap<Arc<str>, Arc<[i64]>>,
 }

@@ -1,11 +1,11 @@
-//! Where a partition begins and ends, and whether it can be read from where somebody wants to. Invariant: whatever does
-//! not fit is told with what to do about it, and nothing is read past it.
+//! Where a partition begins and ends, and whether it can be read from a given position. Invariant: whatever does
+//! not fit is reported with what to do about it, and nothing is read past it.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::tables;
 
-pub(super) const DELETED: &str = "the topic was deleted while it was read; go on when it is there again";
+pub(super) const DELETED: &str = "the topic was deleted while it was read; create it again, then resume";
 
 /// First offset kept and end (exclusive); None: the partition is gone.
 pub(super) fn bounds(connection: &Connection, partition_id: i64) -> rusqlite::Result<Option<(i64, i64)>> {
@@ -26,20 +26,20 @@ pub(super) fn check_position(
     };
     if position > end {
         return Ok(Some(format!(
-            "the position {position} is beyond the end {end}: the topic was made anew, or the database is an older \
-             copy; bring the right one back, or go on from `earliest` as with a new topic"
+            "the position {position} is beyond the end {end}: the topic was recreated, or the database is an older \
+             copy; restore the right one, or resume from `earliest` as with a new topic"
         )));
     }
     if position < first {
         return Ok(Some(format!(
             "the position {position} is below the first record still kept, {first}: records were deleted before they \
-             were read; from `earliest` it goes on with what is left"
+             were read; resume from `earliest` to read what is left"
         )));
     }
     Ok(None)
 }
 
-/// Is the record that was handled last still the one that stands there? An absent one proves nothing.
+/// Is the record that was handled last still the one at that offset? An absent one proves nothing.
 pub(super) fn check_last(
     connection: &Connection,
     partition_id: i64,
@@ -55,7 +55,7 @@ pub(super) fn check_last(
     let differs = now.is_some_and(|now| u64::try_from(now).ok() != Some(then));
     Ok(differs.then(|| {
         format!(
-            "the record at {offset} has another timestamp than the one handled there: the topic was made anew; \
+            "the record at {offset} has another timestamp than the one handled there: the topic was recreated; \
              from `earliest` it is read from its beginning"
         )
     }))

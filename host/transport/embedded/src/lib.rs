@@ -326,7 +326,7 @@ impl Transport for EmbeddedTransport {
 
     fn offer(&self, record: &Outgoing) -> Result<(Partition, i64), TransportError> {
         let placed = self.offer_all(std::slice::from_ref(record))?;
-        placed.into_iter().next().ok_or_else(|| TransportError::Broken("the record was placed nowhere".to_owned()))
+        placed.into_iter().next().ok_or_else(|| TransportError::Broken("the record was not stored".to_owned()))
     }
 }
 

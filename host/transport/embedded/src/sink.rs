@@ -114,7 +114,7 @@ impl Sink for EmbeddedSink {
         Ok(found)
     }
 
-    /// Opens the database anew: whatever was wrong with the old handle is gone with it.
+    /// Opens the database again: whatever was wrong with the old handle is gone with it.
     fn claim(&mut self) -> Result<(), TransportError> {
         self.connection = self.shared.connect()?;
         self.directory = Directory::default();

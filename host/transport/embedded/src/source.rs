@@ -21,7 +21,7 @@ use super::{
 /// What one look at a partition brings, at most.
 const FETCH_RECORDS: i64 = 500;
 const FETCH_BYTES: usize = 1 << 20;
-/// After so many deliveries the other partitions get a look, even when this one has more.
+/// After this many deliveries the other partitions get a look, even when this one has more.
 const LOOK_AFTER_DELIVERIES: u32 = 500;
 /// How long an idle source leaves between two looks at what other processes wrote: SQLite does not say that they did.
 const IDLE_MIN: Duration = Duration::from_millis(1);
@@ -122,7 +122,7 @@ impl EmbeddedSource {
         };
         let wrong = match topic_id {
             Some(was) if *was != is && *position > 0 => Some(format!(
-                "the topic was made anew (its id was {was}, now it is {is}), or the database is another copy; from \
+                "the topic was recreated (its id was {was}, now it is {is}), or the database is another copy; from \
                  `earliest` it is read from its beginning"
             )),
             Some(_) | None => check_position(&self.connection, id, *position)?,
@@ -339,7 +339,7 @@ impl Lane {
         Ok(None)
     }
 
-    /// All that there was is delivered, and nobody was told yet.
+    /// All that there was is delivered, and that is not reported yet.
     fn end_reached(&mut self) -> Option<Polled> {
         let reached = self.fetched.is_empty() && self.position == self.end && self.end_told != Some(self.end);
         reached.then(|| {

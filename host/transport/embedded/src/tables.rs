@@ -54,7 +54,7 @@ CREATE VIEW readable AS
 ";
 
 /// Beside the tables of a version, since an older host does not miss it. Ids of rows do not tell topics apart for good:
-/// they begin again in a database that was made anew.
+/// they begin again in a database that was recreated.
 const TOPIC_IDS: &str = "
 CREATE TABLE topic_ids (
     topic INTEGER PRIMARY KEY,
@@ -84,7 +84,7 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportE
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(busy).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
-    // A plan does not hang on what is bound: otherwise a statement with a bound LIMIT is parsed anew each time.
+    // A plan does not hang on what is bound: otherwise a statement with a bound LIMIT is parsed again each time.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     into_wal(&connection, busy).map_err(failed)?;
     connection
@@ -173,10 +173,10 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> TransportError {
     let at = path.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            TransportError::Away(format!("{at} is locked by another process for too long: {error}"))
+            TransportError::Away(format!("{at} has been locked by another process for too long: {error}"))
         }
         Some(ErrorCode::DiskFull) => {
-            TransportError::Away(format!("the disk of {at} is full: make room, it goes on by itself"))
+            TransportError::Away(format!("the disk of {at} is full: free some space; the host continues by itself"))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             TransportError::Broken(format!("{at} is corrupt: {error}; restore it from a copy"))

@@ -244,9 +244,9 @@ fn what_cannot_be_read_on_is_held_and_the_rest_is_read() {
     check(
         &mut source,
         expect![[r#"
-            held b[1]: the position 4 is beyond the end 0: the topic was made anew, or the database is an older copy; bring the right one back, or go on from `earliest` as with a new topic
-            held c[0]: the position 0 is below the first record still kept, 1: records were deleted before they were read; from `earliest` it goes on with what is left
-            held d[0]: the record at 0 has another timestamp than the one handled there: the topic was made anew; from `earliest` it is read from its beginning
+            held b[1]: the position 4 is beyond the end 0: the topic was recreated, or the database is an older copy; restore the right one, or resume from `earliest` as with a new topic
+            held c[0]: the position 0 is below the first record still kept, 1: records were deleted before they were read; resume from `earliest` to read what is left
+            held d[0]: the record at 0 has another timestamp than the one handled there: the topic was recreated; from `earliest` it is read from its beginning
             held b[7]: there is no such partition; if the topic is missing, make it with `sagahost topics create b`
             held gone[0]: there is no such partition; if the topic is missing, make it with `sagahost topics create gone`
             a[0]@2 k=2
@@ -259,7 +259,7 @@ fn what_cannot_be_read_on_is_held_and_the_rest_is_read() {
         expect![[r#"
             c[0]@1 k=1
             end of c[0] at 2
-            held a[0]: the position 9 is beyond the end 3: the topic was made anew, or the database is an older copy; bring the right one back, or go on from `earliest` as with a new topic"#]],
+            held a[0]: the position 9 is beyond the end 3: the topic was recreated, or the database is an older copy; restore the right one, or resume from `earliest` as with a new topic"#]],
     );
 }
 
@@ -274,17 +274,17 @@ fn a_topic_made_anew_while_it_is_read_is_held() {
     bench.transport.create_topics(&["a".into()], 1).unwrap();
     bench.offer("a", "k", "new");
     bench.offer("a", "k", "newer");
-    check(&mut source, expect!["held a[0]: the topic was deleted while it was read; go on when it is there again"]);
+    check(&mut source, expect!["held a[0]: the topic was deleted while it was read; create it again, then resume"]);
     let verified = |assignment: Assignment| match bench.read(&[assignment]).poll(SOON).unwrap().unwrap() {
         Polled::Verified(mut of) => Ok(of.remove(0).topic_id),
         other => Err(line(&other)),
     };
     let known = |position| Assignment { topic_id: Some(id.clone()), ..from("a", 0, position) };
     let why = verified(known(1)).unwrap_err();
-    assert!(why.contains(&format!("the topic was made anew (its id was {id}, now it is ")), "{why}");
-    let anew = verified(known(0)).expect("nothing of the topic before was handled");
-    assert_ne!(anew, id);
-    assert_eq!(verified(from("a", 0, 1)), Ok(anew), "a position without an id takes the one that is there");
+    assert!(why.contains(&format!("the topic was recreated (its id was {id}, now it is ")), "{why}");
+    let new = verified(known(0)).expect("nothing of the topic before was handled");
+    assert_ne!(new, id);
+    assert_eq!(verified(from("a", 0, 1)), Ok(new), "a position without an id takes the one that is there");
     assert_eq!(
         bench.transport.bounds(&[Partition::new("a", 0), Partition::new("z", 0)]).unwrap(),
         BTreeMap::from([(Partition::new("a", 0), (0, 2))])

@@ -221,7 +221,7 @@ const PRODUCER_DEFAULTS: [(&str, &str); 4] = [
     ("retry.backoff.max.ms", "100"),
 ];
 
-/// Blocking calls do not serve a client's events (logs, errors, tokens, delivery reports): somebody has to.
+/// Blocking calls do not serve a client's events (logs, errors, tokens, delivery reports): another thread has to.
 pub(super) trait Served {
     fn serve(&self, timeout: Duration);
     fn context(&self) -> &Context;

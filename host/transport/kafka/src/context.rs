@@ -37,13 +37,13 @@ pub(super) struct Context {
 #[derive(Default)]
 struct Reports {
     arrived: Vec<Report>,
-    /// How many somebody waits for.
+    /// How many reports a thread waits for.
     wanted: usize,
 }
 
 #[derive(Default)]
 struct Health {
-    /// All brokers were lost since somebody asked.
+    /// All brokers were lost since the last question.
     lost: bool,
     /// The last thing that went wrong, for messages.
     last: Option<String>,
@@ -115,7 +115,7 @@ impl Context {
         std::mem::take(&mut self.reports.lock().arrived)
     }
 
-    /// Sleeps until so many delivery reports are in, or until the time is over; takes those that are.
+    /// Sleeps until this many delivery reports are in, or until the time is over; takes those that are.
     pub fn await_reports(&self, wanted: usize, until: Instant) -> Vec<Report> {
         let mut reports = self.reports.lock();
         reports.wanted = wanted;

@@ -8,7 +8,7 @@ use sagahost_wire::Partition;
 
 use super::{
     connection::{Connection, Consumer},
-    patiently,
+    retry_until_stopped,
 };
 
 /// What the consumer could read up to: with `read_committed` the first record of an open transaction.
@@ -21,7 +21,7 @@ pub(super) fn ends(
     if partitions.is_empty() {
         return Ok(BTreeMap::new());
     }
-    patiently(connection, consumer, "ask for the ends of partitions", patience, |slice| {
+    retry_until_stopped(connection, consumer, "ask for the ends of partitions", patience, |slice| {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition_offset(&partition.topic, partition.number, Offset::End)?;

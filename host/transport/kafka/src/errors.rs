@@ -14,7 +14,7 @@ pub(super) fn configuration(connection: &Connection, error: &KafkaError) -> Tran
     let text = match error {
         // Its own text has the value, which may be secret.
         KafkaError::ClientConfig(_, why, name, _) => format!("kafka.properties.{name}: {why}"),
-        KafkaError::ClientCreation(why) => format!("[kafka.properties]: librdkafka makes no client of it: {why}"),
+        KafkaError::ClientCreation(why) => format!("[kafka.properties]: librdkafka refuses it: {why}"),
         error => format!("[kafka.properties]: {error}"),
     };
     TransportError::Refused(connection.redaction.clean(text.trim()))
@@ -79,7 +79,7 @@ pub(super) fn transport(connection: &Connection, context: &Context, doing: &str,
         code if is_fenced(code) => TransportError::Fenced(text),
         code if is_forbidden(code) => TransportError::Refused(forbidden(connection, doing, code)),
         Code::InvalidTransactionTimeout => TransportError::Refused(format!(
-            "the brokers permit no transaction.timeout.ms of {}: lower it in [kafka.properties]",
+            "the brokers do not allow a transaction.timeout.ms of {}: lower it in [kafka.properties]",
             connection.transaction_timeout.as_millis()
         )),
         _ if passing(error) => away(connection, context, doing, &text),
@@ -151,7 +151,7 @@ pub(super) fn refusal(code: Code) -> Option<&'static str> {
         Code::TopicAuthorizationFailed => "no permission to WRITE to the topic",
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownTopicId => "the topic does not exist",
         Code::UnknownPartition => "the topic has no such partition",
-        Code::InvalidTopic => "it is no name for a topic",
+        Code::InvalidTopic => "it is not a valid topic name",
         Code::PolicyViolation => "a policy of the broker forbids it",
         Code::InvalidRecord => "the broker says that the record is invalid; a compacted topic needs a key",
         Code::InvalidTimestamp => "the broker refuses its timestamp: compare the clocks",

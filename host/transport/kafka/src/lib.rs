@@ -170,7 +170,7 @@ impl Transport for KafkaTransport {
 
     fn find_producers(&self, partition: &Partition) -> String {
         format!(
-            "Whose it is says: kafka-transactions.sh --bootstrap-server {} describe-producers --topic {} --partition {}",
+            "To see whose it is: kafka-transactions.sh --bootstrap-server {} describe-producers --topic {} --partition {}",
             self.connection.servers, partition.topic, partition.number
         )
     }
@@ -241,7 +241,7 @@ impl KafkaTransport {
         while self.topics(names)?.len() < names.len() {
             if started.elapsed() > PATIENCE {
                 let names = names.join(", ");
-                return Err(TransportError::Away(format!("{names}: made, but the brokers do not know them yet")));
+                return Err(TransportError::Away(format!("{names}: created, but not known to all brokers yet")));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -266,7 +266,7 @@ fn base_record(record: &Outgoing, number: usize) -> BaseRecord<'_, [u8], [u8], u
 }
 
 /// Repeats what may pass, in slices, for as long as `patience` says; a connection that is turned down ends it sooner.
-fn patiently<C: Served, T>(
+fn retry_until_stopped<C: Served, T>(
     connection: &Connection,
     client: &C,
     doing: &str,
@@ -303,10 +303,10 @@ fn patiently<C: Served, T>(
     }
 }
 
-/// The same, while work goes on: nobody waits for it.
+/// The same, while work continues: nothing waits for it.
 fn abandon<T: Send + 'static>(what: &'static str, client: T) {
     if thread::Builder::new().name(format!("{what} ends")).spawn(move || drop(client)).is_err() {
-        warn!("there is no thread for a kafka {what} to end in");
+        warn!("failed to start a thread to close a Kafka {what}");
     }
 }
 
@@ -318,7 +318,7 @@ fn retire<T: Send + 'static>(what: &'static str, client: T) {
         drop(done);
     });
     if farewell.is_err() || ended.recv_timeout(FAREWELL) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-        warn!("a kafka {what} does not end in time; it is left to itself");
+        warn!("a Kafka {what} did not close in time; abandoned");
     }
 }
 

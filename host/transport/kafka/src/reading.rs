@@ -1,5 +1,5 @@
 //! One partition that is read: what its next record must be, and whether that record still is what it was.
-//! Invariant: what is delivered of a partition only goes forward, until somebody seeks.
+//! Invariant: what is delivered of a partition only goes forward, until it seeks.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(super) struct Reading {
     pub partition: Partition,
     /// The next offset to deliver.
     pub next: i64,
-    /// The last record that was handled: if another one stands there now, the topic was made anew.
+    /// The last record that was handled: if another one is there now, the topic was recreated.
     expected: Option<(i64, u64)>,
     /// The last one that was delivered.
     last: Option<(i64, u64)>,
@@ -146,8 +146,8 @@ pub(super) fn another_topic(assignment: &Assignment, described: &Described) -> O
         _ => ". From `earliest` it is read from its beginning".to_owned(),
     };
     Some(format!(
-        "{partition} is one of another topic than the one that this app has read up to {position}: the topic was made \
-         anew (its id was {was}, now it is {is}){gone}"
+        "{partition} belongs to another topic than the one that this app has read up to {position}: the topic was \
+         recreated (its id was {was}, now it is {is}){gone}"
     ))
 }
 
@@ -156,14 +156,14 @@ pub(super) fn objection(assignment: &Assignment, (low, end): (i64, i64)) -> Opti
     let Assignment { partition, position, .. } = assignment;
     if *position > end {
         return Some(format!(
-            "{partition} ends at {end}, but this app has handled records up to {position}: the topic was made anew, or \
+            "{partition} ends at {end}, but this app has handled records up to {position}: the topic was recreated, or \
              records were lost. From `earliest` it is read as a topic that is new, from `latest` behind what it holds"
         ));
     }
     if *position < low {
         return Some(format!(
             "the records of {partition} from {position} to {low} were removed before this app read them (retention, or \
-             deleted by hand): {} offsets are lost to it. From `earliest` it goes on with what is left; then lengthen \
+             deleted by hand): {} offsets are lost to it. Resume from `earliest` to read what is left; then lengthen \
              retention.ms of the topic",
             low - position
         ));
@@ -173,24 +173,24 @@ pub(super) fn objection(assignment: &Assignment, (low, end): (i64, i64)) -> Opti
 
 pub(super) fn missing(partition: &Partition) -> String {
     format!(
-        "{partition} does not exist any more: the topic was deleted. Make it again; then it is read from `earliest`"
+        "{partition} does not exist any more: the topic was deleted. Create it again; then it is read from `earliest`"
     )
 }
 
 pub(super) fn forbidden(partition: &Partition) -> String {
-    format!("no permission to READ {partition}: give it to the app's principal")
+    format!("no permission to READ {partition}: grant it to the app's principal")
 }
 
 pub(super) fn unreadable(partition: &Partition, next: i64, why: &str) -> String {
     format!(
-        "what stands in {partition} at {next} cannot be read ({why}). Repair or remove it on the broker (kafka-delete-records.sh), \
-         or go on from the offset behind it"
+        "the record in {partition} at {next} cannot be read ({why}). Repair or remove it on the broker (kafka-delete-records.sh), \
+         or resume from the offset after it"
     )
 }
 
 fn made_anew(partition: &Partition, offset: i64) -> String {
     format!(
-        "another record than the one handled stands in {partition} at {offset}: the topic was made anew. From `earliest` \
+        "{partition} holds another record at {offset} than the one handled: the topic was recreated. From `earliest` \
          it is read from its beginning"
     )
 }

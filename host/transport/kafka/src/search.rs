@@ -23,7 +23,7 @@ use tracing::info;
 use super::{
     PATIENCE,
     connection::{Connection, Consumer},
-    patiently, retire, topics,
+    retire, retry_until_stopped, topics,
 };
 
 /// Clocks differ, and a broker may stamp records with its own.
@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
                 "topic {topic} has {records} records since then, more than the {RECORDS_MAX} that are searched"
             )));
         }
-        info!(topic, records, "looking into the topic whether the batch was published");
+        info!(topic, records, "searching the topic for the batch");
         for stretch in &stretches {
             self.until_readable(stretch)?;
         }
@@ -144,7 +144,7 @@ impl<'a> Search<'a> {
     fn first_since(&self, partition: &Partition, since_ms: u64) -> Result<Option<i64>, TransportError> {
         let consumer = self.uncommitted.consumer();
         let since = i64::try_from(since_ms).unwrap_or(i64::MAX);
-        patiently(self.connection, consumer, "find records by their time", PATIENCE, |slice| {
+        retry_until_stopped(self.connection, consumer, "find records by their time", PATIENCE, |slice| {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(since))?;
             let list = consumer.offsets_for_times(list, slice)?;
@@ -159,7 +159,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Behind an open transaction of somebody else nothing committed can be read.
+    /// Behind another producer's open transaction nothing committed can be read.
     fn until_readable(&self, stretch: &Stretch) -> Result<(), TransportError> {
         let started = Instant::now();
         loop {

@@ -18,9 +18,9 @@ use super::{
     SLICE, abandon,
     aside::Aside,
     connection::{Connection, Consumer},
-    errors, patiently,
+    errors,
     producer::Producer,
-    retire,
+    retire, retry_until_stopped,
     search::Search,
     topics,
     transaction::Transaction,
@@ -135,7 +135,7 @@ impl KafkaSink {
         offsets.iter().filter(|(partition, _)| !gone(partition)).cloned().collect()
     }
 
-    /// A topic was deleted, or made anew with fewer partitions.
+    /// A topic was deleted, or recreated with fewer partitions.
     fn look_for_gone(&mut self, offsets: &[(Partition, i64)]) {
         let consumer = &*self.stable();
         let mut counts = BTreeMap::new();
@@ -167,7 +167,7 @@ impl Sink for KafkaSink {
     ) -> Result<BTreeMap<Partition, Committed>, TransportError> {
         let connection = self.connection.clone();
         let consumer = &**self.consumer(isolation)?;
-        patiently(&connection, consumer, "read the committed offsets of the app's group", SLICE, |slice| {
+        retry_until_stopped(&connection, consumer, "read the committed offsets of the app's group", SLICE, |slice| {
             let mut list = TopicPartitionList::new();
             for partition in partitions {
                 list.add_partition(&partition.topic, partition.number);
@@ -201,7 +201,8 @@ impl Sink for KafkaSink {
             }
         };
         let doing = "claim the app's transactional id";
-        let claimed = patiently(&self.connection, &producer, doing, SLICE, |slice| producer.init_transactions(slice));
+        let claimed =
+            retry_until_stopped(&self.connection, &producer, doing, SLICE, |slice| producer.init_transactions(slice));
         match &claimed {
             Ok(()) => self.state = State::Claimed(producer),
             Err(TransportError::Away(_)) => {

@@ -101,7 +101,7 @@ impl KafkaSource {
         let mut queue = self
             .consumer()
             .split_partition_queue(&partition.topic, partition.number)
-            .ok_or_else(|| TransportError::Broken(format!("{partition} is no name of a partition")))?;
+            .ok_or_else(|| TransportError::Broken(format!("{partition} is not a valid partition")))?;
         queue.set_nonempty_callback(bell(&self.ring));
         Ok(queue)
     }
@@ -144,11 +144,11 @@ impl KafkaSource {
         let mut list = TopicPartitionList::new();
         list.add_partition(&partition.topic, partition.number);
         if let Err(error) = self.consumer().incremental_unassign(&list) {
-            debug!(%partition, %error, "failed to give back a partition that is held");
+            debug!(%partition, %error, "failed to stop reading a partition that is held");
         }
     }
 
-    /// Taking a partition back and assigning it anew makes librdkafka forget what it had fetched and what it was
+    /// Taking a partition back and assigning it again makes librdkafka forget what it had fetched and what it was
     /// about to fetch; a seek can lose against either.
     pub(super) fn go_to(&mut self, places: &[(usize, i64)]) -> Result<(), TransportError> {
         let failed = |source: &Self, error| source.broken("go to a position", &error);
@@ -280,7 +280,7 @@ impl KafkaSource {
                 let why = unreadable(partition, reading.next, &error.to_string());
                 self.hold(index, why);
             }
-            code => debug!(%partition, %code, "librdkafka goes on by itself"),
+            code => debug!(%partition, %code, "librdkafka recovers by itself"),
         }
     }
 
@@ -413,7 +413,7 @@ impl Source for KafkaSource {
             Described::There { partitions, .. } => *partitions,
             Described::Missing | Described::Hidden | Described::Unclear(_) => 0,
         };
-        // Partitions that are new since the last look are told by the next one.
+        // Partitions that are new since the last look are reported by the next one.
         let known = |topic: &Arc<str>| self.counts.get(topic).copied().unwrap_or_else(|| count(topic));
         self.counts = topics.iter().map(|topic| (topic.clone(), known(topic))).collect();
         self.consumer().assign(&list).map_err(|error| self.broken("assign partitions", &error))

@@ -1,4 +1,4 @@
-//! Tokens for OAUTHBEARER: read from a file that somebody keeps fresh, or unsecured ones for trials. Invariant: a
+//! Tokens for OAUTHBEARER: read from a file that is kept fresh, or unsecured ones for trials. Invariant: a
 //! token goes to librdkafka and nowhere else.
 
 use std::{
@@ -39,7 +39,7 @@ fn from_file(file: &Path) -> Result<OAuthToken, String> {
     let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
     let claims: Value = claims
         .and_then(|claims| serde_json::from_slice(&claims).ok())
-        .ok_or_else(|| format!("{} holds no JWT", file.display()))?;
+        .ok_or_else(|| format!("{} does not hold a JWT", file.display()))?;
     let principal = claims["sub"].as_str().unwrap_or_default().to_owned();
     let expiry_s = claims["exp"].as_f64().ok_or_else(|| format!("the JWT in {} has no expiry", file.display()))?;
     #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970 in a double are exact")]
@@ -48,8 +48,8 @@ fn from_file(file: &Path) -> Result<OAuthToken, String> {
 
 fn unsecured(config: &str) -> Result<OAuthToken, String> {
     let find = |name: &str| config.split_whitespace().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-    let principal = find("principal").ok_or("sasl.oauthbearer.config names no principal=NAME")?.to_owned();
-    let life_s: u64 = find("lifeSeconds").map_or(Ok(3_600), str::parse).map_err(|_| "lifeSeconds is no number")?;
+    let principal = find("principal").ok_or("sasl.oauthbearer.config has no principal=NAME")?.to_owned();
+    let life_s: u64 = find("lifeSeconds").map_or(Ok(3_600), str::parse).map_err(|_| "lifeSeconds is not a number")?;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut claims = json!({ "sub": principal, "iat": now_s, "exp": now_s + life_s });
     if let Some(scope) = find("scope") {

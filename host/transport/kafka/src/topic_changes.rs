@@ -1,4 +1,4 @@
-//! What becomes of the partitions that are read when their topics change: grow, are deleted, are made anew. Invariant:
+//! What becomes of the partitions that are read when their topics change: grow, are deleted, are recreated. Invariant:
 //! what is verified came from the topic that the lane reads, as an answer said that was asked for afterwards.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -16,7 +16,7 @@ use super::{
 };
 
 impl KafkaSource {
-    /// Topics may get more partitions, be deleted or made anew.
+    /// Topics may get more partitions, be deleted or recreated.
     pub(super) fn look_around(&mut self) -> Result<(), TransportError> {
         match self.watch().answer() {
             Some(Ok(seen)) => self.seen(seen)?,
@@ -57,7 +57,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// A topic that was made anew is held, unless nothing of the one before was read.
+    /// A topic that was recreated is held, unless nothing of the one before was read.
     fn compare(&mut self, topic: &Arc<str>, described: &Described) -> Result<(), TransportError> {
         for index in 0..self.lanes.len() {
             let reading = &mut self.lanes[index].reading;
@@ -85,7 +85,7 @@ impl KafkaSource {
         }
     }
 
-    /// Partitions that are new; those of a topic that is held wait until an operator goes on with it.
+    /// Partitions that are new; those of a topic that is held wait until an operator resumes it.
     fn appeared(&mut self, topic: &Arc<str>, id: Option<&TopicId>, count: i32) -> Vec<Partition> {
         let known = self.counts.get(topic).copied().unwrap_or(0);
         let read = |lane: &Lane| !lane.reading.held && lane.reading.partition.topic == *topic;
@@ -129,7 +129,7 @@ impl KafkaSource {
             warn!(
                 ?topics,
                 "the brokers do not say the ids of topics (they are older than Kafka 2.8, or this app has no permission to \
-                 DESCRIBE them): a topic made anew is noticed only by offsets and times of its records"
+                 DESCRIBE them): a recreated topic is noticed only by offsets and times of its records"
             );
         }
     }

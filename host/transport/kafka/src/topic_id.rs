@@ -1,4 +1,4 @@
-//! Which topic a name stands for (KIP-516): a topic made anew has another id. Invariant: an answer describes the broker
+//! Which topic a name stands for (KIP-516): a recreated topic has another id. Invariant: an answer describes the broker
 //! at a time after its question.
 //!
 //! rdkafka shows no ids; librdkafka does, where it describes topics.
@@ -32,7 +32,7 @@ use sagahost_wire::TopicId;
 use super::{
     SLICE,
     connection::{Connection, Consumer, Served as _},
-    patiently,
+    retry_until_stopped,
 };
 
 /// What a broker says of a topic.
@@ -73,7 +73,7 @@ pub(super) fn describe(
         return Ok(Descriptions::new());
     }
     let questions = Questions::new(consumer.clone(), || {})?;
-    patiently(connection, &**consumer, "ask for topics", patience, |slice| {
+    retry_until_stopped(connection, &**consumer, "ask for topics", patience, |slice| {
         questions.ask(topics, slice);
         // What ends without an answer says so itself.
         let answer =

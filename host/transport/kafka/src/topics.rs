@@ -16,7 +16,7 @@ use super::{
     PATIENCE,
     connection::{Connection, Consumer},
     context::Context,
-    errors, patiently,
+    errors, retry_until_stopped,
 };
 
 /// How many partitions a topic has; none: it does not exist.
@@ -26,7 +26,7 @@ pub(super) fn count(
     topic: &str,
     patience: Duration,
 ) -> Result<Option<i32>, TransportError> {
-    patiently(connection, consumer, "ask for topics", patience, |slice| {
+    retry_until_stopped(connection, consumer, "ask for topics", patience, |slice| {
         let metadata = consumer.fetch_metadata(Some(topic), slice)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Ok(None);
@@ -46,7 +46,7 @@ pub(super) fn bounds(
     partition: &Partition,
     patience: Duration,
 ) -> Result<(i64, i64), TransportError> {
-    patiently(connection, consumer, "ask for the bounds of partitions", patience, |slice| {
+    retry_until_stopped(connection, consumer, "ask for the bounds of partitions", patience, |slice| {
         consumer.fetch_watermarks(&partition.topic, partition.number, slice)
     })
 }
@@ -77,7 +77,7 @@ pub(super) fn create(connection: &Connection, names: &[Arc<str>], partitions: i3
                     TransportError::Refused(why) => TransportError::Refused(format!("topic {name}: {why}")),
                     TransportError::Away(why) => TransportError::Away(format!("topic {name}: {why}")),
                     TransportError::Fenced(why) | TransportError::Broken(why) => {
-                        TransportError::Refused(format!("topic {name} cannot be made: {why}"))
+                        TransportError::Refused(format!("failed to create topic {name}: {why}"))
                     }
                 });
             }
@@ -112,6 +112,6 @@ pub(super) fn give_token(connection: &Connection, admin: &AdminClient<Context>) 
     };
     match Code::from(code) {
         Code::NoError => Ok(()),
-        code => Err(errors::turned_down(connection, &format!("the token is not acceptable ({code})"))),
+        code => Err(errors::turned_down(connection, &format!("librdkafka refused the token ({code})"))),
     }
 }

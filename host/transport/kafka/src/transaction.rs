@@ -1,5 +1,5 @@
 //! The transaction that is open on a producer: what was handed over, what is reported of it, and what an error of any of
-//! its calls means. Invariant: reports of an earlier transaction are never counted; a failure of records is told only when
+//! its calls means. Invariant: reports of an earlier transaction are never counted; a failure of records is reported only when
 //! nothing of what was sent is under way any more.
 
 use std::{
@@ -163,7 +163,7 @@ impl Transaction {
                 return match spoilt(&self.producer) {
                     Some(error) => self.unclear(&error),
                     None if self.context().blind_for().is_some_and(|blind| blind > BLIND_MAX) => Err(SinkError::Spent(
-                        "a partition had no leader for a moment; going on with a new producer".to_owned(),
+                        "a partition had no leader for a moment; continuing with a new producer".to_owned(),
                     )),
                     None => Ok(Progress::NotYet(self.trouble())),
                 };
@@ -256,7 +256,7 @@ impl Transaction {
         }
     }
 
-    /// librdkafka goes on with it behind a timeout; the next call asks how far it is.
+    /// librdkafka continues it after a timeout; the next call asks how far it is.
     pub fn end(&mut self) -> Result<Progress, SinkError> {
         let answer = self.producer.commit_transaction(SLICE);
         self.answered(Call::Commit, answer)
@@ -272,8 +272,8 @@ impl Transaction {
             }
         }
         // Records that were thrown away are reported too, and belong to nobody now.
-        let patient = self.aborted.is_some_and(|at| at.elapsed() < SLICE);
-        if self.producer.in_flight_count() > 0 && patient {
+        let may_wait = self.aborted.is_some_and(|at| at.elapsed() < SLICE);
+        if self.producer.in_flight_count() > 0 && may_wait {
             return Ok(Progress::NotYet("records that were thrown away are still to be reported".to_owned()));
         }
         self.context().take_reports();

@@ -59,7 +59,7 @@ pub(super) enum Verdict {
 /// What a code says whatever the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// Somebody else claimed the transactional id, or the coordinator ended a transaction that took too long.
+    /// Another producer claimed the transactional id, or the coordinator ended a transaction that took too long.
     Fenced,
     /// The coordinator or a partition's leader no longer knows this producer.
     Forgotten,
@@ -100,7 +100,7 @@ pub(super) fn verdict(call: Call, code: Code, flag: Flag) -> Verdict {
     let spent = if call == Call::Commit { Verdict::LookFirst } else { Verdict::NewProducer };
     match (meaning(code), flag) {
         (Meaning::Fenced, _) => Verdict::LookFirst,
-        // The abort gives the producer a new epoch, in which it counts anew.
+        // The abort gives the producer a new epoch, in which it counts from the beginning.
         (Meaning::Miscounted, Flag::Abortable) if call == Call::Produce => Verdict::AbortAndAgain,
         (Meaning::Forgotten | Meaning::Miscounted, _) => spent,
         (Meaning::Forbidden, _) => Verdict::Stop,

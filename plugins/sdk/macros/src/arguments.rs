@@ -100,7 +100,9 @@ fn participant_name(input: ParseStream) -> syn::Result<LitStr> {
     if good {
         return Ok(name);
     }
-    let text = format!("`{text}` is no name for a participant: lower-case letters, digits and hyphens, a letter first");
+    let text = format!(
+        "`{text}` is not a valid name for a participant: lower-case letters, digits and hyphens, a letter first"
+    );
     Err(syn::Error::new(name.span(), text))
 }
 
@@ -168,9 +170,9 @@ impl On {
             "role" => self.role = Some(one_of(input, "role", ROLES)?),
             "after" => self.after = list(input)?,
             "when" => self.rest.push(("when", quoted(input, "time for a subscription", &WHEN)?)),
-            "from" => self.rest.push(("from", quoted(input, "place to begin", &FROM)?)),
+            "from" => self.rest.push(("from", quoted(input, "start position", &FROM)?)),
             "on_dead_letter" => {
-                self.rest.push(("on-dead-letter", quoted(input, "way on after a dead letter", &ON_DEAD_LETTER)?));
+                self.rest.push(("on-dead-letter", quoted(input, "choice after a dead letter", &ON_DEAD_LETTER)?));
             }
             "deadline_ms" => self.rest.push(("deadline-ms", number(input)?)),
             "park_ttl_ms" => self.rest.push(("park-ttl-ms", number(input)?)),
@@ -211,7 +213,7 @@ impl Parse for Undo {
         if input.is_empty() {
             return Ok(Self { kind });
         }
-        Err(input.error("`#[undo(…)]` takes the event and nothing else; arguments stand in its `#[on(…)]`"))
+        Err(input.error("`#[undo(…)]` takes the event and nothing else; arguments belong in its `#[on(…)]`"))
     }
 }
 

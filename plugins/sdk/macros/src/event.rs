@@ -113,7 +113,7 @@ fn json(input: ParseStream) -> syn::Result<String> {
     };
     match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(value) => Ok(value.to_string()),
-        Err(error) => Err(syn::Error::new(span, format!("the example is no JSON: {error}"))),
+        Err(error) => Err(syn::Error::new(span, format!("the example is not valid JSON: {error}"))),
     }
 }
 

@@ -152,7 +152,7 @@ fn package_name() -> TokenStream {
     quote! {
         assert!(
             ::sagahost_sdk::__private::is_name(env!("CARGO_PKG_NAME")),
-            "the package's name is no name for a participant (lower-case letters, digits and hyphens, a letter \
+            "the package's name is not a valid name for a participant (lower-case letters, digits and hyphens, a letter \
              first): give it one with `#[participant(name = \"…\")]`"
         );
     }

@@ -18,7 +18,7 @@ impl Words {
             return Err(syn::Error::new(name.span(), format!("unknown argument `{text}`; {}", choices(&text, known))));
         }
         if self.seen.contains(&text) {
-            return Err(syn::Error::new(name.span(), format!("`{text}` stands here twice")));
+            return Err(syn::Error::new(name.span(), format!("duplicate `{text}`")));
         }
         self.seen.push(text);
         Ok(name)
@@ -32,7 +32,7 @@ pub fn one_of(input: ParseStream, what: &str, known: &[&str]) -> syn::Result<Ide
     if known.contains(&text.as_str()) {
         return Ok(word);
     }
-    Err(syn::Error::new(word.span(), format!("`{text}` is no {what}; {}", choices(&text, known))))
+    Err(syn::Error::new(word.span(), format!("`{text}` is not a valid {what}; {}", choices(&text, known))))
 }
 
 /// `=`, with an example where it is missing.

@@ -159,13 +159,13 @@ impl<'h> Answer<'h> {
         self.fail(&format!("expected a dead letter with {code}"))
     }
 
-    /// The operator was told that it is done.
+    /// The operator's request was done.
     #[track_caller]
     pub fn done(self) -> Self {
         if self.happened.answer.as_ref().is_some_and(|answer| answer.done) {
             return self;
         }
-        self.fail("expected that the operator's wish is done")
+        self.fail("expected the operator's request to be done")
     }
 
     /// The operator was refused; `text` is part of the reason.
@@ -257,7 +257,7 @@ impl Happened {
             let _ = writeln!(text, "  dead letter of {}: {}: {}", letter.kind, letter.code, letter.detail);
         }
         if let Some(answer) = &self.answer {
-            let _ = writeln!(text, "  the operator was told: {}", answer.text);
+            let _ = writeln!(text, "  the operator's answer: {}", answer.text);
         }
         match (text.is_empty(), self.changed) {
             (true, true) => "  the saga took it in, and that was all\n".to_owned(),

@@ -162,7 +162,7 @@ impl Stopped {
     }
 }
 
-/// Ends the attempt from within a host call. No panic hook runs: this is no panic.
+/// Ends the attempt from within a host call. No panic hook runs: this is not a panic.
 fn stop(code: &'static str, detail: impl ToString) -> ! {
     resume_unwind(Box::new(Stopped::Refused { code, detail: detail.to_string() }))
 }

@@ -56,7 +56,7 @@ impl Pipe {
     fn exchange(&mut self, request: &Request) -> Result<Reply, String> {
         let mut line = serde_json::to_vec(request).map_err(|error| format!("failed to write a request: {error}"))?;
         line.push(b'\n');
-        let requests = self.requests.as_mut().ok_or("the mock host was ended already")?;
+        let requests = self.requests.as_mut().ok_or("the mock host has already ended")?;
         let sent = requests.write_all(&line).and_then(|()| requests.flush());
         sent.map_err(|error| format!("the mock host ended: {error}"))?;
         let mut line = Vec::new();

@@ -246,7 +246,7 @@ pub struct Happened {
     pub emitted: Vec<Emitted>,
     /// Records that the host gave up on.
     pub dead_letters: Vec<DeadLetter>,
-    /// What an operator is told.
+    /// The answer to an operator.
     pub answer: Option<Answered>,
 }
 
@@ -287,7 +287,7 @@ pub struct Emitted {
     pub plugin: Option<String>,
     /// Its id.
     pub id: String,
-    /// Its data; text where it is no JSON.
+    /// Its data; text where it is not JSON.
     pub data: Value,
     /// What its data is.
     pub content_type: String,
@@ -311,7 +311,7 @@ pub struct DeadLetter {
     pub detail: String,
 }
 
-/// What an operator is told.
+/// The answer to an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Answered {
@@ -336,7 +336,7 @@ pub struct SagaReport {
     pub result: Value,
     /// Searchable notes.
     pub notes: Vec<(String, String)>,
-    /// What plugins keep in it, by name; text where it is no JSON.
+    /// What plugins keep in it, by name; text where it is not JSON.
     pub state: serde_json::Map<String, Value>,
     /// What an operator may type, each with the reason behind a `#`.
     pub next: Vec<String>,

@@ -93,7 +93,7 @@ impl<'h> SagaOf<'h> {
         self.host.report(&self.id)
     }
 
-    /// What the only plugin that keeps something in it keeps. Panics where it is no `T`, or where several do.
+    /// What the only plugin that keeps something in it keeps. Panics where it is not a `T`, or where several do.
     #[track_caller]
     pub fn state<T: DeserializeOwned>(self) -> Option<T> {
         let state = self.host.report(&self.id).state;
@@ -105,7 +105,7 @@ impl<'h> SagaOf<'h> {
         }
     }
 
-    /// What this plugin keeps in it. Panics where it is no `T`.
+    /// What this plugin keeps in it. Panics where it is not a `T`.
     #[track_caller]
     pub fn state_of<T: DeserializeOwned>(self, plugin: &str) -> Option<T> {
         self.host.report(&self.id).state.get(plugin).map(|state| typed(plugin, state))
@@ -132,7 +132,7 @@ impl<'h> SagaOf<'h> {
 fn typed<T: DeserializeOwned>(plugin: &str, state: &Value) -> T {
     match serde_json::from_value(state.clone()) {
         Ok(state) => state,
-        Err(error) => panic!("the state of {plugin} is no {}: {error}: {state}", std::any::type_name::<T>()),
+        Err(error) => panic!("the state of {plugin} is not a valid {}: {error}: {state}", std::any::type_name::<T>()),
     }
 }
 

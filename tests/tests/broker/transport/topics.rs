@@ -1,4 +1,4 @@
-//! Topics that change while they are read: deleted, made anew, cut by retention, grown. Invariant: what cannot be read as
+//! Topics that change while they are read: deleted, recreated, cut by retention, grown. Invariant: what cannot be read as
 //! it was is held by name.
 
 use super::*;
@@ -63,7 +63,7 @@ fn a_topic_made_anew_is_held() {
         let mut source = contract::source(&transport);
         source.assign(std::slice::from_ref(&assignment)).unwrap();
         let (_, why) = held(&mut source);
-        assert!(why.contains(said) && why.contains("made anew"), "{why}");
+        assert!(why.contains(said) && why.contains("recreated"), "{why}");
     }
 }
 
@@ -80,7 +80,7 @@ fn a_topic_made_anew_while_it_is_read_is_held() {
     make_anew(&transport, &topic);
     let (partition, why) = held(&mut source);
     assert_eq!(partition, at(&topic, 0));
-    assert!(why.contains("made anew") || why.contains("deleted"), "{why}");
+    assert!(why.contains("recreated") || why.contains("deleted"), "{why}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A full disk, a damaged file, a program that holds the file. Invariant: the fault is told by its name, and what was
+//! A full disk, a damaged file, a program that holds the file. Invariant: the fault is reported by its name, and what was
 //! journaled before is still there.
 
 use std::{fs, io::Write as _, process::Command};
@@ -51,7 +51,7 @@ fn a_full_disk_refuses_the_batch_and_is_survived() {
     let full = journal.commit(epoch, &batch(2, 1_000));
     assert!(matches!(&full, Err(JournalError::DiskFull(why)) if why.contains("free some space")), "{full:?}");
     assert_eq!(journal.identity().last_batch, BatchNo(1));
-    assert!(journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(), "reading goes on");
+    assert!(journal.saga(&SagaId::from("order-1-0")).unwrap().is_some(), "reading still works");
     assert!(journal.saga(&SagaId::from("order-2-0")).unwrap().is_none());
     disk.free();
     commit(&journal, &batch(2, 100));

@@ -29,7 +29,7 @@ impl Engine {
             }
             Request::SagaIdAt { pointer } if pointer.starts_with('/') => self.saga_id_at = Some(pointer),
             Request::SagaIdAt { pointer } => {
-                return Err(format!("`{pointer}` is no JSON pointer: it begins with `/`, as in /orderId"));
+                return Err(format!("`{pointer}` is not a JSON pointer: one begins with `/`, as in /orderId"));
             }
             Request::SagaDeadline { ms } => {
                 self.topology.bounds.saga_deadline = Some(Duration::from_millis(ms));

@@ -172,7 +172,7 @@ impl Engine {
                 self.deliver(event)
             }
             Request::SendAgain => {
-                let event = self.last.clone().ok_or("nothing was sent so far")?;
+                let event = self.last.clone().ok_or("nothing has been sent yet")?;
                 self.deliver(event)
             }
             Request::Redeliver { saga } => self.redeliver(&saga),
@@ -208,7 +208,7 @@ impl Engine {
         let names = self.plugins.keys().map(Participant::as_str);
         match plugin {
             Some(name) if self.plugins.contains_key(name) => Ok(name.into()),
-            Some(name) => Err(format!("no plugin is called {name}; {}", hint(name, names))),
+            Some(name) => Err(format!("there is no plugin {name}; {}", hint(name, names))),
             None => match self.plugins.keys().collect::<Vec<_>>()[..] {
                 [only] => Ok(only.clone()),
                 _ => {
