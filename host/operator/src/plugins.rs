@@ -85,7 +85,7 @@ fn admit_without_host(desk: &Desk, name: &Participant, by: &str) -> Result<Done,
     if quarantined.is_empty() {
         return Err(Refusal::not_found(format!("no version of plugin {name} is in quarantine")));
     }
-    let entry = |row: &&AdmittedRow| row.history_entry(SystemClock.now(), format!("released from quarantine by {by}"));
+    let entry = |row: &&AdmittedRow| row.history_entry(SystemClock.now(), format!("let out of quarantine by {by}"));
     let write = PluginWrite {
         history: quarantined.iter().map(entry).collect(),
         quarantined: quarantined.iter().map(|row| (name.clone(), row.digest.clone(), None)).collect(),

@@ -160,7 +160,7 @@ fn a_plugin_is_paused_resumed_rolled_back_admitted_and_retired() {
     await_plugin(&site, "probation", "9.0.0");
     says(
         &run(&site, "plugins show hostile", 0).out,
-        &["9.0.0", "rolled back by ben: slow", "released from quarantine by ben"],
+        &["9.0.0", "rolled back by ben: slow", "let out of quarantine by ben"],
     );
 
     says(&run(&site, "plugins store hostile", 0).out, &["last", "s-1"]);
