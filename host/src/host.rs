@@ -215,10 +215,11 @@ impl Host {
         }
         let source = transport.source().map_err(|source| HostError::Transport { source })?;
         let reader = processor.reader(source, assignments, &at);
-        self.readers.push(threads.part("reader", reader)?);
-        self.readers.push(threads.part("timers", processor.timers())?);
-        self.readers.push(threads.part("parked", processor.parked())?);
-        self.readers.push(threads.part("deadlines", processor.deadlines(transport.clone()))?);
+        let feeding = &processor.feeding;
+        self.readers.push(threads.part("reader", feeding.by(reader))?);
+        self.readers.push(threads.part("timers", feeding.by(processor.timers()))?);
+        self.readers.push(threads.part("parked", feeding.by(processor.parked()))?);
+        self.readers.push(threads.part("deadlines", feeding.by(processor.deadlines(transport.clone())))?);
         Ok(())
     }
 
@@ -254,7 +255,7 @@ impl Host {
             configuration: file,
         };
         let keeper = Keeper::new(plugins, (snapshot, started), reach);
-        self.readers.push(threads.part("plugins", keeper)?);
+        self.readers.push(threads.part("plugins", self.processor.feeding.by(keeper))?);
         Ok(())
     }
 
@@ -286,9 +287,7 @@ impl Host {
         let end = Instant::now() + deadline;
         self.stop_reading();
         let drained = {
-            let quiet = || self.readers.iter().all(JoinHandle::is_finished);
-            let until = self.clocks.now().steady.after(deadline);
-            let mut drain = self.processor.drain(quiet, until);
+            let mut drain = self.processor.drain(self.clocks.now().steady.after(deadline));
             drive(&mut drain, &self.clocks).is_ok() && drain.drained
         };
         self.end(Some(end + FAREWELL));

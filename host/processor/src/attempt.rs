@@ -3,14 +3,17 @@
 
 use std::{any::Any, sync::Arc};
 
-use sagahost_manifest::host_calls::{HostCalls, HostFault, Level};
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
 use sagahost_saga::{
     id::{EventKey, Participant, SagaId},
     outcome::Call,
 };
 use tracing::{debug, info, trace, warn};
 
-use crate::overlay::{Overlay, OverlayError};
+use crate::{
+    facts::HostCall,
+    overlay::{Overlay, OverlayError},
+};
 
 /// Who asks, and what answers.
 pub struct AttemptCalls {
@@ -19,18 +22,27 @@ pub struct AttemptCalls {
     saga: SagaId,
     event: EventKey,
     attempt: u32,
+    /// None: nobody reads what was asked.
+    made: Option<Vec<HostCall>>,
 }
 
 impl AttemptCalls {
-    pub fn new(overlay: Overlay, saga: SagaId, call: &Call) -> Self {
+    pub fn new(overlay: Overlay, saga: SagaId, call: &Call, gathers: bool) -> Self {
         let (participant, event) = (call.participant.clone(), call.event.key.clone());
-        Self { overlay, participant, saga, event, attempt: call.attempt }
+        Self { overlay, participant, saga, event, attempt: call.attempt, made: gathers.then(Vec::new) }
     }
 
-    /// What it read and wrote.
-    pub fn into_overlay(calls: Box<dyn HostCalls>) -> Overlay {
+    /// What it read and wrote; and what it asked, where somebody reads that.
+    pub fn into_parts(calls: Box<dyn HostCalls>) -> (Overlay, Vec<HostCall>) {
         let calls = calls.into_any().downcast::<Self>();
-        calls.expect("the sandbox gives back what it was given").overlay
+        let Self { overlay, made, .. } = *calls.expect("the sandbox gives back what it was given");
+        (overlay, made.unwrap_or_default())
+    }
+
+    fn note(&mut self, call: impl FnOnce() -> HostCall) {
+        if let Some(made) = &mut self.made {
+            made.push(call());
+        }
     }
 }
 
@@ -43,6 +55,7 @@ fn fault(error: OverlayError) -> HostFault {
 
 impl HostCalls for AttemptCalls {
     fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        self.note(|| HostCall::Log { level, message: message.to_owned() });
         let Self { saga, participant, event, attempt, .. } = self;
         match level {
             Level::Trace => trace!(target: "plugin", %saga, %participant, %event, attempt, ?fields, "{message}"),
@@ -55,35 +68,50 @@ impl HostCalls for AttemptCalls {
         }
     }
     fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
-        self.overlay.get(&self.participant, key).map_err(fault)
+        let value = self.overlay.get(&self.participant, key).map_err(fault)?;
+        self.note(|| HostCall::StoreGet { key: key.to_owned(), value: value.clone() });
+        Ok(value)
     }
     fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
-        self.overlay.put(&self.participant, key, Some(value.into()));
+        let value: Arc<[u8]> = value.into();
+        self.note(|| HostCall::StorePut { key: key.to_owned(), value: value.clone() });
+        self.overlay.put(&self.participant, key, Some(value));
         Ok(())
     }
     fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+        self.note(|| HostCall::StoreDelete { key: key.to_owned() });
         self.overlay.put(&self.participant, key, None);
         Ok(())
     }
-    fn store_scan(
-        &mut self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<(String, Arc<[u8]>)>, HostFault> {
-        self.overlay.scan(&self.participant, prefix, after, limit as usize).map_err(fault)
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
+        let entries = self.overlay.scan(&self.participant, prefix, after, limit as usize).map_err(fault)?;
+        self.note(|| HostCall::StoreScan {
+            prefix: prefix.to_owned(),
+            after: after.map(str::to_owned),
+            limit,
+            entries: entries.clone(),
+        });
+        Ok(entries)
     }
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
-        self.overlay.ensure(&self.participant, name, initial).map_err(fault)
+        self.overlay.ensure(&self.participant, name, initial).map_err(fault)?;
+        self.note(|| HostCall::CounterEnsure { name: name.to_owned(), initial });
+        Ok(())
     }
     fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
-        self.overlay.take(&self.participant, name, amount).map_err(fault)
+        let taken = self.overlay.take(&self.participant, name, amount).map_err(fault)?;
+        self.note(|| HostCall::CounterTake { name: name.to_owned(), amount, taken });
+        Ok(taken)
     }
     fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
-        self.overlay.give(&self.participant, name, amount).map_err(fault)
+        self.overlay.give(&self.participant, name, amount).map_err(fault)?;
+        self.note(|| HostCall::CounterGive { name: name.to_owned(), amount });
+        Ok(())
     }
     fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
-        self.overlay.read(&self.participant, name).map_err(fault)
+        let value = self.overlay.read(&self.participant, name).map_err(fault)?;
+        self.note(|| HostCall::CounterRead { name: name.to_owned(), value });
+        Ok(value)
     }
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self

@@ -215,24 +215,26 @@ impl<'w> Chain<'w> {
     }
 
     fn end_of(&mut self, call: &Call) -> Result<Input, ChainError> {
-        let (by, end, took) = match self.serving.code.pick(call) {
+        let (by, end, took, calls) = match self.serving.code.pick(call) {
             Pick::Plugin(plugin) => {
                 let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
-                let ran = plugin.run(call, Box::new(AttemptCalls::new(overlay, self.id.clone(), call)));
-                self.overlay = AttemptCalls::into_overlay(ran.host);
+                let host = AttemptCalls::new(overlay, self.id.clone(), call, self.facts.is_some());
+                let ran = plugin.run(call, Box::new(host));
+                let calls;
+                (self.overlay, calls) = AttemptCalls::into_parts(ran.host);
                 self.now = ran.now;
                 let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
                 self.worker.stats.called(plugin.digest(), at_fault(&end), ran.took);
                 debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
-                (plugin.behaviour(), end, ran.took)
+                (plugin.behaviour(), end, ran.took, calls)
             }
             Pick::Nothing { why } => {
                 warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
-                (Behaviour::default(), End::unreadable(call), Duration::ZERO)
+                (Behaviour::default(), End::unreadable(call), Duration::ZERO, Vec::new())
             }
         };
         if let Some(facts) = &mut self.facts {
-            facts.attempt(call, &by, &end, took, self.now);
+            facts.attempt(call, &by, &end, (took, self.now), calls);
         }
         Ok(Input::ended(call, by, end, took))
     }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use sagahost_manifest::host_calls::{Entries, Level};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, Kind, Participant, SagaId},
@@ -82,6 +83,22 @@ pub struct Attempt {
     pub code: Option<String>,
     /// What it wrote counts.
     pub kept: bool,
+    /// What it asked of the host, in order, with the answers.
+    pub calls: Vec<HostCall>,
+}
+
+/// A host call of an attempt, and its answer. One that ended the attempt is not among them: the outcome says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostCall {
+    Log { level: Level, message: String },
+    StoreGet { key: String, value: Option<Arc<[u8]>> },
+    StorePut { key: String, value: Arc<[u8]> },
+    StoreDelete { key: String },
+    StoreScan { prefix: String, after: Option<String>, limit: u32, entries: Entries },
+    CounterEnsure { name: String, initial: i64 },
+    CounterTake { name: String, amount: u64, taken: bool },
+    CounterGive { name: String, amount: u64 },
+    CounterRead { name: String, value: Option<i64> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +138,14 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    pub fn attempt(&mut self, call: &Call, by: &Behaviour, end: &End, took: Duration, now: Now) {
+    pub fn attempt(
+        &mut self,
+        call: &Call,
+        by: &Behaviour,
+        end: &End,
+        (took, now): (Duration, Now),
+        calls: Vec<HostCall>,
+    ) {
         self.attempts.push(Attempt {
             participant: call.participant.clone(),
             kind: call.event.kind.clone(),
@@ -134,6 +158,7 @@ impl Gathered {
             outcome: end.name(),
             code: end.code().map(str::to_owned),
             kept: false,
+            calls,
         });
     }
 

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::{
     commit::{self, Committer},
-    drain::Drain,
+    drain::{Drain, Feeding},
     facts::Facts,
     inbox::Inbox,
     intake::Intake,
@@ -88,6 +88,8 @@ pub struct Processor {
     chains: Arc<AtomicU64>,
     /// Numbers workers.
     workers: AtomicU64,
+    /// The parts that read or wake.
+    pub feeding: Feeding,
 }
 
 /// Where a stream goes on.
@@ -111,6 +113,7 @@ impl Processor {
         outside: Option<Arc<dyn Outside>>,
     ) -> Self {
         let stage = Arc::new(Stage::new(journal.clone(), settings.batch, settings.cache_bytes_max));
+        let feeding = Feeding::new(&stage);
         let serving = Arc::new(ArcSwap::from_pointee(serving));
         let mailboxes = Arc::new(Mailboxes::new(settings.schedule));
         let inbox = Inbox { stage: stage.clone(), serving: serving.clone(), mailboxes, calls: Arc::default() };
@@ -129,6 +132,7 @@ impl Processor {
             stops: Stops::default(),
             chains: Arc::default(),
             workers: AtomicU64::default(),
+            feeding,
         }
     }
 
@@ -285,9 +289,9 @@ impl Processor {
         Releases { stage, inbox, journal: self.journal.clone(), epoch }
     }
 
-    /// Ends when everything that was read is out, or `until`. `quiet`: have all parts ended that read or wake?
-    pub fn drain<Q: Fn() -> bool + Send>(&self, quiet: Q, until: Steady) -> Drain<Q> {
-        Drain { stage: self.stage.clone(), quiet, until, drained: false }
+    /// Ends when everything that was read is out, or `until`.
+    pub fn drain(&self, until: Steady) -> Drain {
+        Drain { stage: self.stage.clone(), feeding: self.feeding.clone(), until, drained: false }
     }
 
     /// The switch: chains that begin from here on run with this.

@@ -16,8 +16,6 @@ use crate::{
 
 /// How long the batch is waited for that has what was kept aside a moment ago.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks at whether there is such a batch.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What a release reaches.
 #[derive(Clone)]
@@ -66,7 +64,7 @@ impl Release {
 
 impl Part for Release {
     fn step(&mut self, now: Now) -> Next {
-        let signal = self.reach.stage.settled.clone();
+        let signal = self.reach.stage.progress.clone();
         let seen = signal.seen();
         let Some((staged, until)) = self.waiting else {
             if let Err(error) = self.begin(now) {
@@ -78,7 +76,7 @@ impl Part for Release {
         self.reach.stage.urge();
         let journaled = self.reach.stage.drained() || self.reach.journal.identity().last_batch >= staged;
         if !journaled && now.steady < until {
-            return Next::Wait(Wait { signal, seen, until: Some(now.steady.after(LOOK).min(until)) });
+            return Next::Wait(Wait { signal, seen, until: Some(until) });
         }
         self.released = Some(self.take_in_again());
         Next::Ended(Ok(()))

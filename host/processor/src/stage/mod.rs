@@ -239,6 +239,8 @@ pub struct Stage {
     pub roomy: Arc<Signal>,
     /// A batch was journaled, or everything begins anew: what is due may be something else.
     pub settled: Arc<Signal>,
+    /// Less is under way: nothing is with the workers any more, a batch was journaled or is out.
+    pub progress: Arc<Signal>,
     journal: Arc<dyn Journal>,
     bounds: BatchBounds,
 }
@@ -282,6 +284,7 @@ impl Stage {
             stirred: Arc::default(),
             roomy: Arc::default(),
             settled: Arc::default(),
+            progress: Arc::default(),
             journal,
             bounds,
         }
@@ -483,6 +486,7 @@ impl Stage {
         drop(inner);
         if idle {
             self.stirred.raise();
+            self.progress.raise_all();
         }
     }
 
@@ -697,6 +701,7 @@ impl Stage {
         inner.values.journaled(batch);
         drop(inner);
         self.settled.raise_all();
+        self.progress.raise_all();
     }
 
     pub fn published(&self, batch: BatchNo) {
@@ -706,6 +711,7 @@ impl Stage {
         let relieved = inner.relieved();
         drop(inner);
         self.stirred.raise();
+        self.progress.raise_all();
         relieved.inspect(|signal| signal.raise());
     }
 
@@ -745,6 +751,7 @@ impl Stage {
         self.roomy.raise_all();
         self.stirred.raise();
         self.settled.raise_all();
+        self.progress.raise_all();
         // A place was chosen by what was handled then.
         for reply in open.replies.into_iter().map(|(reply, _)| reply).chain(to_move.map(|to_move| to_move.reply)) {
             reply.declined(Declined::BeganAgain);

@@ -15,7 +15,7 @@ use super::{
     memory::Commit,
 };
 use crate::{
-    facts::{Batch, Input, Reader},
+    facts::{Batch, HostCall, Input, Reader},
     step::Now,
 };
 
@@ -69,6 +69,9 @@ fn a_chain_is_told_when_it_is_journaled() {
     let [attempt] = &chain.attempts[..] else { panic!("{chain:?}") };
     assert_eq!((attempt.direction, attempt.attempt, attempt.outcome), (Direction::Forward, 1, "completed"));
     assert!(attempt.kept && attempt.took == Duration::from_millis(1) && &*attempt.by.version == "1.0");
+    let name = || "stock".to_owned();
+    let ensured = HostCall::CounterEnsure { name: name(), initial: 1 };
+    assert_eq!(attempt.calls, [ensured, HostCall::CounterTake { name: name(), amount: 1, taken: true }]);
     let [emitted] = &chain.emitted[..] else { panic!("{chain:?}") };
     assert_eq!((emitted.kind.as_str(), emitted.fused, &*emitted.topic), ("Noted", false, "noted"));
 }

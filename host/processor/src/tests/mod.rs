@@ -8,6 +8,7 @@ mod scripted;
 
 mod committing;
 mod deadlines;
+mod draining;
 mod facts;
 mod outside;
 mod reading;
