@@ -155,7 +155,7 @@ impl<T> Schedule<T> {
 
     /// Would a worker that sleeps find something to do, or to watch?
     pub fn wants_worker(&self) -> bool {
-        self.ready > 0 && (self.running.len() - self.beside < self.bounds.slots || self.watcher.is_none())
+        self.ready > 0 && (self.free() > 0 || self.watcher.is_none())
     }
 
     /// What the worker had under way has ended; what is it to do now?
@@ -278,7 +278,9 @@ impl<T> Schedule<T> {
 
     fn ended(&mut self, worker: WorkerNo, now: Now) -> Option<Running> {
         self.charge(worker, now);
-        self.running.remove(&worker)
+        let ended = self.running.remove(&worker);
+        self.beside = self.beside.min(self.running.len());
+        ended
     }
 
     fn charge(&mut self, worker: WorkerNo, now: Now) {

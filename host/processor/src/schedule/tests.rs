@@ -116,6 +116,20 @@ fn a_chain_that_would_call_who_has_no_room_is_put_aside_before_it_calls() {
 }
 
 #[test]
+fn a_slow_call_that_has_ended_needs_no_place_any_more() {
+    let mut schedule = Schedule::new(BOUNDS);
+    schedule.push(&of("a"), "a1");
+    schedule.push(&of("b"), "b1");
+    assert_eq!(runs(&mut schedule, 0, ms(0)), "a1");
+    assert_eq!(runs(&mut schedule, 1, ms(30)), "b1", "a1 is beside");
+    assert_eq!(schedule.next(1, ms(31)), Turn::Wait { until: None });
+    assert_eq!(schedule.next(0, ms(32)), Turn::Wait { until: None });
+    schedule.push(&of("a"), "a2");
+    assert!(schedule.wants_worker());
+    assert_eq!(runs(&mut schedule, 0, ms(33)), "a2");
+}
+
+#[test]
 fn who_waits_for_others_is_not_slow() {
     let mut schedule = Schedule::new(ScheduleBounds { slots: 1, ..BOUNDS });
     schedule.push(&of("a"), "a1");
