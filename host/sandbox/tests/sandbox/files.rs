@@ -178,9 +178,9 @@ fn all_faults_of_a_manifest_at_once() {
           - unknown field `rol` (manifest, subscriptions[0]): did you mean `role`?
           - unknown field `attempts` (manifest, subscriptions[0].retry): did you mean `attempts-max`?
           - unknown variant `sometimes`, expected one of `compensable`, `pivot`, `retriable`, `nothing-to-undo` (manifest, subscriptions[2]): correct the manifest
-          - `Payment` is no name for a participant (manifest, name): use lower-case letters, digits and hyphens, a letter first, 64 at most
+          - `Payment` is not a valid name for a participant (manifest, name): use lower-case letters, digits and hyphens, a letter first, 64 at most
           - it was built for contract 0.2.0, this host serves 0.1.0 (manifest, contract): rebuild it with the SDK or the `wit` directory of this host's version
-          - `order created` is no name for a kind of event (manifest, subscriptions): use letters, digits and `._-/:`, 128 at most"#]].assert_eq(&error.to_string());
+          - `order created` is not a valid kind of event (manifest, subscriptions): use letters, digits and `._-/:`, 128 at most"#]].assert_eq(&error.to_string());
     let manifest = json!({
         "name": "Payment", "version": "", "contract": "0.2.0", "emits": ["A", "A", "B C"],
         "subscriptions": [
@@ -194,22 +194,22 @@ fn all_faults_of_a_manifest_at_once() {
     let error = append_manifest(&wat::parse_str("(component)").unwrap(), manifest.to_string().as_bytes()).unwrap_err();
     expect![[r#"
         the manifest is wrong:
-          - `Payment` is no name for a participant (manifest, name): use lower-case letters, digits and hyphens, a letter first, 64 at most
+          - `Payment` is not a valid name for a participant (manifest, name): use lower-case letters, digits and hyphens, a letter first, 64 at most
           - the version is empty or too long (manifest, version): write one such as 1.3.0
           - it was built for contract 0.2.0, this host serves 0.1.0 (manifest, contract): rebuild it with the SDK or the `wit` directory of this host's version
-          - A stands there twice (manifest, emits): keep one of them
-          - `B C` is no name for a kind of event (manifest, emits): use letters, digits and `._-/:`, 128 at most
-          - X is to finish and to compensate a saga (manifest, finish-on): name it in `finish-on` or in `compensate-on`
-          - A is retriable, which stands behind the pivot: nothing can be compensated there (manifest, subscriptions[0].on-dead-letter): use `block` or `skip`
-          - B is to wait for OrderCreatd, which this participant does not handle (manifest, subscriptions[1].after): did you mean `OrderCreated`?
+          - duplicate A (manifest, emits): keep one of them
+          - `B C` is not a valid kind of event (manifest, emits): use letters, digits and `._-/:`, 128 at most
+          - X is in both `finish-on` and `compensate-on` (manifest, finish-on): name it in `finish-on` or in `compensate-on`
+          - A is retriable, so it comes after the pivot, where nothing can be compensated (manifest, subscriptions[0].on-dead-letter): use `block` or `skip`
+          - B waits for OrderCreatd, which this participant does not handle (manifest, subscriptions[1].after): did you mean `OrderCreated`?
           - B has `undo-bytes-max`, but its role says that it is never undone (manifest, subscriptions[1].undo-bytes-max): remove it, or make the role `compensable`
           - no attempt is allowed (manifest, subscriptions[2].retry.attempts-max): use 1 or more
           - `base-ms` is above `cap-ms` (manifest, subscriptions[2].retry): raise the cap or lower the base
           - a duration of 0 never lets it run (manifest, subscriptions[2].deadline-ms): use 1 or more, or none
           - `after` of A waits for itself (manifest, subscriptions): break the cycle
-          - `Limit` is no name for a configuration key (manifest, config.Limit): use lower-case letters, digits and hyphens, a letter first
+          - `Limit` is not a valid configuration key (manifest, config.Limit): use lower-case letters, digits and hyphens, a letter first
           - it is required and has a default (manifest, config.Limit): keep one of the two
-          - its default "many" is no integer (manifest, config.Limit): correct the default or the type
+          - its default "many" is not a valid integer (manifest, config.Limit): correct the default or the type
           - `reads` does not name data format 2, which it writes (manifest, reads): add the format that `data-format` names
           - unknown grant `http` (manifest, grants): remove it: plugins of this contract version cannot be granted anything beyond the world `plugin`"#]].assert_eq(&error.to_string());
 }
@@ -307,8 +307,8 @@ fn waivers_name_laws_that_can_be_waived_and_reasons() {
     let error = append_manifest(&wat::parse_str("(component)").unwrap(), manifest.to_string().as_bytes()).unwrap_err();
     expect![[r#"
         the manifest is wrong:
-          - `determinism` cannot be waived (manifest, waivers.determinism): remove it, and mend the plugin: `sagahost check` says how it is broken
+          - `determinism` cannot be waived (manifest, waivers.determinism): remove it, and fix the plugin: `sagahost check` shows how it is broken
           - a waiver needs a reason (manifest, waivers.growth): say in a sentence what remains and why it may, 500 bytes at most
-          - no law is called `restore-state` (manifest, waivers.restore-state): did you mean `restores-state`?"#]]
+          - there is no law `restore-state` (manifest, waivers.restore-state): did you mean `restores-state`?"#]]
     .assert_eq(&error.to_string());
 }

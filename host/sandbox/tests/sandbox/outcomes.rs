@@ -103,10 +103,10 @@ fn answers_keep_the_promises_of_the_manifest() {
     check(
         "attribute Subject",
         expect![
-            "bad-outcome: attributes of emitted event 0 (Done): `Subject` is no attribute name: use lower-case letters, digits and `-_.`, 128 at most"
+            "bad-outcome: attributes of emitted event 0 (Done): `Subject` is not a valid attribute name: use lower-case letters, digits and `-_.`, 128 at most"
         ],
     );
-    check("attribute a a", expect!["bad-outcome: attributes of emitted event 0 (Done): `a` stands there twice"]);
+    check("attribute a a", expect!["bad-outcome: attributes of emitted event 0 (Done): duplicate `a`"]);
     check(
         "attribute sagahost-handled",
         expect![
