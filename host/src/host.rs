@@ -14,6 +14,7 @@ use std::{
 use crossbeam_channel::{Receiver, unbounded};
 use sagahost_journal::{Journal, JournalError, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_manifest::Report;
 use sagahost_operator::Live;
 use sagahost_processor::{
     Fatal, Processor, Settings, processor,
@@ -22,10 +23,9 @@ use sagahost_processor::{
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError},
 };
-use sagahost_sandbox::{Report, directory::DirectorySnapshot};
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError,
-    code::NowFn,
+    admission::DirectorySnapshot,
     keeper::{Configuration, Reach},
     plugins::Started,
 };
@@ -39,6 +39,7 @@ use sagahost_wire::{
 use tracing::{info, warn};
 
 use crate::{
+    admission::{self, AdmissionError},
     config::{Config, PipelineSettings, ReloadedFile},
     crash,
     live::Running,
@@ -57,6 +58,8 @@ pub enum HostError {
     Transport { source: TransportError },
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     #[error(transparent)]
     Plugins(#[from] PluginsError),
     #[error(transparent)]
@@ -155,7 +158,7 @@ impl Host {
     pub fn start_with(parts: Parts) -> Result<Self, HostError> {
         let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
         let clocks = Clocks::new(clock);
-        let mut plugins = Plugins::open(config.serving())?;
+        let mut plugins = admission::plugins(config.serving(), clocks.clone())?;
         let snapshot = plugins.look();
         let started = plugins.start(&*journal, clocks.now().wall)?;
         warned_strays(&config, &plugins.rows);
@@ -171,7 +174,7 @@ impl Host {
 
         let processor = Arc::new(Processor::new(
             journal.clone(),
-            plugins.serve(&now_fn(&clocks))?,
+            plugins.serve()?,
             config.topics.clone(),
             settings(&config.pipeline),
             // Nothing outside is granted.
@@ -249,12 +252,11 @@ impl Host {
         let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
         let reach = Reach {
             processor: processor.clone(),
-            clock: now_fn(clocks),
             transport: transport.clone(),
             board: board.clone(),
             configuration: file,
         };
-        let keeper = Keeper::new(plugins, (snapshot, started), reach);
+        let keeper = Keeper::new(plugins, (snapshot, started), reach, clocks.now());
         self.readers.push(threads.part("plugins", self.processor.feeding.by(keeper))?);
         Ok(())
     }
@@ -331,11 +333,6 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.end(None);
     }
-}
-
-fn now_fn(clocks: &Clocks) -> NowFn {
-    let clocks = clocks.clone();
-    Arc::new(move || clocks.now())
 }
 
 fn settings(pipeline: &PipelineSettings) -> Settings {

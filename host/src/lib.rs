@@ -1,7 +1,8 @@
 //! The host of choreographed sagas: what drives the processor, what serves plugins and what answers operators, put
-//! together. Read in this order: `threads`, `host`, `live`, `preflight`; then `config`, `cli`, and `kit` (what `sagahost new`
+//! together. Read in this order: `threads`, `admission`, `host`, `live`, `preflight`; then `config`, `cli`, and `kit` (what `sagahost new`
 //! writes).
 
+pub mod admission;
 pub mod host;
 mod live;
 pub mod preflight;

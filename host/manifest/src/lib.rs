@@ -3,6 +3,7 @@
 
 // In reading order: what it declares, what the operator adds, what it may do while it runs, what it may answer.
 mod check;
+pub mod graph;
 pub mod law;
 pub mod manifest;
 pub mod members;

@@ -42,7 +42,7 @@ pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
         PluginLine { note, ..PluginLine::of_row(row, state) }
     };
     let stored = DigestStore::open(&desk.settings.data_dir.join("plugins")).map_err(Refusal::failed)?;
-    let lines = rows.iter().map(line).filter(|line| line.is_listed(&stored));
+    let lines = rows.iter().map(line).filter(|line| line.is_listed(|digest| stored.has(digest)));
     Ok(PluginsView::sorted(lines.collect(), Vec::new(), desk.settings.configured.clone()))
 }
 

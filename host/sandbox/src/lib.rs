@@ -9,9 +9,6 @@ mod toolchain;
 
 pub mod admission;
 pub mod digests;
-pub mod directory;
-pub mod graph;
-pub mod registry;
 mod smoke;
 
 mod answer;
@@ -26,5 +23,5 @@ pub use call::{HostError, Plugin, Ran};
 pub use engine::{CompileError, Engine, EngineError};
 pub use instance::Instance;
 // In these terms the sandbox is talked to.
-pub use sagahost_manifest::{Fault, Limits, Manifest, Report, limits, manifest, members, report, settings};
+pub use sagahost_manifest::{Fault, Limits, Manifest, Report, graph, limits, manifest, members, report, settings};
 pub use sagahost_saga::outcome::End;

@@ -1,52 +1,140 @@
-//! The sandbox as code that the processor can call.
+//! Which code serves a participant. Invariant: a registry never changes what it serves; whoever replaces a plugin makes
+//! a new one, and calls in flight keep the code they began with.
 
-use std::sync::Arc;
-
-use sagahost_manifest::host_calls::HostCalls;
-use sagahost_processor::{
-    code::{Callable, Code, Pick, Ran},
-    step::Now,
-};
-use sagahost_saga::outcome::{Behaviour, Call};
-use sagahost_sandbox::{
-    Plugin,
-    registry::{self, Registry},
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
 };
 
-/// Tells the time.
-pub type NowFn = Arc<dyn Fn() -> Now + Send + Sync>;
+use parking_lot::Mutex;
+use sagahost_processor::code::{Code, Pick};
+use sagahost_saga::{
+    id::{Direction, Participant},
+    outcome::Call,
+};
+use tracing::error;
 
-/// What a registry serves.
-pub struct Sandboxed {
-    pub registry: Registry,
-    pub now: NowFn,
+use crate::admission::{Admission, Admitted, Archive, Archived, Plugin, PluginSettings};
+
+pub(crate) struct Registry {
+    serving: BTreeMap<Participant, Arc<Plugin>>,
+    /// Every version in the data directory, newest first.
+    stored: Vec<Archived>,
+    shelf: Shelf,
 }
 
-struct Version {
-    plugin: Arc<Plugin>,
-    now: NowFn,
+/// Loads stored versions when they are asked for.
+pub(crate) struct Shelf {
+    pub(crate) admission: Arc<dyn Admission>,
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) settings: PluginSettings,
+    /// None: it cannot be loaded; said once.
+    pub(crate) loaded: Mutex<HashMap<Arc<str>, Option<Arc<Plugin>>>>,
 }
 
-impl Code for Sandboxed {
+impl Registry {
+    pub(crate) fn new<'a>(
+        serving: impl IntoIterator<Item = &'a Admitted>,
+        stored: Vec<Archived>,
+        shelf: Shelf,
+    ) -> Self {
+        let serving = serving.into_iter().map(|admitted| (admitted.plugin.name(), admitted.plugin.clone())).collect();
+        Self { serving, stored, shelf }
+    }
+
+    /// The code for a call that must read `formats`: the serving one, else the newest stored one that can. A participant
+    /// whose file was taken away handles nothing, for the operator wants it to pause; but what it did is still undone,
+    /// by the code in the data directory.
+    /// Loading a stored version the first time takes as long as compiling it.
+    fn plugin(&self, participant: &Participant, formats: &[u32], direction: Direction) -> Result<Arc<Plugin>, String> {
+        match (self.serving.get(participant), direction) {
+            (Some(serving), _) if serving.reads(formats) => return Ok(serving.clone()),
+            (None, Direction::Forward) => {
+                return Err(format!("plugin {participant} is not in the plugin directory"));
+            }
+            (Some(_), _) | (None, Direction::Undo) => {}
+        }
+        let stored = self.stored.iter().filter(|stored| stored.manifest.name == participant.as_str());
+        let mut readable = stored.filter(|stored| stored.manifest.reads(formats));
+        readable.find_map(|stored| self.shelf.load(stored)).ok_or_else(|| {
+            let call = match direction {
+                Direction::Forward => "handle-event",
+                Direction::Undo => "compensate",
+            };
+            format!("no version of plugin {participant} reads data formats {formats:?}, for {call}")
+        })
+    }
+}
+
+impl Code for Registry {
     fn pick(&self, call: &Call) -> Pick {
-        match self.registry.pick(&call.participant, &call.formats(), call.direction) {
-            registry::Pick::Plugin(plugin) => Pick::Plugin(Arc::new(Version { plugin, now: self.now.clone() })),
-            registry::Pick::Nothing { why } => Pick::Nothing { why },
+        match self.plugin(&call.participant, &call.formats(), call.direction) {
+            Ok(plugin) => Pick::Plugin(plugin.code.clone()),
+            Err(why) => Pick::Nothing { why },
         }
     }
 }
 
-impl Callable for Version {
-    fn digest(&self) -> &Arc<str> {
-        self.plugin.digest()
+impl Shelf {
+    fn load(&self, stored: &Archived) -> Option<Arc<Plugin>> {
+        // Held while compiling: two workers that need the same old version should not compile it twice.
+        let mut loaded = self.loaded.lock();
+        loaded.entry(stored.digest.clone()).or_insert_with(|| self.read(stored)).clone()
     }
 
-    fn behaviour(&self) -> Behaviour {
-        self.plugin.behaviour()
+    fn read(&self, Archived { digest, manifest, file }: &Archived) -> Option<Arc<Plugin>> {
+        let bytes = match self.archive.get(digest) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                error!(%error, "an older version of plugin {} is lost", manifest.name);
+                return None;
+            }
+        };
+        self.admission
+            .admit_stored(bytes, file, &self.settings)
+            .map(|admitted| admitted.plugin)
+            .map_err(|report| error!(%report, "an older version of plugin {} is of no use", manifest.name))
+            .ok()
     }
+}
 
-    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
-        let ran = self.plugin.run(call, host);
-        Ran { end: ran.end.map_err(Into::into), host: ran.host, took: ran.took, now: (self.now)() }
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::path::Path;
+
+    use expect_test::expect;
+
+    use super::*;
+    use crate::memory::{Memory, admitted, manifest};
+
+    #[test]
+    fn old_data_goes_to_the_newest_version_that_reads_it() {
+        let memory = Arc::new(Memory::default());
+        for (version, format) in [("0.1.0", 1), ("0.2.0", 1), ("0.3.0", 2)] {
+            memory.put(manifest("p", version, format).as_bytes()).unwrap();
+        }
+        let registry = |serving: &[Admitted]| {
+            let (admission, archive) = (memory.clone(), memory.clone());
+            let shelf = Shelf { admission, archive, settings: BTreeMap::new(), loaded: Mutex::default() };
+            Registry::new(serving, memory.list().unwrap(), shelf)
+        };
+        let picked = |registry: &Registry, formats: &[u32], direction: Direction| {
+            let picked = registry.plugin(&"p".into(), formats, direction);
+            picked.map_or_else(|why| why, |plugin| plugin.manifest.version.clone())
+        };
+        let present = registry(&[admitted(manifest("p", "0.4.0", 3).as_bytes(), Path::new("p.wasm")).unwrap()]);
+        let picks = [&[][..], &[3], &[2], &[1], &[1, 2]].map(|formats| picked(&present, formats, Direction::Undo));
+        expect![[r#"
+            0.4.0
+            0.4.0
+            0.3.0
+            0.2.0
+            no version of plugin p reads data formats [1, 2], for compensate"#]]
+        .assert_eq(&picks.join("\n"));
+        let away = registry(&[]);
+        assert_eq!(picked(&away, &[1], Direction::Undo), "0.2.0");
+        assert_eq!(picked(&away, &[1], Direction::Forward), "plugin p is not in the plugin directory");
     }
 }

@@ -1,7 +1,12 @@
 //! What an operator says of plugins, as far as serving them is concerned. Invariant: the values are true already; nothing
 //! here is read from a file.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use sagahost_codec::TopicSettings;
 use sagahost_manifest::{Limits, members::Overrides, settings};
@@ -27,6 +32,8 @@ pub struct Settings {
     /// Participants that run first when several subscribe to one event.
     pub plugin_order: Vec<String>,
     pub values: Values,
+    /// Participants whose calls run outside of the host. No grant exists yet: none.
+    pub outside: BTreeSet<String>,
     /// Named moments, for tests that end the process there.
     pub reached: fn(&'static str),
 }

@@ -6,9 +6,11 @@ use std::{
 };
 
 use sagahost_journal::{AdmittedRow, PluginHistoryEntry};
-use sagahost_sandbox::{Report, admission::Admitted, digests::DigestStore};
+use sagahost_manifest::Report;
 use sagahost_wire::Stamp;
 use serde::{Deserialize, Serialize};
+
+use crate::admission::Admitted;
 
 /// Why a plugin is paused that no operator paused.
 pub const GONE: &str = "its file is gone";
@@ -124,9 +126,9 @@ impl PluginLine {
         }
     }
 
-    /// An older version is listed as long as its bytes are there.
-    pub fn is_listed(&self, stored: &DigestStore) -> bool {
-        self.state != "stored" || stored.has(&self.digest)
+    /// An older version is listed as long as its bytes are there. `stored`: are those of this digest?
+    pub fn is_listed(&self, stored: impl FnOnce(&str) -> bool) -> bool {
+        self.state != "stored" || stored(&self.digest)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `sagahost plugins`. Invariant: listing checks the files as a host would, and changes nothing.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Subcommand;
 use sagahost_operator::{
@@ -16,7 +16,7 @@ use sagahost_saga::{
     notation::{self, typed},
 };
 use sagahost_sandbox::{graph::Graph, pack};
-use sagahost_serving::Plugins as PluginSet;
+use sagahost_wire::clock::SystemClock;
 
 use super::{
     Operator, Site,
@@ -27,7 +27,11 @@ use super::{
     sagas::told,
     table::{Cell, Table},
 };
-use crate::config::{Config, parse_duration};
+use crate::{
+    admission,
+    config::{Config, parse_duration},
+    threads::Clocks,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Plugins {
@@ -191,7 +195,7 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 
 /// What the journal knows, and what the next start would make of the files.
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
-    let mut set = PluginSet::open(config.serving())?;
+    let mut set = admission::plugins(config.serving(), Clocks::new(Arc::new(SystemClock)))?;
     let mut view = match reach::journal_if_any(config)? {
         None => PluginsView::sorted(Vec::new(), Vec::new(), config.values().configured()),
         Some(journal) => {

@@ -1,6 +1,9 @@
 //! What the crates behind get of the configuration: settings of their own, narrow ones. Invariant: nothing is decided here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sagahost_sandbox::{
     members::{Override, Overrides},
@@ -33,6 +36,7 @@ impl Config {
             },
             plugin_order: self.plugin_order.iter().map(ToString::to_string).collect(),
             values: self.values(),
+            outside: BTreeSet::new(),
             reached: crash::point,
         }
     }

@@ -23,6 +23,7 @@ pub const SOURCES: &[(&str, &str)] = carried![
     "host/manifest/src/answer.rs",
     "host/manifest/src/check.rs",
     "host/manifest/src/counter.rs",
+    "host/manifest/src/graph.rs",
     "host/manifest/src/host_calls.rs",
     "host/manifest/src/law.rs",
     "host/manifest/src/lib.rs",

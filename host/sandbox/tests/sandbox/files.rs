@@ -1,9 +1,9 @@
 //! Files that must not serve, each with its whole report.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use expect_test::{Expect, expect};
-use sagahost_sandbox::{admission::admit, directory::Directory, pack::append_manifest, settings::Settings};
+use sagahost_sandbox::{admission::admit, pack::append_manifest, settings::Settings};
 use serde_json::json;
 
 use crate::kit::{engine, guest, with_manifest};
@@ -250,52 +250,6 @@ fn a_plugin_larger_than_the_pool_names_the_limit() {
             where: core modules
             do:    raise `table-elements-max` in `[limits]`, or make the plugin smaller"#]]
     .assert_eq(&report.to_string());
-}
-
-#[test]
-fn a_directory_is_read_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let read = |path: &Path| {
-        let mut directory = Directory::new(path);
-        let mut reading = directory.read(directory.look(), &engine(), &BTreeMap::new());
-        reading.one_of_each_name(&BTreeMap::new());
-        let admitted = reading.admitted.iter().map(|a| a.file.file_name().unwrap().to_string_lossy().into_owned());
-        let refused = reading.refused.iter().map(ToString::to_string);
-        let told = admitted.chain(refused).collect::<Vec<_>>().join("\n");
-        told.replace(&dir.path().display().to_string(), "DIR")
-    };
-    expect![[r#"
-        DIR/absent is not admitted: 1 fault
-          - it does not exist
-            where: the plugin directory
-            do:    make it and copy plugins (*.wasm) there"#]]
-    .assert_eq(&read(&dir.path().join("absent")));
-    expect![[r#"
-        DIR is not admitted: 1 fault
-          - it has no plugin in it
-            where: the plugin directory
-            do:    copy plugins (*.wasm) there, or name the right directory under `plugins` in the configuration"#]]
-    .assert_eq(&read(dir.path()));
-    for name in ["b.wasm", "a.wasm", ".upload.wasm", "readme.txt"] {
-        fs::write(dir.path().join(name), guest()).unwrap();
-    }
-    fs::write(dir.path().join("c.wasm"), "text").unwrap();
-    fs::create_dir(dir.path().join("d.wasm")).unwrap();
-    expect![[r#"
-        a.wasm
-        DIR/b.wasm (plugin misbehaving) is not admitted: 1 fault
-          - DIR/a.wasm is a plugin named misbehaving, too; that one serves
-            where: manifest, name
-            do:    remove one of the two files, or rename one of the plugins
-        DIR/c.wasm is not admitted: 1 fault
-          - it is a text file, not a component
-            where: the file
-            do:    build the component from it and copy that
-        DIR/d.wasm is not admitted: 1 fault
-          - it is a directory
-            where: the file
-            do:    put the plugin file itself there"#]]
-    .assert_eq(&read(dir.path()));
 }
 
 #[test]

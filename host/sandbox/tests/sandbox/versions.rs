@@ -9,17 +9,15 @@ use std::{
 };
 
 use expect_test::expect;
-use sagahost_saga::id::Direction;
 use sagahost_sandbox::{
     Engine, Limits,
-    admission::{self, Admitted, admit},
+    admission::{self, admit},
     digests::DigestStore,
     manifest::Manifest,
     members::{Override, override_faults, topology_members},
-    registry::{Pick, Registry},
 };
 
-use crate::kit::{engine, guest, with_manifest};
+use crate::kit::{guest, with_manifest};
 
 /// The guest under another manifest, appended: outer ones win.
 fn version(version: &str, format: u32) -> Arc<[u8]> {
@@ -27,45 +25,6 @@ fn version(version: &str, format: u32) -> Arc<[u8]> {
         r#"{{"name":"misbehaving","version":"{version}","contract":"0.1.0","subscriptions":[{{"kind":"Try"}}],"emits":["Done"],"data-format":{format}}}"#
     );
     with_manifest(&guest(), &manifest).into()
-}
-
-fn admitted(bytes: Arc<[u8]>) -> Admitted {
-    admit(bytes, Path::new("p.wasm"), &engine(), &BTreeMap::new()).unwrap_or_else(|report| panic!("{report}"))
-}
-
-#[test]
-fn old_data_goes_to_the_newest_version_that_reads_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let digests = DigestStore::open(dir.path()).unwrap();
-    for (number, format) in [("0.1.0", 1), ("0.2.0", 1), ("0.3.0", 2)] {
-        digests.put(&version(number, format)).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let serving = admitted(version("0.4.0", 3));
-    let registry = |serving: &[Admitted]| {
-        Registry::new(serving, digests.list().unwrap(), engine(), digests.clone(), BTreeMap::new())
-    };
-    let told =
-        |registry: &Registry, formats: &[u32]| match registry.pick(&"misbehaving".into(), formats, Direction::Undo) {
-            Pick::Plugin(plugin) => plugin.behaviour().version.to_string(),
-            Pick::Nothing { why } => why,
-        };
-    let present = registry(&[serving]);
-    let picks = [&[][..], &[3], &[2], &[1], &[1, 2]].map(|formats| told(&present, formats));
-    expect![[r#"
-        0.4.0
-        0.4.0
-        0.3.0
-        0.2.0
-        no version of plugin misbehaving reads data formats [1, 2], for compensate"#]]
-    .assert_eq(&picks.join("\n"));
-    let away = registry(&[]);
-    expect!["0.2.0"].assert_eq(&told(&away, &[1]));
-    match away.pick(&"misbehaving".into(), &[1], Direction::Forward) {
-        Pick::Nothing { why } => expect!["plugin misbehaving is not in the plugin directory"].assert_eq(&why),
-        Pick::Plugin(_) => panic!("a plugin that is away is to pause"),
-    }
-    assert_eq!(away.away().values().map(|manifest| manifest.version.as_str()).collect::<Vec<_>>(), ["0.3.0"]);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::{error::Error, path::PathBuf};
 
 use sagahost_journal::JournalError;
+use sagahost_manifest::Report;
 use sagahost_processor::start::StartError;
 use sagahost_saga::id::Participant;
-use sagahost_sandbox::Report;
 use sagahost_transport::TransportError;
 
 use crate::plugins::PluginsError;

@@ -9,10 +9,6 @@ mod error;
 mod orders;
 mod probation;
 mod switch;
-mod watch;
-
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,28 +18,24 @@ use std::{
     time::Duration,
 };
 
+use sagahost_manifest::Report;
 use sagahost_processor::{
     Processor,
     step::{Next, Now, Part, Steady, Wait},
 };
 use sagahost_saga::{id::Participant, notation::with_causes};
-use sagahost_sandbox::{
-    Report,
-    admission::Admitted,
-    directory::{DirectorySnapshot, Reading},
-};
 use sagahost_transport::Transport;
 use tracing::{error, warn};
 
-use self::{board::Waiting, probation::Probation, switch::by_name, watch::Watch};
+use self::{board::Waiting, probation::Probation, switch::by_name};
 pub use self::{
     board::{Board, Order, PluginAction},
     configuration::{Configuration, NewValues},
     error::ChangeError,
 };
 use crate::{
-    code::NowFn,
-    plugins::{Plugins, Serving, Started},
+    admission::{Admitted, DirectorySnapshot, Watch},
+    plugins::{Plugins, Reading, Serving, Started},
     settings::WatchSettings,
 };
 
@@ -53,7 +45,6 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 /// What the keeper works with.
 pub struct Reach {
     pub processor: Arc<Processor>,
-    pub clock: NowFn,
     pub transport: Arc<dyn Transport>,
     pub board: Arc<Board>,
     /// None: the host runs without a configuration that could be read again.
@@ -65,11 +56,9 @@ pub struct Reach {
 pub struct Keeper {
     plugins: Plugins,
     processor: Arc<Processor>,
-    /// For the code that the processor calls.
-    clock: NowFn,
     transport: Arc<dyn Transport>,
     board: Arc<Board>,
-    watch: Watch,
+    watch: Box<dyn Watch>,
     /// When the step that is under way began.
     at: Now,
     /// None: the host runs without a configuration that could be read again.
@@ -123,17 +112,16 @@ impl Keeper {
     pub fn new(
         plugins: Plugins,
         (handled, started): (Result<DirectorySnapshot, Report>, Started),
-        Reach { processor, clock, transport, board, configuration }: Reach,
+        Reach { processor, transport, board, configuration }: Reach,
+        at: Now,
     ) -> Self {
-        let at = clock();
-        let watch = Watch::new(&plugins.settings.plugins_dir, board.changed.clone());
+        let watch = plugins.watch(board.changed.clone());
         let (is, replaced) = (by_name(&plugins.serving), started.replaced);
         let reported = started.refused.into_iter().map(|report| (report.file.clone(), report)).collect();
         let stuck = if started.waiting.is_empty() { Vec::new() } else { vec![started.waiting] };
         let mut keeper = Self {
             plugins,
             processor,
-            clock,
             configuration,
             transport,
             board,
@@ -195,7 +183,7 @@ impl Keeper {
         }
         self.end_probations();
         if self.watch.is_elsewhere() {
-            self.watch = Watch::new(&self.plugins.settings.plugins_dir, self.board.changed.clone());
+            self.watch = self.plugins.watch(self.board.changed.clone());
         }
         if self.has_settled() {
             self.apply_seen();

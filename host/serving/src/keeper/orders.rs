@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use sagahost_journal::{AdmittedRow, PluginHistoryEntry, PluginWrite};
+use sagahost_manifest::Report;
 use sagahost_saga::{id::Participant, input::Answer, notation};
-use sagahost_sandbox::{
-    Report,
-    admission::Admitted,
-    directory::{DirectorySnapshot, Reading},
-};
 use tracing::{info, warn};
 
 use super::{ChangeError, Keeper, NewValues, Order, PluginAction, board::Waiting, probation::TakenBack};
+use crate::{
+    admission::{Admitted, DirectorySnapshot},
+    plugins::Reading,
+};
 
 impl Keeper {
     /// What is about the files as they are waits while they change, for as long as that takes.

@@ -10,11 +10,10 @@ use std::{
 use sagahost_journal::{PluginHistoryEntry, PluginWrite};
 use sagahost_processor::{stats::Stats, step::Steady};
 use sagahost_saga::{id::Participant, notation::with_causes};
-use sagahost_sandbox::admission::Admitted;
 use tracing::error;
 
 use super::{ChangeError, Keeper};
-use crate::plugins::short;
+use crate::{admission::Admitted, plugins::short};
 
 /// A version that replaced `before`, and what it had done until then.
 pub(super) struct Probation {

@@ -7,18 +7,21 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_manifest::manifest::From;
 use sagahost_processor::reader::assignment;
 use sagahost_saga::{
     id::{Kind, Participant},
     notation::with_causes,
 };
-use sagahost_sandbox::{admission::Admitted, manifest::From};
 use sagahost_transport::Assignment;
 use sagahost_wire::{Partition, Position};
 use tracing::{info, warn};
 
 use super::{ChangeError, Keeper};
-use crate::plugins::{Serving, short};
+use crate::{
+    admission::Admitted,
+    plugins::{Serving, short},
+};
 
 impl Keeper {
     /// From here on events run on `target`, if it is another set than the one that serves.
@@ -64,7 +67,7 @@ impl Keeper {
         (self.plugins.settings.reached)("plugin-positions");
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
-        match self.plugins.serve(&self.clock) {
+        match self.plugins.serve() {
             Ok(serving) => self.processor.serve(serving),
             Err(error) => {
                 self.plugins.serving = previous;
@@ -109,7 +112,7 @@ impl Keeper {
 
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<(), ChangeError> {
-        self.processor.serve(self.plugins.serve(&self.clock)?);
+        self.processor.serve(self.plugins.serve()?);
         self.read_also(Vec::new());
         Ok(())
     }

@@ -3,16 +3,16 @@
 use std::{io, path::PathBuf};
 
 use sagahost_journal::JournalError;
-use sagahost_sandbox::{EngineError, Report, digests::DigestError};
+use sagahost_manifest::Report;
+
+use crate::admission::ArchiveError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PluginsError {
-    #[error("failed to start the sandbox")]
-    Sandbox { source: EngineError },
     #[error("failed to use the stored versions of plugins")]
     Stored {
         #[from]
-        source: DigestError,
+        source: ArchiveError,
     },
     #[error("failed to remove compiled code")]
     Compiled { source: io::Error },

@@ -1,22 +1,22 @@
 //! What serves and what does not, for operators, and what is worth knowing about it. Invariant: it follows from what
 //! serves and from the journal, so log, commands and the file in the data directory agree.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use sagahost_journal::AdmittedRow;
-use sagahost_sandbox::{Report, admission::Admitted, graph::Graph};
+use sagahost_manifest::{Report, graph::Graph};
 
 use super::{Participating, Plugins};
-use crate::view::{GONE, PluginLine, PluginsView};
-
-/// In the data directory: the listing as JSON, as of the last change.
-const FILE: &str = "plugins.json";
+use crate::{
+    admission::Admitted,
+    view::{GONE, PluginLine, PluginsView},
+};
 
 impl Plugins {
     /// `waits`: files whose new version waits for another file (`PluginsView::list_waiting` lists these versions).
     pub fn view(&self, refused: Vec<Report>, waits: &dyn Fn(&Path) -> bool) -> PluginsView {
         let lines = self.rows.iter().map(|row| self.line(row, &refused, waits));
-        let lines = lines.filter(|line| line.is_listed(&self.digests)).collect();
+        let lines = lines.filter(|line| line.is_listed(|digest| self.archive.has(digest))).collect();
         PluginsView::sorted(lines, refused, self.settings.values.configured())
     }
 
@@ -78,9 +78,6 @@ impl Plugins {
 
     /// Leaves the listing in the data directory, where it can be read without a host.
     pub fn write_down(&self, view: &PluginsView) -> io::Result<()> {
-        let file = self.settings.data_dir.join(FILE);
-        let partial = file.with_extension("json.partial");
-        fs::write(&partial, serde_json::to_vec_pretty(view)?)?;
-        fs::rename(partial, file)
+        self.archive.write_listing(view)
     }
 }

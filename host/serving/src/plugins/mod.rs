@@ -2,6 +2,7 @@
 //! follows from their manifests. Invariant: a participant that was admitted once is not forgotten until an operator
 //! retires it: while its file is away its events park.
 
+mod directory;
 mod error;
 mod listing;
 mod retention;
@@ -12,32 +13,30 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use sagahost_codec::{Codec, SAGA_FAILED};
 use sagahost_journal::{AdmittedRow, Journal, PluginHistoryEntry, PluginWrite};
-use sagahost_processor::{self as processor, start::Wanted};
+use sagahost_manifest::{
+    Fault, Manifest, Report,
+    graph::Graph,
+    manifest::From,
+    members::{override_faults, topology_members},
+};
+use sagahost_processor::{self as processor, start::Wanted, step::Signal};
 use sagahost_saga::{
     id::{Kind, Participant, Time},
     topology::Topology,
 };
-use sagahost_sandbox::{
-    Engine, Fault, Manifest, Report,
-    admission::{Admitted, admit_stored},
-    digests::DigestStore,
-    directory::{Directory, DirectorySnapshot, Reading},
-    graph::Graph,
-    manifest::From,
-    members::{override_faults, topology_members},
-    registry::Registry,
-};
 use sagahost_wire::Generation;
 use tracing::{error, info, warn};
 
-pub use self::{error::PluginsError, start::Started};
+use self::directory::Verdicts;
+pub use self::{directory::Reading, error::PluginsError, start::Started};
 use crate::{
-    code::{NowFn, Sandboxed},
+    admission::{Admission, Admitted, Archive, DirectorySnapshot, Watch},
+    code::{Registry, Shelf},
     settings::{NewTopics, Settings, Values},
 };
 
@@ -55,9 +54,9 @@ struct Participating {
 
 pub struct Plugins {
     pub settings: Settings,
-    engine: Arc<Engine>,
-    digests: DigestStore,
-    directory: Directory,
+    admission: Arc<dyn Admission>,
+    archive: Arc<dyn Archive>,
+    verdicts: Verdicts,
     pub serving: Serving,
     /// What the journal knows, as of the last `refresh`.
     pub rows: Vec<AdmittedRow>,
@@ -68,27 +67,26 @@ pub struct Plugins {
 
 impl Plugins {
     /// Reads no file yet.
-    pub fn open(settings: Settings) -> Result<Self, PluginsError> {
-        let cache = settings.data_dir.join("cache");
-        let engine =
-            Engine::new(settings.limits.clone(), Some(&cache)).map_err(|source| PluginsError::Sandbox { source })?;
-        let digests = DigestStore::open(&settings.data_dir.join("plugins"))?;
-        let directory = Directory::new(&settings.plugins_dir);
-        Ok(Self {
+    pub fn new(settings: Settings, admission: Arc<dyn Admission>, archive: Arc<dyn Archive>) -> Self {
+        Self {
             settings,
-            engine,
-            digests,
-            directory,
+            admission,
+            archive,
+            verdicts: Verdicts::default(),
             serving: Serving::new(),
             rows: Vec::new(),
             paused: BTreeMap::new(),
             formats: BTreeMap::new(),
-        })
+        }
     }
 
     /// What is in the directory; no file is opened.
     pub fn look(&self) -> Result<DirectorySnapshot, Report> {
-        self.directory.look()
+        self.admission.look()
+    }
+
+    pub(crate) fn watch(&self, changed: Arc<Signal>) -> Box<dyn Watch> {
+        self.admission.watch(changed)
     }
 
     /// What the journal knows of plugins, and what sagas under way need of them.
@@ -107,13 +105,13 @@ impl Plugins {
 
     /// Other values for plugins: everything is to be admitted anew. Returns those before.
     pub fn configure(&mut self, values: Values) -> Values {
-        self.directory.forget();
+        self.verdicts.forget();
         std::mem::replace(&mut self.settings.values, values)
     }
 
     /// The files as they were read last, as far as each is admitted by itself.
     pub fn files_there(&self) -> impl Iterator<Item = &Admitted> {
-        self.directory.admitted()
+        self.verdicts.admitted()
     }
 
     /// Admits what has changed since the last reading. Changes nothing of what serves.
@@ -123,7 +121,8 @@ impl Plugins {
 
     /// `looks`: the directory as it stood still.
     pub fn read_as(&mut self, looks: Result<DirectorySnapshot, Report>) -> Reading {
-        let mut reading = self.directory.read(looks, &self.engine, &self.settings.values.settings);
+        let (dir, settings) = (&self.settings.plugins_dir, &self.settings.values.settings);
+        let mut reading = self.verdicts.read(dir, looks, &*self.admission, settings);
         let overrides = &self.settings.values.overrides;
         reading.refuse(|admitted| override_faults(&[admitted.plugin.manifest()], overrides));
         reading.refuse(|admitted| self.format_faults(admitted));
@@ -161,15 +160,17 @@ impl Plugins {
 
     fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Option<Admitted> {
         let bytes =
-            self.digests.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
-        admit_stored(bytes, file, &self.engine, &self.settings.values.settings)
+            self.archive.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
+        self.admission
+            .admit_stored(bytes, file, &self.settings.values.settings)
             .inspect_err(|report| error!(%report, "cannot load the stored version"))
             .ok()
     }
 
     /// The same version with the configuration of today; None: it does not fit.
     pub fn readmit(&self, admitted: &Admitted) -> Option<Admitted> {
-        admit_stored(admitted.bytes.clone(), &admitted.file, &self.engine, &self.settings.values.settings).ok()
+        let settings = &self.settings.values.settings;
+        self.admission.admit_stored(admitted.bytes.clone(), &admitted.file, settings).ok()
     }
 
     pub fn quarantined(&self, name: &Participant, digest: &str) -> bool {
@@ -180,7 +181,7 @@ impl Plugins {
     pub fn keep(&mut self, admitted: &[Admitted], journal: &dyn Journal, now: Time) -> Result<(), PluginsError> {
         let mut write = PluginWrite::default();
         for admitted in admitted {
-            self.digests.put(&admitted.bytes)?;
+            self.archive.put(&admitted.bytes)?;
             (self.settings.reached)("plugin-stored");
             let row = self.row(admitted, now)?;
             if let Some(deed) = self.history_entry(&row) {
@@ -196,7 +197,7 @@ impl Plugins {
         // The retention of a version begins when it ends to serve.
         let stays = |digest: &str| admitted.iter().any(|admitted| **admitted.plugin.digest() == *digest);
         for outgoing in self.serving.values().filter(|outgoing| !stays(outgoing.plugin.digest())) {
-            self.digests.put(&outgoing.bytes)?;
+            self.archive.put(&outgoing.bytes)?;
         }
         if !write.admitted.is_empty() {
             journal.change_plugins(journal.identity().epoch, &write)?;
@@ -251,9 +252,8 @@ impl Plugins {
         needed.extend(journal.referenced_digests()?.into_keys());
         needed.extend(self.rows.iter().filter(|row| row.serving).map(|row| row.digest.clone()));
         // The time of a file is finer than ours: one of this very moment counts as older.
-        let ms = now.before(self.settings.bounds.retention).0 + 1;
-        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
-        let removed = self.digests.retain(&needed, since)?;
+        let since = Time(now.before(self.settings.bounds.retention).0 + 1);
+        let removed = self.archive.retain(&needed, since)?;
         if removed > 0 {
             info!(removed, "plugin versions that no saga needs any more, and that are past the retention");
         }
@@ -326,26 +326,29 @@ impl Plugins {
     }
 
     /// What chains run with from now on.
-    pub fn serve(&self, now: &NowFn) -> Result<processor::Serving, PluginsError> {
+    pub fn serve(&self) -> Result<processor::Serving, PluginsError> {
         let settings = &self.settings;
         let participants = self.participants(&self.serving);
         let members: Vec<(&Manifest, bool)> = participants.iter().map(|p| (&p.manifest, p.serving)).collect();
-        let topology = Topology {
-            app: settings.app.to_string(),
-            members: topology_members(&members, &settings.values.overrides, &settings.plugin_order),
-            bounds: settings.bounds.clone(),
-            saga_failed: None,
-        };
+        let mut members = topology_members(&members, &settings.values.overrides, &settings.plugin_order);
+        for member in &mut members {
+            member.outside_effects = settings.outside.contains(member.name.as_str());
+        }
+        let topology =
+            Topology { app: settings.app.to_string(), members, bounds: settings.bounds.clone(), saga_failed: None };
         // All kinds that any participant names or named: for records that say their kind by their topic only.
         let mut kinds: BTreeSet<Kind> = participants.iter().flat_map(|p| kinds_read(&p.manifest)).collect();
         let former = self.rows.iter().filter_map(AdmittedRow::manifest);
         kinds.extend(former.flat_map(|manifest| kinds_read(&manifest).collect::<Vec<_>>()));
         let kinds: Vec<Kind> = kinds.into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
         let codec = Codec::new(&settings.app, &settings.topics, settings.record_bytes_max).with_kinds(&kinds);
-        let admitted: Vec<Admitted> = self.serving.values().cloned().collect();
-        let (engine, digests) = (self.engine.clone(), self.digests.clone());
-        let registry = Registry::new(&admitted, digests.list()?, engine, digests, settings.values.settings.clone());
-        let code = Arc::new(Sandboxed { registry, now: now.clone() });
+        let shelf = Shelf {
+            admission: self.admission.clone(),
+            archive: self.archive.clone(),
+            settings: settings.values.settings.clone(),
+            loaded: Mutex::default(),
+        };
+        let code = Arc::new(Registry::new(self.serving.values(), self.archive.list()?, shelf));
         Ok(processor::Serving { topology, code, codec, generation: self.generation(), since: self.since() })
     }
 

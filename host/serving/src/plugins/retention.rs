@@ -1,11 +1,11 @@
 //! What goes with a version's bytes when nobody needs them any more. Invariant: what the journal says of batches and
 //! kinds stays the same, whichever of its rows go.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc};
 
 use sagahost_journal::{AdmittedRow, Journal, PluginWrite};
-use sagahost_saga::id::Kind;
-use sagahost_sandbox::Manifest;
+use sagahost_manifest::Manifest;
+use sagahost_saga::id::{Kind, Time};
 use tracing::info;
 
 use super::{Plugins, PluginsError, kinds_read};
@@ -16,11 +16,12 @@ impl Plugins {
     pub(super) fn forget(
         &self,
         needed: &BTreeSet<Arc<str>>,
-        since: SystemTime,
+        since: Time,
         journal: &dyn Journal,
     ) -> Result<(), PluginsError> {
-        let kept = |digest: &str| needed.contains(digest) || self.digests.has(digest);
-        let removed = self.engine.forget_compiled(kept, since).map_err(|source| PluginsError::Compiled { source })?;
+        let kept = |digest: &str| needed.contains(digest) || self.archive.has(digest);
+        let removed =
+            self.admission.forget_compiled(&kept, since).map_err(|source| PluginsError::Compiled { source })?;
         let rows = forgettable(&self.rows, kept);
         if removed > 0 || !rows.is_empty() {
             info!(files = removed, versions = rows.len(), "forgotten: compiled code and versions that are not kept");

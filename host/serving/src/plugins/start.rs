@@ -3,15 +3,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use sagahost_journal::{AdmittedRow, Journal};
+use sagahost_manifest::Report;
 use sagahost_saga::id::{Participant, Time};
-use sagahost_sandbox::{Report, admission::Admitted, directory::Reading};
 use tracing::{error, info, warn};
 
-use super::{IN_PLACE_OF, Plugins, PluginsError, Serving};
+use super::{IN_PLACE_OF, Plugins, PluginsError, Reading, Serving, short};
+use crate::admission::Admitted;
 
 /// What the keeper starts with.
 pub struct Started {
@@ -89,15 +90,14 @@ impl Plugins {
         for row in self.rows.iter().filter(|row| row.serving && !names.contains(&row.participant)) {
             let name = row.participant.as_str();
             // A file that says no name may be the next version of one that is gone.
-            let gone = !row.away() && !PathBuf::from(&row.file).exists();
+            let gone = !row.away() && !self.admission.is_there(Path::new(&row.file));
             let of = |report: &&Report| match &report.plugin {
                 Some(named) => named == name,
                 None => gone || report.file.display().to_string() == row.file,
             };
             let Some(report) = reading.refused.iter().find(of) else { continue };
             // The same code, refused for what the configuration says: it would run on something else than that.
-            let is_of =
-                |digest: &str| self.directory.is_of(&report.file, digest, self.settings.limits.component_bytes_max);
+            let is_of = |digest: &str| self.admission.is_of(&report.file, digest);
             if row.quarantined.is_none() && is_of(&row.digest) {
                 continue;
             }
@@ -135,7 +135,7 @@ impl Plugins {
     fn say_what_serves(&self, refused: &[Report], waiting: &BTreeSet<PathBuf>) {
         for admitted in self.serving.values() {
             let plugin = &admitted.plugin;
-            info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = &plugin.digest()[..12], "admitted");
+            info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = short(plugin.digest()), "admitted");
         }
         for (name, why) in &self.paused {
             warn!(plugin = %name, why, "paused: its events park until `sagahost plugins resume {name}`");

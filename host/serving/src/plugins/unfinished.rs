@@ -2,6 +2,7 @@
 //! Invariant: nothing is taken away from them without a word.
 
 use sagahost_journal::{Journal, SagaFilter};
+use sagahost_manifest::Fault;
 use sagahost_saga::{
     Saga,
     id::{Participant, SagaId},
@@ -9,15 +10,15 @@ use sagahost_saga::{
     topology::Role,
     view::{StepState, StepView},
 };
-use sagahost_sandbox::{Fault, admission::Admitted, digests::Stored};
 use tracing::error;
 
 use super::{Plugins, PluginsError};
+use crate::admission::{Admitted, Archived};
 
 impl Plugins {
     /// Sagas under way must find code that reads what they hold: this version, or a stored one.
     pub(super) fn format_faults(&self, admitted: &Admitted) -> Vec<Fault> {
-        let fault = |(format, by): (u32, Option<Stored>)| {
+        let fault = |(format, by): (u32, Option<Archived>)| {
             let what = format!("unfinished sagas hold data of format {format}, and no version that is here reads it");
             let fix = "add it to `reads`, or let these sagas end first, or bring a version back that reads it";
             by.is_none().then(|| Fault::new(what, "manifest, reads", fix))
@@ -26,17 +27,17 @@ impl Plugins {
     }
 
     /// Formats that sagas under way hold and this version does not read, each with the stored version that does.
-    pub(super) fn foreign_formats(&self, Admitted { plugin, .. }: &Admitted) -> Vec<(u32, Option<Stored>)> {
+    pub(super) fn foreign_formats(&self, Admitted { plugin, .. }: &Admitted) -> Vec<(u32, Option<Archived>)> {
         let name = plugin.name();
         let held = self.formats.get(&name).into_iter().flatten();
         let foreign: Vec<u32> = held.filter(|format| !plugin.reads(&[**format])).copied().collect();
         if foreign.is_empty() {
             return Vec::new();
         }
-        let stored = self.digests.list().inspect_err(|error| error!(%error, "stored versions are lost"));
+        let stored = self.archive.list().inspect_err(|error| error!(%error, "stored versions are lost"));
         let stored = stored.unwrap_or_default();
         let reader = |format: u32| {
-            let reads = |stored: &&Stored| stored.manifest.name == name.as_str() && stored.manifest.reads(&[format]);
+            let reads = |stored: &&Archived| stored.manifest.name == name.as_str() && stored.manifest.reads(&[format]);
             (format, stored.iter().find(reads).cloned())
         };
         foreign.into_iter().map(reader).collect()

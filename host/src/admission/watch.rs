@@ -13,16 +13,17 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use sagahost_processor::step::Signal;
+use sagahost_serving::admission::Watch;
 use tracing::debug;
 
-pub(super) struct Watch {
+pub(super) struct FileWatch {
     dir: PathBuf,
     /// Device and inode of the directory that is watched.
     at: Option<(u64, u64)>,
     _watcher: Option<RecommendedWatcher>,
 }
 
-impl Watch {
+impl FileWatch {
     pub(super) fn new(dir: &Path, changed: Arc<Signal>) -> Self {
         // Reading the directory is an event too: reacting to it would never end.
         let changes = |event: &notify::Event| {
@@ -43,9 +44,10 @@ impl Watch {
         }
         Self { dir: dir.to_owned(), at, _watcher: watcher.ok() }
     }
+}
 
-    /// The directory was made again, or a link was turned to another one.
-    pub(super) fn is_elsewhere(&self) -> bool {
+impl Watch for FileWatch {
+    fn is_elsewhere(&self) -> bool {
         place(&self.dir) != self.at
     }
 }

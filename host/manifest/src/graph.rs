@@ -6,9 +6,10 @@ use std::{
     fmt::Write as _,
 };
 
-use sagahost_manifest::Manifest;
 use sagahost_saga::{notation, topology::Role};
 use serde::{Deserialize, Serialize};
+
+use crate::manifest::Manifest;
 
 /// The app's topology, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,27 +2,44 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::collections::BTreeMap;
 
+use expect_test::expect;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::Journal;
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Limits;
-use sagahost_processor::{read_ahead::ReadAhead, schedule::ScheduleBounds, stage::BatchBounds};
-use sagahost_saga::{id::Time, topology::Bounds};
+use sagahost_processor::{
+    Processor,
+    read_ahead::ReadAhead,
+    schedule::ScheduleBounds,
+    stage::BatchBounds,
+    step::{Next, Now, Part as _, Steady},
+};
+use sagahost_saga::topology::Bounds;
+use sagahost_serving::{
+    Board, Keeper, Order, WatchSettings,
+    keeper::{PluginAction, Reach},
+    plugins::Started,
+    settings::{NewTopics, Values},
+};
 use sagahost_transport::StartAt;
 use sagahost_transport_embedded::EmbeddedTransport;
+use sagahost_wire::clock::SystemClock;
 
 use super::*;
-use crate::settings::{NewTopics, Settings, Values};
 
 const APP: &str = "app";
 const SETTLE: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(2);
+/// How often the keeper looks while something may be due that no file tells of.
+const PROBATION_LOOK: Duration = Duration::from_millis(100);
 
 struct Bench {
     dir: tempfile::TempDir,
     keeper: Keeper,
+    processor: Arc<Processor>,
+    board: Arc<Board>,
     now: Now,
 }
 
@@ -40,6 +57,7 @@ fn settings(dir: &Path) -> Settings {
         new_topics: NewTopics { create: true, partitions: 1, start: StartAt::Earliest },
         plugin_order: Vec::new(),
         values: Values::default(),
+        outside: BTreeSet::new(),
         reached: |_| {},
     }
 }
@@ -72,15 +90,16 @@ impl Bench {
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(dir.path(), APP, OpenOptions::default()).unwrap());
         let transport = Arc::new(EmbeddedTransport::open(dir.path(), APP).unwrap());
         let now = Now { wall: Time(1_000_000), steady: Steady(Duration::from_secs(1000)) };
-        let clock: NowFn = Arc::new(move || now);
-        let plugins = Plugins::open(settings).unwrap();
-        let serving = plugins.serve(&clock).unwrap();
+        let plugins = plugins(settings, Clocks::new(Arc::new(SystemClock))).unwrap();
+        let serving = plugins.serve().unwrap();
         let processor =
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
         let started = Started { refused: Vec::new(), waiting: BTreeSet::new(), replaced: BTreeMap::new() };
-        let reach = Reach { processor, clock, transport, board: Arc::default(), configuration: None };
+        let board = Arc::<Board>::default();
+        let reach = Reach { processor: processor.clone(), transport, board: board.clone(), configuration: None };
         let handled = plugins.look();
-        Self { dir, keeper: Keeper::new(plugins, (handled, started), reach), now }
+        let keeper = Keeper::new(plugins, (handled, started), reach, now);
+        Self { dir, keeper, processor, board, now }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -108,7 +127,7 @@ impl Bench {
     }
 
     fn refused(&self) -> usize {
-        self.keeper.board.view(&self.keeper.processor.stats).refused.len()
+        self.board.view(&self.processor.stats).refused.len()
     }
 }
 
@@ -133,12 +152,12 @@ fn a_change_is_applied_when_the_directory_has_stood_still() {
 fn the_signal_moves_with_files_and_orders_and_orders_are_answered_in_steps() {
     let mut bench = Bench::new();
     bench.until_it_waits();
-    let (board, seen) = (bench.keeper.board.clone(), bench.keeper.board.changed.seen());
+    let (board, seen) = (bench.board.clone(), bench.board.changed.seen());
     let resume = |plugin: &str| Order::Plugin(plugin.into(), PluginAction::Resume { by: "ann".to_owned() });
     let answers = [board.order(resume("a")), board.order(Order::ReloadConfig)];
     assert!(board.changed.seen() > seen, "whoever drives it is woken");
     assert!(answers.iter().all(|answer| answer.try_recv().is_err()), "nothing is done before a step");
-    assert_eq!(bench.until_it_waits(), Some(RESCAN.min(probation::LOOK)), "what failed may be due again");
+    assert_eq!(bench.until_it_waits(), Some(PROBATION_LOOK), "what failed may be due again");
     let said = answers.map(|answer| answer.try_recv().unwrap().unwrap_err().to_string());
     assert!(said[0].starts_with("no plugin a was ever admitted here"), "{said:?}");
     assert!(said[1].starts_with("this host runs without a configuration file"), "{said:?}");
@@ -148,6 +167,52 @@ fn the_signal_moves_with_files_and_orders_and_orders_are_answered_in_steps() {
 fn it_ends_when_the_host_stops_reading() {
     let mut bench = Bench::new();
     bench.until_it_waits();
-    bench.keeper.processor.stop_reading();
+    bench.processor.stop_reading();
     assert_eq!(bench.until_it_waits(), None);
+}
+
+#[test]
+fn a_directory_is_looked_at_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |path: &Path| {
+        let said = match directory::snapshot(path) {
+            Err(report) => report.to_string(),
+            Ok(files) => {
+                let read = |(file, look): (&PathBuf, &Look)| match directory::read(file, look, 4) {
+                    Ok(bytes) => format!("{}: {}", file.display(), String::from_utf8_lossy(&bytes)),
+                    Err(report) => report.to_string(),
+                };
+                files.iter().map(read).collect::<Vec<_>>().join("\n")
+            }
+        };
+        said.replace(&dir.path().display().to_string(), "DIR")
+    };
+    expect![[r#"
+        DIR/absent is not admitted: 1 fault
+          - it does not exist
+            where: the plugin directory
+            do:    make it and copy plugins (*.wasm) there"#]]
+    .assert_eq(&read(&dir.path().join("absent")));
+    assert_eq!(read(dir.path()), "");
+    for name in ["b.wasm", "a.wasm", ".upload.wasm", "readme.txt"] {
+        fs::write(dir.path().join(name), "code").unwrap();
+    }
+    fs::write(dir.path().join("c.wasm"), "much code").unwrap();
+    fs::create_dir(dir.path().join("d.wasm")).unwrap();
+    expect![[r#"
+        DIR/a.wasm: code
+        DIR/b.wasm: code
+        DIR/c.wasm is not admitted: 1 fault
+          - it has 9 bytes, 4 are allowed
+            where: the file
+            do:    raise `component-bytes-max` in `[limits]`
+        DIR/d.wasm is not admitted: 1 fault
+          - it is a directory
+            where: the file
+            do:    put the plugin file itself there"#]]
+    .assert_eq(&read(dir.path()));
+    let before = directory::snapshot(dir.path()).unwrap();
+    fs::write(dir.path().join("a.wasm"), "coda").unwrap();
+    let report = directory::read(&dir.path().join("a.wasm"), &before[&dir.path().join("a.wasm")], 4).unwrap_err();
+    assert_eq!(report.faults[0].what, "it changed while it was read");
 }

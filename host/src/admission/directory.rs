@@ -1,0 +1,88 @@
+//! The plugin directory, looked at as often as it changes. Invariant: nothing is ever written into it, and no file is opened
+//! that has not stood still.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sagahost_manifest::{Fault, Report};
+use sagahost_sandbox::admission::digest;
+use sagahost_serving::admission::{DirectorySnapshot, Look};
+
+const EXTENSION: &str = "wasm";
+
+/// What stands there now; no file is opened.
+pub(super) fn snapshot(dir: &Path) -> Result<DirectorySnapshot, Report> {
+    let files = files(dir).map_err(|fault| Report::of(dir, fault))?;
+    Ok(files.into_iter().map(|file| (file.clone(), look(&file))).collect())
+}
+
+/// Are these the bytes of that version?
+pub(super) fn is_of(file: &Path, wanted: &str, bytes_max: usize) -> bool {
+    let small = |bytes: u64| usize::try_from(bytes).is_ok_and(|bytes| bytes <= bytes_max);
+    matches!(look(file), Look::File { bytes, .. } if small(bytes))
+        && fs::read(file).is_ok_and(|bytes| *digest(&bytes) == *wanted)
+}
+
+fn look(file: &Path) -> Look {
+    let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => Look::Directory,
+        Ok(metadata) if !metadata.is_file() => Look::Special,
+        Ok(metadata) => Look::File {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+        },
+        Err(error) => Look::Unreadable(error.to_string()),
+    }
+}
+
+fn files(dir: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let entries = fs::read_dir(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Fault::new("it does not exist", "the plugin directory", "make it and copy plugins (*.wasm) there")
+        }
+        io::ErrorKind::NotADirectory => {
+            Fault::new("it is a file, not a directory", "the plugin directory", "name the directory of the plugins")
+        }
+        _ => Fault::new(format!("it cannot be read: {error}"), "the plugin directory", "check its permissions"),
+    })?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
+        .filter(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The bytes of a file that looks as it did `before`.
+pub(super) fn read(file: &Path, before: &Look, bytes_max: usize) -> Result<Arc<[u8]>, Report> {
+    let refuse = |what: String, fix: &str| Report::of(file, Fault::new(what, "the file", fix));
+    let unreadable = |error: &dyn std::fmt::Display| {
+        refuse(format!("it cannot be read: {error}"), "check its permissions, or remove it")
+    };
+    let bytes = match before {
+        Look::Unreadable(error) => return Err(unreadable(error)),
+        Look::Directory => return Err(refuse("it is a directory".to_owned(), "put the plugin file itself there")),
+        Look::Special => return Err(refuse("it is no regular file".to_owned(), "put the plugin file itself there")),
+        Look::File { bytes, .. } => *bytes,
+    };
+    if bytes > bytes_max as u64 {
+        let what = format!("it has {bytes} bytes, {bytes_max} are allowed");
+        return Err(refuse(what, "raise `component-bytes-max` in `[limits]`"));
+    }
+    let bytes = fs::read(file).map_err(|error| unreadable(&error))?;
+    if look(file) != *before {
+        let fix = "it is read again when it stands still; write it under another name and rename it";
+        return Err(refuse("it changed while it was read".to_owned(), fix));
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,181 @@
+//! The sandbox, the plugin directory and the data directory as `sagahost-serving` knows them. Invariant: code is admitted
+//! from bytes that stood still while they were read.
+
+mod directory;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sagahost_manifest::{Report, host_calls::HostCalls};
+use sagahost_processor::{
+    code::{Callable, Ran},
+    step::Signal,
+};
+use sagahost_saga::{
+    id::Time,
+    outcome::{Behaviour, Call},
+};
+use sagahost_sandbox::{
+    Engine, EngineError, admission,
+    digests::{DigestError, DigestStore},
+};
+use sagahost_serving::{
+    Plugins,
+    admission::{
+        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings, Watch,
+    },
+    settings::Settings,
+    view::PluginsView,
+};
+
+use self::watch::FileWatch;
+use crate::threads::Clocks;
+
+/// In the data directory: the listing as JSON, as of the last change.
+const LISTING: &str = "plugins.json";
+
+/// Why plugins cannot be looked after at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    #[error("failed to start the sandbox")]
+    Sandbox { source: EngineError },
+    #[error("failed to use the stored versions of plugins")]
+    Stored { source: DigestError },
+}
+
+/// The plugins of the configuration's directory, in the sandbox; no file of it is read yet.
+///
+/// # Errors
+/// The sandbox does not start, or the data directory cannot be used.
+pub fn plugins(settings: Settings, clocks: Clocks) -> Result<Plugins, AdmissionError> {
+    let cache = settings.data_dir.join("cache");
+    let engine = Engine::new(settings.limits.clone(), Some(&cache));
+    let engine = engine.map_err(|source| AdmissionError::Sandbox { source })?;
+    let kept = DigestStore::open(&settings.data_dir.join("plugins"));
+    let digests = kept.map_err(|source| AdmissionError::Stored { source })?;
+    let dir = settings.plugins_dir.clone();
+    let bytes_max = settings.limits.component_bytes_max;
+    let archive = DataDir { digests, listing: settings.data_dir.join(LISTING) };
+    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, dir, bytes_max, clocks }), Arc::new(archive)))
+}
+
+struct Sandbox {
+    engine: Arc<Engine>,
+    dir: PathBuf,
+    bytes_max: usize,
+    clocks: Clocks,
+}
+
+struct Version {
+    plugin: Arc<sagahost_sandbox::Plugin>,
+    clocks: Clocks,
+}
+
+struct DataDir {
+    digests: DigestStore,
+    listing: PathBuf,
+}
+
+impl Callable for Version {
+    fn digest(&self) -> &Arc<str> {
+        self.plugin.digest()
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        self.plugin.behaviour()
+    }
+
+    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
+        let ran = self.plugin.run(call, host);
+        Ran { end: ran.end.map_err(Into::into), host: ran.host, took: ran.took, now: self.clocks.now() }
+    }
+}
+
+impl Sandbox {
+    fn admitted(&self, admission::Admitted { plugin, file, bytes }: admission::Admitted) -> Admitted {
+        let (manifest, clocks) = (plugin.manifest().clone(), self.clocks.clone());
+        Admitted { plugin: Arc::new(Plugin { manifest, code: Arc::new(Version { plugin, clocks }) }), file, bytes }
+    }
+}
+
+impl Admission for Sandbox {
+    fn look(&self) -> Result<DirectorySnapshot, Report> {
+        directory::snapshot(&self.dir)
+    }
+
+    fn watch(&self, changed: Arc<Signal>) -> Box<dyn Watch> {
+        Box::new(FileWatch::new(&self.dir, changed))
+    }
+
+    fn is_of(&self, file: &Path, digest: &str) -> bool {
+        directory::is_of(file, digest, self.bytes_max)
+    }
+
+    fn is_there(&self, file: &Path) -> bool {
+        file.exists()
+    }
+
+    fn admit(&self, file: &Path, look: &Look, settings: &PluginSettings) -> Result<Admitted, Report> {
+        let bytes = directory::read(file, look, self.bytes_max)?;
+        Ok(self.admitted(admission::admit(bytes, file, &self.engine, settings)?))
+    }
+
+    fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, settings: &PluginSettings) -> Result<Admitted, Report> {
+        Ok(self.admitted(admission::admit_stored(bytes, file, &self.engine, settings)?))
+    }
+
+    fn forget_compiled(&self, wanted: &dyn Fn(&str) -> bool, since: Time) -> io::Result<usize> {
+        self.engine.forget_compiled(wanted, file_time(since))
+    }
+}
+
+impl Archive for DataDir {
+    fn put(&self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.digests.put(bytes).map_err(failed)?;
+        Ok(())
+    }
+
+    fn get(&self, digest: &str) -> Result<Option<Arc<[u8]>>, ArchiveError> {
+        self.digests.get(digest).map_err(failed)
+    }
+
+    fn has(&self, digest: &str) -> bool {
+        self.digests.has(digest)
+    }
+
+    fn list(&self) -> Result<Vec<Archived>, ArchiveError> {
+        let stored = self.digests.list().map_err(failed)?.into_iter();
+        let archived = stored.map(|stored| {
+            let file = self.digests.path(&stored.digest);
+            Archived { digest: stored.digest, manifest: stored.manifest, file }
+        });
+        Ok(archived.collect())
+    }
+
+    fn retain(&self, needed: &BTreeSet<Arc<str>>, since: Time) -> Result<usize, ArchiveError> {
+        self.digests.retain(needed, file_time(since)).map_err(failed)
+    }
+
+    fn write_listing(&self, view: &PluginsView) -> io::Result<()> {
+        let partial = self.listing.with_extension("json.partial");
+        fs::write(&partial, serde_json::to_vec_pretty(view)?)?;
+        fs::rename(partial, &self.listing)
+    }
+}
+
+fn failed(error: DigestError) -> ArchiveError {
+    ArchiveError(Box::new(error))
+}
+
+fn file_time(time: Time) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(time.0)
+}
