@@ -1,4 +1,4 @@
-//! Planted faults, with which the simulation shows that it would find such. Invariant: without the feature `simulation`, which
+//! Planted faults, here and in `sagahost-serving`, with which the simulation shows that it would find such. Invariant: without the feature `simulation`, which
 //! no host is built with, `on` is the constant `false`.
 
 macro_rules! planted {
@@ -88,6 +88,20 @@ planted! {
     ForgetLeft,
     /// The end of a call outside is lost when everything begins anew.
     DropAnswers,
+    /// Another row than the one that an operator leaves out is left out.
+    SkipAnother,
+    /// A version that was taken out of service is not in quarantine.
+    ForgetQuarantine,
+    /// Plugins serve before the journal knows of them.
+    SwitchBeforeJournal,
+    /// A version that is new makes no new generation.
+    KeepGeneration,
+    /// Of files that came together, those that are admitted serve without the others.
+    SplitGroups,
+    /// A participant whose file is gone is forgotten.
+    ForgetAway,
+    /// A start puts no version on probation.
+    ForgetProbation,
     /// The disk says that it has synced, and has not. (The simulation's own, to see that it would find a journal that is
     /// not synced.)
     NoSync,
@@ -104,12 +118,14 @@ pub fn plant(fault: Option<Planted>) {
     PLANTED.set(fault);
 }
 
+/// Is it planted?
 #[cfg(feature = "simulation")]
-pub(crate) fn on(fault: Planted) -> bool {
+pub fn on(fault: Planted) -> bool {
     PLANTED.get() == Some(fault)
 }
 
+/// Is it planted? Nothing is.
 #[cfg(not(feature = "simulation"))]
-pub(crate) const fn on(_: Planted) -> bool {
+pub const fn on(_: Planted) -> bool {
     false
 }

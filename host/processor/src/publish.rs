@@ -421,6 +421,7 @@ impl Publisher {
         match decision {
             Decision::Skip { batch, index, reason } if batch == attempt.batch.number => {
                 info!(batch = batch.0, row = index, reason, "outbox row skipped");
+                let index = index ^ usize::from(planted::on(Planted::SkipAnother));
                 attempt.batch.skipped.insert(index, reason);
             }
             Decision::Retry if planted::on(Planted::DropRefused) => {

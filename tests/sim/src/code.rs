@@ -1,23 +1,16 @@
 //! The reference plugins, compiled natively, that trap, are slow, ask to come back, and die with their process.
 
-use std::{
-    any::Any,
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 use sagahost_manifest::{
-    Limits, Manifest,
+    Limits,
     host_calls::{Entries, HostCalls, HostFault, Level},
-    members::{Overrides, topology_members},
     settings::Settings,
 };
-use sagahost_processor::code::{Callable, Code, Pick, Ran};
+use sagahost_processor::code::{Callable, Ran};
 use sagahost_saga::{
     id::{Direction, Participant},
     outcome::{Behaviour, Call, Crash, Delay, End, Outcome, Problem, UndoOutcome},
-    topology::{Bounds, Topology},
 };
 use sagahost_testkit::{Code as _, Native};
 
@@ -28,22 +21,11 @@ use crate::{
     world::{self, HostNo, happens, inside},
 };
 
-/// The three, as they come, and one that reads what it writes.
+/// The three, as they come, one that reads what it writes, and one whose calls run outside.
 #[derive(Clone)]
-pub struct Plugins(BTreeMap<Participant, Arc<Native>>);
+pub struct Natives(pub BTreeMap<Participant, Arc<Native>>);
 
-/// Which of them serve, and as which version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Version {
-    /// The ledger is one of them.
-    pub ledger: bool,
-    pub away: BTreeSet<Participant>,
-    /// It traps, whatever it is asked.
-    pub broken: Option<Participant>,
-    pub number: u64,
-}
-
-impl Plugins {
+impl Natives {
     /// `courier`: the service outside takes part.
     pub fn new(courier: bool) -> Self {
         let (limits, settings) = (Arc::new(Limits::default()), Settings::default());
@@ -63,48 +45,13 @@ impl Plugins {
         Self(named.collect())
     }
 
-    /// Those that were ever dropped into the directory.
-    fn known<'p>(&'p self, version: &'p Version) -> impl Iterator<Item = (&'p Participant, &'p Arc<Native>)> {
-        self.0.iter().filter(|(name, _)| version.ledger || name.as_str() != "ledger")
-    }
-
     pub fn names(&self) -> Vec<Participant> {
         self.0.keys().cloned().collect()
     }
-
-    /// `known_max`: known ids and history entries that a record holds itself.
-    pub fn topology(&self, app: &str, version: &Version, known_max: usize) -> Topology {
-        let members: Vec<(&Manifest, bool)> =
-            self.known(version).map(|(name, plugin)| (&**plugin.manifest(), !version.away.contains(name))).collect();
-        let mut members = topology_members(&members, &Overrides::new(), &[]);
-        for member in members.iter_mut().filter(|member| member.name.as_str() == "courier") {
-            member.outside_effects = true;
-        }
-        Topology {
-            app: app.to_owned(),
-            members,
-            bounds: Bounds {
-                saga_deadline: None,
-                inline_events_max: known_max,
-                inline_history_max: known_max,
-                ..Bounds::default()
-            },
-            saga_failed: None,
-        }
-    }
-
-    pub fn code(&self, version: &Version, host: HostNo) -> Arc<dyn Code> {
-        Arc::new(Serves { plugins: self.clone(), version: version.clone(), host })
-    }
 }
 
-struct Serves {
-    plugins: Plugins,
-    version: Version,
-    host: HostNo,
-}
-
-struct Plugin {
+/// A version of one of them, in one process.
+pub struct Version {
     native: Arc<Native>,
     digest: Arc<str>,
     behaviour: Behaviour,
@@ -112,21 +59,15 @@ struct Plugin {
     host: HostNo,
 }
 
-impl Code for Serves {
-    fn pick(&self, call: &Call) -> Pick {
-        if call.direction == Direction::Forward && self.version.away.contains(&call.participant) {
-            return Pick::Nothing { why: format!("{} is away", call.participant) };
-        }
-        let native = self.plugins.0[&call.participant].clone();
-        let behaviour = native.behaviour();
-        let digest: Arc<str> = format!("{}-{}", behaviour.digest, self.version.number).into();
-        let behaviour = Behaviour { digest: digest.clone(), ..behaviour };
-        let broken = self.version.broken.as_ref() == Some(&call.participant);
-        Pick::Plugin(Arc::new(Plugin { native, digest, behaviour, broken, host: self.host }))
+impl Version {
+    /// `broken`: it traps, whatever it is asked.
+    pub fn new(native: Arc<Native>, digest: Arc<str>, broken: bool, host: HostNo) -> Self {
+        let behaviour = Behaviour { digest: digest.clone(), ..native.behaviour() };
+        Self { native, digest, behaviour, broken, host }
     }
 }
 
-impl Callable for Plugin {
+impl Callable for Version {
     fn digest(&self) -> &Arc<str> {
         &self.digest
     }
@@ -137,6 +78,9 @@ impl Callable for Plugin {
 
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
         inside(self.host);
+        if self.broken {
+            world::world(|world| world.broke(self.host, &self.digest));
+        }
         if happens(Fault::Slow) {
             world::world(|world| world.pass(Duration::from_secs(7)));
         }

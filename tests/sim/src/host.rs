@@ -1,40 +1,51 @@
 //! A host as the simulation runs it: the shipped start and the shipped parts, with simulated surroundings.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     error::Error,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
-use sagahost_codec::{Codec, SAGA_FAILED, TopicSettings};
+use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, SagaKey};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
+use sagahost_manifest::{Limits, Report};
 use sagahost_processor::{
-    Fatal, Processor, Serving, Settings,
+    Fatal, Processor, Settings,
     outside::{Answers, Outside},
     processor::At,
     read_ahead::ReadAhead,
     schedule::ScheduleBounds,
     stage::BatchBounds,
-    start::{Begun, Decisions, Start, StartError, Starting, Wanted},
+    start::{self, Decisions, Start, StartError, Starting},
     step::{Next, Now, Part, Signal, Wait},
 };
-use sagahost_saga::{Saga, id::Kind, topology::Topology};
+use sagahost_saga::{Saga, topology::Bounds};
+use sagahost_serving::{
+    Board, Keeper, Plugins, PluginsError, WatchSettings,
+    admission::DirectorySnapshot,
+    keeper::Reach,
+    plugins::Started,
+    settings::{NewTopics, Values},
+};
 use sagahost_transport::{StartAt, Transport};
 use sagahost_transport_embedded::{EmbeddedTransport, Options};
-use sagahost_wire::Generation;
 
 use crate::{
-    code::{Plugins, Version},
+    code::Natives,
     courier::{Line, Service},
     disk,
+    files::{DIR, Files, Seen},
     journal::SimJournal,
     plan::Plan,
     transport::SimTransport,
     world::{self, HostNo, WorldClock},
 };
+
+/// Of the plugin directory, where nobody tells of a change.
+const RESCAN: Duration = Duration::from_secs(10);
 
 pub const APP: &str = "shop";
 pub const PARTITIONS: i32 = 3;
@@ -48,133 +59,108 @@ pub fn transport(dir: &Path) -> Arc<EmbeddedTransport> {
     Arc::new(opened.expect("the embedded transport opens"))
 }
 
-pub fn codec(topology: &Topology) -> Codec {
-    let kinds: Vec<Kind> = kinds(topology).into_iter().chain([Kind::new(SAGA_FAILED)]).collect();
-    Codec::new(APP, &topics(), 1_000_000).with_kinds(&kinds)
-}
-
-/// Kinds that somebody acts on.
-fn kinds(topology: &Topology) -> Vec<Kind> {
-    let of = |member: &sagahost_saga::topology::Member| {
-        let subscribed = member.subscriptions.iter().map(|subscription| subscription.kind.clone());
-        subscribed.chain(member.compensate_on.clone()).chain(member.finish_on.clone()).collect::<Vec<_>>()
-    };
-    topology.members.iter().flat_map(of).collect()
-}
-
-pub fn serving(plugins: &Plugins, version: &Version, host: HostNo) -> Serving {
-    let topology = plugins.topology(APP, version, world::world(|world| world.plan.known_max));
-    let joined = Generation(u64::from(version.ledger));
-    Serving {
-        code: plugins.code(version, host),
-        codec: codec(&topology),
-        topology,
-        generation: joined,
-        since: BTreeMap::from([(Kind::new("PaymentProcessed"), joined)]),
-    }
-}
-
 /// What runs, for whoever plays the operator.
 pub struct Running {
     pub host: HostNo,
     /// None: it has not begun yet.
-    pub processor: Arc<Mutex<Option<Arc<Processor>>>>,
+    begun: Arc<Mutex<Option<Begun>>>,
+}
+
+/// A host that has begun.
+#[derive(Clone)]
+pub struct Begun {
+    pub processor: Arc<Processor>,
+    /// Undisturbed.
+    pub journal: Arc<dyn Journal>,
+    pub board: Arc<Board>,
 }
 
 impl Running {
-    pub fn processor(&self) -> Option<Arc<Processor>> {
-        self.processor.lock().expect("nobody panics with it").clone()
+    pub fn begun(&self) -> Option<Begun> {
+        self.begun.lock().expect("nobody panics with it").clone()
     }
+}
+
+/// What outlives a process.
+#[derive(Clone)]
+pub struct Place {
+    pub dir: PathBuf,
+    pub topics: Arc<EmbeddedTransport>,
+    pub files: Arc<Files>,
+    pub natives: Natives,
+    pub courier: Arc<Service>,
 }
 
 /// A process begins: in the same directory as those before it, with the same topics.
 ///
 /// # Errors
 /// The journal cannot be opened, or does not hold what it must.
-pub fn start(
-    dir: &Path,
-    topics_db: &Arc<EmbeddedTransport>,
-    plugins: &Plugins,
-    version: &Version,
-    courier: &Arc<Service>,
-) -> Result<Running, String> {
+pub fn start(place: &Place) -> Result<Running, String> {
     let host = world::world(world::World::process);
     let options =
         OpenOptions { past_the_lock: true, wal_pages_max: 500, random: world::random, ..OpenOptions::default() };
-    let journal =
-        SqliteJournal::open(dir, APP, options).map_err(|error| format!("the journal cannot be opened: {error}"))?;
+    let journal = SqliteJournal::open(&place.dir, APP, options)
+        .map_err(|error| format!("the journal cannot be opened: {error}"))?;
     let directory = world::world(|world| {
         world.begins_at(journal.identity().last_batch.0)?;
         Ok::<_, String>(world.directory)
     })?;
     let journal = Arc::new(SimJournal { inner: Arc::new(journal), host, directory });
-    let transport = Arc::new(SimTransport { inner: topics_db.clone(), host });
-    let topology = plugins.topology(APP, version, 32);
-    let input = |kind: Kind| (topics().topic_of(&kind), true);
-    let wanted = Wanted {
-        inputs: kinds(&topology).into_iter().chain([Kind::new(SAGA_FAILED)]).map(input).collect(),
-        outputs: outputs(),
-        create: true,
-        partitions: PARTITIONS,
-        start: StartAt::Earliest,
-    };
-    let running = Running { host, processor: Arc::default() };
-    let start = Start::new(APP, journal.clone(), transport.clone(), wanted, Decisions::default());
-    let starting = Beginning {
+    let transport = Arc::new(SimTransport { inner: place.topics.clone(), host });
+    let running = Running { host, begun: Arc::default() };
+    let beginning = Beginning {
         host,
-        start,
+        state: None,
         journal,
         transport,
-        plugins: plugins.clone(),
-        courier: courier.clone(),
-        running: running.processor.clone(),
+        place: place.clone(),
+        begun: running.begun.clone(),
         signal: Arc::default(),
     };
     world::world(|world| {
         world.note(|| format!("host {host} starts"));
-        world.add(host, "start", Box::new(starting));
+        world.add(host, "start", Box::new(beginning));
     });
     Ok(running)
 }
 
-fn outputs() -> std::collections::BTreeSet<Arc<str>> {
-    [
-        "OrderCompleted",
-        "OrderCancelled",
-        "PaymentRefunded",
-        "InventoryReleased",
-        "PaymentProcessed",
-        "InventoryUpdated",
-        "PaymentEntered",
-    ]
-    .iter()
-    .map(|kind| topics().topic_of(&Kind::new(kind)))
-    .chain(topics().dead_letters)
-    .collect()
-}
-
 struct Beginning {
     host: HostNo,
-    start: Start,
+    /// None: it has not looked at its plugins yet.
+    state: Option<(Start, Serves)>,
     journal: Arc<SimJournal>,
     transport: Arc<SimTransport>,
-    plugins: Plugins,
-    courier: Arc<Service>,
-    running: Arc<Mutex<Option<Arc<Processor>>>>,
+    place: Place,
+    begun: Arc<Mutex<Option<Begun>>>,
     signal: Arc<Signal>,
+}
+
+/// The plugins that it begins with, and the directory as it was.
+struct Serves {
+    plugins: Plugins,
+    snapshot: Result<DirectorySnapshot, Report>,
+    started: Started,
 }
 
 impl Part for Beginning {
     fn step(&mut self, now: Now) -> Next {
-        match self.start.step(now) {
+        // Where it cannot go on, a person starts it again.
+        let again = |error: &dyn Error| Next::Ended(Err(Fatal::Superseded(error.to_string())));
+        let Some((start, _)) = &mut self.state else {
+            return match self.look_at_plugins(now) {
+                Ok(()) => Next::Again,
+                Err(error) => again(&error),
+            };
+        };
+        match start.step(now) {
             Ok(Starting::Wait(until)) => {
                 Next::Wait(Wait { signal: self.signal.clone(), seen: self.signal.seen(), until: Some(until) })
             }
-            // Where it cannot go on, a person starts it again.
-            Ok(Starting::Begun(begun)) => {
-                Next::Ended(self.begun(*begun).map_err(|error| Fatal::Superseded(error.to_string())))
-            }
-            Err(StartError::Journal { source }) => Next::Ended(Err(Fatal::Superseded(source.to_string()))),
+            Ok(Starting::Begun(begun)) => match self.begun(*begun) {
+                Ok(()) => Next::Ended(Ok(())),
+                Err(error) => again(&*error),
+            },
+            Err(StartError::Journal { source }) => again(&source),
             // A person brings the other directory back.
             Err(error @ (StartError::NotNewest { .. } | StartError::Unclear { .. })) if disk::is_something_aside() => {
                 world::world(|world| world.refused = true);
@@ -186,6 +172,19 @@ impl Part for Beginning {
 }
 
 impl Beginning {
+    fn look_at_plugins(&mut self, now: Now) -> Result<(), PluginsError> {
+        let plan = world::world(|world| world.plan.clone());
+        let Place { files, natives, .. } = self.place.clone();
+        let seen = Arc::new(Seen { files, natives, host: self.host });
+        let mut plugins = Plugins::new(serving(&plan), seen.clone(), seen);
+        let snapshot = plugins.look();
+        let started = plugins.start(&*self.journal, now.wall)?;
+        let wanted = plugins.wanted(&plugins.serving);
+        let start = Start::new(APP, self.journal.clone(), self.transport.clone(), wanted, Decisions::default());
+        self.state = Some((start, Serves { plugins, snapshot, started }));
+        Ok(())
+    }
+
     /// A call whose end the host before this one did not see counts as one that failed.
     fn count_interrupted(&self) -> Result<(), Box<dyn Error>> {
         for (_, id) in self.journal.inner.in_doubt(SagaKey(0), usize::MAX)? {
@@ -197,13 +196,14 @@ impl Beginning {
         Ok(())
     }
 
-    fn begun(&self, begun: Begun) -> Result<(), Box<dyn Error>> {
+    fn begun(&mut self, begun: start::Begun) -> Result<(), Box<dyn Error>> {
         disk::forget_aside();
-        // What serves may have changed since the process began.
-        let (plan, version) = world::world(|world| (world.plan.clone(), world.version.clone()));
-        let serving = serving(&self.plugins, &version, self.host);
+        let plan = world::world(|world| world.plan.clone());
+        let (_, Serves { mut plugins, snapshot, started }) = self.state.take().expect("it looked at its plugins");
+        plugins.record_start(&started, &*self.journal, world::now().wall)?;
+        let serving = plugins.serve()?;
         let answers: Arc<OnceLock<Answers>> = Arc::default();
-        let line = Line { service: self.courier.clone(), host: self.host, answers: answers.clone() };
+        let line = Line { service: self.place.courier.clone(), host: self.host, answers: answers.clone() };
         let outside: Arc<dyn Outside> = Arc::new(line);
         let processor = Processor::new(self.journal.clone(), serving, topics(), settings(&plan), Some(outside));
         let processor = Arc::new(processor);
@@ -225,13 +225,45 @@ impl Beginning {
         for number in 0..processor.workers() {
             parts.push((format!("worker {number}"), Box::new(processor.worker())));
         }
-        *self.running.lock().expect("nobody panics with it") = Some(processor);
+        let board = Arc::<Board>::default();
+        let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
+        processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
+        let (transport, journal) = (self.transport.clone(), self.journal.inner.clone());
+        let reach = Reach { processor: processor.clone(), transport, board: board.clone(), configuration: None };
+        let keeper = Keeper::new(plugins, (snapshot, started), reach, world::now());
+        parts.push(("plugins".to_owned(), Box::new(keeper)));
+        *self.begun.lock().expect("nobody panics with it") = Some(Begun { processor, journal, board });
         world::world(|world| {
             for (name, part) in parts {
                 world.add(self.host, &name, part);
             }
         });
         Ok(())
+    }
+}
+
+/// What an operator says of plugins.
+fn serving(plan: &Plan) -> sagahost_serving::Settings {
+    sagahost_serving::Settings {
+        app: APP.into(),
+        plugins_dir: DIR.into(),
+        data_dir: PathBuf::new(),
+        strict: false,
+        watch: WatchSettings { rescan: RESCAN, probation: plan.probation, ..WatchSettings::default() },
+        limits: Limits::default(),
+        bounds: Bounds {
+            saga_deadline: None,
+            inline_events_max: plan.known_max,
+            inline_history_max: plan.known_max,
+            ..Bounds::default()
+        },
+        topics: topics(),
+        record_bytes_max: 1_000_000,
+        new_topics: NewTopics { create: true, partitions: PARTITIONS, start: StartAt::Earliest },
+        plugin_order: Vec::new(),
+        values: Values::default(),
+        outside: BTreeSet::from(["courier".to_owned()]),
+        reached: world::reached,
     }
 }
 

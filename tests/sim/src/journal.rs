@@ -56,8 +56,20 @@ impl Journal for SimJournal {
     }
     journal_reads!(reads);
     journal_writes!(writes);
-    calls! { WriteFails
-        change_plugins(epoch: Epoch, write: &PluginWrite) -> ();
+    fn change_plugins(&self, epoch: Epoch, write: &PluginWrite) -> Result<(), JournalError> {
+        inside(self.host);
+        if happens(Fault::CrashBeforePlugins) {
+            die(self.host);
+        }
+        if happens(Fault::WriteFails) {
+            return Err(failed("what is known of plugins"));
+        }
+        self.inner.change_plugins(epoch, write)?;
+        if happens(Fault::CrashAfterPlugins) {
+            die(self.host);
+        }
+        inside(self.host);
+        Ok(())
     }
     fn commit(&self, epoch: Epoch, batch: &BatchWrite) -> Result<CommitAnswer, JournalError> {
         inside(self.host);

@@ -2,7 +2,7 @@
 //! choice is a function of the seed and of how often something like it was chosen before; so one choice can be left out
 //! and the others stay.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use sagahost_processor::planted::Planted;
 
@@ -144,6 +144,27 @@ faults! {
     EndUntold: 40_000,
     /// An abort is lost.
     AbortFails: 150_000,
+    /// The process dies before or behind a write about plugins,
+    CrashBeforePlugins: 100_000,
+    CrashAfterPlugins: 100_000,
+    /// or at another moment of a switch.
+    CrashInSwitch: 50_000,
+    /// The data directory cannot be written, or not be read.
+    ArchiveFails: 20_000,
+    /// The plugin directory cannot be read for a while.
+    DirectoryUnreadable: 10_000,
+    /// Nobody is told that it changed.
+    WatchSilent: 300_000,
+    /// Files that belong together do not come at once.
+    FilesApart: 300_000,
+    /// A file that is refused, by itself or together with a good one.
+    RefusedFile: 400,
+    /// Operators pause a plugin,
+    PluginPaused: 200,
+    /// take a version back,
+    TakenBackByOrder: 200,
+    /// or let one out of quarantine.
+    LetOutByOrder: 300_000,
 }
 
 /// What a run is asked for, and what of it is left out while it is made shorter.
@@ -181,6 +202,8 @@ pub struct Plan {
     pub ledger_joins: bool,
     /// A service outside takes part.
     pub courier: bool,
+    /// How long a version that replaced another is on probation.
+    pub probation: Duration,
     /// Of a thousand calls of a part's surroundings, in so many another part takes a step.
     pub inside: u64,
     /// For each fault: of a million occasions, in so many.
@@ -238,6 +261,7 @@ impl Plan {
             ledger_joins: pick(13, &[0, 1]) == 1,
             // An older copy of the journal knows nothing of calls that were made since.
             courier: pick(14, &[0, 1]) == 1 && rates[Fault::JournalRestored as usize] == 0,
+            probation: Duration::from_secs(pick(15, &[2, 5, 20]) as u64),
             customers: pick(10, &[1, 3, 20]) as u64,
             inside: if ask.in_turn { 0 } else { pick(11, &[0, 20, 100, 300]) as u64 },
             rates,

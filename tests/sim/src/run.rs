@@ -1,6 +1,8 @@
 //! One run: orders come in, everything goes wrong for a while, then nothing does any more, and in the end all must be
 //! as it should.
 
+mod plugins;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -24,21 +26,24 @@ use sagahost_saga::{
     input::{Command, Status},
 };
 use sagahost_transport::Transport;
-use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{BatchNo, Outgoing, Partition};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    code::{Plugins, Version},
+    code::Natives,
     courier::{AtWork, Service},
     disk,
-    host::{self, Running},
+    files::{Behaves, Content, Files},
+    host::{self, Begun, Place, Running},
     oracle::{self, Asked, Order, Reading},
     plan::{Ask, Fault, Plan},
+    served::Served,
     world::{self, Ended, HostNo, World, choose, happens, world},
 };
 
+/// It joins the others, in some runs.
+const LEDGER: &str = "ledger";
 /// Faults stop by then.
 const STORM: Duration = Duration::from_secs(60);
 /// When nothing goes wrong any more, a batch is sealed within so many steps, or all has ended.
@@ -94,15 +99,20 @@ fn place() -> TempDir {
     made.expect("a directory can be made")
 }
 
-struct Run<'d> {
+struct Run {
     plan: Plan,
-    dir: &'d Path,
-    /// Undisturbed.
-    transport: Arc<EmbeddedTransport>,
+    /// With the topics, undisturbed.
+    place: Place,
     reading: Reading,
-    plugins: Plugins,
-    courier: Arc<Service>,
-    version: Version,
+    /// The ledger is in the plugin directory.
+    ledger: bool,
+    /// Of the version that was written last.
+    number: u64,
+    /// The highest that there was.
+    newest_number: u64,
+    /// Files that belong to those that were written, and come a little later.
+    later: Option<(Steady, Vec<Content>)>,
+    served: Served,
     hosts: Vec<Running>,
     asked: Asked,
     next_order: Steady,
@@ -123,8 +133,8 @@ struct Run<'d> {
     unexpected: Vec<String>,
 }
 
-impl<'d> Run<'d> {
-    fn new(plan: Plan, dir: &'d Path) -> Self {
+impl Run {
+    fn new(plan: Plan, dir: &Path) -> Self {
         let transport = host::transport(dir);
         let mut topics: BTreeSet<Arc<str>> = topics().into_values().map(Arc::from).collect();
         topics.insert(host::topics().topic_of(&Kind::new("OrderCreated")));
@@ -134,13 +144,19 @@ impl<'d> Run<'d> {
             let process = world.process();
             world.add(process, "courier", Box::new(AtWork(courier.clone())));
         });
+        let reading = Reading::begin(&*transport, &self::topics());
+        let files = Arc::<Files>::default();
+        let natives = Natives::new(plan.courier);
+        let first = natives.names().into_iter().filter(|name| !plan.ledger_joins || name.as_str() != LEDGER);
+        files.change(first.map(|name| Content { name, number: 0, behaves: Behaves::Well }).collect(), &[]);
         Self {
-            dir,
-            reading: Reading::begin(&*transport, &self::topics()),
-            transport,
-            plugins: Plugins::new(plan.courier),
-            courier,
-            version: Version { ledger: !plan.ledger_joins, ..Version::default() },
+            place: Place { dir: dir.to_owned(), topics: transport, files, natives, courier },
+            reading,
+            ledger: !plan.ledger_joins,
+            number: 0,
+            newest_number: 0,
+            later: None,
+            served: Served::default(),
             hosts: Vec::new(),
             asked: Asked { ledger_joined: if plan.ledger_joins { u64::MAX } else { 0 }, ..Asked::default() },
             next_order: Steady::default(),
@@ -163,6 +179,7 @@ impl<'d> Run<'d> {
             self.outside();
             let stepped = world::step();
             self.bury();
+            self.watch();
             if !self.unexpected.is_empty() {
                 return std::mem::take(&mut self.unexpected);
             }
@@ -196,7 +213,9 @@ impl<'d> Run<'d> {
                 self.next_look = world::now().steady.after(Duration::from_secs(1));
             }
             let next = world(|world| world.next_time());
-            let times = [next, self.next_start, self.orders_left().then_some(self.next_order), self.storm_ends()];
+            let files = self.later.as_ref().map(|(at, _)| *at);
+            let times =
+                [next, self.next_start, self.orders_left().then_some(self.next_order), self.storm_ends(), files];
             let Some(next) = times.into_iter().flatten().min() else { return self.stuck() };
             world(|world| {
                 let wait = next.since(world.now().steady);
@@ -224,11 +243,13 @@ impl<'d> Run<'d> {
         }
         if self.next_start.is_some_and(|start| start <= at) {
             self.next_start = None;
-            world(|world| world.version = self.version.clone());
-            match host::start(self.dir, &self.transport, &self.plugins, &self.version, &self.courier) {
+            match host::start(&self.place) {
                 Ok(host) => self.hosts.push(host),
                 Err(wrong) => self.unexpected.push(wrong),
             }
+        }
+        if let Some((_, contents)) = self.later.take_if(|(then, _)| *then <= at) {
+            self.write(contents, &[]);
         }
         if self.calm_since.is_none() {
             self.disturb();
@@ -259,19 +280,8 @@ impl<'d> Run<'d> {
         if happens(Fault::Retouch) {
             self.read_again();
         }
-        if happens(Fault::Switch) {
-            self.switch();
-        }
-        if happens(Fault::RolledBack) {
-            self.roll_back();
-        }
-        if happens(Fault::BrokenVersion) {
-            let names = self.plugins.names();
-            self.version.broken = names.get(choose(names.len(), 16)).cloned();
-            self.version.number += 1;
-            self.install();
-        }
-        if happens(Fault::JournalCopied) {
+        self.change_plugins();
+        if self.all_are_known() && happens(Fault::JournalCopied) {
             self.copy = Some(disk::copy());
         }
         // What is put aside is the journal itself, and never a copy that took its place.
@@ -294,14 +304,18 @@ impl<'d> Run<'d> {
     /// Its records are gone, with what was committed of them; who sends begins anew.
     fn make_topic_anew(&self) {
         let topic = host::topics().topic_of(&Kind::new("OrderCreated"));
-        self.transport.delete_topic(&topic).expect("a topic can be deleted");
-        self.transport.create_topics(&[topic], host::PARTITIONS).expect("a topic can be made");
+        self.place.topics.delete_topic(&topic).expect("a topic can be deleted");
+        self.place.topics.create_topics(&[topic], host::PARTITIONS).expect("a topic can be made");
         self.sent.iter().for_each(|record| self.send(record.clone()));
     }
 
     fn newest(&self) -> Option<Arc<Processor>> {
-        let host = self.hosts.last()?;
-        if world(|world| world.is_alive(host.host)) { host.processor() } else { None }
+        Some(self.begun()?.processor)
+    }
+
+    /// The newest host, if it runs.
+    fn begun(&self) -> Option<Begun> {
+        self.hosts.last().filter(|host| world(|world| world.is_alive(host.host)))?.begun()
     }
 
     /// A partition is read again from some place below which all is handled.
@@ -314,50 +328,16 @@ impl<'d> Run<'d> {
         processor.stage.move_position(Move { partition, next, topic_id, reply: Reply::new(|_| {}) });
     }
 
-    /// One plugin is away, or all are there; and all are another version.
-    fn switch(&mut self) {
-        let names = self.plugins.names();
-        let away = choose(2 * names.len(), 4);
-        self.version.broken = None;
-        self.version.away = names.get(away).cloned().into_iter().collect();
-        self.version.number += 1;
-        if !std::mem::replace(&mut self.version.ledger, true) {
-            // What is in the open batch is staged already.
-            self.asked.ledger_joined = self.newest().map_or(u64::MAX, |processor| processor.stage.last_sealed().0 + 1);
-        }
-        self.install();
-    }
-
-    fn roll_back(&mut self) {
-        self.version.away.clear();
-        self.version.broken = None;
-        self.version.number = self.version.number.saturating_sub(1);
-        self.install();
-    }
-
-    fn install(&self) {
-        world(|world| {
-            world.note(|| format!("plugins: {:?}", self.version));
-            world.version = self.version.clone();
-        });
-        for host in &self.hosts {
-            if let Some(processor) = host.processor().filter(|_| world(|world| world.is_alive(host.host))) {
-                processor.serve(host::serving(&self.plugins, &self.version, host.host));
-            }
-        }
-    }
-
     /// Nothing goes wrong any more; and what people put right is put right.
     fn calm(&mut self) {
-        self.version.away.clear();
-        self.version.broken = None;
         world(|world| {
             world.note(|| "nothing goes wrong from here on".to_owned());
             world.calm = true;
             world.thaw();
         });
         self.calm_since = Some(world(|world| world.steps));
-        self.install();
+        self.place.files.uncover();
+        self.mend_plugins();
     }
 
     /// Each is what its number makes it, whether or not those before it are left out.
@@ -429,7 +409,7 @@ impl<'d> Run<'d> {
     }
 
     fn send(&self, record: Outgoing) {
-        let (partition, offset) = self.transport.offer(&record).expect("a record can be sent");
+        let (partition, offset) = self.place.topics.offer(&record).expect("a record can be sent");
         world(|world| world.note(|| format!("sent as {partition}@{offset}")));
     }
 
@@ -458,6 +438,7 @@ impl<'d> Run<'d> {
         }
         self.looked = now;
         let Some(processor) = self.newest() else { return };
+        self.look_after_plugins();
         self.resume(&processor);
         let host = self.hosts.last().expect("it is one of them").host;
         if let Some(row) = processor.outbox.refused()
@@ -478,7 +459,7 @@ impl<'d> Run<'d> {
     fn resume(&self, processor: &Processor) {
         for (partition, _) in processor.stage.positions() {
             if processor.intake.is_held(&partition) {
-                let ids = self.transport.topic_ids(std::slice::from_ref(&partition.topic)).expect("it can be asked");
+                let ids = self.place.topics.topic_ids(std::slice::from_ref(&partition.topic)).expect("it can be asked");
                 let topic_id = ids.get(&partition.topic).cloned();
                 processor.stage.move_position(Move { partition, next: 0, topic_id, reply: Reply::new(|_| {}) });
             }
@@ -542,17 +523,19 @@ impl<'d> Run<'d> {
         if !processor.stage.drained() || processor.stage.unpublished() > 0 || processor.inbox.mailboxes.queued() > 0 {
             return false;
         }
+        if self.later.is_some() || !self.wrong_in_the_end().is_empty() {
+            return false;
+        }
         let partitions: Vec<Partition> = processor.stage.positions().into_keys().collect();
-        let ends = self.transport.bounds(&partitions).expect("it can be asked");
+        let ends = self.place.topics.bounds(&partitions).expect("it can be asked");
         let at = processor.stage.positions();
         ends.iter().all(|(partition, (_, end))| at[partition].next >= *end)
             && self.journal().count_by_status().expect("it can be read").iter().all(|(status, _)| status.terminal())
     }
 
-    /// The newest host's, undisturbed: everything is calm.
+    /// The newest host's, undisturbed.
     fn journal(&self) -> Arc<dyn Journal> {
-        let processor = self.newest().expect("a host runs");
-        processor.journal.clone()
+        self.begun().expect("a host runs").journal
     }
 
     fn verdict(&mut self) -> Vec<String> {
@@ -564,7 +547,7 @@ impl<'d> Run<'d> {
         let seen = self.reading.go_on();
         let mut faults = oracle::faults(&self.asked, seen, &*journal);
         if self.plan.courier {
-            faults.extend(oracle::booked(&self.asked, seen, &self.courier));
+            faults.extend(oracle::booked(&self.asked, seen, &self.place.courier));
         }
         faults
     }
@@ -595,6 +578,7 @@ impl<'d> Run<'d> {
             let open = journal.sagas(&all).unwrap_or_default().into_iter().filter(|row| !row.status.terminal());
             lines.extend(open.map(|row| format!("saga {} is {:?}", row.id, row.status)));
         }
+        lines.extend(self.wrong_in_the_end());
         lines.extend(world(|world| world.waiting()));
         lines
     }

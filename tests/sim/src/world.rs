@@ -20,10 +20,7 @@ use sagahost_processor::{
 use sagahost_saga::id::{Participant, SagaId, Time};
 use sagahost_wire::clock::Clock;
 
-use crate::{
-    code::Version,
-    plan::{Fault, Plan, draw},
-};
+use crate::plan::{Fault, Plan, draw};
 
 /// One process, with a number that no other has in this run.
 pub type HostNo = usize;
@@ -76,8 +73,10 @@ pub struct World {
     draws: [u64; 4],
     pub steps: u64,
     pub ended: Vec<Ended>,
-    /// What serves now.
-    pub version: Version,
+    /// Whose step is under way.
+    stepping: HostNo,
+    /// Calls of versions that always trap: of which, in which process, and when.
+    pub broke: BTreeMap<(HostNo, Arc<str>), Vec<Steady>>,
     failures: BTreeMap<(SagaId, Participant), u32>,
     /// Sagas of which a participant may have failed too often.
     pub given_up: BTreeSet<String>,
@@ -116,7 +115,8 @@ pub fn begin(plan: Plan, timeline: bool) {
         draws: [0; 4],
         steps: 0,
         ended: Vec::new(),
-        version: Version::default(),
+        stepping: ELSEWHERE,
+        broke: BTreeMap::new(),
         failures: BTreeMap::new(),
         given_up: BTreeSet::new(),
         directory: 0,
@@ -150,6 +150,12 @@ impl World {
         let at = &mut self.draws[(stream - WHO) as usize];
         *at += 1;
         draw(self.plan.ask.seed, stream, *at)
+    }
+
+    /// A version that always traps is called.
+    pub fn broke(&mut self, host: HostNo, digest: &Arc<str>) {
+        let now = self.now.steady;
+        self.broke.entry((host, digest.clone())).or_default().push(now);
     }
 
     /// An attempt failed. Where that happens too often, the saga is compensated.
@@ -305,6 +311,16 @@ pub fn die(host: HostNo) -> ! {
     resume_unwind(Box::new(Death))
 }
 
+/// A named moment of whoever takes a step.
+pub fn reached(moment: &'static str) {
+    let host = world(|world| world.stepping);
+    inside(host);
+    if happens(Fault::CrashInSwitch) {
+        world(|world| world.note(|| format!("host {host} dies at {moment}")));
+        die(host);
+    }
+}
+
 /// Its parts, but those that are in a step, are gone at once.
 pub fn kill(host: HostNo) {
     let gone: Vec<Box<dyn Part>> = world(|world| {
@@ -369,7 +385,7 @@ pub fn step() -> bool {
 }
 
 fn take_step(at: usize) {
-    let (mut part, host, now) = world(|world| {
+    let (mut part, host, now, before) = world(|world| {
         world.steps += 1;
         let took = Duration::from_micros(10 + world.draw(TOOK) % 200);
         world.pass(took);
@@ -380,11 +396,13 @@ fn take_step(at: usize) {
         world.stir(at as u64);
         world.note(|| name.to_string());
         world.depth += 1;
-        (part, host, world.now)
+        let before = std::mem::replace(&mut world.stepping, host);
+        (part, host, world.now, before)
     });
     let stepped = catch_unwind(AssertUnwindSafe(|| part.step(now)));
     let kept = world(|world| {
         world.depth -= 1;
+        world.stepping = before;
         if !world.is_alive(host) {
             return Some(part);
         }

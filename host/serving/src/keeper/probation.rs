@@ -8,7 +8,11 @@ use std::{
 };
 
 use sagahost_journal::{PluginHistoryEntry, PluginWrite};
-use sagahost_processor::{stats::Stats, step::Steady};
+use sagahost_processor::{
+    planted::{self, Planted},
+    stats::Stats,
+    step::Steady,
+};
 use sagahost_saga::{id::Participant, notation::with_causes};
 use tracing::error;
 
@@ -140,6 +144,9 @@ impl Keeper {
             // With the configuration of today.
             let before = self.plugins.readmit(before).unwrap_or_else(|| before.clone());
             target.insert(file.clone(), Admitted { file, ..before });
+        }
+        if planted::on(Planted::ForgetQuarantine) {
+            write.quarantined.clear();
         }
         journal.change_plugins(journal.identity().epoch, &write)?;
         self.plugins.refresh(&*journal)?;

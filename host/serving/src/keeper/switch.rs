@@ -8,7 +8,10 @@ use std::{
 };
 
 use sagahost_manifest::manifest::From;
-use sagahost_processor::reader::assignment;
+use sagahost_processor::{
+    planted::{self, Planted},
+    reader::assignment,
+};
 use sagahost_saga::{
     id::{Kind, Participant},
     notation::with_causes,
@@ -65,6 +68,11 @@ impl Keeper {
             journal.set_position(epoch, partition, &position)?;
         }
         (self.plugins.settings.reached)("plugin-positions");
+        if planted::on(Planted::SwitchBeforeJournal) {
+            let previous = std::mem::replace(&mut self.plugins.serving, target.clone());
+            self.processor.serve(self.plugins.serve()?);
+            self.plugins.serving = previous;
+        }
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
         match self.plugins.serve() {

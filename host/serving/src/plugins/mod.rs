@@ -24,7 +24,12 @@ use sagahost_manifest::{
     manifest::From,
     members::{override_faults, topology_members},
 };
-use sagahost_processor::{self as processor, start::Wanted, step::Signal};
+use sagahost_processor::{
+    self as processor,
+    planted::{self, Planted},
+    start::Wanted,
+    step::Signal,
+};
 use sagahost_saga::{
     id::{Kind, Participant, Time},
     topology::Topology,
@@ -216,7 +221,7 @@ impl Plugins {
             manifest,
             admitted: now,
             // What a version took in once it took in: the header of its own records still says so.
-            since: known.map_or(Generation(self.generation().0 + 1), |row| row.since),
+            since: known.map_or_else(|| self.next_generation(), |row| row.since),
             serving: true,
             quarantined: None,
             file: admitted.file.display().to_string(),
@@ -266,7 +271,7 @@ impl Plugins {
         let works = |admitted: &Admitted| !self.paused.contains_key(&admitted.plugin.name());
         let of = |admitted| Participating { manifest: manifest(admitted), serving: works(admitted) };
         let mut participants: Vec<Participating> = serving.values().map(of).collect();
-        for row in self.rows.iter().filter(|row| row.serving) {
+        for row in self.rows.iter().filter(|row| row.serving && !planted::on(Planted::ForgetAway)) {
             if participants.iter().any(|there| there.manifest.name == row.participant.as_str()) {
                 continue;
             }
@@ -355,6 +360,10 @@ impl Plugins {
     /// Of what serves: the newest that a version came with.
     fn generation(&self) -> Generation {
         self.rows.iter().map(|row| row.since).max().unwrap_or_default()
+    }
+
+    fn next_generation(&self) -> Generation {
+        Generation(self.generation().0 + u64::from(!planted::on(Planted::KeepGeneration)))
     }
 
     /// From which generation on all subscribers of a kind take its events: the latest of their first admissions.
