@@ -157,6 +157,8 @@ faults! {
     WatchSilent: 300_000,
     /// Files that belong together do not come at once.
     FilesApart: 300_000,
+    /// Whoever brings files ends the host before, and starts it again.
+    StoppedForFiles: 200_000,
     /// A file that is refused, by itself or together with a good one.
     RefusedFile: 400,
     /// Operators pause a plugin,

@@ -103,6 +103,9 @@ impl Run {
     /// Files come, at once or not, and go.
     fn deploy(&mut self, mut contents: Vec<Content>, removed: &[Participant]) {
         self.later = None;
+        if let Some(host) = self.hosts.last().map(|host| host.host).filter(|_| happens(Fault::StoppedForFiles)) {
+            world::kill(host);
+        }
         if contents.len() > 1 && happens(Fault::FilesApart) {
             // Within the time in which they belong together, or not.
             let pause = Duration::from_millis([20, 60, 95, 300][choose(4, 23)]);
