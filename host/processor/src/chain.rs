@@ -11,6 +11,7 @@ use sagahost_saga::{
     history::Entry,
     id::{Kind, Participant, SagaId},
     input::{Answer, Broken, CallRef, Disposition, Input, Letter, Publish, Transition},
+    notation::with_causes,
     outcome::{Behaviour, Call, End, Outcome, Runs, UndoOutcome},
 };
 use tracing::{debug, trace, warn};
@@ -228,6 +229,7 @@ impl<'w> Chain<'w> {
                 debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
                 (plugin.behaviour(), end, ran.took, calls)
             }
+            Pick::Failed { error } => return Err(ChainError::Host(with_causes(&*error))),
             Pick::Nothing { why } => {
                 warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
                 (Behaviour::default(), End::unreadable(call), Duration::ZERO, Vec::new())

@@ -20,6 +20,10 @@ pub enum Pick {
     Nothing {
         why: String,
     },
+    /// The host could not find out: then the call has no outcome at all.
+    Failed {
+        error: BoxError,
+    },
 }
 
 /// One version of a plugin, with its configuration.

@@ -124,10 +124,15 @@ pub trait Archive: Send + Sync {
     fn write_listing(&self, view: &PluginsView) -> io::Result<()>;
 }
 
-/// The data directory could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct ArchiveError(#[from] pub Box<dyn Error + Send + Sync>);
+pub enum ArchiveError {
+    /// What is kept is not what was put there, and will not be.
+    #[error("a stored version of a plugin is damaged")]
+    Damaged { source: Box<dyn Error + Send + Sync> },
+    /// The data directory could not be read or written; that may pass.
+    #[error("failed to use the data directory")]
+    Failed { source: Box<dyn Error + Send + Sync> },
+}
 
 /// A version that is kept, as far as its manifest tells.
 #[derive(Clone, Debug)]

@@ -10,11 +10,21 @@ use parking_lot::Mutex;
 use sagahost_processor::code::{Code, Pick};
 use sagahost_saga::{
     id::{Direction, Participant},
+    notation::with_causes,
     outcome::Call,
 };
 use tracing::error;
 
-use crate::admission::{Admission, Admitted, Archive, Archived, Plugin, PluginSettings};
+use crate::admission::{Admission, Admitted, Archive, ArchiveError, Archived, Plugin, PluginSettings};
+
+/// Why no code takes a call.
+#[derive(Debug)]
+enum NoCode {
+    /// There is none.
+    Absent(String),
+    /// Whether there is any is not known: the data directory could not be read.
+    Unknown(ArchiveError),
+}
 
 pub(crate) struct Registry {
     serving: BTreeMap<Participant, Arc<Plugin>>,
@@ -46,23 +56,26 @@ impl Registry {
     /// whose file was taken away handles nothing, for the operator wants it to pause; but what it did is still undone,
     /// by the code in the data directory.
     /// Loading a stored version the first time takes as long as compiling it.
-    fn plugin(&self, participant: &Participant, formats: &[u32], direction: Direction) -> Result<Arc<Plugin>, String> {
+    fn plugin(&self, participant: &Participant, formats: &[u32], direction: Direction) -> Result<Arc<Plugin>, NoCode> {
         match (self.serving.get(participant), direction) {
             (Some(serving), _) if serving.reads(formats) => return Ok(serving.clone()),
             (None, Direction::Forward) => {
-                return Err(format!("plugin {participant} is not in the plugin directory"));
+                return Err(NoCode::Absent(format!("plugin {participant} is not in the plugin directory")));
             }
             (Some(_), _) | (None, Direction::Undo) => {}
         }
         let stored = self.stored.iter().filter(|stored| stored.manifest.name == participant.as_str());
-        let mut readable = stored.filter(|stored| stored.manifest.reads(formats));
-        readable.find_map(|stored| self.shelf.load(stored)).ok_or_else(|| {
-            let call = match direction {
-                Direction::Forward => "handle-event",
-                Direction::Undo => "compensate",
-            };
-            format!("no version of plugin {participant} reads data formats {formats:?}, for {call}")
-        })
+        for stored in stored.filter(|stored| stored.manifest.reads(formats)) {
+            if let Some(plugin) = self.shelf.load(stored).map_err(NoCode::Unknown)? {
+                return Ok(plugin);
+            }
+        }
+        let call = match direction {
+            Direction::Forward => "handle-event",
+            Direction::Undo => "compensate",
+        };
+        let why = format!("no version of plugin {participant} reads data formats {formats:?}, for {call}");
+        Err(NoCode::Absent(why))
     }
 }
 
@@ -70,31 +83,39 @@ impl Code for Registry {
     fn pick(&self, call: &Call) -> Pick {
         match self.plugin(&call.participant, &call.formats(), call.direction) {
             Ok(plugin) => Pick::Plugin(plugin.code.clone()),
-            Err(why) => Pick::Nothing { why },
+            Err(NoCode::Absent(why)) => Pick::Nothing { why },
+            Err(NoCode::Unknown(error)) => Pick::Failed { error: Box::new(error) },
         }
     }
 }
 
 impl Shelf {
-    fn load(&self, stored: &Archived) -> Option<Arc<Plugin>> {
+    fn load(&self, stored: &Archived) -> Result<Option<Arc<Plugin>>, ArchiveError> {
         // Held while compiling: two workers that need the same old version should not compile it twice.
         let mut loaded = self.loaded.lock();
-        loaded.entry(stored.digest.clone()).or_insert_with(|| self.read(stored)).clone()
+        if let Some(known) = loaded.get(&stored.digest) {
+            return Ok(known.clone());
+        }
+        // A failure that may pass is not remembered.
+        let plugin = self.read(stored)?;
+        loaded.insert(stored.digest.clone(), plugin.clone());
+        Ok(plugin)
     }
 
-    fn read(&self, Archived { digest, manifest, file }: &Archived) -> Option<Arc<Plugin>> {
+    fn read(&self, Archived { digest, manifest, file }: &Archived) -> Result<Option<Arc<Plugin>>, ArchiveError> {
         let bytes = match self.archive.get(digest) {
-            Ok(bytes) => bytes?,
-            Err(error) => {
-                error!(%error, "an older version of plugin {} is lost", manifest.name);
-                return None;
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(error @ ArchiveError::Damaged { .. }) => {
+                error!(error = with_causes(&error), "an older version of plugin {} is lost", manifest.name);
+                return Ok(None);
             }
+            Err(error @ ArchiveError::Failed { .. }) => return Err(error),
         };
-        self.admission
-            .admit_stored(bytes, file, &self.settings)
-            .map(|admitted| admitted.plugin)
-            .map_err(|report| error!(%report, "an older version of plugin {} is of no use", manifest.name))
-            .ok()
+        let admitted = self.admission.admit_stored(bytes, file, &self.settings).map(|admitted| admitted.plugin);
+        Ok(admitted
+            .inspect_err(|report| error!(%report, "cannot load an older version of plugin {}", manifest.name))
+            .ok())
     }
 }
 
@@ -122,7 +143,11 @@ mod tests {
         };
         let picked = |registry: &Registry, formats: &[u32], direction: Direction| {
             let picked = registry.plugin(&"p".into(), formats, direction);
-            picked.map_or_else(|why| why, |plugin| plugin.manifest.version.clone())
+            match picked {
+                Ok(plugin) => plugin.manifest.version.clone(),
+                Err(NoCode::Absent(why)) => why,
+                Err(NoCode::Unknown(error)) => panic!("{error}"),
+            }
         };
         let present = registry(&[admitted(manifest("p", "0.4.0", 3).as_bytes(), Path::new("p.wasm")).unwrap()]);
         let picks = [&[][..], &[3], &[2], &[1], &[1, 2]].map(|formats| picked(&present, formats, Direction::Undo));

@@ -173,7 +173,10 @@ impl Archive for DataDir {
 }
 
 fn failed(error: DigestError) -> ArchiveError {
-    ArchiveError(Box::new(error))
+    match error {
+        DigestError::Damaged(_) => ArchiveError::Damaged { source: Box::new(error) },
+        DigestError::Io { .. } => ArchiveError::Failed { source: Box::new(error) },
+    }
 }
 
 fn file_time(time: Time) -> SystemTime {

@@ -157,7 +157,7 @@ impl Seen {
     fn fails(&self) -> Result<(), ArchiveError> {
         world::alive(self.host);
         match happens(plan::Fault::ArchiveFails) {
-            true => Err(ArchiveError("simulated: the data directory".into())),
+            true => Err(ArchiveError::Failed { source: "simulated".into() }),
             false => Ok(()),
         }
     }

@@ -115,9 +115,6 @@ impl Served {
     }
 
     fn take_note(&mut self, now: &BTreeMap<Participant, Serves>, files: &Files) {
-        if stands_in() {
-            return;
-        }
         for (name, before) in &self.serves {
             let stays = files.written(name).is_some_and(|written| Some(written.stamp) == before.stamp);
             if stays && now.get(name).is_some_and(|serves| serves.digest != before.digest) {
@@ -128,9 +125,6 @@ impl Served {
 
     /// What came together serves together, or not at all.
     fn in_parts(&self, now: &BTreeMap<Participant, Serves>, rows: &[AdmittedRow], files: &Files) -> Option<String> {
-        if stands_in() {
-            return None;
-        }
         let Deployment { contents } = self.newest.as_ref()?;
         let there = |content: &Content| files.written(&content.name).is_some_and(|written| written.content == *content);
         let out = |content: &Content| {
@@ -191,11 +185,6 @@ impl Served {
         };
         files.all().iter().filter_map(wrong).collect()
     }
-}
-
-/// Where a version cannot be read, an older one may stand in for it.
-fn stands_in() -> bool {
-    world(|world| world.plan.has(Fault::ArchiveFails))
 }
 
 /// Versions that take calls.

@@ -64,7 +64,7 @@ fn the_prompt_answers_and_the_next_run_begins_anew() {
     dev.says("in the journal: 1 running", known);
     let (code, said) = author.fails(&["dev", "--dir", "seats"]);
     assert_eq!(code, 1);
-    assert!(said.contains("another `sagahost dev` works in seats/.sagahost-dev"), "{said}");
+    assert!(said.contains("another `sagahost dev` is running in seats/.sagahost-dev"), "{said}");
     assert_eq!(dev.interrupted().0, 0);
 
     let mut dev = author.starts(&["dev"], "seats");

@@ -73,7 +73,7 @@ fn what_cannot_be_read_is_answered_and_the_next_line_is_taken() {
     assert!(error(&replies[0]).starts_with("say hello first"), "{}", replies[0]);
     assert_eq!(error(&replies[1]), "protocol 2 was asked for, this host speaks 1");
     assert_eq!(replies[2]["ok"]["plugins"], json!(["payment"]));
-    assert!(error(&replies[3]).starts_with("this is no request: expected"), "{}", replies[3]);
+    assert!(error(&replies[3]).starts_with("not a valid request: expected"), "{}", replies[3]);
     assert!(error(&replies[4]).contains("unknown variant `fly`"), "{}", replies[4]);
     assert!(error(&replies[5]).contains("unknown field `dat`"), "{}", replies[5]);
     assert_eq!(error(&replies[6]), "no plugin takes OrderCreate; did you mean `OrderCreated`?");

@@ -265,7 +265,7 @@ impl Keeper {
         let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);
         self.report_refused(&reading);
-        self.install(self.target(now, &reading))
+        self.install(self.target(now, &reading)?)
     }
 
     /// What was refused for something else than the file may be all right by now: sagas have ended, a disk is back.
@@ -314,7 +314,7 @@ impl Keeper {
 
     /// What is to serve: the files as they are, but the version that served before where the new one is refused or
     /// waits for another file.
-    fn target(&self, now: &DirectorySnapshot, reading: &Reading) -> Serving {
+    fn target(&self, now: &DirectorySnapshot, reading: &Reading) -> Result<Serving, ChangeError> {
         let waits = |file: &PathBuf| self.stuck.iter().any(|group| group.contains(file));
         let serving = &self.plugins.serving;
         let mut target: Serving = reading
@@ -332,21 +332,21 @@ impl Keeper {
         let in_service = |(file, admitted): (&PathBuf, &Admitted)| {
             let name = admitted.plugin.name();
             let quarantined = self.plugins.quarantined(&name, admitted.plugin.digest());
-            let stored = if quarantined { self.plugins.stored(&name, None, file) } else { None };
-            (file.clone(), stored.unwrap_or_else(|| admitted.clone()))
+            let stored = if quarantined { self.plugins.stored(&name, None, file)? } else { None };
+            Ok::<_, ChangeError>((file.clone(), stored.unwrap_or_else(|| admitted.clone())))
         };
-        let kept: Vec<(PathBuf, Admitted)> = kept.map(in_service).collect();
+        let kept = kept.map(in_service).collect::<Result<Vec<_>, _>>()?;
         target.extend(kept);
-        target
+        Ok(target)
     }
 
     /// Applies the directory as far as it can be, after a change other than a file.
     fn apply_directory(&mut self) -> Result<(), ChangeError> {
         let now = self.settled()?;
-        let reading = self.plugins.read();
+        let reading = self.plugins.read_as(Ok(now.clone()));
         self.dissolve(&reading);
         self.report_refused(&reading);
-        self.install(self.target(&now, &reading))
+        self.install(self.target(&now, &reading)?)
     }
 
     /// The directory, unless files are on their way in: those are applied when they stand still, all together.

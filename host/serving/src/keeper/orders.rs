@@ -95,7 +95,7 @@ impl Keeper {
         let serving = self.plugins.serving.values().find(|admitted| admitted.plugin.name() == *name).cloned();
         let serving = serving.ok_or_else(|| ChangeError::NotServing { plugin: name.clone() })?;
         let digest = serving.plugin.digest().clone();
-        let before = self.plugins.stored(name, Some(&digest), &serving.file);
+        let before = self.plugins.stored(name, Some(&digest), &serving.file)?;
         let before = before.ok_or_else(|| ChangeError::NoOtherVersion { plugin: name.clone() })?;
         let version = before.plugin.manifest().version.clone();
         let why = format!("rolled back by {by}: {reason}");
@@ -185,7 +185,7 @@ impl Keeper {
     }
 
     fn apply_configuration(&mut self, now: &DirectorySnapshot) -> Result<(), ChangeError> {
-        let reading = self.plugins.read();
+        let reading = self.plugins.read_as(Ok(now.clone()));
         let refused = self.newly_refused(&reading);
         if !refused.is_empty() {
             return Err(ChangeError::NotAdmitted { refused });
@@ -198,7 +198,7 @@ impl Keeper {
         }
         self.dissolve(&reading);
         self.report_refused(&reading);
-        self.install_anew(self.target(now, &reading))
+        self.install_anew(self.target(now, &reading)?)
     }
 
     /// Files that serve and would no longer be admitted.

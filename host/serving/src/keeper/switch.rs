@@ -49,7 +49,7 @@ impl Keeper {
         let was = by_name(&self.plugins.serving);
         let is = by_name(&target);
         (self.plugins.settings.reached)("plugins-admitted");
-        let replaced = self.replaced(&was, &is);
+        let replaced = self.replaced(&was, &is)?;
         let wanted = self.plugins.wanted(&target);
         let read = self.topics_read();
         let before = self.plugins.wanted(&self.plugins.serving);
@@ -106,10 +106,12 @@ impl Keeper {
         &self,
         was: &BTreeMap<Participant, Admitted>,
         is: &BTreeMap<Participant, Admitted>,
-    ) -> BTreeMap<Participant, Admitted> {
-        let back = is.iter().filter(|(name, _)| !was.contains_key(*name));
-        let last = back.filter_map(|(name, new)| Some((name.clone(), self.plugins.last_served(name, &new.file)?)));
-        was.clone().into_iter().chain(last).collect()
+    ) -> Result<BTreeMap<Participant, Admitted>, ChangeError> {
+        let mut replaced = was.clone();
+        for (name, new) in is.iter().filter(|(name, _)| !was.contains_key(*name)) {
+            replaced.extend(self.plugins.last_served(name, &new.file)?.map(|last| (name.clone(), last)));
+        }
+        Ok(replaced)
     }
 
     fn keep(&mut self, target: &Serving) -> Result<(), ChangeError> {

@@ -32,6 +32,7 @@ use sagahost_processor::{
 };
 use sagahost_saga::{
     id::{Kind, Participant, Time},
+    notation::with_causes,
     topology::Topology,
 };
 use sagahost_wire::Generation;
@@ -40,7 +41,7 @@ use tracing::{error, info, warn};
 use self::directory::Verdicts;
 pub use self::{directory::Reading, error::PluginsError, start::Started};
 use crate::{
-    admission::{Admission, Admitted, Archive, DirectorySnapshot, Watch},
+    admission::{Admission, Admitted, Archive, ArchiveError, DirectorySnapshot, Watch},
     code::{Registry, Shelf},
     settings::{NewTopics, Settings, Values},
 };
@@ -148,28 +149,50 @@ impl Plugins {
 
     /// The newest stored version of a participant that is not in quarantine, other than `not`; to serve in place of
     /// the file that is refused. The one that served last comes first.
-    pub fn stored(&self, participant: &Participant, not: Option<&str>, file: &Path) -> Option<Admitted> {
+    ///
+    /// # Errors
+    /// One of them could not be read just now: an older one must not serve for that.
+    pub fn stored(
+        &self,
+        participant: &Participant,
+        not: Option<&str>,
+        file: &Path,
+    ) -> Result<Option<Admitted>, PluginsError> {
         let usable = |row: &&AdmittedRow| {
             row.participant == *participant && row.quarantined.is_none() && Some(&*row.digest) != not
         };
         let mut rows: Vec<&AdmittedRow> = self.rows.iter().filter(usable).collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.serving, row.admitted)));
-        rows.into_iter().find_map(|row| self.stored_as(row, file))
+        for row in rows {
+            if let Some(admitted) = self.stored_as(row, file)? {
+                return Ok(Some(admitted));
+            }
+        }
+        Ok(None)
     }
 
     /// The version that served last, of a participant that is away.
-    pub fn last_served(&self, name: &Participant, file: &Path) -> Option<Admitted> {
+    ///
+    /// # Errors
+    /// It could not be read just now.
+    pub fn last_served(&self, name: &Participant, file: &Path) -> Result<Option<Admitted>, PluginsError> {
         let last = |row: &&AdmittedRow| row.participant == *name && row.serving && row.quarantined.is_none();
-        self.rows.iter().find(last).and_then(|row| self.stored_as(row, file))
+        self.rows.iter().find(last).map_or(Ok(None), |row| self.stored_as(row, file))
     }
 
-    fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Option<Admitted> {
-        let bytes =
-            self.archive.get(&row.digest).inspect_err(|error| error!(%error, "a stored version is lost")).ok()??;
-        self.admission
-            .admit_stored(bytes, file, &self.settings.values.settings)
-            .inspect_err(|report| error!(%report, "cannot load the stored version"))
-            .ok()
+    /// None: it is lost, or does not load any more.
+    fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Result<Option<Admitted>, PluginsError> {
+        let bytes = match self.archive.get(&row.digest) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(error @ ArchiveError::Damaged { .. }) => {
+                error!(error = with_causes(&error), "a stored version is lost");
+                return Ok(None);
+            }
+            Err(error @ ArchiveError::Failed { .. }) => return Err(error.into()),
+        };
+        let admitted = self.admission.admit_stored(bytes, file, &self.settings.values.settings);
+        Ok(admitted.inspect_err(|report| error!(%report, "cannot load the stored version")).ok())
     }
 
     /// The same version with the configuration of today; None: it does not fit.

@@ -29,13 +29,16 @@ impl Plugins {
     /// comes to nothing leaves no trace.
     pub fn start(&mut self, journal: &dyn Journal, now: Time) -> Result<Started, PluginsError> {
         self.refresh(journal)?;
-        let reading = self.read();
+        // One look for all that follows: what cannot be read now may be there a moment later.
+        let looks = self.look();
+        let is_there = looks.is_ok();
+        let reading = self.read_as(looks);
         if self.settings.strict && !reading.refused.is_empty() {
             return Err(PluginsError::Strict { refused: reading.refused });
         }
         let mut serving: Serving =
             reading.admitted.iter().map(|admitted| (admitted.file.clone(), admitted.clone())).collect();
-        let waiting = self.stand_in(&mut serving, &reading);
+        let waiting = self.stand_in(&mut serving, &reading, is_there)?;
         self.serving = serving;
         let replaced = self.replaced(journal, now)?;
         if self.participants(&self.serving).is_empty() {
@@ -65,13 +68,13 @@ impl Plugins {
             let (name, digest) = (admitted.plugin.name(), admitted.plugin.digest());
             let Some(row) = self.rows.iter().find(|row| row.serving && row.participant == name) else { continue };
             let before = if row.digest != *digest {
-                self.stored_as(row, file).filter(|_| row.quarantined.is_none())
+                self.stored_as(row, file)?.filter(|_| row.quarantined.is_none())
             } else {
                 let newest = journal.plugin_history(&name, 1)?.pop();
                 let young = newest.is_some_and(|deed| {
                     deed.digest == *digest && deed.what.starts_with(IN_PLACE_OF) && deed.at.after(window) > now
                 });
-                young.then(|| self.stored(&name, Some(digest), file)).flatten()
+                if young { self.stored(&name, Some(digest), file)? } else { None }
             };
             replaced.extend(before.map(|before| (name, before)));
         }
@@ -80,16 +83,21 @@ impl Plugins {
 
     /// Where a file is refused, the version that served last stands in for it. If the file went bad while no host ran,
     /// all others that changed or came since then wait with it, for they may belong together. Returns these files.
-    fn stand_in(&self, serving: &mut Serving, reading: &Reading) -> BTreeSet<PathBuf> {
+    fn stand_in(
+        &self,
+        serving: &mut Serving,
+        reading: &Reading,
+        is_there: bool,
+    ) -> Result<BTreeSet<PathBuf>, PluginsError> {
         let names: BTreeSet<Participant> = serving.values().map(|admitted| admitted.plugin.name()).collect();
         let mut bad = BTreeSet::new();
         // A directory that is gone is an accident of a deployment, not the wish to stop everything.
-        if self.look().is_err() {
+        if !is_there {
             for row in self.rows.iter().filter(|row| row.serving && !row.away()) {
                 let file = PathBuf::from(&row.file);
-                serving.extend(self.stored(&row.participant, None, &file).map(|stored| (file, stored)));
+                serving.extend(self.stored(&row.participant, None, &file)?.map(|stored| (file, stored)));
             }
-            return bad;
+            return Ok(bad);
         }
         for row in self.rows.iter().filter(|row| row.serving && !names.contains(&row.participant)) {
             let name = row.participant.as_str();
@@ -106,7 +114,7 @@ impl Plugins {
                 continue;
             }
             let place = if gone && report.plugin.is_none() { PathBuf::from(&row.file) } else { report.file.clone() };
-            let Some(stored) = self.stored(&row.participant, None, &place) else { continue };
+            let Some(stored) = self.stored(&row.participant, None, &place)? else { continue };
             if place != report.file {
                 bad.insert(place.clone());
             }
@@ -119,7 +127,7 @@ impl Plugins {
             }
         }
         if bad.is_empty() {
-            return bad;
+            return Ok(bad);
         }
         let known = |admitted: &Admitted| self.rows.iter().any(|row| row.participant == admitted.plugin.name());
         serving.retain(|file, admitted| known(admitted) || !bad.insert(file.clone()));
@@ -127,13 +135,13 @@ impl Plugins {
             let name = admitted.plugin.name();
             let before = self.rows.iter().find(|row| row.serving && row.participant == name);
             if let Some(before) = before.filter(|row| row.digest != *admitted.plugin.digest())
-                && let Some(stored) = self.stored_as(before, file)
+                && let Some(stored) = self.stored_as(before, file)?
             {
                 *admitted = stored;
                 bad.insert(file.clone());
             }
         }
-        bad
+        Ok(bad)
     }
 
     fn say_what_serves(&self, refused: &[Report], waiting: &BTreeSet<PathBuf>) {
