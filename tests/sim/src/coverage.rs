@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 
 use sagahost_processor::coverage::{Cell, DISPOSITIONS, INPUTS, PHASES};
 
-/// How often each was met.
-pub type Table = BTreeMap<Cell, u64>;
+/// How often each was met, and in which seed first.
+pub type Table = BTreeMap<Cell, (u64, u64)>;
+
+pub fn add(table: &mut Table, seed: u64, met: impl IntoIterator<Item = (Cell, u64)>) {
+    for (cell, count) in met {
+        table.entry(cell).or_insert((0, seed)).0 += count;
+    }
+}
 
 /// Lines as `never|seldom PHASE INPUT DISPOSITION: why`, each one name, several with commas, or `*` for all.
 /// What is seldom may be met or not.
@@ -43,7 +49,7 @@ pub fn print(table: &Table) {
     println!("{:>14} {:<18} {}", "phase", "input", DISPOSITIONS.map(|name| format!("{name:>10}")).concat());
     for phase in PHASES {
         for input in INPUTS {
-            let counts = DISPOSITIONS.map(|disposition| table.get(&(phase, input, disposition)).copied().unwrap_or(0));
+            let counts = DISPOSITIONS.map(|disposition| table.get(&(phase, input, disposition)).map_or(0, |met| met.0));
             if counts.iter().any(|count| *count > 0) {
                 println!("{phase:>14} {input:<18} {}", counts.map(|count| format!("{count:>10}")).concat());
             }
@@ -62,12 +68,15 @@ pub fn faults(table: &Table) -> Vec<String> {
     for cell in
         PHASES.iter().flat_map(|p| INPUTS.iter().flat_map(move |i| DISPOSITIONS.iter().map(move |d| (*p, *i, *d))))
     {
-        let count = table.get(&cell).copied().unwrap_or(0);
+        let (count, seed) = table.get(&cell).copied().unwrap_or_default();
         let mut excluded = false;
         for line in lines.iter().filter(|line| line.is_about(&cell)) {
             excluded = true;
             if line.never && count > 0 {
-                faults.push(format!("{cell:?} was met {count} times, and is excluded: {}", line.text));
+                faults.push(format!(
+                    "{cell:?} was met {count} times, first in seed {seed}, and is excluded: {}",
+                    line.text
+                ));
             }
         }
         if count == 0 && !excluded {

@@ -131,7 +131,10 @@ impl Served {
             let digest = content.digest();
             rows.iter().any(|row| row.digest == digest && row.quarantined.is_some())
         };
-        if !contents.iter().all(there) || contents.iter().any(out) {
+        // What served before may serve on while the directory cannot be read, whoever was let out of quarantine meanwhile.
+        let changes =
+            |content: &Content| self.serves(&content.name) != now.get(&content.name).map(|serves| &serves.digest);
+        if !contents.iter().all(there) || contents.iter().any(out) || !contents.iter().any(changes) {
             return None;
         }
         let serve = |content: &&Content| now.get(&content.name).is_some_and(|serves| serves.digest == content.digest());
