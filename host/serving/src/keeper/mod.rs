@@ -268,6 +268,16 @@ impl Keeper {
         self.install(self.target(now, &reading)?)
     }
 
+    /// Files that are on their way in are judged when they stand still: as news, for which others may have to wait.
+    fn report_refused_of_applied(&mut self) {
+        let now = self.plugins.look();
+        let mut reading = self.plugins.read_as(now.clone());
+        if let Ok(now) = now {
+            reading.refused.retain(|report| self.applied.get(&report.file) == now.get(&report.file));
+        }
+        self.report_refused(&reading);
+    }
+
     /// What was refused for something else than the file may be all right by now: sagas have ended, a disk is back.
     fn refusals_changed(&mut self) -> bool {
         if self.reported.is_empty() || self.plugins.refresh(&*self.processor.journal).is_err() {

@@ -153,8 +153,7 @@ impl Keeper {
         self.install(target)?;
         let names: BTreeSet<&Participant> = back.iter().map(|taken| &taken.name).collect();
         self.on_probation.retain(|name, _| !names.contains(name));
-        let reading = self.plugins.read();
-        self.report_refused(&reading);
+        self.report_refused_of_applied();
         for TakenBack { name, before, why, .. } in &back {
             let (version, digest) = (&before.plugin.manifest().version, short(before.plugin.digest()));
             error!(
