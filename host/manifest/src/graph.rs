@@ -237,7 +237,7 @@ mod tests {
         first.subscriptions[0].role = Role::NothingToUndo;
         let second = manifest("second", &["B"], &["C"]);
         assert_eq!(Graph::of([&first, &second]).never_undone, BTreeSet::from(["first on A".to_owned()]));
-        assert_eq!(Graph::of([&first]).never_undone, BTreeSet::new(), "nobody goes on from it");
+        assert_eq!(Graph::of([&first]).never_undone, BTreeSet::new(), "nothing follows it");
     }
 
     #[test]

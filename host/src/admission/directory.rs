@@ -14,7 +14,7 @@ use sagahost_serving::admission::{DirectorySnapshot, Look};
 
 const EXTENSION: &str = "wasm";
 
-/// What stands there now; no file is opened.
+/// What is in the directory now; no file is opened.
 pub(super) fn snapshot(dir: &Path) -> Result<DirectorySnapshot, Report> {
     let files = files(dir).map_err(|fault| Report::of(dir, fault))?;
     Ok(files.into_iter().map(|file| (file.clone(), look(&file))).collect())
