@@ -15,28 +15,28 @@ pub(super) fn bounds(connection: &Connection, partition_id: i64) -> rusqlite::Re
         .optional()
 }
 
-/// Why a partition cannot be read from `position`.
+/// Where a partition that can be read from `position` ends, or why it cannot.
 pub(super) fn check_position(
     connection: &Connection,
     partition_id: i64,
     position: i64,
-) -> rusqlite::Result<Option<String>> {
+) -> rusqlite::Result<Result<i64, String>> {
     let Some((first, end)) = bounds(connection, partition_id)? else {
-        return Ok(Some(DELETED.to_owned()));
+        return Ok(Err(DELETED.to_owned()));
     };
     if position > end {
-        return Ok(Some(format!(
+        return Ok(Err(format!(
             "the position {position} is beyond the end {end}: the topic was recreated, or the database is an older \
              copy; restore the right one, or resume from `earliest` as with a new topic"
         )));
     }
     if position < first {
-        return Ok(Some(format!(
+        return Ok(Err(format!(
             "the position {position} is below the first record still kept, {first}: records were deleted before they \
              were read; resume from `earliest` to read what is left"
         )));
     }
-    Ok(None)
+    Ok(Ok(end))
 }
 
 /// Is the record that was handled last still the one at that offset? An absent one proves nothing.

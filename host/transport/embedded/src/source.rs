@@ -14,7 +14,7 @@ use sagahost_wire::{Partition, Record, TopicId};
 use super::{
     Shared,
     append::{Directory, data_version},
-    bounds::{DELETED, bounds, check_last, check_position, newest_partition},
+    bounds::{DELETED, check_last, check_position, newest_partition},
     tables,
 };
 
@@ -125,7 +125,7 @@ impl EmbeddedSource {
                 "the topic was recreated (its id was {was}, now it is {is}), or the database is another copy; from \
                  `earliest` it is read from its beginning"
             )),
-            Some(_) | None => check_position(&self.connection, id, *position)?,
+            Some(_) | None => check_position(&self.connection, id, *position)?.err(),
         };
         let wrong = match wrong {
             None => check_last(&self.connection, id, *last)?,
@@ -289,6 +289,11 @@ impl Lane {
 
     /// Takes the next records out of the table, and returns what there is to say beside them.
     fn fetch(&mut self, connection: &Connection) -> rusqlite::Result<Option<Polled>> {
+        // Somebody has written, though mostly to other partitions.
+        if self.ends_at(connection)? == Ok(self.position) {
+            (self.end, self.more) = (self.position, false);
+            return Ok(self.end_reached());
+        }
         // One snapshot: the end that is reported is the end of what was read.
         connection.prepare_cached("BEGIN")?.execute([])?;
         let fetched = self.fetch_from_snapshot(connection);
@@ -296,12 +301,16 @@ impl Lane {
         fetched
     }
 
+    fn ends_at(&self, connection: &Connection) -> rusqlite::Result<Result<i64, String>> {
+        check_position(connection, self.id, self.position)
+    }
+
     fn fetch_from_snapshot(&mut self, connection: &Connection) -> rusqlite::Result<Option<Polled>> {
         self.more = false;
-        if let Some(why) = check_position(connection, self.id, self.position)? {
-            return Ok(Some(self.hold(why)));
-        }
-        self.end = bounds(connection, self.id)?.map_or(self.position, |(_, end)| end);
+        self.end = match self.ends_at(connection)? {
+            Ok(end) => end,
+            Err(why) => return Ok(Some(self.hold(why))),
+        };
         let damaged = self.fetch_rows(connection)?;
         Ok(damaged.map(|why| self.hold(why)).or_else(|| self.end_reached()))
     }
