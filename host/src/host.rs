@@ -251,7 +251,7 @@ impl Host {
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
         let reach = Reach {
-            processor: processor.clone(),
+            switch: processor.switch(),
             transport: transport.clone(),
             board: board.clone(),
             configuration: file,

@@ -33,7 +33,7 @@ use crate::{
     reader::{self, Reader},
     release::Releases,
     schedule::ScheduleBounds,
-    serving::Serving,
+    serving::{Serving, Switch},
     stage::{BatchBounds, Stage},
     stats::Stats,
     step::{Backoff, Steady, Stop},
@@ -294,10 +294,16 @@ impl Processor {
         Drain { stage: self.stage.clone(), feeding: self.feeding.clone(), until, drained: false }
     }
 
-    /// The switch: chains that begin from here on run with this.
-    pub fn serve(&self, serving: Serving) {
-        self.serving.store(Arc::new(serving));
-        self.stage.settled.raise_all();
+    /// For whoever decides over what serves.
+    pub fn switch(&self) -> Switch {
+        Switch {
+            journal: self.journal.clone(),
+            intake: self.intake.clone(),
+            stats: self.stats.clone(),
+            stop: self.stops.reading.clone(),
+            serving: self.serving.clone(),
+            settled: self.stage.settled.clone(),
+        }
     }
 
     /// Nothing more is read, and no time fires. What was read is finished.

@@ -2,11 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use arc_swap::ArcSwap;
 use sagahost_codec::Codec;
+use sagahost_journal::Journal;
 use sagahost_saga::{id::Kind, topology::Topology};
 use sagahost_wire::Generation;
 
-use crate::{code::Code, lookalike};
+use crate::{
+    code::Code,
+    intake::Intake,
+    lookalike,
+    stats::Stats,
+    step::{Signal, Stop},
+};
 
 /// Replaced as a whole; a chain keeps what it began with.
 pub struct Serving {
@@ -16,6 +24,26 @@ pub struct Serving {
     pub generation: Generation,
     /// Generation from which on all subscribers of a kind take its events.
     pub since: BTreeMap<Kind, Generation>,
+}
+
+/// What whoever decides over what serves has of a processor.
+#[derive(Clone)]
+pub struct Switch {
+    pub journal: Arc<dyn Journal>,
+    pub intake: Arc<Intake>,
+    pub stats: Arc<Stats>,
+    /// Nothing is to be switched any more.
+    pub stop: Stop,
+    pub(crate) serving: Arc<ArcSwap<Serving>>,
+    pub(crate) settled: Arc<Signal>,
+}
+
+impl Switch {
+    /// Chains that begin from here on run with this.
+    pub fn serve(&self, serving: Serving) {
+        self.serving.store(Arc::new(serving));
+        self.settled.raise_all();
+    }
 }
 
 impl Serving {

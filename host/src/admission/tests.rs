@@ -96,7 +96,7 @@ impl Bench {
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
         let started = Started { refused: Vec::new(), waiting: BTreeSet::new(), replaced: BTreeMap::new() };
         let board = Arc::<Board>::default();
-        let reach = Reach { processor: processor.clone(), transport, board: board.clone(), configuration: None };
+        let reach = Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None };
         let handled = plugins.look();
         let keeper = Keeper::new(plugins, (handled, started), reach, now);
         Self { dir, keeper, processor, board, now }

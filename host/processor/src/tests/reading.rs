@@ -102,7 +102,7 @@ fn what_is_parked_is_woken_at_a_switch_and_again_when_the_open_batch_is_journale
     let mut overlay = bench.overlay();
     overlay.put(&"till".into(), "k", Some(Arc::from(*b"v")));
     bench.joins(1, overlay);
-    bench.processor.serve(serving(idle(), 2));
+    bench.processor.switch().serve(serving(idle(), 2));
     let wait = run(&mut parked, at(0)).unwrap();
     assert_eq!(queued(), 1);
     bench.processor.inbox.empty();

@@ -20,8 +20,8 @@ use std::{
 
 use sagahost_manifest::Report;
 use sagahost_processor::{
-    Processor,
     planted::{self, Planted},
+    serving::Switch,
     step::{Next, Now, Part, Steady, Wait},
 };
 use sagahost_saga::{id::Participant, notation::with_causes};
@@ -45,7 +45,7 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_millis(1);
 
 /// What the keeper works with.
 pub struct Reach {
-    pub processor: Arc<Processor>,
+    pub switch: Switch,
     pub transport: Arc<dyn Transport>,
     pub board: Arc<Board>,
     /// None: the host runs without a configuration that could be read again.
@@ -56,7 +56,7 @@ pub struct Reach {
 /// each is the last act of its step.
 pub struct Keeper {
     plugins: Plugins,
-    processor: Arc<Processor>,
+    switch: Switch,
     transport: Arc<dyn Transport>,
     board: Arc<Board>,
     watch: Box<dyn Watch>,
@@ -95,7 +95,7 @@ pub struct Keeper {
 impl Part for Keeper {
     /// Until the host stops.
     fn step(&mut self, now: Now) -> Next {
-        if self.processor.stops.reading.asked() {
+        if self.switch.stop.asked() {
             return Next::Ended(Ok(()));
         }
         let signal = self.board.changed.clone();
@@ -113,7 +113,7 @@ impl Keeper {
     pub fn new(
         plugins: Plugins,
         (handled, started): (Result<DirectorySnapshot, Report>, Started),
-        Reach { processor, transport, board, configuration }: Reach,
+        Reach { switch, transport, board, configuration }: Reach,
         at: Now,
     ) -> Self {
         let watch = plugins.watch(board.changed.clone());
@@ -122,7 +122,7 @@ impl Keeper {
         let stuck = if started.waiting.is_empty() { Vec::new() } else { vec![started.waiting] };
         let mut keeper = Self {
             plugins,
-            processor,
+            switch,
             configuration,
             transport,
             board,
@@ -261,7 +261,7 @@ impl Keeper {
     }
 
     fn apply_changed(&mut self, changed: BTreeSet<PathBuf>, now: &DirectorySnapshot) -> Result<(), ChangeError> {
-        self.plugins.refresh(&*self.processor.journal)?;
+        self.plugins.refresh(&*self.switch.journal)?;
         let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);
         self.report_refused(&reading);
@@ -280,7 +280,7 @@ impl Keeper {
 
     /// What was refused for something else than the file may be all right by now: sagas have ended, a disk is back.
     fn refusals_changed(&mut self) -> bool {
-        if self.reported.is_empty() || self.plugins.refresh(&*self.processor.journal).is_err() {
+        if self.reported.is_empty() || self.plugins.refresh(&*self.switch.journal).is_err() {
             return false;
         }
         let refused = self.plugins.read().refused;

@@ -130,7 +130,7 @@ impl Keeper {
         }
         let row = self.plugins.rows.iter().find(|row| row.participant == *name && row.serving);
         let row = row.cloned().ok_or_else(|| ChangeError::RetiredAlready { plugin: name.clone() })?;
-        let needing = self.plugins.needed_by(name, &*self.processor.journal, NAMED_MAX)?;
+        let needing = self.plugins.needed_by(name, &*self.switch.journal, NAMED_MAX)?;
         let many = if needing.len() == NAMED_MAX { "at least " } else { "" };
         let some: Vec<_> = needing.iter().take(5).map(|id| notation::id(id.as_str())).collect();
         let some = some.join(", ");
@@ -212,7 +212,7 @@ impl Keeper {
     }
 
     fn write(&mut self, write: PluginWrite) -> Result<(), ChangeError> {
-        let journal = self.processor.journal.clone();
+        let journal = self.switch.journal.clone();
         journal.change_plugins(journal.identity().epoch, &write)?;
         Ok(self.plugins.refresh(&*journal)?)
     }

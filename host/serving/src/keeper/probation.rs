@@ -47,7 +47,7 @@ impl Keeper {
         if self.plugins.settings.watch.probation.is_zero() {
             return;
         }
-        let stats = &self.processor.stats;
+        let stats = &self.switch.stats;
         for (name, admitted) in is {
             let Some(before) = was.get(name).filter(|before| before.plugin.digest() != admitted.plugin.digest()) else {
                 continue;
@@ -91,7 +91,7 @@ impl Keeper {
     pub(super) fn failing(&self) -> Option<(Participant, String)> {
         let settings = &self.plugins.settings.watch;
         let (min, more) = (settings.failures_min, settings.failures_percent_more);
-        let stats = &self.processor.stats;
+        let stats = &self.switch.stats;
         let now = self.at.steady;
         let due = self.on_probation.iter().filter(|(_, probation)| probation.again_at.is_none_or(|at| at <= now));
         due.into_iter().find_map(|(name, probation)| {
@@ -125,7 +125,7 @@ impl Keeper {
 
     /// The versions before serve again, and these are in quarantine: until their files change, or somebody admits them.
     pub(super) fn roll_back(&mut self, back: Vec<TakenBack>) -> Result<(), ChangeError> {
-        let journal = self.processor.journal.clone();
+        let journal = self.switch.journal.clone();
         let at = self.at.wall;
         let mut write = PluginWrite::default();
         let mut target = self.plugins.serving.clone();

@@ -61,7 +61,7 @@ impl Keeper {
             wanted.partitions(&*self.transport).map_err(|source| ChangeError::Topics { source })?
         };
         let fresh = self.fresh_positions(&partitions, &wanted.inputs)?;
-        let journal = self.processor.journal.clone();
+        let journal = self.switch.journal.clone();
         let epoch = journal.identity().epoch;
         for Assignment { partition, position, last, topic_id } in &fresh {
             let position = Position { next: *position, last: *last, topic_id: topic_id.clone() };
@@ -70,13 +70,13 @@ impl Keeper {
         (self.plugins.settings.reached)("plugin-positions");
         if planted::on(Planted::SwitchBeforeJournal) {
             let previous = std::mem::replace(&mut self.plugins.serving, target.clone());
-            self.processor.serve(self.plugins.serve()?);
+            self.switch.serve(self.plugins.serve()?);
             self.plugins.serving = previous;
         }
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
         match self.plugins.serve() {
-            Ok(serving) => self.processor.serve(serving),
+            Ok(serving) => self.switch.serve(serving),
             Err(error) => {
                 self.plugins.serving = previous;
                 return Err(error.into());
@@ -93,7 +93,7 @@ impl Keeper {
 
     /// After a switch, in a step of its own: the retention of what it took out of service has begun by then.
     pub(super) fn remove_unneeded(&mut self) {
-        let journal = self.processor.journal.clone();
+        let journal = self.switch.journal.clone();
         let on_probation = self.on_probation.values().map(|probation| probation.before.plugin.digest().clone());
         if let Err(error) = self.plugins.remove_unneeded(&*journal, on_probation.collect(), self.at.wall) {
             warn!(error = with_causes(&error), "failed to remove old versions of plugins");
@@ -116,13 +116,13 @@ impl Keeper {
 
     fn keep(&mut self, target: &Serving) -> Result<(), ChangeError> {
         let admitted: Vec<Admitted> = target.values().cloned().collect();
-        let journal = self.processor.journal.clone();
+        let journal = self.switch.journal.clone();
         Ok(self.plugins.keep(&admitted, &*journal, self.at.wall)?)
     }
 
     /// The same code, with what the journal says of pauses and retirement.
     pub(super) fn switch(&mut self) -> Result<(), ChangeError> {
-        self.processor.serve(self.plugins.serve()?);
+        self.switch.serve(self.plugins.serve()?);
         self.read_also(Vec::new());
         Ok(())
     }
@@ -131,11 +131,11 @@ impl Keeper {
     fn read_also(&self, fresh: Vec<Assignment>) {
         let mut topics = self.topics_read();
         topics.extend(fresh.iter().map(|assignment| assignment.partition.topic.clone()));
-        self.processor.intake.read_also(fresh, self.plugins.idle_topics(topics));
+        self.switch.intake.read_also(fresh, self.plugins.idle_topics(topics));
     }
 
     fn topics_read(&self) -> BTreeSet<Arc<str>> {
-        self.processor.intake.assigned().into_iter().map(|partition| partition.topic).collect()
+        self.switch.intake.assigned().into_iter().map(|partition| partition.topic).collect()
     }
 
     /// Partitions that this app has not read before: from their started, or from what comes now, as the
@@ -145,13 +145,13 @@ impl Keeper {
         partitions: &[Partition],
         inputs: &BTreeMap<Arc<str>, bool>,
     ) -> Result<Vec<Assignment>, ChangeError> {
-        let assigned = self.processor.intake.assigned();
+        let assigned = self.switch.intake.assigned();
         let new: Vec<Partition> =
             partitions.iter().filter(|partition| !assigned.contains(*partition)).cloned().collect();
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        let journaled = self.processor.journal.positions()?;
+        let journaled = self.switch.journal.positions()?;
         let topics: BTreeSet<Arc<str>> = new.iter().map(|partition| partition.topic.clone()).collect();
         // The ids first: then a topic made anew in between is noticed.
         let failed = |source| ChangeError::Positions { source };
