@@ -60,6 +60,8 @@ planted! {
     ForgetSpilled,
     /// Nobody is told that the open batch has room.
     NoRoomSignal,
+    /// Nobody is told that a batch is out.
+    NoProgressSignal,
     /// Nobody is told that something waits.
     NoReadySignal,
     /// What waits for its turn with another participant is forgotten.

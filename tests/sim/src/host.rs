@@ -14,6 +14,7 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::{Limits, Report};
 use sagahost_processor::{
     Fatal, Processor, Settings,
+    drain::Drain,
     outside::{Answers, Outside},
     processor::At,
     read_ahead::ReadAhead,
@@ -41,9 +42,11 @@ use crate::{
     journal::SimJournal,
     plan::Plan,
     transport::SimTransport,
-    world::{self, HostNo, WorldClock},
+    world::{self, Ended, HostNo, WorldClock},
 };
 
+/// A host that is stopped has so long.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Of the plugin directory, where nobody tells of a change.
 const RESCAN: Duration = Duration::from_secs(10);
 
@@ -78,6 +81,50 @@ pub struct Begun {
 impl Running {
     pub fn begun(&self) -> Option<Begun> {
         self.begun.lock().expect("nobody panics with it").clone()
+    }
+
+    /// A person stops it, once it has begun.
+    pub fn stop(&self) {
+        let Some(Begun { processor, board, .. }) =
+            self.begun().filter(|_| world::world(|world| world.is_alive(self.host)))
+        else {
+            return;
+        };
+        let until = world::now().steady.after(STOP_WITHIN);
+        processor.stop_reading();
+        board.changed.raise_all();
+        let drain = processor.drain(until);
+        let stopping = Stopping { host: self.host, processor, drain, seen: None };
+        world::world(|world| {
+            world.note(|| format!("host {} is stopped", self.host));
+            world.add(self.host, "drain", Box::new(stopping));
+        });
+    }
+}
+
+/// It ends when everything that was read is out, or when its time is over.
+struct Stopping {
+    host: HostNo,
+    processor: Arc<Processor>,
+    drain: Drain,
+    /// Of the signal that it waits for.
+    seen: Option<u64>,
+}
+
+impl Part for Stopping {
+    fn step(&mut self, now: Now) -> Next {
+        let stage = &self.processor.stage;
+        let is_out = self.drain.drained && stage.unpublished() == 0;
+        assert!(!is_out || self.seen != Some(stage.progress.seen()), "all is out, and nobody told the drain");
+        let next = self.drain.step(now);
+        if let Next::Wait(wait) = &next {
+            self.seen = Some(wait.seen);
+        }
+        if matches!(next, Next::Ended(_)) {
+            self.processor.stop();
+            world::world(|world| world.ended.push(Ended::Stopped(self.host)));
+        }
+        next
     }
 }
 
@@ -214,13 +261,14 @@ impl Beginning {
         let at = At { identity, anchor, published, notes, reached: |_| {} };
         processor.take_up(&at, begun.backlog)?;
         let source = self.transport.source()?;
+        let feeding = processor.feeding.clone();
         let mut parts: Vec<(String, Box<dyn Part>)> = vec![
             ("publisher".to_owned(), Box::new(processor.publisher(begun.sink, &at))),
             ("committer".to_owned(), Box::new(processor.committer(&at))),
-            ("reader".to_owned(), Box::new(processor.reader(source, begun.assignments, &at))),
-            ("timers".to_owned(), Box::new(processor.timers())),
-            ("parked".to_owned(), Box::new(processor.parked())),
-            ("deadlines".to_owned(), Box::new(processor.deadlines(self.transport.clone()))),
+            ("reader".to_owned(), Box::new(feeding.by(processor.reader(source, begun.assignments, &at)))),
+            ("timers".to_owned(), Box::new(feeding.by(processor.timers()))),
+            ("parked".to_owned(), Box::new(feeding.by(processor.parked()))),
+            ("deadlines".to_owned(), Box::new(feeding.by(processor.deadlines(self.transport.clone())))),
         ];
         for number in 0..processor.workers() {
             parts.push((format!("worker {number}"), Box::new(processor.worker())));
@@ -231,7 +279,7 @@ impl Beginning {
         let (transport, journal) = (self.transport.clone(), self.journal.inner.clone());
         let reach = Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None };
         let keeper = Keeper::new(plugins, (snapshot, started), reach, world::now());
-        parts.push(("plugins".to_owned(), Box::new(keeper)));
+        parts.push(("plugins".to_owned(), Box::new(feeding.by(keeper))));
         *self.begun.lock().expect("nobody panics with it") = Some(Begun { processor, journal, board });
         world::world(|world| {
             for (name, part) in parts {

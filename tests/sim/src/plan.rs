@@ -167,6 +167,8 @@ faults! {
     TakenBackByOrder: 200,
     /// or let one out of quarantine.
     LetOutByOrder: 300_000,
+    /// A person stops the host: it finishes what it read.
+    Stopped: 1_000,
 }
 
 /// What a run is asked for, and what of it is left out while it is made shorter.

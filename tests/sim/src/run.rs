@@ -267,6 +267,11 @@ impl Run {
             world(|world| world.freeze(newest, now.after(Duration::from_secs(4))));
             self.next_start = Some(now.after(Duration::from_millis(500)));
         }
+        if happens(Fault::Stopped)
+            && let Some(host) = self.hosts.last()
+        {
+            host.stop();
+        }
         let wall = world::now().wall;
         if happens(Fault::ClockForward) {
             world(|world| world.set_wall(wall.after(Duration::from_secs(100))));
@@ -495,6 +500,7 @@ impl Run {
     fn bury(&mut self) {
         for ended in world(|world| std::mem::take(&mut world.ended)) {
             let (host, wrong) = match ended {
+                Ended::Stopped(host) => (host, None),
                 Ended::Fatal(host, Fatal::Superseded(_)) => (host, None),
                 Ended::Fatal(host, fatal) => (host, Some(fatal.to_string())),
                 Ended::Panicked(host, text) => (host, Some(format!("panicked: {text}"))),

@@ -56,6 +56,8 @@ struct Process {
 
 /// What happened to a host by itself.
 pub enum Ended {
+    /// It was told to.
+    Stopped(HostNo),
     Fatal(HostNo, Fatal),
     Panicked(HostNo, String),
 }
