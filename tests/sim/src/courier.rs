@@ -2,7 +2,7 @@
 //! step there is one booking, however often it is asked for; and none once it was called off, whichever came first.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -69,6 +69,9 @@ struct State {
     requests: Vec<Request>,
     /// By step.
     bookings: BTreeMap<(SagaId, String), Booked>,
+    /// Calls that left a host: each attempt does so once.
+    left: HashSet<(SagaId, CallRef)>,
+    twice: Vec<String>,
 }
 
 #[derive(Default)]
@@ -80,6 +83,11 @@ pub struct Service {
 impl Service {
     fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.state.lock().expect("nobody panics with it"))
+    }
+
+    /// Attempts that left more than once.
+    pub fn twice(&self) -> Vec<String> {
+        self.look(|state| state.twice.clone())
     }
 
     /// Of an order, all that was ever asked for.
@@ -108,7 +116,12 @@ impl Outside for Line {
             return answer(&self.answers, saga, &call, end, false);
         }
         let request = Request { saga: saga.clone(), call, answers: self.answers.clone() };
-        self.service.look(|state| state.requests.push(request));
+        self.service.look(|state| {
+            if !state.left.insert((saga.clone(), CallRef::from(&request.call))) {
+                state.twice.push(format!("{saga}: {:?} left twice", CallRef::from(&request.call)));
+            }
+            state.requests.push(request);
+        });
         self.service.asked.raise();
     }
 }

@@ -188,7 +188,7 @@ pub fn faults(asked: &Asked, seen: &Seen, journal: &dyn Journal) -> Vec<String> 
 
 /// What is completed has its courier; what is cancelled has none.
 pub fn booked(asked: &Asked, seen: &Seen, courier: &Service) -> Vec<String> {
-    let mut faults = Vec::new();
+    let mut faults = courier.twice();
     for order in &asked.orders {
         let bookings = courier.bookings(&order.id);
         let completed = seen.count("OrderCompleted", &order.id) > 0;
