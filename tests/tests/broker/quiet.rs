@@ -129,7 +129,7 @@ fn offsets_that_expired_are_survived_through_a_restart_whatever_became_of_the_la
         shop.produce(&orders[40..]);
         shop.watch().until(orders.len(), LONG);
         shop.until_quiet();
-        assert!(host.log().contains("looking into the topic"), "{}", host.log());
+        assert!(host.log().contains("searching the topic"), "{}", host.log());
         assert!(host.stop().success());
         shop.assert_right(&orders);
     }

@@ -96,7 +96,7 @@ fn retention_ahead_of_the_position_is_held_with_what_is_lost() {
     assign(&mut source, &[(at(&topic, 0), 4)]);
     let (partition, why) = held(&mut source);
     assert_eq!(partition, at(&topic, 0));
-    assert!(why.contains("8 offsets are lost") && why.contains("From `earliest`"), "{why}");
+    assert!(why.contains("8 offsets are lost") && why.contains("Resume from `earliest`"), "{why}");
     // The record to compare with is gone as well, which proves nothing.
     let last = Some((11, 1));
     source.assign(&[Assignment { last, ..Assignment::new(at(&topic, 0), 12) }]).unwrap();
