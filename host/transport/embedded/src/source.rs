@@ -289,7 +289,7 @@ impl Lane {
 
     /// Takes the next records out of the table, and returns what there is to say beside them.
     fn fetch(&mut self, connection: &Connection) -> rusqlite::Result<Option<Polled>> {
-        // Somebody has written, though mostly to other partitions.
+        // Something was written, though mostly to other partitions.
         if self.ends_at(connection)? == Ok(self.position) {
             (self.end, self.more) = (self.position, false);
             return Ok(self.end_reached());
