@@ -32,7 +32,7 @@ impl AttemptCalls {
         Self { overlay, participant, saga, event, attempt: call.attempt, made: gathers.then(Vec::new) }
     }
 
-    /// What it read and wrote; and what it asked, where somebody reads that.
+    /// What it read and wrote; and what it asked, where facts are read.
     pub fn into_parts(calls: Box<dyn HostCalls>) -> (Overlay, Vec<HostCall>) {
         let calls = calls.into_any().downcast::<Self>();
         let Self { overlay, made, .. } = *calls.expect("the sandbox gives back what it was given");

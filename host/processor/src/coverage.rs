@@ -111,7 +111,7 @@ mod counted {
         }
     }
 
-    /// What both directions have is told apart by a prefix.
+    /// Outcomes that exist in both directions have a prefix here.
     fn undone(name: &'static str) -> &'static str {
         let own = |input: &&str| input.strip_prefix("undo-") == Some(name);
         INPUTS.into_iter().find(own).unwrap_or(name)

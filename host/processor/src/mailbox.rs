@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sagahost_codec::Formerly;
 use sagahost_journal::LetterWrite;
 use sagahost_saga::{
@@ -22,7 +22,7 @@ use crate::{
     positions::Receipt,
     reply::Reply,
     schedule::{Class, Schedule, ScheduleBounds, Turn, WorkerNo},
-    step::{Now, Signal, Steady},
+    step::{Now, Signal},
 };
 
 /// A dead letter that no saga knows of is opened or closed: it has no order to keep.
@@ -103,16 +103,6 @@ pub struct Mailboxes {
     pub ready: Arc<Signal>,
 }
 
-/// What a worker is given.
-#[expect(clippy::large_enum_variant, reason = "nearly always there is a task")]
-pub enum Taken {
-    Task(Task),
-    /// Nothing now; it looks again when the signal moves, and then at the latest.
-    Wait {
-        until: Option<Steady>,
-    },
-}
-
 impl Item {
     /// Does one of these do what the other would?
     fn repeats(&self, other: &Self) -> bool {
@@ -132,7 +122,10 @@ impl Mailboxes {
         Self { inner: Mutex::new(inner), ready: Arc::default() }
     }
 
-    fn raise_if(&self, wanted: bool) {
+    /// Leaves the lock, and wakes a worker where one would find something to do.
+    fn leave(&self, inner: MutexGuard<'_, Inner>) {
+        let wanted = inner.schedule.wants_worker();
+        drop(inner);
         if wanted && !planted::on(Planted::NoReadySignal) {
             self.ready.raise();
         }
@@ -152,9 +145,9 @@ impl Mailboxes {
             inner.schedule.push(&class, Ready::Saga(saga.clone()));
         }
         mailbox.items.push_back((class, item));
-        let wanted = ready && inner.schedule.wants_worker();
-        drop(guard);
-        self.raise_if(wanted);
+        if ready {
+            self.leave(guard);
+        }
         true
     }
 
@@ -162,17 +155,15 @@ impl Mailboxes {
         let mut inner = self.inner.lock();
         inner.schedule.push(&Class::default(), Ready::Loose(loose));
         inner.queued += 1;
-        let wanted = inner.schedule.wants_worker();
-        drop(inner);
-        self.raise_if(wanted);
+        self.leave(inner);
     }
 
     /// What the worker is to do next; what it had is done. A saga is its worker's until `done`.
-    pub fn take(&self, worker: WorkerNo, now: Now) -> Taken {
+    pub fn take(&self, worker: WorkerNo, now: Now) -> Turn<Task> {
         let mut inner = self.inner.lock();
         let ready = match inner.schedule.next(worker, now) {
             Turn::Run(ready) => ready,
-            Turn::Wait { until } => return Taken::Wait { until },
+            Turn::Wait { until } => return Turn::Wait { until },
         };
         inner.queued -= 1;
         let task = match ready {
@@ -184,10 +175,8 @@ impl Mailboxes {
                 Task::Saga(saga, item)
             }
         };
-        let wanted = inner.schedule.wants_worker();
-        drop(inner);
-        self.raise_if(wanted);
-        Taken::Task(task)
+        self.leave(inner);
+        Turn::Run(task)
     }
 
     /// See [`Schedule::has_room`].
@@ -202,9 +191,7 @@ impl Mailboxes {
             return false;
         }
         inner.schedule.calls(worker, participant, now);
-        let wanted = inner.schedule.wants_worker();
-        drop(inner);
-        self.raise_if(wanted);
+        self.leave(inner);
         true
     }
 
@@ -274,9 +261,9 @@ mod tests {
 
     fn take(boxes: &Mailboxes, worker: WorkerNo) -> Option<(String, bool)> {
         match boxes.take(worker, Now::default()) {
-            Taken::Task(Task::Saga(saga, Item::Due { deadlines })) => Some((saga.to_string(), deadlines)),
-            Taken::Task(_) => unreachable!("only timers are put here"),
-            Taken::Wait { .. } => None,
+            Turn::Run(Task::Saga(saga, Item::Due { deadlines })) => Some((saga.to_string(), deadlines)),
+            Turn::Run(_) => unreachable!("only timers are put here"),
+            Turn::Wait { .. } => None,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Planted faults, here and in `sagahost-serving`, with which the simulation shows that it would find such. Invariant: without the feature `simulation`, which
-//! no host is built with, `on` is the constant `false`.
+//! Planted faults, here and in `sagahost-serving`, with which the simulation shows that it would find such. Invariant:
+//! without the feature `simulation`, which no host is built with, `on` is the constant `false`.
 
 macro_rules! planted {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -60,7 +60,7 @@ planted! {
     ForgetSpilled,
     /// Nobody is told that the open batch has room.
     NoRoomSignal,
-    /// Nobody is told that a batch is out.
+    /// That a batch is out moves no signal.
     NoProgressSignal,
     /// Nobody is told that something waits.
     NoReadySignal,

@@ -119,29 +119,22 @@ impl Positions {
         if self.resetting && !planted::on(Planted::ReadWhileResetting) {
             return false;
         }
-        let tracker = self
-            .trackers
-            .entry(receipt.partition.clone())
-            .or_insert_with(|| Tracker::new(Position::new(receipt.offset, None), None));
+        let tracker = self.tracker(&receipt.partition, receipt.offset);
         if receipt.offset < tracker.end {
             return false;
         }
         tracker.end = receipt.offset + 1;
         tracker.outstanding.insert(receipt.offset, bytes);
-        for held in [&mut tracker.held, &mut self.held] {
-            held.events += 1;
-            held.bytes += bytes;
-        }
+        tracker.held.add(bytes);
+        self.held.add(bytes);
         true
     }
 
     pub fn accounted(&mut self, receipt: &Receipt) {
         let Some(tracker) = self.trackers.get_mut(&receipt.partition) else { return };
         if let Some(bytes) = tracker.outstanding.remove(&receipt.offset) {
-            for held in [&mut tracker.held, &mut self.held] {
-                held.events -= 1;
-                held.bytes -= bytes;
-            }
+            tracker.held.remove(bytes);
+            self.held.remove(bytes);
         }
         if let Some(timestamp) = receipt.timestamp_ms
             && tracker.last.is_none_or(|(offset, _)| offset < receipt.offset)

@@ -15,6 +15,20 @@ pub struct Held {
     pub bytes: usize,
 }
 
+impl Held {
+    /// One more event.
+    pub fn add(&mut self, bytes: usize) {
+        self.events += 1;
+        self.bytes += bytes;
+    }
+
+    /// One that was added is done.
+    pub fn remove(&mut self, bytes: usize) {
+        self.events -= 1;
+        self.bytes -= bytes;
+    }
+}
+
 /// The bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadAhead {

@@ -225,6 +225,11 @@ impl Reader {
 
     /// Backpressure: a partition that is full is read no further until part of it is done. True: something has changed.
     fn relieve(&mut self, now: Now) -> bool {
+        let all = self.stage.held();
+        // Mostly so: none holds more than all together.
+        if self.state.full.is_empty() && !self.read_ahead.is_full(all, all) {
+            return false;
+        }
         let (_, busy) = self.by_use();
         let full = self.stage.full(&busy, &self.state.full, &self.read_ahead, &self.intake.stirred);
         if full == self.state.full {

@@ -3,8 +3,8 @@
 //!
 //! Three rules. Of the participants for which something waits, the one that has had the least time comes first, and what
 //! it costs is charged as it is spent (start-time fair queueing; Goyal, Vin, Cheng, SIGCOMM 1996). A chain that is in one
-//! call for longer than a slice gives its slot to another worker, and goes on beside. And of the workers that are beside,
-//! no participant has all; where its share is used up, its sagas wait.
+//! call for longer than a slice frees its slot for another worker, and continues beside it. And no participant has all of
+//! the places beside: where its share is used up, its sagas wait.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -155,7 +155,7 @@ impl<T> Schedule<T> {
 
     /// Would a worker that sleeps find something to do, or to watch?
     pub fn wants_worker(&self) -> bool {
-        self.ready > 0 && (self.free() > 0 || self.watcher.is_none())
+        self.ready > 0 && (self.free(self.beside) > 0 || self.watcher.is_none())
     }
 
     /// What the worker had under way has ended; what is it to do now?
@@ -168,7 +168,7 @@ impl<T> Schedule<T> {
             return Turn::Wait { until: None };
         }
         self.beside = self.count_beside(now);
-        let free = self.free();
+        let free = self.free(self.beside);
         if free == 0 {
             return Turn::Wait { until: self.watch(worker, now) };
         }
@@ -183,8 +183,9 @@ impl<T> Schedule<T> {
         Turn::Run(item)
     }
 
-    fn free(&self) -> usize {
-        self.bounds.slots.saturating_sub(self.running.len() - self.beside)
+    /// Slots, where so many chains need none.
+    fn free(&self, beside: usize) -> usize {
+        self.bounds.slots.saturating_sub(self.running.len() - beside)
     }
 
     /// When the first of those at work becomes slow, if that frees a slot and nobody else looks.
@@ -238,8 +239,7 @@ impl<T> Schedule<T> {
 
     /// Is there room for a further call of that participant? If not, it would take the last slot for what is probably slow.
     pub fn has_room(&self, participant: &Participant, now: Now) -> bool {
-        let free = self.bounds.slots.saturating_sub(self.running.len() - self.count_beside(now));
-        free > 0 || !self.is_saturated(participant, now)
+        self.free(self.count_beside(now)) > 0 || !self.is_saturated(participant, now)
     }
 
     /// The worker's chain, which has called nobody yet, finds whom it calls first. False: it is to be put aside, until that
@@ -261,7 +261,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The worker's chain waits for others: that is no call's slowness.
+    /// The worker's chain waits for other chains, which makes no call slow.
     pub fn waits(&mut self, worker: WorkerNo, now: Now) {
         self.charge(worker, now);
         if let Some(running) = self.running.get_mut(&worker) {

@@ -30,13 +30,13 @@ use crate::{
     fatal::panic_text,
     inbox::Inbox,
     letters, lookalike,
-    mailbox::{Item, Loose, Taken, Task},
+    mailbox::{Item, Loose, Task},
     outside::Outside,
     overlay::Overlay,
     planted::{self, Planted},
     positions::Receipt,
     reply::{Declined, Reply},
-    schedule::WorkerNo,
+    schedule::{Turn, WorkerNo},
     serving::Serving,
     stage::{Conflict, Departure, Stage, Staged, Staging},
     stats::Stats,
@@ -110,8 +110,8 @@ impl Worker {
         let ready = &self.inbox.mailboxes.ready;
         let seen = ready.seen();
         let task = match self.inbox.mailboxes.take(self.number, now) {
-            Taken::Task(task) => task,
-            Taken::Wait { until } => return Next::Wait(Wait { signal: ready.clone(), seen, until }),
+            Turn::Run(task) => task,
+            Turn::Wait { until } => return Next::Wait(Wait { signal: ready.clone(), seen, until }),
         };
         let (life, chain) = (self.stage.life(), self.chains.fetch_add(1, Ordering::Relaxed));
         let run = Run { saga: None, life, chain, rerun: 0, unhandled: false };

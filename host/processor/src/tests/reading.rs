@@ -11,10 +11,11 @@ use super::{
     scripted::Script,
 };
 use crate::{
-    mailbox::{Item, Taken, Task},
+    mailbox::{Item, Task},
     processor::Settings,
     read_ahead::ReadAhead,
     reader::Reader,
+    schedule::Turn,
     step::{Next, Part},
 };
 
@@ -39,7 +40,7 @@ fn steps(reader: &mut Reader, now: u64) {
 /// One event is handled.
 fn handle(bench: &Bench) {
     let taken = bench.processor.inbox.mailboxes.take(0, at(0));
-    let Taken::Task(Task::Saga(saga, Item::Delivery { receipt: Some(receipt), .. })) = taken else {
+    let Turn::Run(Task::Saga(saga, Item::Delivery { receipt: Some(receipt), .. })) = taken else {
         panic!("an event waits")
     };
     bench.processor.stage.skipped(&receipt, at(0));
