@@ -16,8 +16,10 @@ use sagahost_manifest::{Manifest, Report, settings::Settings};
 use sagahost_processor::{code::Callable, step::Signal};
 use sagahost_saga::{
     id::{Participant, Time},
+    notation::with_causes,
     outcome::Behaviour,
 };
+use tracing::error;
 
 use crate::view::PluginsView;
 
@@ -132,6 +134,30 @@ pub enum ArchiveError {
     /// The data directory could not be read or written; that may pass.
     #[error("failed to use the data directory")]
     Failed { source: Box<dyn Error + Send + Sync> },
+}
+
+/// A version that was kept, admitted again. None: it is lost, or does not load any more.
+///
+/// # Errors
+/// It could not be read just now.
+pub(crate) fn load(
+    archive: &dyn Archive,
+    admission: &dyn Admission,
+    digest: &str,
+    file: &Path,
+    settings: &PluginSettings,
+) -> Result<Option<Admitted>, ArchiveError> {
+    let bytes = match archive.get(digest) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
+        Err(error @ ArchiveError::Damaged { .. }) => {
+            error!(error = with_causes(&error), "a stored version is lost");
+            return Ok(None);
+        }
+        Err(error @ ArchiveError::Failed { .. }) => return Err(error),
+    };
+    let admitted = admission.admit_stored(bytes, file, settings);
+    Ok(admitted.inspect_err(|report| error!(%report, "cannot load a stored version")).ok())
 }
 
 /// A version that is kept, as far as its manifest tells.

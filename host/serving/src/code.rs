@@ -10,12 +10,10 @@ use parking_lot::Mutex;
 use sagahost_processor::code::{Code, Pick};
 use sagahost_saga::{
     id::{Direction, Participant},
-    notation::with_causes,
     outcome::Call,
 };
-use tracing::error;
 
-use crate::admission::{Admission, Admitted, Archive, ArchiveError, Archived, Plugin, PluginSettings};
+use crate::admission::{self, Admission, Admitted, Archive, ArchiveError, Archived, Plugin, PluginSettings};
 
 /// Why no code takes a call.
 #[derive(Debug)]
@@ -97,25 +95,11 @@ impl Shelf {
             return Ok(known.clone());
         }
         // A failure that may pass is not remembered.
-        let plugin = self.read(stored)?;
+        let Archived { digest, file, .. } = stored;
+        let admitted = admission::load(&*self.archive, &*self.admission, digest, file, &self.settings)?;
+        let plugin = admitted.map(|admitted| admitted.plugin);
         loaded.insert(stored.digest.clone(), plugin.clone());
         Ok(plugin)
-    }
-
-    fn read(&self, Archived { digest, manifest, file }: &Archived) -> Result<Option<Arc<Plugin>>, ArchiveError> {
-        let bytes = match self.archive.get(digest) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
-            Err(error @ ArchiveError::Damaged { .. }) => {
-                error!(error = with_causes(&error), "an older version of plugin {} is lost", manifest.name);
-                return Ok(None);
-            }
-            Err(error @ ArchiveError::Failed { .. }) => return Err(error),
-        };
-        let admitted = self.admission.admit_stored(bytes, file, &self.settings).map(|admitted| admitted.plugin);
-        Ok(admitted
-            .inspect_err(|report| error!(%report, "cannot load an older version of plugin {}", manifest.name))
-            .ok())
     }
 }
 

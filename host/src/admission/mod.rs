@@ -63,15 +63,13 @@ pub fn plugins(settings: Settings, clocks: Clocks) -> Result<Plugins, AdmissionE
     let kept = DigestStore::open(&settings.data_dir.join("plugins"));
     let digests = kept.map_err(|source| AdmissionError::Stored { source })?;
     let dir = settings.plugins_dir.clone();
-    let bytes_max = settings.limits.component_bytes_max;
     let archive = DataDir { digests, listing: settings.data_dir.join(LISTING) };
-    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, dir, bytes_max, clocks }), Arc::new(archive)))
+    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, dir, clocks }), Arc::new(archive)))
 }
 
 struct Sandbox {
     engine: Arc<Engine>,
     dir: PathBuf,
-    bytes_max: usize,
     clocks: Clocks,
 }
 
@@ -101,6 +99,10 @@ impl Callable for Version {
 }
 
 impl Sandbox {
+    fn bytes_max(&self) -> usize {
+        self.engine.limits().component_bytes_max
+    }
+
     fn admitted(&self, admission::Admitted { plugin, file, bytes }: admission::Admitted) -> Admitted {
         let (manifest, clocks) = (plugin.manifest().clone(), self.clocks.clone());
         Admitted { plugin: Arc::new(Plugin { manifest, code: Arc::new(Version { plugin, clocks }) }), file, bytes }
@@ -117,7 +119,7 @@ impl Admission for Sandbox {
     }
 
     fn is_of(&self, file: &Path, digest: &str) -> bool {
-        directory::is_of(file, digest, self.bytes_max)
+        directory::is_of(file, digest, self.bytes_max())
     }
 
     fn is_there(&self, file: &Path) -> bool {
@@ -125,7 +127,7 @@ impl Admission for Sandbox {
     }
 
     fn admit(&self, file: &Path, look: &Look, settings: &PluginSettings) -> Result<Admitted, Report> {
-        let bytes = directory::read(file, look, self.bytes_max)?;
+        let bytes = directory::read(file, look, self.bytes_max())?;
         Ok(self.admitted(admission::admit(bytes, file, &self.engine, settings)?))
     }
 

@@ -32,7 +32,6 @@ use sagahost_processor::{
 };
 use sagahost_saga::{
     id::{Kind, Participant, Time},
-    notation::with_causes,
     topology::Topology,
 };
 use sagahost_wire::Generation;
@@ -41,7 +40,7 @@ use tracing::{error, info, warn};
 use self::directory::Verdicts;
 pub use self::{directory::Reading, error::PluginsError, start::Started};
 use crate::{
-    admission::{Admission, Admitted, Archive, ArchiveError, DirectorySnapshot, Watch},
+    admission::{self, Admission, Admitted, Archive, DirectorySnapshot, Watch},
     code::{Registry, Shelf},
     settings::{NewTopics, Settings, Values},
 };
@@ -182,17 +181,8 @@ impl Plugins {
 
     /// None: it is lost, or does not load any more.
     fn stored_as(&self, row: &AdmittedRow, file: &Path) -> Result<Option<Admitted>, PluginsError> {
-        let bytes = match self.archive.get(&row.digest) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
-            Err(error @ ArchiveError::Damaged { .. }) => {
-                error!(error = with_causes(&error), "a stored version is lost");
-                return Ok(None);
-            }
-            Err(error @ ArchiveError::Failed { .. }) => return Err(error.into()),
-        };
-        let admitted = self.admission.admit_stored(bytes, file, &self.settings.values.settings);
-        Ok(admitted.inspect_err(|report| error!(%report, "cannot load the stored version")).ok())
+        let settings = &self.settings.values.settings;
+        Ok(admission::load(&*self.archive, &*self.admission, &row.digest, file, settings)?)
     }
 
     /// The same version with the configuration of today; None: it does not fit.
