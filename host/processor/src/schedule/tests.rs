@@ -75,7 +75,7 @@ fn a_call_that_is_slow_gives_its_slot_to_another_worker_and_one_worker_looks_out
     assert_eq!(schedule.next(3, ms(6)), Turn::Wait { until: None }, "one that looks is enough");
     assert!(!schedule.wants_worker());
     assert_eq!(runs(&mut schedule, 2, ms(20)), "c1", "a has had most");
-    assert!(schedule.wants_worker(), "somebody is to look in its place");
+    assert!(schedule.wants_worker(), "another worker must watch in its place");
     assert_eq!(schedule.next(3, ms(20)), Turn::Wait { until: Some(ms(25).steady) });
 }
 

@@ -1,4 +1,4 @@
-//! A journal in memory that does as it is told: it fails, lies, and says what is due. Invariant: batches, rows, store,
+//! A scripted journal in memory: it fails, lies, and reports what is due as a test says. Invariant: batches, rows, store,
 //! counters, the outbox and positions are as the contract of journals has them; the promises that it keeps are named
 //! below, in `contract`.
 //!
