@@ -123,6 +123,7 @@ pub fn restore(copy: &Copy) {
 pub fn bring_back() {
     DISK.with_borrow_mut(|disk| {
         let there = disk.take_journal();
+        disk.aside.values().for_each(|file| file.elsewhere.set(false));
         disk.files.append(&mut disk.aside);
         disk.aside = there;
     });
@@ -142,6 +143,8 @@ impl Disk {
         let (journal, others) =
             std::mem::take(&mut self.files).into_iter().partition(|(name, _)| name.starts_with(JOURNAL));
         self.files = others;
+        let journal: Files = journal;
+        journal.values().for_each(|file| file.elsewhere.set(true));
         journal
     }
 
@@ -166,6 +169,8 @@ impl Disk {
 }
 
 struct File {
+    /// It is put aside, or another has taken its place: nothing that is done by its name meets it.
+    elsewhere: Cell<bool>,
     contents: RefCell<Contents>,
     locks: Cell<Locks>,
     shared: RefCell<Shared>,
@@ -233,7 +238,12 @@ impl File {
         let tracked = TRACKS.get();
         let synced = if tracked { bytes.clone() } else { Vec::new() };
         let contents = Contents { synced, bytes, since: Vec::new(), tracked };
-        Self { contents: RefCell::new(contents), locks: Cell::default(), shared: RefCell::default() }
+        Self {
+            elsewhere: Cell::default(),
+            contents: RefCell::new(contents),
+            locks: Cell::default(),
+            shared: RefCell::default(),
+        }
     }
 
     fn new(is_journal: bool) -> Self {
@@ -498,7 +508,8 @@ unsafe extern "C" fn lock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int {
     let granted = match level {
         ffi::SQLITE_LOCK_SHARED => !locks.alone,
         ffi::SQLITE_LOCK_RESERVED => !others_write,
-        _ => !others_write && locks.readers <= 1,
+        // Whoever has a database alone deletes its log when it closes it, by name: that may be another's by now.
+        _ => !others_write && locks.readers <= 1 && !handle.file.elsewhere.get(),
     };
     if !granted {
         return ffi::SQLITE_BUSY;
