@@ -164,7 +164,8 @@ impl Served {
                 return None;
             }
             let end = since.after(plan.probation.saturating_sub(Duration::from_secs(1)));
-            let last = calls.into_iter().filter(|at| *at < end).nth(FAILURES - 1)?;
+            // It may have served before, and been let out of quarantine.
+            let last = calls.into_iter().filter(|at| (*since..end).contains(at)).nth(FAILURES - 1)?;
             let late = now.since(last) > PATIENCE;
             late.then(|| format!("host {host}: {digest} trapped on probation, and serves on"))
         })
