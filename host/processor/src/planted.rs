@@ -96,6 +96,8 @@ planted! {
     ForgetQuarantine,
     /// Plugins serve before the journal knows of them.
     SwitchBeforeJournal,
+    /// A change of plugins that is journaled and failed behind that is forgotten.
+    ForgetJournaledSwitch,
     /// A version that is new makes no new generation.
     KeepGeneration,
     /// Of files that came together, those that are admitted serve without the others.

@@ -145,8 +145,9 @@ impl Served {
 
     /// A version that traps in each call, took another's place and has done so often enough, is taken back in time.
     pub fn endured(&self, plan: &Plan, host: HostNo) -> Option<String> {
-        // What makes a probation shorter than it is here, or leaves nothing to go back to.
-        let shortening = [Fault::ClockForward, Fault::ClockBack, Fault::JournalRestored, Fault::ArchiveFails];
+        // What makes a probation shorter than it is here, leaves nothing to go back to, or takes the host's time to see it.
+        let shortening =
+            [Fault::ClockForward, Fault::ClockBack, Fault::JournalRestored, Fault::ArchiveFails, Fault::Asleep];
         if shortening.iter().any(|fault| plan.has(*fault)) {
             return None;
         }

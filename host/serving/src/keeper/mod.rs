@@ -84,6 +84,8 @@ pub struct Keeper {
     switched: bool,
     /// After a change that failed.
     not_before: Steady,
+    /// What was to serve when a change failed: it may be journaled.
+    unfinished: Option<Serving>,
     /// When refusals were last compared with what would be refused now.
     reconsidered: Steady,
     /// Orders about the files as they are, which wait until these stand still.
@@ -139,6 +141,7 @@ impl Keeper {
             handled,
             switched: false,
             not_before: Steady::default(),
+            unfinished: None,
             reconsidered: at.steady,
             later: Vec::new(),
             ready: VecDeque::new(),
@@ -261,6 +264,7 @@ impl Keeper {
     }
 
     fn apply_changed(&mut self, changed: BTreeSet<PathBuf>, now: &DirectorySnapshot) -> Result<(), ChangeError> {
+        self.finish_journaled()?;
         self.plugins.refresh(&*self.switch.journal)?;
         let reading = self.plugins.read_as(Ok(now.clone()));
         self.group(changed, &reading);

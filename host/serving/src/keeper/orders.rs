@@ -27,10 +27,10 @@ impl Keeper {
     }
 
     fn carry_out(&mut self, Waiting { order, reply }: Waiting) {
-        let done = match order {
+        let done = self.finish_journaled().and_then(|()| match order {
             Order::Plugin(name, action) => self.change_plugin(&name, action),
             Order::ReloadConfig => self.reload(),
-        };
+        });
         // What is journaled and could not be put in force is tried again.
         self.rescan_due |= done.is_err();
         self.show();
@@ -168,7 +168,7 @@ impl Keeper {
         let (before, serving) = (self.plugins.configure(values), self.plugins.serving.clone());
         if let Err(error) = self.apply_configuration(&now) {
             self.plugins.configure(before);
-            self.plugins.serving = serving;
+            (self.plugins.serving, self.unfinished) = (serving, None);
             self.plugins.read();
             return Err(match error {
                 unchanged @ ChangeError::NotAdmitted { .. } => unchanged,

@@ -108,6 +108,7 @@ impl Keeper {
 
     /// With it goes what changed together with it.
     fn take_back(&mut self, name: &Participant, why: &str) -> Result<(), ChangeError> {
+        self.finish_journaled()?;
         let Some(failing) = self.on_probation.get(name) else { return Ok(()) };
         let began = failing.began;
         let with = format!("rolled back with {name}, which changed together with it");

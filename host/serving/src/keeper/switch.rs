@@ -1,5 +1,5 @@
-//! The switch from one set of plugins to another. Invariant: whatever can fail comes before it, and it is one pointer; what
-//! follows from it (reading, waking, telling) can be done again.
+//! The switch from one set of plugins to another. Invariant: it is journaled first, and is one pointer then; what follows
+//! from it (reading, waking, telling) can be done again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use sagahost_journal::AdmittedRow;
 use sagahost_manifest::manifest::From;
 use sagahost_processor::{
     planted::{self, Planted},
@@ -73,6 +74,9 @@ impl Keeper {
             self.switch.serve(self.plugins.serve()?);
             self.plugins.serving = previous;
         }
+        if !planted::on(Planted::ForgetJournaledSwitch) {
+            self.unfinished = Some(target.clone());
+        }
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
         match self.plugins.serve() {
@@ -82,12 +86,30 @@ impl Keeper {
                 return Err(error.into());
             }
         }
+        self.unfinished = None;
         (self.plugins.settings.reached)("plugins-switched");
         self.read_also(fresh);
         self.say(&was, &is, &read);
         self.begin_probation(&replaced, &is);
         self.plugins.warn_of_cycles();
         self.switched = true;
+        Ok(())
+    }
+
+    /// A change that failed behind its write into the journal serves before anything else is changed: what is said to be the
+    /// version that served last has done so.
+    pub(super) fn finish_journaled(&mut self) -> Result<(), ChangeError> {
+        let Some(target) = self.unfinished.clone() else { return Ok(()) };
+        self.plugins.refresh(&*self.switch.journal)?;
+        let is_journaled = |admitted: &Admitted| {
+            let (digest, config) = identity(admitted);
+            let is_it = |row: &AdmittedRow| row.serving && row.digest == digest && row.config == config;
+            self.plugins.rows.iter().any(|row| row.participant == admitted.plugin.name() && is_it(row))
+        };
+        if target.values().all(is_journaled) {
+            self.install_anew(target)?;
+        }
+        self.unfinished = None;
         Ok(())
     }
 
