@@ -1,6 +1,11 @@
 //! The reference plugins, compiled natively, that trap, are slow, ask to come back, and die with their process.
 
-use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+    time::Duration,
+};
 
 use sagahost_manifest::{
     Limits,
@@ -45,8 +50,8 @@ impl Natives {
         Self(named.collect())
     }
 
-    pub fn names(&self) -> Vec<Participant> {
-        self.0.keys().cloned().collect()
+    pub fn names(&self) -> btree_map::Keys<'_, Participant, Arc<Native>> {
+        self.0.keys()
     }
 }
 

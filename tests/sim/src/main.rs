@@ -27,6 +27,9 @@ use std::{
     time::Instant,
 };
 
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 
 use sagahost_processor::planted::Planted;

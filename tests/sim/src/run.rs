@@ -147,7 +147,7 @@ impl Run {
         let reading = Reading::begin(&*transport, &self::topics());
         let files = Arc::<Files>::default();
         let natives = Natives::new(plan.courier);
-        let first = natives.names().into_iter().filter(|name| !plan.ledger_joins || name.as_str() != LEDGER);
+        let first = natives.names().filter(|name| !plan.ledger_joins || name.as_str() != LEDGER).cloned();
         files.change(first.map(|name| Content { name, number: 0, behaves: Behaves::Well }).collect(), &[]);
         Self {
             place: Place { dir: dir.to_owned(), topics: transport, files, natives, courier },

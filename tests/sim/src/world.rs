@@ -66,6 +66,8 @@ pub struct World {
     pub plan: Plan,
     now: Now,
     slots: Vec<Slot>,
+    /// Of the slots, those that could take a step when that was looked at last.
+    ready: Vec<usize>,
     processes: Vec<Process>,
     occasions: BTreeMap<Fault, u64>,
     /// What went wrong, and at which of its occasions.
@@ -109,6 +111,7 @@ pub fn begin(plan: Plan, timeline: bool) {
         plan,
         now: Now { wall, steady: Steady(Duration::from_secs(1)) },
         slots: Vec::new(),
+        ready: Vec::new(),
         processes: Vec::new(),
         occasions: BTreeMap::new(),
         went_wrong: Vec::new(),
@@ -248,8 +251,13 @@ impl World {
         slot.part.is_some() && self.runs(slot.host) && !slot.waits.as_ref().is_some_and(waits)
     }
 
-    fn ready(&self) -> Vec<usize> {
-        (0..self.slots.len()).filter(|slot| self.is_ready(&self.slots[*slot])).collect()
+    /// How many are ready; `ready` has them.
+    fn count_ready(&mut self) -> usize {
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.clear();
+        ready.extend((0..self.slots.len()).filter(|slot| self.is_ready(&self.slots[*slot])));
+        self.ready = ready;
+        self.ready.len()
     }
 
     /// When something is to be done next although nothing stirs.
@@ -356,8 +364,8 @@ pub fn inside(host: HostNo) {
     });
     for _ in 0..steps {
         let other = world(|world| {
-            let ready = world.ready();
-            (!ready.is_empty()).then(|| ready[(world.draw(WHO) % ready.len() as u64) as usize])
+            let ready = world.count_ready();
+            (ready > 0).then(|| (world.draw(WHO) % ready as u64) as usize).map(|at| world.ready[at])
         });
         let Some(other) = other else { return };
         take_step(other);
@@ -376,12 +384,12 @@ pub fn alive(host: HostNo) {
 pub fn step() -> bool {
     let next = world(|world| {
         world.slots.retain(|slot| slot.part.is_some());
-        let ready = world.ready();
+        let ready = world.count_ready();
         let at = match world.plan.ask.in_turn {
             true => world.steps,
             false => world.draw(WHO),
         };
-        (!ready.is_empty()).then(|| ready[(at % ready.len() as u64) as usize])
+        (ready > 0).then(|| world.ready[(at % ready as u64) as usize])
     });
     next.inspect(|slot| take_step(*slot)).is_some()
 }

@@ -46,8 +46,7 @@ impl Run {
 
     /// Each was there once. Whoever comes later sees nothing of what was before, and orders would never end.
     pub(super) fn all_are_known(&self) -> bool {
-        let names = self.place.natives.names();
-        names.iter().all(|name| self.served.knows(name) || !self.ledger && name.as_str() == LEDGER)
+        self.place.natives.names().all(|name| self.served.knows(name) || !self.ledger && name.as_str() == LEDGER)
     }
 
     fn order_about(&self, name: Participant, action: PluginAction) {
@@ -58,21 +57,23 @@ impl Run {
     }
 
     fn one_of_them(&self, stream: u64) -> Participant {
-        let names = self.place.natives.names();
-        names[choose(names.len(), stream)].clone()
+        let mut names = self.place.natives.names();
+        let at = choose(names.len(), stream);
+        names.nth(at).expect("there are as many").clone()
     }
 
     /// The version of today, of all that are not `away`.
     fn versions(&self, away: &BTreeSet<Participant>) -> Vec<Content> {
         let there = |name: &Participant| (self.ledger || name.as_str() != LEDGER) && !away.contains(name);
-        let names = self.place.natives.names().into_iter().filter(there);
-        names.map(|name| Content { name, number: self.number, behaves: Behaves::Well }).collect()
+        let names = self.place.natives.names().filter(|name| there(name));
+        names.map(|name| Content { name: name.clone(), number: self.number, behaves: Behaves::Well }).collect()
     }
 
     /// One plugin is away, or all are there; and all are another version.
     fn switch(&mut self) {
-        let names = self.place.natives.names();
-        let away: BTreeSet<Participant> = names.get(choose(2 * names.len(), 4)).cloned().into_iter().collect();
+        let mut names = self.place.natives.names();
+        let at = choose(2 * names.len(), 4);
+        let away: BTreeSet<Participant> = names.nth(at).cloned().into_iter().collect();
         self.number = self.next_number();
         self.ledger = true;
         self.deploy(self.versions(&away), &away.into_iter().collect::<Vec<_>>());
@@ -170,7 +171,8 @@ impl Run {
         if let Some(host) = self.hosts.last() {
             self.unexpected.extend(self.served.endured(&self.plan, host.host));
         }
-        for name in self.place.natives.names() {
+        let names: Vec<Participant> = self.place.natives.names().cloned().collect();
+        for name in names {
             let Some(written) = self.place.files.written(&name) else { continue };
             let digest = written.content.digest();
             let serves = self.served.serves(&name) == Some(&digest);
