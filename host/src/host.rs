@@ -23,11 +23,12 @@ use sagahost_processor::{
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError},
 };
+use sagahost_sandbox::Compiler;
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError,
     admission::DirectorySnapshot,
     keeper::{Configuration, Reach},
-    plugins::Started,
+    plugins::{Readiness, Started},
 };
 use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
@@ -72,8 +73,9 @@ pub struct Parts {
     pub journal: Arc<dyn Journal>,
     pub transport: Arc<dyn Transport>,
     pub clock: Arc<dyn Clock>,
+    pub compiler: Compiler,
     pub decisions: Decisions,
-    /// Set: give up waiting for the broker.
+    /// Set: give up waiting for the broker, or for a compiler.
     pub stop_requested: Arc<AtomicBool>,
 }
 
@@ -87,6 +89,7 @@ impl Parts {
             journal: Arc::new(journal),
             transport,
             clock: Arc::new(SystemClock),
+            compiler: Compiler::Here,
             decisions: Decisions::default(),
             stop_requested: Arc::default(),
             config,
@@ -112,6 +115,42 @@ pub fn open_transport(config: &Config) -> Result<Arc<dyn Transport>, TransportEr
 
 /// Beyond the deadline, for threads that are about to end.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Plugins that are compiled within this time serve from the first event on.
+const COMPILING_PATIENCE: Duration = Duration::from_secs(5);
+/// So long nobody wonders what is waited for.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// The plugins that serve first, and the directory as it was.
+fn start_plugins(
+    plugins: &mut Plugins,
+    journal: &dyn Journal,
+    clocks: &Clocks,
+    stopped: impl Fn() -> bool,
+) -> Result<(Result<DirectorySnapshot, Report>, Started), HostError> {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        let snapshot = plugins.look();
+        let patient = began.elapsed() < COMPILING_PATIENCE;
+        let compiling = match plugins.start(journal, clocks.now().wall, patient)? {
+            Readiness::Ready(started) => return Ok((snapshot, started)),
+            Readiness::Compiling(compiling) => compiling,
+        };
+        if !await_until(Instant::now() + SILENCE, || stopped() || plugins.is_one_compiled(&compiling)) && !said {
+            let files: Vec<String> = compiling.keys().map(|file| file.display().to_string()).collect();
+            info!(
+                files = files.join(", "),
+                "compiling plugins: the host begins when that is done, or after some seconds with the versions that served \
+                 last"
+            );
+            said = true;
+        }
+        if stopped() {
+            return Err(StartError::Stopped.into());
+        }
+    }
+}
 
 /// How a host ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -156,15 +195,15 @@ impl Host {
     }
 
     pub fn start_with(parts: Parts) -> Result<Self, HostError> {
-        let Parts { config, journal, transport, clock, decisions, stop_requested } = parts;
+        let Parts { config, journal, transport, clock, compiler, decisions, stop_requested } = parts;
         let clocks = Clocks::new(clock);
-        let mut plugins = admission::plugins(config.serving(), clocks.clone())?;
-        let snapshot = plugins.look();
-        let started = plugins.start(&*journal, clocks.now().wall)?;
+        let mut plugins = admission::plugins(config.serving(), clocks.clone(), compiler)?;
+        let stopped = || stop_requested.load(Ordering::Relaxed);
+        let (snapshot, started) = start_plugins(&mut plugins, &*journal, &clocks, stopped)?;
         warned_strays(&config, &plugins.rows);
         let wanted = plugins.wanted(&plugins.serving);
         let start = Start::new(&config.app, journal.clone(), transport.clone(), wanted, decisions);
-        let begun = begin(start, &clocks, || stop_requested.load(Ordering::Relaxed))?;
+        let begun = begin(start, &clocks, stopped)?;
         plugins.record_start(&started, &*journal, clocks.now().wall)?;
         let identity = begun.identity.clone();
         info!(

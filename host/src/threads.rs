@@ -164,7 +164,7 @@ pub fn join(threads: impl Iterator<Item = JoinHandle<()>>, until: Option<Instant
         }
         if until.is_some() && !thread.is_finished() {
             let name = thread.thread().name().unwrap_or_default();
-            warn!(thread = name, "did not end in time (it is waiting for the broker); abandoned");
+            warn!(thread = name, "did not end in time; abandoned, for what it does is safe at any moment");
         } else if thread.join().is_err() {
             error!("a thread of the host panicked");
         }

@@ -15,6 +15,7 @@ use sagahost_demo::workload::{Counters, Ends, Order, conservation_faults, wrong_
 use sagahost_journal::{Journal, LetterFilter};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_processor::start::Decisions;
+use sagahost_sandbox::Compiler;
 use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{
@@ -102,6 +103,7 @@ impl Shop {
             journal: Arc::new(FaultyJournal { inner: journal, death: death.clone() }),
             transport: Arc::new(FaultyTransport { inner: Arc::new(transport), death: death.clone() }),
             clock,
+            compiler: Compiler::Here,
             decisions,
             stop_requested: Arc::default(),
             config: self.config.clone(),

@@ -56,6 +56,10 @@ pub struct Limits {
     pub instances_max: u32,
     /// A plugin file.
     pub component_bytes_max: usize,
+    /// Memory that compiling a plugin may take.
+    pub compile_memory_bytes_max: usize,
+    /// Time of a processor that compiling a plugin may take, in seconds; five times as long on a clock.
+    pub compile_seconds_max: u32,
     /// Core instances of one component (Python needs 38).
     pub core_instances_max: u32,
     /// Linear memories of one component.
@@ -91,6 +95,8 @@ impl Default for Limits {
             log_bytes_max: 64 * KIB,
             instances_max: 32,
             component_bytes_max: 256 * MIB,
+            compile_memory_bytes_max: 2048 * MIB,
+            compile_seconds_max: 60,
             core_instances_max: 64,
             memories_max: 4,
             tables_max: 8,
@@ -124,6 +130,12 @@ impl Limits {
             self.outcome_bytes_max >= self.payload_bytes_max,
             "outcome-bytes-max",
             "must not be less than payload-bytes-max",
+        );
+        check(self.compile_seconds_max > 0, "compile-seconds-max", "must be at least 1");
+        check(
+            self.compile_memory_bytes_max >= 64 * MIB,
+            "compile-memory-bytes-max",
+            "must be at least 67108864: the compiler itself needs as much",
         );
         check(self.core_instances_max > 0, "core-instances-max", "must be at least 1");
         faults

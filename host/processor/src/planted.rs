@@ -98,6 +98,8 @@ planted! {
     SwitchBeforeJournal,
     /// A change of plugins that is journaled and failed behind that is forgotten.
     ForgetJournaledSwitch,
+    /// Nobody looks at a file again when it has been compiled.
+    ForgetCompiling,
     /// A version that is new makes no new generation.
     KeepGeneration,
     /// Of files that came together, those that are admitted serve without the others.

@@ -66,7 +66,7 @@ pub enum StartError {
         #[from]
         source: TransportError,
     },
-    #[error("stopped while waiting for the broker")]
+    #[error("stopped before the host had begun")]
     Stopped,
 }
 

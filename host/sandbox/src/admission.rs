@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     anatomy::{self, Anatomy, FileKind, file_kind},
     call::Plugin,
+    compiler::CompileError,
     engine::Engine,
     smoke,
 };
@@ -66,6 +67,12 @@ pub fn admit(
     }
     let plugin = Some(admitted.plugin.name().to_string());
     Err(Report { plugin, faults, ..Report::new(file) })
+}
+
+/// Must it be compiled before it can be admitted? False where that is known to be of no use, too.
+pub fn needs_compiling(bytes: &[u8], digest: &str, engine: &Engine) -> bool {
+    let fits = |anatomy: &Anatomy| world_faults(anatomy).is_empty() && size_faults(anatomy, engine.limits()).is_empty();
+    !engine.is_compiled(digest) && read(bytes, engine.limits()).is_ok_and(|anatomy| fits(&anatomy))
 }
 
 /// An older version, which served before: what was configured for its successor is nothing to it.
@@ -242,21 +249,10 @@ fn link(
     engine: &Arc<Engine>,
     report: &mut Report,
 ) -> Option<crate::bindings::WorldPre<crate::guest::Guest>> {
-    let component =
-        engine.compile(digest, bytes).map_err(|error| report.faults.push(compile_fault(&error.to_string())));
+    let component = engine.compile(digest, bytes).map_err(|CompileError(faults)| report.faults.extend(faults));
     let linked = engine.link(&component.ok()?).map_err(|error| {
-        let what = format!("its functions have other types than contract {CONTRACT}: {error}");
+        let what = format!("its functions have other types than contract {CONTRACT}: {error:#}");
         report.faults.push(Fault::new(what, "imports and exports", REBUILD));
     });
     linked.ok()
-}
-
-fn compile_fault(reason: &str) -> Fault {
-    let pool = ["exceeds the configured maximum", "exceeds the limit", "exceeds the configured"];
-    if pool.iter().any(|words| reason.contains(words)) {
-        let fix = "raise `core-instances-max`, `memories-max`, `tables-max` or `instance-bytes-max` in `[limits]`";
-        return Fault::new(format!("it does not fit into the pool of instances: {reason}"), "the component", fix);
-    }
-    let fix = "build it again; if that does not help, its toolchain uses what this host does not support";
-    Fault::new(format!("it cannot be compiled: {reason}"), "the component", fix)
 }

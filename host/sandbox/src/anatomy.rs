@@ -4,6 +4,9 @@
 use sagahost_manifest::{manifest::SECTION, report::Fault};
 use wasmparser::{Parser, Payload};
 
+/// Manifests are written by people; the largest that is known has a hundredth of it.
+const MANIFEST_BYTES_MAX: usize = 256 * 1024;
+
 /// What the first bytes say that a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -104,6 +107,10 @@ pub(crate) fn section(anatomy: &Anatomy) -> Result<&[u8], Fault> {
             place,
             "build it with the SDK, or append one: `sagahost plugins pack COMPONENT --manifest FILE`",
         )),
+        [one] if one.len() > MANIFEST_BYTES_MAX => {
+            let what = format!("its manifest has {} bytes, {MANIFEST_BYTES_MAX} are allowed", one.len());
+            Err(Fault::new(what, place, "leave out what no host reads, such as long descriptions"))
+        }
         // The linker joins sections of one name, so that two manifests are one section with two documents.
         [one] if documents(one) > 1 => Err(Fault::new("it has more than one manifest", place, author)),
         [one] => Ok(one),

@@ -2,6 +2,7 @@
 //! Invariant: compiled code is loaded only from files that this host wrote itself and that are unchanged since.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     fs,
     hash::{DefaultHasher, Hash, Hasher},
@@ -24,6 +25,7 @@ use wasmtime::{
 
 use crate::{
     bindings::{World, WorldPre},
+    compiler::{CompileError, Compiler},
     crash,
     guest::Guest,
 };
@@ -52,6 +54,9 @@ pub struct Engine {
     linker: Linker<Guest>,
     limits: Arc<Limits>,
     meter: Meter,
+    compiler: Compiler,
+    /// What was compiled, until nobody wants it any more; failures too, so that nobody tries again.
+    compiled: Mutex<BTreeMap<Arc<str>, Result<Component, CompileError>>>,
     cache_dir: Option<PathBuf>,
     /// Part of a cache file's name: code compiled by another version or for another processor is not looked at.
     compatibility: String,
@@ -61,24 +66,37 @@ pub struct Engine {
 
 /// Does compiled code count what it executes? That costs time, so it is for the law checker alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meter {
+pub(crate) enum Meter {
     Off,
     Fuel,
 }
 
 impl Engine {
-    /// `cache_dir`: where compiled code is kept between starts; none: nowhere.
+    /// One that compiles in this process. `cache_dir`: where compiled code is kept between starts; none: nowhere.
     pub fn new(limits: Limits, cache_dir: Option<&Path>) -> Result<Arc<Self>, EngineError> {
-        Self::with_meter(limits, cache_dir, Meter::Off)
+        Self::with_compiler(limits, cache_dir, Compiler::Here)
+    }
+
+    pub fn with_compiler(
+        limits: Limits,
+        cache_dir: Option<&Path>,
+        compiler: Compiler,
+    ) -> Result<Arc<Self>, EngineError> {
+        Self::with(limits, cache_dir, Meter::Off, compiler)
     }
 
     /// One whose calls say how much fuel they took: the same number on every machine, which a time never is. Its code is
     /// slower, and never serves.
     pub fn metered(limits: Limits) -> Result<Arc<Self>, EngineError> {
-        Self::with_meter(limits, None, Meter::Fuel)
+        Self::with(limits, None, Meter::Fuel, Compiler::Here)
     }
 
-    fn with_meter(limits: Limits, cache_dir: Option<&Path>, meter: Meter) -> Result<Arc<Self>, EngineError> {
+    fn with(
+        limits: Limits,
+        cache_dir: Option<&Path>,
+        meter: Meter,
+        compiler: Compiler,
+    ) -> Result<Arc<Self>, EngineError> {
         let faults: Vec<String> =
             limits.faults().into_iter().map(|(field, reason)| format!("{field} {reason}")).collect();
         if !faults.is_empty() {
@@ -97,6 +115,8 @@ impl Engine {
         wasmtime.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Arc::new(Self {
             linker,
+            compiler,
+            compiled: Mutex::default(),
             cache_dir: cache_dir.map(Path::to_owned),
             compatibility: format!("{:016x}", hasher.finish()),
             free: Mutex::new(limits.instances_max),
@@ -145,19 +165,44 @@ impl Engine {
         store.get_fuel().ok().map(|left| u64::MAX - left)
     }
 
-    /// Compiles a component, or takes it from the cache.
-    pub(crate) fn compile(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
-        let path = self.cache_dir.as_ref().map(|dir| dir.join(format!("{digest}-{}.cwasm", self.compatibility)));
-        if let Some(code) = path.as_deref().and_then(cached) {
-            match self.load(&code) {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(digest, %error, "compiled code in the cache is of no use: compiling again")
-                }
-            }
+    /// Is its code there, or known not to come? Then `compile` answers at once.
+    pub fn is_compiled(&self, digest: &str) -> bool {
+        self.compiled.lock().contains_key(digest) || self.from_cache(digest).is_some()
+    }
+
+    /// Compiles a component, unless that was done already.
+    ///
+    /// # Errors
+    /// It cannot be compiled, or not within the limits.
+    pub fn compile(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
+        if let Some(known) = self.compiled.lock().get(digest) {
+            return known.clone();
         }
-        let code = self.wasmtime.precompile_component(bytes).map_err(CompileError::from)?;
-        if let Some(path) = &path
+        if let Some(component) = self.from_cache(digest) {
+            return Ok(component);
+        }
+        let compiled = self.compile_anew(digest, bytes);
+        self.compiled.lock().insert(digest.into(), compiled.clone());
+        compiled
+    }
+
+    fn cache_file(&self, digest: &str) -> Option<PathBuf> {
+        Some(self.cache_dir.as_ref()?.join(format!("{digest}-{}.cwasm", self.compatibility)))
+    }
+
+    fn from_cache(&self, digest: &str) -> Option<Component> {
+        let code = cached(&self.cache_file(digest)?)?;
+        let loaded = self.load(&code).inspect_err(|error| {
+            tracing::warn!(digest, %error, "compiled code in the cache is of no use: compiling again");
+        });
+        let component = loaded.ok()?;
+        self.compiled.lock().insert(digest.into(), Ok(component.clone()));
+        Some(component)
+    }
+
+    fn compile_anew(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
+        let code = self.compiler.compile(bytes, &self.limits, self.meter)?;
+        if let Some(path) = &self.cache_file(digest)
             && let Err(error) = keep(path, &code)
         {
             tracing::warn!(path = %path.display(), %error, "failed to cache compiled code: it is compiled at each start");
@@ -168,6 +213,7 @@ impl Engine {
     /// Removes compiled code, of whatever engine, that was written before `since` and whose digest is not `wanted`;
     /// returns how many files.
     pub fn forget_compiled(&self, wanted: impl Fn(&str) -> bool, since: SystemTime) -> io::Result<usize> {
+        self.compiled.lock().retain(|digest, compiled| compiled.is_err() || wanted(digest));
         let Some(dir) = &self.cache_dir else { return Ok(0) };
         let mut removed = 0;
         for entry in fs::read_dir(dir)? {
@@ -188,20 +234,8 @@ impl Engine {
     }
 
     /// Imports and exports of the component against the world.
-    pub(crate) fn link(&self, component: &Component) -> Result<WorldPre<Guest>, CompileError> {
-        let linked = self.linker.instantiate_pre(component).map_err(CompileError::from)?;
-        WorldPre::new(linked).map_err(CompileError::from)
-    }
-}
-
-/// Why a component cannot be compiled or linked, in wasmtime's words.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct CompileError(String);
-
-impl From<wasmtime::Error> for CompileError {
-    fn from(error: wasmtime::Error) -> Self {
-        Self(format!("{error:#}"))
+    pub(crate) fn link(&self, component: &Component) -> wasmtime::Result<WorldPre<Guest>> {
+        WorldPre::new(self.linker.instantiate_pre(component)?)
     }
 }
 
@@ -215,7 +249,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-fn config(limits: &Limits, meter: Meter) -> Config {
+pub(crate) fn config(limits: &Limits, meter: Meter) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     let instances = limits.instances_max;
     pool.total_component_instances(instances)

@@ -8,7 +8,9 @@ pub mod pack;
 mod toolchain;
 
 pub mod admission;
+pub mod compiler;
 pub mod digests;
+mod shape;
 mod smoke;
 
 mod answer;
@@ -20,7 +22,8 @@ pub mod guest;
 pub mod instance;
 
 pub use call::{HostError, Plugin, Ran};
-pub use engine::{CompileError, Engine, EngineError};
+pub use compiler::{CompileError, Compiler};
+pub use engine::{Engine, EngineError};
 pub use instance::Instance;
 // In these terms the sandbox is talked to.
 pub use sagahost_manifest::{Fault, Limits, Manifest, Report, graph, limits, manifest, members, report, settings};

@@ -46,7 +46,26 @@ pub type DirectorySnapshot = BTreeMap<PathBuf, Look>;
 /// The operator's settings, by plugin name.
 pub type PluginSettings = BTreeMap<String, Settings>;
 
-/// The plugin directory, and what makes code of files. Calls that admit may take as long as compiling does.
+/// What there is to say of a file.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Admitted(Admitted),
+    /// All that is wrong with it; also that it has changed since it was looked at.
+    Refused(Report),
+    /// Nothing yet: its code is being compiled.
+    Compiling(Compiling),
+}
+
+/// A file whose code is being compiled, beside all else that a host does.
+#[derive(Clone, Debug)]
+pub struct Compiling {
+    pub digest: Arc<str>,
+    /// None: it has none that can be read, which is said when it is compiled.
+    pub manifest: Option<Arc<Manifest>>,
+    pub since: Time,
+}
+
+/// The plugin directory, and what makes code of files.
 pub trait Admission: Send + Sync {
     /// What is in the directory; no file is opened.
     ///
@@ -54,7 +73,7 @@ pub trait Admission: Send + Sync {
     /// It is missing, or cannot be read.
     fn look(&self) -> Result<DirectorySnapshot, Report>;
 
-    /// Raises `changed` when the directory changes, as far as that can be noticed.
+    /// Raises `changed` when the directory changes, as far as that can be noticed, and when something has been compiled.
     fn watch(&self, changed: Arc<Signal>) -> Box<dyn Watch>;
 
     /// Are these the bytes of that version? Then what is wrong with it is not in the file.
@@ -63,14 +82,14 @@ pub trait Admission: Send + Sync {
     /// Does this file exist, in whatever directory?
     fn is_there(&self, file: &Path) -> bool;
 
-    /// Admits one file of the directory by itself.
-    ///
-    /// # Errors
-    /// All that is wrong with it; also that it has changed since `look`.
-    fn admit(&self, file: &Path, look: &Look, settings: &PluginSettings) -> Result<Admitted, Report>;
+    /// Admits one file of the directory by itself. What has to be compiled first is compiled beside, and asked about again.
+    fn admit(&self, file: &Path, look: &Look, settings: &PluginSettings) -> Verdict;
+
+    /// Is that still under way?
+    fn is_compiling(&self, digest: &str) -> bool;
 
     /// A version that was admitted before: what was configured for its successor is nothing to it. `file`: where its bytes
-    /// come from, for people.
+    /// come from, for people. Takes as long as compiling does, where its code was not kept.
     ///
     /// # Errors
     /// All that is wrong with it.

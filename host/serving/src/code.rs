@@ -36,9 +36,12 @@ pub(crate) struct Shelf {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) archive: Arc<dyn Archive>,
     pub(crate) settings: PluginSettings,
-    /// None: it cannot be loaded; said once.
-    pub(crate) loaded: Mutex<HashMap<Arc<str>, Option<Arc<Plugin>>>>,
+    pub(crate) loaded: Mutex<HashMap<Arc<str>, Arc<Loaded>>>,
 }
+
+/// A version that was asked for. Held while it is compiled: two workers that need the same one do not compile it twice, and
+/// those that need another do not wait for it. Inner None: it cannot be loaded; said once.
+type Loaded = Mutex<Option<Option<Arc<Plugin>>>>;
 
 impl Registry {
     pub(crate) fn new<'a>(
@@ -89,16 +92,16 @@ impl Code for Registry {
 
 impl Shelf {
     fn load(&self, stored: &Archived) -> Result<Option<Arc<Plugin>>, ArchiveError> {
-        // Held while compiling: two workers that need the same old version should not compile it twice.
-        let mut loaded = self.loaded.lock();
-        if let Some(known) = loaded.get(&stored.digest) {
+        let loaded = self.loaded.lock().entry(stored.digest.clone()).or_default().clone();
+        let mut loaded = loaded.lock();
+        if let Some(known) = &*loaded {
             return Ok(known.clone());
         }
         // A failure that may pass is not remembered.
         let Archived { digest, file, .. } = stored;
         let admitted = admission::load(&*self.archive, &*self.admission, digest, file, &self.settings)?;
         let plugin = admitted.map(|admitted| admitted.plugin);
-        loaded.insert(stored.digest.clone(), plugin.clone());
+        *loaded = Some(plugin.clone());
         Ok(plugin)
     }
 }

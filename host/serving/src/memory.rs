@@ -20,7 +20,8 @@ use sagahost_saga::{
 
 use crate::{
     admission::{
-        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings, Watch,
+        Admission, Admitted, Archive, ArchiveError, Archived, Compiling, DirectorySnapshot, Look, Plugin,
+        PluginSettings, Verdict, Watch,
     },
     view::PluginsView,
 };
@@ -29,6 +30,8 @@ use crate::{
 pub(crate) struct Memory {
     /// Of the plugin directory.
     pub(crate) files: Mutex<BTreeMap<PathBuf, Arc<[u8]>>>,
+    /// Of these files, those that are being compiled.
+    pub(crate) compiling: Mutex<BTreeSet<PathBuf>>,
     /// The oldest first.
     kept: Mutex<Vec<Arc<[u8]>>>,
 }
@@ -97,8 +100,15 @@ impl Admission for Memory {
     fn is_there(&self, file: &Path) -> bool {
         self.files.lock().contains_key(file)
     }
-    fn admit(&self, file: &Path, _: &Look, _: &PluginSettings) -> Result<Admitted, Report> {
-        admitted(&self.files.lock()[file], file)
+    fn admit(&self, file: &Path, _: &Look, _: &PluginSettings) -> Verdict {
+        let bytes = self.files.lock()[file].clone();
+        if self.compiling.lock().contains(file) {
+            return Verdict::Compiling(Compiling { digest: digest(&bytes), manifest: None, since: Time(0) });
+        }
+        admitted(&bytes, file).map_or_else(Verdict::Refused, Verdict::Admitted)
+    }
+    fn is_compiling(&self, _: &str) -> bool {
+        !self.compiling.lock().is_empty()
     }
     fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, _: &PluginSettings) -> Result<Admitted, Report> {
         admitted(&bytes, file)

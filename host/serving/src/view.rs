@@ -10,7 +10,7 @@ use sagahost_manifest::Report;
 use sagahost_wire::Stamp;
 use serde::{Deserialize, Serialize};
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, Compiling};
 
 /// Why a plugin is paused that no operator paused.
 pub const GONE: &str = "its file is gone";
@@ -22,8 +22,8 @@ pub struct PluginLine {
     pub version: String,
     pub digest: String,
     /// serving, probation, paused (its file is gone, or an operator said so: its events park), waiting (its file is
-    /// admitted, but one that changed with it is not), quarantined, stored (an older version), retired; without a host
-    /// admitted or new.
+    /// admitted, but one that changed with it is not), compiling (nothing is known of its file yet), quarantined, stored
+    /// (an older version), retired; without a host admitted or new.
     pub state: String,
     /// Hash of the configuration that it served with last.
     pub config: String,
@@ -154,6 +154,24 @@ impl PluginsView {
             if let Some(group) = groups.iter().find(|group| group.contains(&admitted.file)).filter(|_| !refused) {
                 self.wait(PluginLine::of_file(admitted, "waiting"), group);
             }
+        }
+        self.sort();
+    }
+
+    /// Files of which it is not known yet whether they are admitted.
+    pub fn list_compiling(&mut self, compiling: &BTreeMap<PathBuf, Compiling>) {
+        for (file, Compiling { digest, manifest, since }) in compiling {
+            let manifest = manifest.as_deref();
+            let nameless = || file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            self.plugins.push(PluginLine {
+                name: manifest.map_or_else(nameless, |manifest| manifest.name.clone()),
+                version: manifest.map(|manifest| manifest.version.clone()).unwrap_or_default(),
+                digest: digest.to_string(),
+                state: "compiling".to_owned(),
+                file: Some(file.display().to_string()),
+                note: Some(format!("its code is being compiled, since {}", Stamp(*since))),
+                ..PluginLine::default()
+            });
         }
         self.sort();
     }

@@ -1,6 +1,7 @@
 //! The sandbox, the plugin directory and the data directory as `sagahost-serving` knows them. Invariant: code is admitted
 //! from bytes that stood still while they were read.
 
+mod compiling;
 mod directory;
 mod watch;
 
@@ -25,19 +26,20 @@ use sagahost_saga::{
     outcome::{Behaviour, Call},
 };
 use sagahost_sandbox::{
-    Engine, EngineError, admission,
+    Compiler, Engine, EngineError, admission,
     digests::{DigestError, DigestStore},
 };
 use sagahost_serving::{
     Plugins,
     admission::{
-        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings, Watch,
+        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings,
+        Verdict, Watch,
     },
     settings::Settings,
     view::PluginsView,
 };
 
-use self::watch::FileWatch;
+use self::{compiling::Compilers, watch::FileWatch};
 use crate::threads::Clocks;
 
 /// In the data directory: the listing as JSON, as of the last change.
@@ -56,19 +58,23 @@ pub enum AdmissionError {
 ///
 /// # Errors
 /// The sandbox does not start, or the data directory cannot be used.
-pub fn plugins(settings: Settings, clocks: Clocks) -> Result<Plugins, AdmissionError> {
+pub fn plugins(settings: Settings, clocks: Clocks, compiler: Compiler) -> Result<Plugins, AdmissionError> {
     let cache = settings.data_dir.join("cache");
-    let engine = Engine::new(settings.limits.clone(), Some(&cache));
+    let compilers = matches!(compiler, Compiler::Process { .. });
+    let engine = Engine::with_compiler(settings.limits.clone(), Some(&cache), compiler);
     let engine = engine.map_err(|source| AdmissionError::Sandbox { source })?;
     let kept = DigestStore::open(&settings.data_dir.join("plugins"));
     let digests = kept.map_err(|source| AdmissionError::Stored { source })?;
     let dir = settings.plugins_dir.clone();
     let archive = DataDir { digests, listing: settings.data_dir.join(LISTING) };
-    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, dir, clocks }), Arc::new(archive)))
+    let compilers = compilers.then(|| Compilers::new(engine.clone()));
+    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, compilers, dir, clocks }), Arc::new(archive)))
 }
 
 struct Sandbox {
     engine: Arc<Engine>,
+    /// None: who asks waits for the compiler.
+    compilers: Option<Arc<Compilers>>,
     dir: PathBuf,
     clocks: Clocks,
 }
@@ -115,6 +121,7 @@ impl Admission for Sandbox {
     }
 
     fn watch(&self, changed: Arc<Signal>) -> Box<dyn Watch> {
+        self.compilers.iter().for_each(|compilers| compilers.tell(changed.clone()));
         Box::new(FileWatch::new(&self.dir, changed))
     }
 
@@ -126,9 +133,26 @@ impl Admission for Sandbox {
         file.exists()
     }
 
-    fn admit(&self, file: &Path, look: &Look, settings: &PluginSettings) -> Result<Admitted, Report> {
-        let bytes = directory::read(file, look, self.bytes_max())?;
-        Ok(self.admitted(admission::admit(bytes, file, &self.engine, settings)?))
+    fn admit(&self, file: &Path, look: &Look, settings: &PluginSettings) -> Verdict {
+        let bytes = match directory::read(file, look, self.bytes_max()) {
+            Ok(bytes) => bytes,
+            Err(report) => return Verdict::Refused(report),
+        };
+        if let Some(compilers) = &self.compilers {
+            let digest = admission::digest(&bytes);
+            if compilers.is_compiling(&digest) || admission::needs_compiling(&bytes, &digest, &self.engine) {
+                let (manifest, since) = (admission::manifest(&bytes), self.clocks.now().wall);
+                return Verdict::Compiling(compilers.compile(&digest, bytes, manifest, since));
+            }
+        }
+        match admission::admit(bytes, file, &self.engine, settings) {
+            Ok(admitted) => Verdict::Admitted(self.admitted(admitted)),
+            Err(report) => Verdict::Refused(report),
+        }
+    }
+
+    fn is_compiling(&self, digest: &str) -> bool {
+        self.compilers.as_ref().is_some_and(|compilers| compilers.is_compiling(digest))
     }
 
     fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, settings: &PluginSettings) -> Result<Admitted, Report> {

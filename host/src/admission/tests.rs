@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::collections::BTreeMap;
-
 use expect_test::expect;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::Journal;
@@ -90,11 +88,11 @@ impl Bench {
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(dir.path(), APP, OpenOptions::default()).unwrap());
         let transport = Arc::new(EmbeddedTransport::open(dir.path(), APP).unwrap());
         let now = Now { wall: Time(1_000_000), steady: Steady(Duration::from_secs(1000)) };
-        let plugins = plugins(settings, Clocks::new(Arc::new(SystemClock))).unwrap();
+        let plugins = plugins(settings, Clocks::new(Arc::new(SystemClock)), Compiler::Here).unwrap();
         let serving = plugins.serve().unwrap();
         let processor =
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
-        let started = Started { refused: Vec::new(), waiting: BTreeSet::new(), replaced: BTreeMap::new() };
+        let started = Started::default();
         let board = Arc::<Board>::default();
         let reach = Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None };
         let handled = plugins.look();

@@ -38,6 +38,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+use sagahost_sandbox::compiler;
+
 use self::{exit::Failure, output::Output};
 
 /// Runs sagas over Kafka: participants are WebAssembly plugins in a directory, everything else is the host's work.
@@ -110,8 +112,20 @@ enum Command {
     Status(Place),
 }
 
+/// The first argument of a process that compiles a plugin for a host, and does nothing else; no command for people.
+const COMPILES: &str = "--compiles-a-plugin";
+
 /// Parses the process's arguments, carries the command out, and says how the process should end.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == COMPILES) {
+        return match compiler::answer(std::io::stdin().lock(), std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => error.exit(),

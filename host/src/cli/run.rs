@@ -19,13 +19,14 @@ use sagahost_processor::{
     Fatal,
     start::{Decisions, StartError},
 };
+use sagahost_sandbox::Compiler;
 use sagahost_wire::BatchNo;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Place, Site,
+    COMPILES, Place, Site,
     exit::{Exit, Failure},
     output::Output,
     reach,
@@ -98,6 +99,7 @@ fn run_host(config: Config, decisions: Decisions, asked: &Asked, out: &mut Outpu
     let stop_requested = &asked.stop;
     let deadline = config.pipeline.shutdown_deadline;
     let mut parts = Parts::open(config)?;
+    parts.compiler = compiler()?;
     reach::remember_plugins(&parts.config)?;
     parts.decisions = decisions;
     parts.stop_requested = stop_requested.clone();
@@ -128,6 +130,17 @@ fn run_host(config: Config, decisions: Decisions, asked: &Asked, out: &mut Outpu
     // A host that cannot publish or journal any more has nothing to wait for.
     let report = host.stop(if fatal.is_some() { Duration::ZERO } else { deadline });
     ended(fatal, &report, deadline, out)
+}
+
+/// This program again, in a process of its own.
+fn compiler() -> Result<Compiler, Failure> {
+    // Also where another file has taken this one's place meanwhile.
+    let itself = PathBuf::from("/proc/self/exe");
+    let program = match itself.exists() {
+        true => itself,
+        false => std::env::current_exe().map_err(|error| Failure::failed("find this program's file", &error))?,
+    };
+    Ok(Compiler::Process { program, arguments: vec![COMPILES.into()] })
 }
 
 /// In a thread of its own: the answer comes when the journal has it, and the host must still heed other signals.

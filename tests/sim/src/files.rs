@@ -10,11 +10,12 @@ use std::{
 };
 
 use sagahost_manifest::{Fault, Manifest, Report};
-use sagahost_processor::step::{Signal, Steady};
+use sagahost_processor::step::{Next, Now, Part, Signal, Steady, Wait};
 use sagahost_saga::id::{Participant, Time};
 use sagahost_serving::{
     admission::{
-        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings, Watch,
+        Admission, Admitted, Archive, ArchiveError, Archived, Compiling, DirectorySnapshot, Look, Plugin,
+        PluginSettings, Verdict, Watch,
     },
     view::PluginsView,
 };
@@ -137,6 +138,75 @@ pub struct Seen {
     pub files: Arc<Files>,
     pub natives: Natives,
     pub host: HostNo,
+    pub compilers: Arc<Compilers>,
+}
+
+/// What one host has compiled, and what it is at.
+#[derive(Default)]
+pub struct Compilers {
+    state: Mutex<Code>,
+    /// Raised when there is something to compile.
+    asked: Arc<Signal>,
+}
+
+#[derive(Default)]
+struct Code {
+    compiled: BTreeSet<Arc<str>>,
+    /// When each is done, and when it began.
+    under_way: BTreeMap<Arc<str>, (Steady, Time)>,
+    /// Raised when something is compiled.
+    changed: Option<Arc<Signal>>,
+}
+
+impl Compilers {
+    fn state(&self) -> MutexGuard<'_, Code> {
+        self.state.lock().expect("nobody panics with it")
+    }
+
+    pub fn tell(&self, changed: Arc<Signal>) {
+        self.state().changed = Some(changed);
+    }
+
+    /// Since when it is under way; None: it is done.
+    fn compile(&self, digest: &Arc<str>) -> Option<Time> {
+        let under_way = self.state().under_way.get(digest).copied();
+        if let Some((_, since)) = under_way {
+            return Some(since);
+        }
+        if self.state().compiled.contains(digest) {
+            return None;
+        }
+        let slowly = happens(plan::Fault::CompilesSlowly);
+        let now = world::now();
+        let takes = Duration::from_millis([10, 300, 2_000, 8_000][world::choose(4, 19)]);
+        let mut state = self.state();
+        if !slowly {
+            state.compiled.insert(digest.clone());
+            return None;
+        }
+        state.under_way.insert(digest.clone(), (now.steady.after(takes), now.wall));
+        self.asked.raise();
+        Some(now.wall)
+    }
+}
+
+/// The process that compiles for one host.
+pub struct Compiler(pub Arc<Compilers>);
+
+impl Part for Compiler {
+    fn step(&mut self, now: Now) -> Next {
+        let seen = self.0.asked.seen();
+        let mut state = self.0.state();
+        let done: Vec<Arc<str>> =
+            state.under_way.iter().filter(|(_, (at, _))| *at <= now.steady).map(|(digest, _)| digest.clone()).collect();
+        for digest in done {
+            state.under_way.remove(&digest);
+            state.compiled.insert(digest);
+            state.changed.iter().for_each(|changed| changed.raise());
+        }
+        let until = state.under_way.values().map(|(at, _)| *at).min();
+        Next::Wait(Wait { signal: self.0.asked.clone(), seen, until })
+    }
 }
 
 impl Seen {
@@ -197,6 +267,7 @@ impl Admission for Seen {
 
     fn watch(&self, changed: Arc<Signal>) -> Box<dyn Watch> {
         self.files.state().watches.push(Arc::downgrade(&changed));
+        self.compilers.tell(changed);
         Box::new(Watched)
     }
 
@@ -210,13 +281,22 @@ impl Admission for Seen {
         self.files.state().directory.contains_key(file)
     }
 
-    fn admit(&self, file: &Path, before: &Look, _: &PluginSettings) -> Result<Admitted, Report> {
+    fn admit(&self, file: &Path, before: &Look, _: &PluginSettings) -> Verdict {
         inside(self.host);
         let written = self.files.state().directory.get(file).cloned();
-        match written.filter(|written| look(written) == *before) {
-            Some(written) => self.admitted(&written.content, file),
-            None => Err(Report::of(file, Fault::new("it changed while it was read", "the file", "wait"))),
+        let Some(Written { content, .. }) = written.filter(|written| look(written) == *before) else {
+            return Verdict::Refused(Report::of(file, Fault::new("it changed while it was read", "the file", "wait")));
+        };
+        let digest = content.digest();
+        if let Some(since) = self.compilers.compile(&digest) {
+            let manifest = Some(Arc::new(manifest(self.natives.0[&content.name].manifest(), content.number)));
+            return Verdict::Compiling(Compiling { digest, manifest, since });
         }
+        self.admitted(&content, file).map_or_else(Verdict::Refused, Verdict::Admitted)
+    }
+
+    fn is_compiling(&self, digest: &str) -> bool {
+        self.compilers.state().under_way.contains_key(digest)
     }
 
     fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, _: &PluginSettings) -> Result<Admitted, Report> {

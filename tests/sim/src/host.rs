@@ -21,14 +21,14 @@ use sagahost_processor::{
     schedule::ScheduleBounds,
     stage::BatchBounds,
     start::{self, Decisions, Start, StartError, Starting},
-    step::{Next, Now, Part, Signal, Wait},
+    step::{Next, Now, Part, Signal, Steady, Wait},
 };
 use sagahost_saga::{Saga, topology::Bounds};
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError, WatchSettings,
     admission::DirectorySnapshot,
     keeper::Reach,
-    plugins::Started,
+    plugins::{Readiness, Started},
     settings::{NewTopics, Values},
 };
 use sagahost_transport::{StartAt, Transport};
@@ -38,7 +38,7 @@ use crate::{
     code::Natives,
     courier::{Line, Service},
     disk,
-    files::{DIR, Files, Seen},
+    files::{Compiler, Compilers, DIR, Files, Seen},
     journal::SimJournal,
     plan::Plan,
     transport::SimTransport,
@@ -47,6 +47,8 @@ use crate::{
 
 /// A host that is stopped has so long.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// A host that starts waits so long for what can also be compiled later.
+const COMPILING_PATIENCE: Duration = Duration::from_secs(5);
 /// Of the plugin directory, where nobody tells of a change.
 const RESCAN: Duration = Duration::from_secs(10);
 
@@ -163,10 +165,14 @@ pub fn start(place: &Place) -> Result<Running, String> {
         place: place.clone(),
         begun: running.begun.clone(),
         signal: Arc::default(),
+        compilers: Arc::default(),
+        began: world::now().steady,
     };
+    let compiler = Compiler(beginning.compilers.clone());
     world::world(|world| {
         world.note(|| format!("host {host} starts"));
         world.add(host, "start", Box::new(beginning));
+        world.add(host, "compiler", Box::new(compiler));
     });
     Ok(running)
 }
@@ -180,6 +186,8 @@ struct Beginning {
     place: Place,
     begun: Arc<Mutex<Option<Begun>>>,
     signal: Arc<Signal>,
+    compilers: Arc<Compilers>,
+    began: Steady,
 }
 
 /// The plugins that it begins with, and the directory as it was.
@@ -194,8 +202,13 @@ impl Part for Beginning {
         // Where it cannot go on, a person starts it again.
         let again = |error: &dyn Error| Next::Ended(Err(Fatal::Superseded(error.to_string())));
         let Some((start, _)) = &mut self.state else {
+            let seen = self.signal.seen();
             return match self.look_at_plugins(now) {
-                Ok(()) => Next::Again,
+                Ok(true) => Next::Again,
+                Ok(false) => {
+                    let until = Some(self.began.after(COMPILING_PATIENCE)).filter(|until| *until > now.steady);
+                    Next::Wait(Wait { signal: self.signal.clone(), seen, until })
+                }
                 Err(error) => again(&error),
             };
         };
@@ -219,17 +232,23 @@ impl Part for Beginning {
 }
 
 impl Beginning {
-    fn look_at_plugins(&mut self, now: Now) -> Result<(), PluginsError> {
+    /// False: something is being compiled first.
+    fn look_at_plugins(&mut self, now: Now) -> Result<bool, PluginsError> {
         let plan = world::world(|world| world.plan.clone());
         let Place { files, natives, .. } = self.place.clone();
-        let seen = Arc::new(Seen { files, natives, host: self.host });
+        self.compilers.tell(self.signal.clone());
+        let seen = Arc::new(Seen { files, natives, host: self.host, compilers: self.compilers.clone() });
         let mut plugins = Plugins::new(serving(&plan), seen.clone(), seen);
         let snapshot = plugins.look();
-        let started = plugins.start(&*self.journal, now.wall)?;
+        let patient = now.steady.since(self.began) < COMPILING_PATIENCE;
+        let started = match plugins.start(&*self.journal, now.wall, patient)? {
+            Readiness::Ready(started) => started,
+            Readiness::Compiling(_) => return Ok(false),
+        };
         let wanted = plugins.wanted(&plugins.serving);
         let start = Start::new(APP, self.journal.clone(), self.transport.clone(), wanted, Decisions::default());
         self.state = Some((start, Serves { plugins, snapshot, started }));
-        Ok(())
+        Ok(true)
     }
 
     /// A call whose end the host before this one did not see counts as one that failed.

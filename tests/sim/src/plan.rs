@@ -169,6 +169,8 @@ faults! {
     LetOutByOrder: 300_000,
     /// A person stops the host: it finishes what it read.
     Stopped: 1_000,
+    /// Compiling a file takes its time.
+    CompilesSlowly: 300_000,
 }
 
 /// What a run is asked for, and what of it is left out while it is made shorter.

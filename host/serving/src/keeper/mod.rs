@@ -26,7 +26,7 @@ use sagahost_processor::{
 };
 use sagahost_saga::{id::Participant, notation::with_causes};
 use sagahost_transport::Transport;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use self::{board::Waiting, probation::Probation, switch::by_name};
 pub use self::{
@@ -35,8 +35,8 @@ pub use self::{
     error::ChangeError,
 };
 use crate::{
-    admission::{Admitted, DirectorySnapshot, Watch},
-    plugins::{Plugins, Reading, Serving, Started},
+    admission::{Admitted, Compiling, DirectorySnapshot, Watch},
+    plugins::{Plugins, Reading, Serving, Started, short},
     settings::WatchSettings,
 };
 
@@ -66,8 +66,10 @@ pub struct Keeper {
     configuration: Option<Box<dyn Configuration>>,
     /// The last report of each file that is refused.
     reported: BTreeMap<PathBuf, Report>,
+    /// Files of which it was not known at the last look whether they are admitted.
+    compiling: BTreeMap<PathBuf, Compiling>,
     on_probation: BTreeMap<Participant, Probation>,
-    /// Files that changed together, and of which one cannot be admitted: none of them is, until that is mended.
+    /// Files that changed together, and of which one cannot be admitted (yet): none of them is, until it can.
     stuck: Vec<BTreeSet<PathBuf>>,
     /// The listing in the data directory could not be written; said once.
     listing_failed: bool,
@@ -131,6 +133,7 @@ impl Keeper {
             watch,
             at,
             reported,
+            compiling: started.compiling,
             on_probation: BTreeMap::new(),
             stuck,
             listing_failed: false,
@@ -156,6 +159,7 @@ impl Keeper {
         let waits = |file: &Path| self.stuck.iter().any(|group| group.contains(file));
         let mut view = self.plugins.view(refused, &waits);
         view.list_waiting(self.plugins.files_there(), &self.stuck);
+        view.list_compiling(&self.compiling);
         for line in view.plugins.iter_mut().filter(|line| line.state == "serving") {
             if self.on_probation.contains_key(line.name.as_str()) {
                 line.state = "probation".to_owned();
@@ -206,6 +210,7 @@ impl Keeper {
             (self.seen, self.since) = (snapshot, now);
             return false;
         }
+        self.rescan_due |= self.plugins.is_one_compiled(&self.compiling);
         let unchanged = self.seen == self.handled;
         if self.seen.is_ok() && unchanged && !self.rescan_due && now.since(self.reconsidered) >= rescan {
             self.reconsidered = now;
@@ -309,21 +314,33 @@ impl Keeper {
             stuck.contains(&report.file)
                 || changed.contains(&report.file) && self.reported.get(&report.file) != Some(*report)
         };
-        let bad = reading.refused.iter().filter(news).count();
-        if bad > 0 && changed.len() > bad && !planted::on(Planted::SplitGroups) {
+        let refused = reading.refused.iter().filter(news).count();
+        let compiling = reading.compiling.keys().filter(|file| changed.contains(*file)).count();
+        // What is being compiled may turn out to be the good one that waits for the others.
+        let parts = refused + compiling > 0 && changed.len() > refused.max(1);
+        if parts && !planted::on(Planted::SplitGroups) {
             let files: Vec<String> = changed.iter().map(|file| file.display().to_string()).collect();
-            warn!(
-                files = files.join(", "),
-                "these files changed together and not all of them are admitted: none is switched until that is mended"
-            );
+            let files = files.join(", ");
+            match refused {
+                0 => info!(files, "these files changed together: they are switched when all of them are compiled"),
+                _ => warn!(
+                    files,
+                    "these files changed together and not all of them are admitted: none is switched until that is \
+                     mended"
+                ),
+            }
             self.stuck.push(changed);
         }
         self.dissolve(reading);
     }
 
-    /// Groups in which nothing is refused any more.
+    /// Groups of which all is admitted, or nothing: then none waits for another.
     fn dissolve(&mut self, reading: &Reading) {
-        self.stuck.retain(|group| reading.refused.iter().any(|report| group.contains(&report.file)));
+        self.stuck.retain(|group| {
+            let compiling = group.iter().any(|file| reading.compiling.contains_key(file));
+            let refused = reading.refused.iter().filter(|report| group.contains(&report.file)).count();
+            compiling || (1..group.len()).contains(&refused)
+        });
     }
 
     /// What is to serve: the files as they are, but the version that served before where the new one is refused or
@@ -371,6 +388,12 @@ impl Keeper {
 
     /// Each report once.
     fn report_refused(&mut self, reading: &Reading) {
+        for (file, compiling) in &reading.compiling {
+            if self.compiling.get(file).is_none_or(|known| known.digest != compiling.digest) {
+                info!(file = %file.display(), digest = short(&compiling.digest), "is being compiled");
+            }
+        }
+        self.compiling.clone_from(&reading.compiling);
         for report in &reading.refused {
             if self.reported.get(&report.file) != Some(report) {
                 let serves = self.plugins.serving.contains_key(&report.file);

@@ -1,5 +1,5 @@
-//! What the plugin directory holds. Invariant: every plugin file in it is either admitted or in a report, and no two files
-//! serve under one name.
+//! What the plugin directory holds. Invariant: every plugin file in it is admitted, in a report, or being compiled, and no
+//! two files serve under one name.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 use sagahost_manifest::{Fault, Report};
 use sagahost_saga::id::Participant;
 
-use crate::admission::{Admission, Admitted, DirectorySnapshot, Look, PluginSettings};
+use crate::admission::{Admission, Admitted, Compiling, DirectorySnapshot, Look, PluginSettings, Verdict};
 
 /// What the directory holds.
 #[derive(Debug, Default)]
@@ -20,9 +20,11 @@ pub struct Reading {
     pub admitted: Vec<Admitted>,
     /// Files that are not admitted, and the directory itself when it is missing or has no plugin.
     pub refused: Vec<Report>,
+    /// Files of which it is not known yet.
+    pub compiling: BTreeMap<PathBuf, Compiling>,
 }
 
-/// Remembers what it has read: a file that has not changed is not admitted again.
+/// Remembers what it has read: a file that has not changed is not admitted again, once there was something to say of it.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts(BTreeMap<PathBuf, (Look, Result<Admitted, Report>)>);
 
@@ -47,7 +49,7 @@ impl Verdicts {
     ) -> Reading {
         let looks = match looks {
             Ok(looks) => looks,
-            Err(report) => return Reading { admitted: Vec::new(), refused: vec![report] },
+            Err(report) => return Reading { refused: vec![report], ..Reading::default() },
         };
         let mut reading = Reading::default();
         if looks.is_empty() {
@@ -58,7 +60,15 @@ impl Verdicts {
         self.0.retain(|file, _| looks.contains_key(file));
         for (file, look) in looks {
             if self.0.get(&file).is_none_or(|(before, _)| *before != look) {
-                let verdict = admission.admit(&file, &look, settings);
+                let verdict = match admission.admit(&file, &look, settings) {
+                    Verdict::Admitted(admitted) => Ok(admitted),
+                    Verdict::Refused(report) => Err(report),
+                    Verdict::Compiling(compiling) => {
+                        self.0.remove(&file);
+                        reading.compiling.insert(file, compiling);
+                        continue;
+                    }
+                };
                 self.0.insert(file, (look, verdict));
             }
         }

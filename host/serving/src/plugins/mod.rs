@@ -38,9 +38,13 @@ use sagahost_wire::Generation;
 use tracing::{error, info, warn};
 
 use self::directory::Verdicts;
-pub use self::{directory::Reading, error::PluginsError, start::Started};
+pub use self::{
+    directory::Reading,
+    error::PluginsError,
+    start::{Started, Readiness},
+};
 use crate::{
-    admission::{self, Admission, Admitted, Archive, DirectorySnapshot, Watch},
+    admission::{self, Admission, Admitted, Archive, Compiling, DirectorySnapshot, Watch},
     code::{Registry, Shelf},
     settings::{NewTopics, Settings, Values},
 };
@@ -112,6 +116,12 @@ impl Plugins {
     pub fn configure(&mut self, values: Values) -> Values {
         self.verdicts.forget();
         std::mem::replace(&mut self.settings.values, values)
+    }
+
+    /// Has one of these been compiled by now?
+    pub fn is_one_compiled(&self, compiling: &BTreeMap<PathBuf, Compiling>) -> bool {
+        let is_compiled = |compiling: &Compiling| !self.admission.is_compiling(&compiling.digest);
+        compiling.values().any(is_compiled) && !planted::on(Planted::ForgetCompiling)
     }
 
     /// The files as they were read last, as far as each is admitted by itself.

@@ -7,17 +7,27 @@ use std::{
 };
 
 use sagahost_journal::{AdmittedRow, Journal};
-use sagahost_manifest::Report;
+use sagahost_manifest::{Fault, Report};
 use sagahost_processor::planted::{self, Planted};
 use sagahost_saga::id::{Participant, Time};
 use tracing::{error, info, warn};
 
-use super::{IN_PLACE_OF, Plugins, PluginsError, Reading, Serving, short};
-use crate::admission::Admitted;
+use super::{IN_PLACE_OF, Plugins, PluginsError, Serving, short};
+use crate::admission::{Admitted, Compiling};
+
+/// Can a host begin with the plugins that there are?
+pub enum Readiness {
+    Ready(Started),
+    /// These are compiled before anything else is decided.
+    Compiling(BTreeMap<PathBuf, Compiling>),
+}
 
 /// What the keeper starts with.
+#[derive(Default)]
 pub struct Started {
     pub refused: Vec<Report>,
+    /// Files that are still being compiled.
+    pub compiling: BTreeMap<PathBuf, Compiling>,
     /// Files that wait for one that is refused.
     pub waiting: BTreeSet<PathBuf>,
     /// What those replaced that have not proved themselves.
@@ -26,27 +36,47 @@ pub struct Started {
 
 impl Plugins {
     /// Reads the directory for the first time. Nothing is kept of it before the host has begun (`record_start`): a start that
-    /// comes to nothing leaves no trace.
-    pub fn start(&mut self, journal: &dyn Journal, now: Time) -> Result<Started, PluginsError> {
+    /// comes to nothing leaves no trace. `patient`: no version stands in for a file that is still being compiled; one that
+    /// has no such version is always waited for.
+    ///
+    /// # Errors
+    /// There is nothing to run, or a file is refused and the operator wants none to be.
+    pub fn start(&mut self, journal: &dyn Journal, now: Time, patient: bool) -> Result<Readiness, PluginsError> {
         self.refresh(journal)?;
         // One look for all that follows: what cannot be read now may be there a moment later.
         let looks = self.look();
         let is_there = looks.is_ok();
-        let reading = self.read_as(looks);
+        let mut reading = self.read_as(looks);
+        let compiling = std::mem::take(&mut reading.compiling);
+        let stands_in = |compiling: &Compiling| self.stands_in_for(compiling);
+        if !compiling.is_empty() && (patient || self.settings.strict || !compiling.values().all(stands_in)) {
+            return Ok(Readiness::Compiling(compiling));
+        }
         if self.settings.strict && !reading.refused.is_empty() {
             return Err(PluginsError::Strict { refused: reading.refused });
         }
         let mut serving: Serving =
             reading.admitted.iter().map(|admitted| (admitted.file.clone(), admitted.clone())).collect();
-        let waiting = self.stand_in(&mut serving, &reading, is_there)?;
+        let unknown = compiling.iter().map(|(file, compiling)| not_known_yet(file, compiling));
+        let waits_for: Vec<Report> = reading.refused.iter().cloned().chain(unknown).collect();
+        let waiting = self.stand_in(&mut serving, &waits_for, is_there)?;
         self.serving = serving;
         let replaced = self.replaced(journal, now)?;
         if self.participants(&self.serving).is_empty() {
             let dir = self.settings.plugins_dir.clone();
             return Err(PluginsError::NothingToRun { dir, refused: reading.refused });
         }
-        self.say_what_serves(&reading.refused, &waiting);
-        Ok(Started { refused: reading.refused, waiting, replaced })
+        self.say_what_serves(&reading.refused, &compiling, &waiting);
+        Ok(Readiness::Ready(Started { refused: reading.refused, compiling, waiting, replaced }))
+    }
+
+    /// Is there another version that can serve meanwhile?
+    fn stands_in_for(&self, compiling: &Compiling) -> bool {
+        let Some(manifest) = &compiling.manifest else { return false };
+        let mut rows = self.rows.iter().filter(|row| row.participant.as_str() == manifest.name);
+        rows.any(|row| {
+            row.serving && row.quarantined.is_none() && row.digest != compiling.digest && self.archive.has(&row.digest)
+        })
     }
 
     /// Keeps and journals what serves from now on.
@@ -86,7 +116,7 @@ impl Plugins {
     fn stand_in(
         &self,
         serving: &mut Serving,
-        reading: &Reading,
+        refused: &[Report],
         is_there: bool,
     ) -> Result<BTreeSet<PathBuf>, PluginsError> {
         let names: BTreeSet<Participant> = serving.values().map(|admitted| admitted.plugin.name()).collect();
@@ -107,7 +137,7 @@ impl Plugins {
                 Some(named) => named == name,
                 None => gone || report.file.display().to_string() == row.file,
             };
-            let Some(report) = reading.refused.iter().find(of) else { continue };
+            let Some(report) = refused.iter().find(of) else { continue };
             // The same code, refused for what the configuration says: it would run on something else than that.
             let is_of = |digest: &str| self.admission.is_of(&report.file, digest);
             if row.quarantined.is_none() && is_of(&row.digest) {
@@ -144,7 +174,12 @@ impl Plugins {
         Ok(bad)
     }
 
-    fn say_what_serves(&self, refused: &[Report], waiting: &BTreeSet<PathBuf>) {
+    fn say_what_serves(
+        &self,
+        refused: &[Report],
+        compiling: &BTreeMap<PathBuf, Compiling>,
+        waiting: &BTreeSet<PathBuf>,
+    ) {
         for admitted in self.serving.values() {
             let plugin = &admitted.plugin;
             info!(plugin = %plugin.name(), version = plugin.manifest().version, digest = short(plugin.digest()), "admitted");
@@ -166,6 +201,9 @@ impl Plugins {
             let then = if serves { "the previous version keeps serving" } else { "the others serve without it" };
             error!("not admitted, and {then}:\n{report}");
         }
+        for file in compiling.keys() {
+            info!(file = %file.display(), "is still being compiled: the version before it serves until then");
+        }
         if waiting.len() > 1 {
             let files: Vec<String> = waiting.iter().map(|file| file.display().to_string()).collect();
             warn!(
@@ -175,4 +213,11 @@ impl Plugins {
             );
         }
     }
+}
+
+/// Until it is: as if it were refused, so that the version before it stands in.
+fn not_known_yet(file: &Path, compiling: &Compiling) -> Report {
+    let plugin = compiling.manifest.as_ref().map(|manifest| manifest.name.clone());
+    let faults = vec![Fault::new("it is being compiled", "the file", "wait")];
+    Report { plugin, faults, ..Report::new(file) }
 }
