@@ -40,7 +40,7 @@ use sagahost_wire::{
 use tracing::{info, warn};
 
 use crate::{
-    admission::{self, AdmissionError},
+    admission::{self, AdmissionError, Compiling},
     config::{Config, PipelineSettings, ReloadedFile},
     crash,
     live::Running,
@@ -197,7 +197,12 @@ impl Host {
     pub fn start_with(parts: Parts) -> Result<Self, HostError> {
         let Parts { config, journal, transport, clock, compiler, decisions, stop_requested } = parts;
         let clocks = Clocks::new(clock);
-        let mut plugins = admission::plugins(config.serving(), clocks.clone(), compiler)?;
+        // What compiles in this process would have to wait for it in any case.
+        let compiling = match compiler {
+            Compiler::Here => Compiling::Awaited,
+            Compiler::Process { .. } => Compiling::Beside,
+        };
+        let mut plugins = admission::plugins(config.serving(), clocks.clone(), compiler, compiling)?;
         let stopped = || stop_requested.load(Ordering::Relaxed);
         let (snapshot, started) = start_plugins(&mut plugins, &*journal, &clocks, stopped)?;
         warned_strays(&config, &plugins.rows);

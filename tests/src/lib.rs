@@ -3,6 +3,7 @@
 
 pub mod author;
 pub mod binary;
+pub mod bombs;
 pub mod built;
 pub mod compiled;
 pub mod events;

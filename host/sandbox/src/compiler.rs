@@ -137,10 +137,12 @@ fn in_process(mut command: Command, header: &Header, bytes: &[u8]) -> Result<Vec
     let said = talk.with(&mut child).map_err(|error| failed(&error))?;
     match said {
         Said { answer: Some(answer), .. } if answer.first() == Some(&CODE) => Ok(answer[1..].to_vec()),
-        Said { answer: Some(answer), words, status } => match serde_json::from_slice(answer.get(1..).unwrap_or_default()) {
-            Ok(faults) if answer[0] == FAULTS => Err(CompileError(faults)),
-            Ok(_) | Err(_) => Err(ended(status, &words, limits)),
-        },
+        Said { answer: Some(answer), words, status } => {
+            match serde_json::from_slice(answer.get(1..).unwrap_or_default()) {
+                Ok(faults) if answer[0] == FAULTS => Err(CompileError(faults)),
+                Ok(_) | Err(_) => Err(ended(status, &words, limits)),
+            }
+        }
         Said { answer: None, .. } => Err(too_long(&format!("{} s", wall.as_secs()))),
     }
 }
@@ -162,7 +164,8 @@ impl Talk<'_> {
     /// All three pipes at once: whoever fills one while the other end fills another would wait for ever.
     fn with(&self, child: &mut Child) -> io::Result<Said> {
         let max = (self.bytes.len() * CODE_BYTES_PER_BYTE_MAX).max(CODE_BYTES_MIN) as u64;
-        let (Some(mut input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        let (Some(mut input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("it has no pipes"));
         };
@@ -222,8 +225,8 @@ impl From<wasmtime::Error> for CompileError {
     fn from(error: wasmtime::Error) -> Self {
         let reason = format!("{error:#}");
         let fault = |what: String, fix: &str| Self(vec![Fault::new(what, "the component", fix)]);
-        let pool = ["exceeds the configured maximum", "exceeds the limit", "exceeds the configured"];
-        if pool.iter().any(|words| reason.contains(words)) {
+        let pool = [&["exceeds the configured"][..], &["has a minimum", "exceeds the limit"]];
+        if pool.iter().any(|words| words.iter().all(|words| reason.contains(words))) {
             let fix = "raise `core-instances-max`, `memories-max`, `tables-max` or `instance-bytes-max` in `[limits]`";
             return fault(format!("it does not fit into the pool of instances: {reason}"), fix);
         }

@@ -32,8 +32,8 @@ use sagahost_sandbox::{
 use sagahost_serving::{
     Plugins,
     admission::{
-        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings,
-        Verdict, Watch,
+        Admission, Admitted, Archive, ArchiveError, Archived, DirectorySnapshot, Look, Plugin, PluginSettings, Verdict,
+        Watch,
     },
     settings::Settings,
     view::PluginsView,
@@ -54,20 +54,32 @@ pub enum AdmissionError {
     Stored { source: DigestError },
 }
 
+/// Does whoever asks about a file wait for its compiler?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compiling {
+    Awaited,
+    /// A host does not.
+    Beside,
+}
+
 /// The plugins of the configuration's directory, in the sandbox; no file of it is read yet.
 ///
 /// # Errors
 /// The sandbox does not start, or the data directory cannot be used.
-pub fn plugins(settings: Settings, clocks: Clocks, compiler: Compiler) -> Result<Plugins, AdmissionError> {
+pub fn plugins(
+    settings: Settings,
+    clocks: Clocks,
+    compiler: Compiler,
+    compiling: Compiling,
+) -> Result<Plugins, AdmissionError> {
     let cache = settings.data_dir.join("cache");
-    let compilers = matches!(compiler, Compiler::Process { .. });
     let engine = Engine::with_compiler(settings.limits.clone(), Some(&cache), compiler);
     let engine = engine.map_err(|source| AdmissionError::Sandbox { source })?;
     let kept = DigestStore::open(&settings.data_dir.join("plugins"));
     let digests = kept.map_err(|source| AdmissionError::Stored { source })?;
     let dir = settings.plugins_dir.clone();
     let archive = DataDir { digests, listing: settings.data_dir.join(LISTING) };
-    let compilers = compilers.then(|| Compilers::new(engine.clone()));
+    let compilers = (compiling == Compiling::Beside).then(|| Compilers::new(engine.clone()));
     Ok(Plugins::new(settings, Arc::new(Sandbox { engine, compilers, dir, clocks }), Arc::new(archive)))
 }
 

@@ -88,7 +88,8 @@ impl Bench {
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(dir.path(), APP, OpenOptions::default()).unwrap());
         let transport = Arc::new(EmbeddedTransport::open(dir.path(), APP).unwrap());
         let now = Now { wall: Time(1_000_000), steady: Steady(Duration::from_secs(1000)) };
-        let plugins = plugins(settings, Clocks::new(Arc::new(SystemClock)), Compiler::Here).unwrap();
+        let plugins =
+            plugins(settings, Clocks::new(Arc::new(SystemClock)), Compiler::Here, Compiling::Awaited).unwrap();
         let serving = plugins.serve().unwrap();
         let processor =
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));

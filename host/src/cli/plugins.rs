@@ -15,7 +15,7 @@ use sagahost_saga::{
     id::Participant,
     notation::{self, typed},
 };
-use sagahost_sandbox::{Compiler, graph::Graph, pack};
+use sagahost_sandbox::{graph::Graph, pack};
 use sagahost_wire::clock::SystemClock;
 
 use super::{
@@ -24,11 +24,12 @@ use super::{
     output::Output,
     plugin_text::{graph_text, list_text, show_text},
     plugins_await, reach,
+    run::compiler,
     sagas::told,
     table::{Cell, Table},
 };
 use crate::{
-    admission,
+    admission::{self, Compiling},
     config::{Config, parse_duration},
     threads::Clocks,
 };
@@ -195,7 +196,8 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 
 /// What the journal knows, and what the next start would make of the files.
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
-    let mut set = admission::plugins(config.serving(), Clocks::new(Arc::new(SystemClock)), Compiler::Here)?;
+    let mut set =
+        admission::plugins(config.serving(), Clocks::new(Arc::new(SystemClock)), compiler()?, Compiling::Awaited)?;
     let mut view = match reach::journal_if_any(config)? {
         None => PluginsView::sorted(Vec::new(), Vec::new(), config.values().configured()),
         Some(journal) => {

@@ -133,7 +133,7 @@ fn run_host(config: Config, decisions: Decisions, asked: &Asked, out: &mut Outpu
 }
 
 /// This program again, in a process of its own.
-fn compiler() -> Result<Compiler, Failure> {
+pub(super) fn compiler() -> Result<Compiler, Failure> {
     // Also where another file has taken this one's place meanwhile.
     let itself = PathBuf::from("/proc/self/exe");
     let program = match itself.exists() {

@@ -4,6 +4,7 @@
 mod bad_records;
 mod bad_setup;
 mod bindings;
+mod bombs;
 mod commits;
 mod data_directory;
 mod deaths;

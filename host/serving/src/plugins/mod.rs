@@ -41,7 +41,7 @@ use self::directory::Verdicts;
 pub use self::{
     directory::Reading,
     error::PluginsError,
-    start::{Started, Readiness},
+    start::{Readiness, Started},
 };
 use crate::{
     admission::{self, Admission, Admitted, Archive, Compiling, DirectorySnapshot, Watch},
