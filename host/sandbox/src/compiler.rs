@@ -9,7 +9,7 @@ use std::{
     io::{self, Read, Write},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -178,10 +178,7 @@ impl Talk<'_> {
             let words = scope.spawn(move || read(errors, WORDS_BYTES_MAX));
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(output, max)));
-            let answer = match receiver.recv_timeout(self.wall) {
-                Ok(answer) => Some(answer),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            let answer = receiver.recv_timeout(self.wall).ok();
             if answer.is_none() {
                 child.kill()?;
             }

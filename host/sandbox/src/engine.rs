@@ -167,7 +167,7 @@ impl Engine {
 
     /// Is its code there, or known not to come? Then `compile` answers at once.
     pub fn is_compiled(&self, digest: &str) -> bool {
-        self.compiled.lock().contains_key(digest) || self.from_cache(digest).is_some()
+        self.compiled.lock().contains_key(digest) || self.cached_code(digest).is_some()
     }
 
     /// Compiles a component, unless that was done already.
@@ -178,7 +178,7 @@ impl Engine {
         if let Some(known) = self.compiled.lock().get(digest) {
             return known.clone();
         }
-        if let Some(component) = self.from_cache(digest) {
+        if let Some(component) = self.cached_code(digest) {
             return Ok(component);
         }
         let compiled = self.compile_anew(digest, bytes);
@@ -190,7 +190,7 @@ impl Engine {
         Some(self.cache_dir.as_ref()?.join(format!("{digest}-{}.cwasm", self.compatibility)))
     }
 
-    fn from_cache(&self, digest: &str) -> Option<Component> {
+    fn cached_code(&self, digest: &str) -> Option<Component> {
         let code = cached(&self.cache_file(digest)?)?;
         let loaded = self.load(&code).inspect_err(|error| {
             tracing::warn!(digest, %error, "compiled code in the cache is of no use: compiling again");

@@ -1,5 +1,5 @@
 //! Files whose code is being compiled, beside all else that a host does. Invariant: each file is compiled once, few at a time,
-//! and whoever waits for one is told when it is done, whatever came of it.
+//! and the signal of whoever waits for one is raised when it is done, whatever came of it.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -317,6 +317,8 @@ fn shown_without_secrets_and_read_again_the_same() {
         attributes-max = 64
         budget-ms = 1000
         component-bytes-max = 268435456
+        compile-memory-bytes-max = 1073741824
+        compile-seconds-max = 300
         core-instances-max = 64
         id-bytes-max = 256
         instance-bytes-max = 4194304

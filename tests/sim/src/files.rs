@@ -24,7 +24,7 @@ use sagahost_testkit::Code as _;
 use crate::{
     code::{Natives, Version},
     plan,
-    world::{self, HostNo, happens, inside},
+    world::{self, HostNo, happens, inside, world},
 };
 
 pub const DIR: &str = "plugins";
@@ -176,7 +176,9 @@ impl Compilers {
         if self.state().compiled.contains(digest) {
             return None;
         }
-        let slowly = happens(plan::Fault::CompilesSlowly);
+        // That is no fault, so it takes its time to the end of a run.
+        let slow_at_times = world(|world| world.calm && world.plan.has(plan::Fault::CompilesSlowly));
+        let slowly = happens(plan::Fault::CompilesSlowly) || slow_at_times && world::choose(2, 20) == 0;
         let now = world::now();
         let takes = Duration::from_millis([10, 300, 2_000, 8_000][world::choose(4, 19)]);
         let mut state = self.state();
