@@ -106,7 +106,7 @@ fn sources(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
 #[test]
 fn every_module_says_what_it_is_for() {
     let mut found = Vec::new();
-    for top in ["host", "plugins", "demo", "tests/src", "tests/sim/src"] {
+    for top in ["host", "plugins", "demo", "tests/src", "tests/sim/src", "tests/neighbours/src"] {
         sources(&root().join(top), &mut found);
     }
     assert!(found.len() > 200, "only {} files were found", found.len());

@@ -1,0 +1,122 @@
+//! Figures, and the table that they make. Invariant: a table has the medians of all rounds, and says of each figure with a
+//! bound whether the host that is measured keeps it.
+
+use std::collections::BTreeMap;
+
+/// Where the tables are kept.
+pub const PAGE: &str = "host/docs/neighbours.md";
+/// What stands before them on that page.
+const ABOVE: &str = "<!-- by tests/neighbours/run --write -->\n";
+
+/// One number of one run.
+pub struct Figure {
+    pub what: &'static str,
+    pub unit: &'static str,
+    pub value: f64,
+    pub bound: Option<f64>,
+    /// More is better, and the bound is the least.
+    more: bool,
+}
+
+impl Figure {
+    pub fn new(what: &'static str, unit: &'static str, value: f64) -> Self {
+        Self { what, unit, value, bound: None, more: false }
+    }
+
+    pub fn at_most(self, bound: f64) -> Self {
+        Self { bound: Some(bound), ..self }
+    }
+
+    pub fn at_least(self, bound: f64) -> Self {
+        Self { bound: Some(bound), more: true, ..self }
+    }
+
+    fn keeps(&self, value: f64) -> Option<bool> {
+        self.bound.map(|bound| if self.more { value >= bound } else { value <= bound })
+    }
+}
+
+/// The value below which so much of all lies, 0 to 1.
+pub fn quantile(all: &[f64], part: f64) -> f64 {
+    let mut sorted = all.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = (sorted.len() as f64 * part) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
+
+#[derive(Default)]
+pub struct Table {
+    /// In the order of the case.
+    figures: Vec<Figure>,
+    values: BTreeMap<(&'static str, usize), Vec<f64>>,
+}
+
+impl Table {
+    /// Of one run, of the host of that number.
+    pub fn add(&mut self, host: usize, figures: Vec<Figure>) {
+        for figure in figures {
+            eprintln!("  {}: {} {}", figure.what, short(figure.value), figure.unit);
+            self.values.entry((figure.what, host)).or_default().push(figure.value);
+            if self.figures.iter().all(|known| known.what != figure.what) {
+                self.figures.push(figure);
+            }
+        }
+    }
+
+    /// In Markdown. Of two hosts the first one is the other.
+    pub fn text(&self, hosts: usize) -> String {
+        let (columns, lines) = if hosts > 1 { ("| other | this ", "|---:|---:") } else { ("| this ", "|---:") };
+        let mut text = format!("| | {columns}| bound | |\n|---|{lines}|---:|---|\n").replace("| | |", "| |");
+        for figure in &self.figures {
+            let of = |host| self.values.get(&(figure.what, host)).map_or(f64::NAN, |all| quantile(all, 0.5));
+            let cells: String = (0..hosts).map(|host| format!("| {} {} ", short(of(host)), figure.unit)).collect();
+            let bound = figure.bound.map(|bound| format!("{} {}", short(bound), figure.unit)).unwrap_or_default();
+            let kept = match figure.keeps(of(hosts - 1)) {
+                None => "",
+                Some(true) => "kept",
+                Some(false) => "**missed**",
+            };
+            text.push_str(&format!("| {} {cells}| {bound} | {kept} |\n", figure.what));
+        }
+        text
+    }
+}
+
+fn short(value: f64) -> String {
+    if value.is_nan() {
+        "none".to_owned()
+    } else if value.abs() < 10.0 && value.fract() != 0.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+/// The page with other tables.
+pub fn replace(page: &str, tables: &str) -> String {
+    let head = page.split_once(ABOVE).map_or(page, |(head, _)| head);
+    format!("{head}{ABOVE}\n{}\n", tables.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_medians_and_says_what_is_kept() {
+        let mut table = Table::default();
+        for (round, (other, this)) in [(900.0, 20.0), (800.0, 10.0), (1_000.0, 40.0)].into_iter().enumerate() {
+            table.add(0, vec![Figure::new("p99", "ms", other).at_most(30.0)]);
+            table.add(1, vec![Figure::new("p99", "ms", this), Figure::new("done", "/s", round as f64).at_least(5.0)]);
+        }
+        let text = table.text(2);
+        assert!(text.contains("| p99 | 900 ms | 20 ms | 30 ms | kept |"), "{text}");
+        assert!(text.contains("| done | none /s | 1 /s | 5 /s | **missed** |"), "{text}");
+    }
+
+    #[test]
+    fn the_page_keeps_what_stands_before_the_tables() {
+        let once = replace("# Page\n\n", "old\n");
+        assert_eq!(replace(&once, "new\n"), format!("# Page\n\n{ABOVE}\nnew\n"));
+    }
+}

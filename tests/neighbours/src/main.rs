@@ -1,0 +1,85 @@
+//! What bad neighbours cost the others, measured on a real host process. Invariant: every host is given the same load, in
+//! turns, so that what else happens on the machine meets all of them.
+
+mod bytes;
+mod figures;
+mod hot;
+mod load;
+mod site;
+mod slow;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use crate::{
+    figures::{Figure, Table},
+    site::Bench,
+};
+
+/// One bad neighbour.
+struct Case {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Bench) -> Result<Vec<Figure>>,
+}
+
+const CASES: [Case; 3] = [
+    Case { name: "slow", about: slow::ABOUT, run: slow::run },
+    Case { name: "hot", about: hot::ABOUT, run: hot::run },
+    Case { name: "bytes", about: bytes::ABOUT, run: bytes::run },
+];
+
+#[derive(Parser)]
+struct Args {
+    /// The host that is measured.
+    #[arg(long)]
+    this: PathBuf,
+    /// Another host, to compare it with.
+    #[arg(long)]
+    host: Option<PathBuf>,
+    /// Only these cases.
+    #[arg(long)]
+    case: Vec<String>,
+    /// How often each is run on each host.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Directory of the plugins that the cases need.
+    #[arg(long)]
+    plugins: PathBuf,
+    /// Puts the table into the documentation as well.
+    #[arg(long)]
+    write: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(unknown) = args.case.iter().find(|name| CASES.iter().all(|case| case.name != **name)) {
+        let known: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+        bail!("no case `{unknown}`; there are: {}", known.join(", "));
+    }
+    let hosts: Vec<&Path> = args.host.iter().chain([&args.this]).map(PathBuf::as_path).collect();
+    let mut page = String::new();
+    for case in CASES.iter().filter(|case| args.case.is_empty() || args.case.iter().any(|name| name == case.name)) {
+        let mut table = Table::default();
+        for round in 0..args.rounds {
+            for (at, host) in hosts.iter().enumerate() {
+                eprintln!("neighbours: {}, round {} of {}, {}", case.name, round + 1, args.rounds, host.display());
+                table.add(at, (case.run)(&Bench { host, plugins: &args.plugins })?);
+            }
+        }
+        let section = format!("## `{}`\n\n{}\n\n{}\n", case.name, case.about, table.text(hosts.len()));
+        println!("{section}");
+        page.push_str(&section);
+    }
+    if args.write {
+        let file = Path::new(figures::PAGE);
+        let text = fs::read_to_string(file)?;
+        fs::write(file, figures::replace(&text, &page))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! A host process on embedded topics, in a directory of its own. Invariant: no process outlives its site.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
+use sagahost_transport_embedded::EmbeddedTransport;
+use sagahost_wire::{Partition, Record};
+use tempfile::TempDir;
+
+/// Of each topic.
+const PARTITIONS: i32 = 4;
+/// A start compiles plugins.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// What a case runs on.
+pub struct Bench<'b> {
+    pub host: &'b Path,
+    pub plugins: &'b Path,
+}
+
+pub struct Site {
+    dir: TempDir,
+    topics: EmbeddedTransport,
+    /// None: it does not run yet.
+    process: Option<Child>,
+}
+
+impl Site {
+    /// `config`: lines of the configuration beyond name and directories.
+    pub fn new(bench: &Bench<'_>, plugins: &[&str], config: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let into = dir.path().join("plugins");
+        fs::create_dir(&into)?;
+        for plugin in plugins {
+            let file = format!("{plugin}.wasm");
+            fs::copy(bench.plugins.join(&file), into.join(&file)).with_context(|| format!("failed to copy {file}"))?;
+        }
+        let text = format!("app = \"neighbours\"\n{config}");
+        fs::write(dir.path().join("sagahost.toml"), text)?;
+        let topics = EmbeddedTransport::open(&dir.path().join("data"), "neighbours-feeder")?;
+        Ok(Self { dir, topics, process: None })
+    }
+
+    pub fn topics(&self) -> &EmbeddedTransport {
+        &self.topics
+    }
+
+    /// Before the host does it.
+    pub fn make_topics(&self, names: &[&str]) -> Result<()> {
+        let names: Vec<Arc<str>> = names.iter().copied().map(Arc::from).collect();
+        Ok(self.topics.create_topics(&names, PARTITIONS)?)
+    }
+
+    /// Until it serves.
+    pub fn start(&mut self, bench: &Bench<'_>) -> Result<()> {
+        let log = self.dir.path().join("host.log");
+        let file = File::create(&log)?;
+        let mut command = Command::new(fs::canonicalize(bench.host)?);
+        command.arg("run").current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        let child = self.process.insert(command.stdout(file.try_clone()?).stderr(file).spawn()?);
+        let end = Instant::now() + START_MAX;
+        loop {
+            let said = fs::read_to_string(&log)?;
+            if said.contains("serving socket=") {
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the host ended ({status}):\n{said}");
+            }
+            ensure!(Instant::now() < end, "the host does not serve:\n{said}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A line of the process's `status`, in bytes.
+    fn memory(&self, line: &str) -> Result<f64> {
+        let child = self.process.as_ref().context("the host runs")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let found = status.lines().find_map(|at| at.strip_prefix(line)).context("such a line")?;
+        let kib: f64 = found.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024.0)
+    }
+
+    pub fn resident_bytes(&self) -> Result<f64> {
+        self.memory("VmRSS")
+    }
+
+    /// The most that it ever was.
+    pub fn peak_resident_bytes(&self) -> Result<f64> {
+        self.memory("VmHWM")
+    }
+
+    /// From the beginning of these topics, as any consumer.
+    pub fn reader(&self, names: &[&str]) -> Result<Reader> {
+        let names: Vec<Arc<str>> = names.iter().copied().map(Arc::from).collect();
+        let there = self.topics.topics(&names)?;
+        ensure!(there.len() == names.len(), "of {names:?} there are only {there:?}");
+        let partitions = there
+            .iter()
+            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }));
+        let assignments: Vec<Assignment> = partitions.map(|partition| Assignment::new(partition, 0)).collect();
+        let mut source = Waiting::new(self.topics.source()?);
+        source.assign(&assignments)?;
+        Ok(Reader(source))
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub struct Reader(Waiting);
+
+impl Reader {
+    /// What has come since.
+    pub fn read(&mut self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        while let Some(polled) = self.0.poll(Duration::from_millis(1))? {
+            if let Polled::Record(record) = polled {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// When each saga's first record was published, in milliseconds since 1970, until all `wanted` are there or the time
+    /// is over.
+    pub fn ends(
+        &mut self,
+        wanted: &dyn Fn(&BTreeMap<String, f64>) -> bool,
+        most: Duration,
+    ) -> Result<BTreeMap<String, f64>> {
+        let (mut ends, until) = (BTreeMap::new(), Instant::now() + most);
+        loop {
+            for record in self.read()? {
+                let saga = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+                let at = record.timestamp_ms.context("embedded topics have timestamps")?;
+                ends.entry(saga).or_insert(at as f64);
+            }
+            if wanted(&ends) || Instant::now() > until {
+                return Ok(ends);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
