@@ -19,7 +19,7 @@ use sagahost_manifest::Limits;
 use sagahost_saga::id;
 use thiserror::Error;
 use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
     component::{Component, HasSelf, Linker},
 };
 
@@ -28,9 +28,10 @@ use crate::{
     compiler::{CompileError, Compiler},
     crash,
     guest::Guest,
+    turns::{Clock, Turns},
 };
 
-/// How often running calls look at their deadline.
+/// How often running calls look at their clock.
 const TICK: Duration = Duration::from_millis(5);
 /// First bytes of a cache file; the number changes with its layout.
 const CACHE_MAGIC: &[u8; 8] = b"sagacwa1";
@@ -62,6 +63,7 @@ pub struct Engine {
     compatibility: String,
     free: Mutex<u32>,
     freed: Condvar,
+    turns: Arc<Turns>,
 }
 
 /// Does compiled code count what it executes? That costs time, so it is for the law checker alone.
@@ -111,6 +113,7 @@ impl Engine {
         World::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         tick(&wasmtime).map_err(|error| EngineError::Wasmtime(format!("failed to start a thread: {error}")))?;
+        let turns = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let mut hasher = DefaultHasher::new();
         wasmtime.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Arc::new(Self {
@@ -121,6 +124,7 @@ impl Engine {
             compatibility: format!("{:016x}", hasher.finish()),
             free: Mutex::new(limits.instances_max),
             freed: Condvar::new(),
+            turns: Arc::new(Turns::new(turns)),
             limits: Arc::new(limits),
             meter,
             wasmtime,
@@ -153,11 +157,20 @@ impl Engine {
 
     /// What one call may use, from now on.
     pub(crate) fn refill(&self, store: &mut Store<Guest>) {
-        store.set_epoch_deadline(ticks(self.limits.budget()));
+        let mut clock = Clock::new(self.turns.clone(), self.limits.budget());
+        store.epoch_deadline_callback(move |_| {
+            Ok(if clock.tick() { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt })
+        });
+        store.set_epoch_deadline(1);
         store.set_hostcall_fuel(self.limits.outcome_bytes_max + 64 * 1024);
         if self.meter == Meter::Fuel {
             store.set_fuel(u64::MAX).expect("this engine counts fuel");
         }
+    }
+
+    /// Its call is over: a turn that it had is free for others, until the next refill.
+    pub(crate) fn rests(store: &mut Store<Guest>) {
+        store.epoch_deadline_trap();
     }
 
     /// Fuel taken since the last refill; none where nobody counts.
@@ -285,10 +298,6 @@ pub(crate) fn config(limits: &Limits, meter: Meter) -> Config {
         .wasm_memory64(false)
         .wasm_backtrace_max_frames(NonZeroUsize::new(crash::FRAMES_MAX));
     config
-}
-
-fn ticks(budget: Duration) -> u64 {
-    u64::try_from(budget.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX - 1) + 1
 }
 
 /// Moves the epoch on as long as the engine lives.

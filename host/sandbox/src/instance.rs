@@ -10,7 +10,7 @@ use wasmtime::Store;
 use crate::{
     bindings::World,
     call::{Plugin, Ran},
-    engine::Slot,
+    engine::{Engine, Slot},
     guest::Guest,
 };
 
@@ -29,7 +29,9 @@ impl<'p> Instance<'p> {
         let slot = plugin.engine.slot();
         let guest = Guest::new(Box::new(Nothing), plugin.config.clone(), plugin.engine.limits_shared());
         let mut store = plugin.engine.store(guest);
-        match plugin.pre.instantiate(&mut store) {
+        let world = plugin.pre.instantiate(&mut store);
+        Engine::rests(&mut store);
+        match world {
             Ok(world) => Ok(Self { plugin, store, world, dead: false, _slot: slot }),
             Err(error) => Err(plugin.crash(error, &store).map_or_else(|e| e.to_string(), |crash| crash.detail)),
         }
@@ -53,6 +55,7 @@ impl<'p> Instance<'p> {
             true => self.plugin.called(&mut self.store, Ok(&self.world), call),
             false => Ok(End::unreadable(call)),
         };
+        Engine::rests(&mut self.store);
         self.dead = match &end {
             Ok(End::Outcome(Outcome::Unknown { .. }) | End::Undo(UndoOutcome::Unknown { .. })) | Err(_) => true,
             Ok(End::Outcome(_) | End::Undo(_)) => false,

@@ -20,6 +20,7 @@ mod crash;
 pub mod engine;
 pub mod guest;
 pub mod instance;
+mod turns;
 
 pub use call::{HostError, Plugin, Ran};
 pub use compiler::{CompileError, Compiler};

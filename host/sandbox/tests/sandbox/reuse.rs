@@ -65,3 +65,19 @@ fn fuel_is_counted_by_an_engine_of_its_own_and_the_same_each_time() {
     assert!(used() < once, "the instance is made already");
     assert_eq!(fuel(&plugin(), "fine"), None);
 }
+
+/// Slow calls take turns on the processors. (Where one is kept, the last of these calls never begins.)
+#[test]
+fn an_instance_between_calls_keeps_no_turn() {
+    let more_than_turns = std::thread::available_parallelism().map_or(1, usize::from) + 1;
+    let instances_max = u32::try_from(more_than_turns).unwrap() + 1;
+    let engine = Engine::new(Limits { budget_ms: 100, instances_max, ..Limits::default() }, None).unwrap();
+    let plugin = admission::admit(guest(), Path::new("misbehaving.wasm"), &engine, &BTreeMap::new()).unwrap().plugin;
+    let mut used = Vec::new();
+    for _ in 0..more_than_turns {
+        let mut instance = plugin.instance().unwrap();
+        let ran = instance.run(&call("loop"), Box::new(Memory::default())).unwrap();
+        assert!(matches!(ran.end.unwrap(), End::Outcome(Outcome::Unknown { .. })));
+        used.push(instance);
+    }
+}
