@@ -275,7 +275,7 @@ impl<'w> Chain<'w> {
             | Item::TopologyChanged => None,
         };
         let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
-        if !self.changed && command_done.is_none() {
+        if !self.changed && command_done.is_none() && self.letters.is_empty() {
             answer_now(reply, answer);
             // A delivery that changed nothing hangs on nothing that was read.
             return None;
@@ -395,6 +395,16 @@ impl Drive for Chain<'_> {
 
     fn open_letter(&mut self, letter: Letter) {
         let letter = letters::of_saga(&self.id, letter, &self.serving.codec);
+        self.departures.extend(self.worker.announce(&letter, &self.serving));
+        self.letters.push(LetterWrite::Open(letter));
+    }
+
+    fn keep_aside(&mut self, letter: Letter) {
+        // A redrive that changes nothing.
+        if let Some(answer) = &mut self.answer {
+            *answer = Answer { done: false, text: format!("kept aside again: {}", letter.problem.detail) };
+        }
+        let letter = letters::kept_aside(letter, &self.serving.codec);
         self.departures.extend(self.worker.announce(&letter, &self.serving));
         self.letters.push(LetterWrite::Open(letter));
     }

@@ -28,6 +28,12 @@ pub fn of_saga(id: &SagaId, letter: Letter, codec: &Codec) -> StoredLetter {
     }
 }
 
+/// An event for which its saga has no room. Should somebody redrive the letter, it is taken in as if it came then.
+pub fn kept_aside(letter: Letter, codec: &Codec) -> StoredLetter {
+    let saga = letter.event.saga.clone();
+    StoredLetter { letter: None, ..of_saga(&saga, letter, codec) }
+}
+
 /// The code of events that are kept aside while their saga is in quarantine.
 pub const QUARANTINED: &str = "saga-quarantined";
 

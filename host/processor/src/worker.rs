@@ -18,7 +18,7 @@ use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, LetterWrite};
 use sagahost_saga::{
     id::{Participant, SagaId},
-    input::Answer,
+    input::{Answer, Letter},
     notation,
 };
 use sagahost_wire::StoredLetter;
@@ -163,6 +163,9 @@ impl Worker {
 
     fn run(&mut self, mut run: Run, now: Now) -> Next {
         let Some((id, item)) = &run.saga else { return self.finish(&run) };
+        if let Some(staging) = self.no_room(&run, id, item, now) {
+            return self.then(State::Stage(run, staging));
+        }
         let mut chain = match Chain::run(self, id, item, now) {
             Ok(chain) => chain,
             Err(ChainError::Quarantine(why)) => return self.quarantine(run, &why, now),
@@ -198,6 +201,27 @@ impl Worker {
                 self.finish(&run)
             }
         }
+    }
+
+    /// What a chain would answer for an event for which its saga has no room, without one: nothing of the saga is copied
+    /// or written. None: a chain decides.
+    fn no_room(&self, run: &Run, id: &SagaId, item: &Item, now: Now) -> Option<Box<Staging>> {
+        let Item::Delivery { event, formerly: None, receipt } = item else { return None };
+        let cell = self.stage.saga(id).ok()?;
+        let saga = cell.saga.as_ref()?;
+        let serving = self.serving.load();
+        let problem = saga.no_room(event, &serving.topology)?;
+        let key = event.key.hash128();
+        let spilled = || match cell.key.filter(|_| saga.has_spilled()) {
+            Some(at) => self.journal.spilled_event(at, key).map(|data| data.is_some()),
+            None => Ok(false),
+        };
+        let known = saga.knows(&event.key) || cell.spilling.iter().any(|(known, _)| *known == key);
+        if known || spilled().unwrap_or(true) {
+            return None;
+        }
+        let letter = letters::kept_aside(Letter::kept_aside(event.clone(), problem, now.wall), &serving.codec);
+        Some(self.letter(run, Some(id.clone()), LetterWrite::Open(letter), receipt.clone(), None, now))
     }
 
     /// It has its turn when that participant has.

@@ -35,6 +35,9 @@ pub trait Drive {
 
     fn open_letter(&mut self, letter: Letter);
 
+    /// Its saga has no room for it, and does not change.
+    fn keep_aside(&mut self, letter: Letter);
+
     fn close_letter(&mut self, key: String, how: String);
 
     /// Rows of their own for what no longer fits into the record.
@@ -68,6 +71,7 @@ pub fn drive<D: Drive>(place: &mut D, first: Input) -> Result<(), D::Error> {
                 Effect::Call(call) => work.push_back(Work::Call(call)),
                 Effect::Publish(publish) => work.extend(place.publish(publish)?.map(Work::Input)),
                 Effect::OpenLetter(letter) => place.open_letter(letter),
+                Effect::KeepAside(letter) => place.keep_aside(letter),
                 Effect::CloseLetter { key, how } => place.close_letter(key, how),
                 Effect::Spill { events, history } => place.spill(events, history),
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Attributes, Event},
-    id::{Direction, EventKey, Kind, Participant, Time},
+    id::{Direction, EventKey, Kind, Participant, Time, hex},
     outcome::{Behaviour, Call, End, Outcome, Problem, UndoOutcome},
 };
 
@@ -134,6 +134,8 @@ pub enum Effect {
     /// Publish; fuse with local subscribers when the event belongs to this saga.
     Publish(Publish),
     OpenLetter(Letter),
+    /// A dead letter of which the saga knows nothing: should it be redriven, the event is taken in as if it came then.
+    KeepAside(Letter),
     CloseLetter {
         key: String,
         how: String,
@@ -165,6 +167,19 @@ pub struct Letter {
     pub attempts: u32,
     pub by: Behaviour,
     pub at: Time,
+}
+
+impl Letter {
+    /// Of an event for which its saga has no room (see [`Saga::no_room`](crate::Saga::no_room)).
+    pub fn kept_aside(event: Event, problem: Problem, at: Time) -> Self {
+        let key = content_key(&event);
+        Self { key, participant: None, event, problem, attempts: 0, by: Behaviour::default(), at }
+    }
+}
+
+/// Each of several contents under one id has a letter of its own.
+pub(crate) fn content_key(event: &Event) -> String {
+    format!("{}#{}", letter_key(&event.key, None), hex(&event.data_hash()[..4]))
 }
 
 pub fn letter_key(event: &EventKey, participant: Option<&Participant>) -> String {

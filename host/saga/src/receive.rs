@@ -5,8 +5,8 @@ use crate::{
     compensation::Failure,
     event::Event,
     history::{EventNote, What},
-    id::{Kind, Participant, hex},
-    input::{Disposition, Letter, letter_key},
+    id::{Kind, Participant},
+    input::{Disposition, Effect, Letter, content_key, letter_key},
     mutation::{self, Mutation},
     on::{Turn, broken},
     outcome::{Behaviour, Cause, Problem},
@@ -59,6 +59,10 @@ impl Saga {
         if !turn.topology.concerns(&event.kind) {
             return Ok(Disposition::Unhandled);
         }
+        if let Some(problem) = self.no_room(&event, turn.topology) {
+            turn.effects.push(Effect::KeepAside(Letter::kept_aside(event, problem, turn.now)));
+            return Ok(Disposition::Nothing("the saga has no room for it"));
+        }
         if self.record_key.is_none() {
             self.record_key.clone_from(&event.record_key);
         }
@@ -73,6 +77,35 @@ impl Saga {
                 self.take(Arrival { event: &event, expected, redriven: false }, turn)
             }
         })
+    }
+
+    /// Why an event is not taken in but kept aside, if its id is not known: the saga has come to a bound, which waits for a
+    /// person already, and everybody who would act on the event would refuse it for that (SEMANTICS.md, rule 13). Asked
+    /// for each of very many events, and so nothing of the saga is copied.
+    pub fn no_room(&self, event: &Event, topology: &Topology) -> Option<Problem> {
+        if self.needs.is_empty() || !matches!(self.phase, Phase::Open | Phase::Compensating) {
+            return None;
+        }
+        let key = event.key.hash128();
+        let ends = || topology.members.iter().any(|member| member.finish_on.contains(&event.kind));
+        let expected = self.expected.iter().any(|expected| expected.key == key);
+        if expected || self.is_failure(event, topology) || ends() {
+            return None;
+        }
+        let arrival = Arrival { event, expected: None, redriven: false };
+        let mut refused = None;
+        for (_, sub) in topology.subscribers(&event.kind) {
+            let intake = self.intake(sub, &arrival);
+            if intake == Intake::Ignored {
+                continue;
+            }
+            let problem = self.over_bound(&arrival, intake, topology)?;
+            if self.needs.iter().all(|need| *need.code != *problem.code) {
+                return None;
+            }
+            refused.get_or_insert(problem);
+        }
+        refused
     }
 
     /// Did this event come behind the compensation of its saga, for a participant that never heard of such a one? What
@@ -90,7 +123,9 @@ impl Saga {
             && !self.is_failure(event, topology)
             && topology.subscribers(&event.kind).any(called_off)
             && self.events_seen() < topology.bounds.events_per_saga_max as u64
-            && self.over_bound(&Arrival { event, expected: None, redriven: false }, Intake::NeverRan, turn).is_none()
+            && self
+                .over_bound(&Arrival { event, expected: None, redriven: false }, Intake::NeverRan, topology)
+                .is_none()
     }
 
     fn take(&mut self, arrival: Arrival<'_>, turn: &mut Turn<'_>) -> Disposition {
@@ -153,19 +188,11 @@ impl Saga {
     }
 
     fn take_in(&mut self, member: &Member, sub: &Subscription, arrival: &Arrival<'_>, turn: &mut Turn<'_>) -> Intake {
-        let compensating = self.phase == Phase::Compensating;
-        let undoing = arrival.expected.as_ref().is_some_and(|expected| expected.undoing);
-        let intake = match sub.when {
-            When::Compensating if !compensating => Intake::Ignored,
-            When::Compensating | When::Both => Intake::Taken,
-            When::Running if !compensating || mutation::on(Mutation::ForwardBehindFence) => Intake::Taken,
-            When::Running if undoing || sub.role != Role::Compensable => Intake::Ignored,
-            When::Running => Intake::NeverRan,
-        };
+        let intake = self.intake(sub, arrival);
         if intake == Intake::Ignored {
             return intake;
         }
-        if let Some(problem) = self.over_bound(arrival, intake, turn) {
+        if let Some(problem) = self.over_bound(arrival, intake, turn.topology) {
             self.open_letter(arrival.event, Some(&member.name), &problem, 0, turn);
             let letter = letter_key(&arrival.event.key, Some(&member.name));
             self.need(&problem.code, &problem, Some(&member.name), Some(letter.as_str().into()), turn.now);
@@ -182,6 +209,18 @@ impl Saga {
             self.note_away(member, &arrival.event.kind, turn.now);
         }
         intake
+    }
+
+    fn intake(&self, sub: &Subscription, arrival: &Arrival<'_>) -> Intake {
+        let compensating = self.phase == Phase::Compensating;
+        let undoing = arrival.expected.as_ref().is_some_and(|expected| expected.undoing);
+        match sub.when {
+            When::Compensating if !compensating => Intake::Ignored,
+            When::Compensating | When::Both => Intake::Taken,
+            When::Running if !compensating || mutation::on(Mutation::ForwardBehindFence) => Intake::Taken,
+            When::Running if undoing || sub.role != Role::Compensable => Intake::Ignored,
+            When::Running => Intake::NeverRan,
+        }
     }
 
     fn begin(&mut self, kind: &Kind, turn: &Turn<'_>) {
@@ -214,8 +253,8 @@ impl Saga {
     }
 
     /// SEMANTICS.md, rules 11, 13, 16: where a saga stops growing.
-    fn over_bound(&self, arrival: &Arrival<'_>, intake: Intake, turn: &Turn<'_>) -> Option<Problem> {
-        let bounds = &turn.topology.bounds;
+    fn over_bound(&self, arrival: &Arrival<'_>, intake: Intake, topology: &Topology) -> Option<Problem> {
+        let bounds = &topology.bounds;
         let over = |code: &str, what: &str, max: usize| Some(Problem::new(code, format!("more than {max} {what}")));
         let full = self.steps.len() >= bounds.steps_per_saga_max;
         if full && !mutation::on(Mutation::StepsWithoutBound) {
@@ -265,8 +304,7 @@ impl Saga {
     fn quarantine(&mut self, event: Event, turn: &mut Turn<'_>) -> Disposition {
         const KEPT_MAX: usize = 16;
         let data = event.data_hash();
-        // Each of several contents under one id has a letter of its own.
-        let key = format!("{}#{}", letter_key(&event.key, None), hex(&data[..4]));
+        let key = content_key(&event);
         if self.quarantined.contains(&data) || self.letter(&key).is_some() {
             return Disposition::Nothing("the event is in a dead letter");
         }

@@ -219,7 +219,12 @@ impl Bench {
 
     /// As the reader does it.
     pub fn deliver(&self, offset: i64, saga: &str) {
-        let record = self.record(offset, saga);
+        self.deliver_as(offset, offset, saga);
+    }
+
+    /// The record of another offset, once more.
+    pub fn deliver_as(&self, offset: i64, of: i64, saga: &str) {
+        let record = Record { offset, ..self.record(of, saga) };
         let receipt = Receipt { partition: partition(), offset, timestamp_ms: Some(1) };
         assert!(self.processor.stage.delivered(&receipt, record.size_bytes()));
         let decoded = self.processor.serving.load().codec.decode(&record).unwrap();

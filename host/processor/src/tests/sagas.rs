@@ -5,15 +5,18 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use sagahost_codec::Decoded;
 use sagahost_manifest::host_calls::HostCalls;
 use sagahost_saga::outcome::Emission;
+use sagahost_wire::StoredLetter;
 
 use super::{
-    bench::{Bench, KIND, at, completed, idle, partition, run, settings, take},
+    bench::{Bench, KIND, at, completed, idle, partition, run, serving, settings, take},
     memory::topics,
     scripted::Handler,
 };
 use crate::{
+    mailbox::Item,
     processor::Settings,
     stage::Staged,
     step::{Next, Part},
@@ -165,4 +168,48 @@ fn a_worker_without_work_waits_for_a_sign_alone() {
     assert_eq!(wait.until, None);
     bench.deliver(0, "o-1");
     assert_ne!(wait.signal.seen(), wait.seen);
+}
+
+/// What comes for a saga that may have no more steps is kept aside: its saga is neither copied nor written for it, and
+/// nobody is called. It is taken in when a person sends it again and there is room.
+#[test]
+fn what_a_saga_has_no_room_for_is_kept_aside_whole() {
+    let calls: Arc<AtomicU32> = Arc::default();
+    let counted = calls.clone();
+    let handler: Arc<Handler> = Arc::new(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        completed(Vec::new())
+    });
+    let mut small = serving(handler.clone(), 1);
+    small.topology.bounds.steps_per_saga_max = 1;
+    let bench = Bench::with(Arc::default(), settings(), small, None);
+    let mut worker = bench.processor.worker();
+    (0..2).for_each(|offset| bench.deliver(offset, "o-1"));
+    run(&mut worker, at(0));
+    bench.commit(at(1_000));
+    assert_eq!(bench.journal.held.lock().letters.len(), 1, "of the first one the saga knows");
+
+    (2..52).for_each(|offset| bench.deliver(offset, "o-1"));
+    bench.deliver_as(52, 0, "o-1");
+    run(&mut worker, at(1_000));
+    let sealed = bench.sealed(at(2_000)).unwrap();
+    assert_eq!(sealed.write.sagas.len(), 0, "the saga is as it was");
+    bench.finish(&sealed);
+    let letters = bench.journal.held.lock().letters.clone();
+    let aside = &letters[1..];
+    assert_eq!(aside.len(), 50, "one for each, and none for the event that is known");
+    assert!(aside.iter().all(|letter| letter.code == "too-many-steps" && letter.letter.is_none()));
+    assert!(aside.iter().all(|letter| letter.saga == Some("o-1".into())), "they keep its record");
+    assert_eq!(bench.journal.held.lock().positions[&partition()].next, 53);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+
+    bench.processor.serving.store(Arc::new(serving(handler, 1)));
+    (0..2).for_each(|_| bench.processor.inbox.post(&"o-1".into(), sent_again(&bench, &aside[0])));
+    run(&mut worker, at(2_000));
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "once, however often it is sent again");
+}
+
+fn sent_again(bench: &Bench, letter: &StoredLetter) -> Item {
+    let Decoded { event, formerly } = bench.processor.serving.load().codec.decode_letter(letter).unwrap();
+    Item::Redelivery { event, formerly, letter: Box::new(letter.clone()), receipt: None, reply: None }
 }

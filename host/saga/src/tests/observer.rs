@@ -80,6 +80,7 @@ impl Observer {
                 Effect::Call(call) => self.see_call(call, seen)?,
                 Effect::Publish(publish) => self.see_published(&publish.event, seen.topology)?,
                 Effect::OpenLetter(letter) => drop(self.letters.insert(letter.key.clone())),
+                Effect::KeepAside(letter) => self.kept_aside(&letter.event, nothing)?,
                 Effect::CloseLetter { key, .. } => drop(self.letters.remove(key)),
                 Effect::Spill { .. } => {}
             }
@@ -99,6 +100,12 @@ impl Observer {
         let new = self.taken.insert((event.key.clone(), event.data_hash()));
         let changed = seen.transition.disposition == Disposition::Changed;
         must(new || !changed, "an event is taken in twice")
+    }
+
+    /// It comes again should somebody redrive the letter, and is taken in then.
+    fn kept_aside(&mut self, event: &crate::event::Event, nothing: bool) -> Found {
+        let here = self.taken.remove(&(event.key.clone(), event.data_hash()));
+        must(nothing && here, "a saga took in what it kept aside")
     }
 
     fn see_call(&mut self, call: &Call, seen: &Seen<'_>) -> Found {

@@ -1309,6 +1309,34 @@ fn rule_16_explosion() {
     "#]],
     );
     check(
+        "with only payment; with steps-max 1; with payment.A; with payment.B; A; A#2; A#3; A#3; B; A; resolve accept; A#4",
+        expect![[r#"
+            > A
+            payment.A: ok
+            > A#2
+            letter payment.A too-many-steps
+            > A#3
+            kept aside A too-many-steps
+            nothing: the saga has no room for it
+            > A#3
+            kept aside A too-many-steps
+            nothing: the saga has no room for it
+            > B
+            kept aside B too-many-steps
+            nothing: the saga has no room for it
+            > A
+            nothing: the event is known
+            > resolve accept
+            answer: accepted as it is
+            > A#4
+            letter payment.A too-many-steps
+            = needs-operator
+              payment.A: done
+              open letter: too-many-steps
+              sagahost dead-letters redrive 'outside/A#4|payment' --participant payment  # too-many-steps: too-many-steps: more than 1 steps in one saga
+        "#]],
+    );
+    check(
         "with only payment; with events-max 1; with payment.A; A; A#2",
         expect![[r#"
         > A

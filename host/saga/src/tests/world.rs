@@ -344,6 +344,10 @@ impl Drive for World {
         self.letters.push(letter);
     }
 
+    fn keep_aside(&mut self, letter: Letter) {
+        self.log.push(format!("kept aside {} {}", letter.event.kind, letter.problem.code));
+    }
+
     fn close_letter(&mut self, key: String, how: String) {
         self.log.push(format!("letter {key} closed: {how}"));
     }

@@ -132,6 +132,10 @@ impl Drive for Chain<'_> {
         self.engine.world.letters.insert(letter.key.clone(), (saga, letter));
     }
 
+    fn keep_aside(&mut self, letter: Letter) {
+        self.open_letter(letter);
+    }
+
     fn close_letter(&mut self, key: String, _: String) {
         self.engine.world.letters.remove(&key);
     }
