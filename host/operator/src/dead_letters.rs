@@ -93,7 +93,10 @@ impl Desk {
         ask: impl FnOnce(&dyn super::Live) -> Result<sagahost_saga::input::Answer, Refusal>,
     ) -> Result<Done, Refusal> {
         let Some(live) = &self.live else {
-            return Err(Refusal::new(Why::NeedsHost, "this letter belongs to no saga: start the host, then try again"));
+            return Err(Refusal::new(
+                Why::NeedsHost,
+                "no saga's record has this letter: start the host, then try again",
+            ));
         };
         let answer = ask(&**live)?;
         Ok(Done { done: answer.done, queued: false, text: answer.text })

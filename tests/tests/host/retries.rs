@@ -98,6 +98,9 @@ fn more_events_than_may_wait_are_dead_letters_and_ask_for_an_operator() {
     assert_eq!(whys, ["waits for its next attempt", behind, behind]);
     let letters = operator.letters();
     assert!(letters.iter().all(|letter| letter.line.code == "parked-overflow"), "{letters:#?}");
+    // Rule 13: the first one is its participant's, what follows is kept aside whole.
+    let of_all = letters.iter().filter(|letter| letter.line.participant.is_none());
+    assert_eq!(of_all.map(|letter| letter.value.as_deref().unwrap().contains("later-3")).collect::<Vec<_>>(), [true]);
     shop.send(&tried("s-2", "none", "none"));
     operator.await_saga("s-2", "done", |saga| saga.steps[0].state == "done");
 
