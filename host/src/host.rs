@@ -22,6 +22,7 @@ use sagahost_processor::{
     schedule::ScheduleBounds,
     stage::BatchBounds,
     start::{Begun, Decisions, Start, StartError},
+    worker::ChainBounds,
 };
 use sagahost_sandbox::Compiler;
 use sagahost_serving::{
@@ -220,7 +221,7 @@ impl Host {
             journal.clone(),
             plugins.serve()?,
             config.topics.clone(),
-            settings(&config.pipeline),
+            settings(&config.pipeline, config.limits.call_bytes_max),
             // Nothing outside is granted.
             None,
         ));
@@ -379,7 +380,7 @@ impl Drop for Host {
     }
 }
 
-fn settings(pipeline: &PipelineSettings) -> Settings {
+fn settings(pipeline: &PipelineSettings, call_bytes_max: usize) -> Settings {
     Settings {
         batch: BatchBounds {
             chains_max: pipeline.batch_chains_max,
@@ -398,7 +399,7 @@ fn settings(pipeline: &PipelineSettings) -> Settings {
             bytes_max: pipeline.in_flight_bytes_max,
             record_bytes_max: pipeline.record_bytes_max,
         },
-        chain_steps_max: pipeline.chain_steps_max,
+        chain: ChainBounds { steps_max: pipeline.chain_steps_max, bytes_max: pipeline.chain_bytes_max, call_bytes_max },
         reservation_max: pipeline.reservation_max,
         cache_bytes_max: pipeline.cache_bytes_max,
         stall_wait_max: pipeline.stall_wait_max,
@@ -421,12 +422,12 @@ mod tests {
         let text = "[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\n\
                     position-wait = \"14ms\"\nunpublished-batches-max = 1\nworkers = 8\nslow-calls-max = 9\n\
                     slow-call-after = \"10ms\"\nqueue-events-max = 15\nin-flight-bytes-max = 1048577\nrecord-bytes-max = 1000007\n\
-                    chain-steps-max = 16\n\
+                    chain-steps-max = 16\nchain-bytes-max = 1000018\n\
                     reservation-max = \"17ms\"\ncache-bytes-max = 67108865\nstall-wait-max = \"19s\"\ndue-per-second-max = 20\n";
         let config = Config::parse(text, Path::new("sagahost.toml")).unwrap_or_else(|faults| panic!("{faults}"));
         expect![[r#"
-            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007 }, chain_steps_max: 16, reservation_max: 17ms, cache_bytes_max: 67108865, stall_wait_max: 19s, due_per_second_max: 20 }
+            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 22 }, reservation_max: 17ms, cache_bytes_max: 67108865, stall_wait_max: 19s, due_per_second_max: 20 }
         "#]]
-        .assert_eq(&format!("{:?}\n", settings(&config.pipeline)));
+        .assert_eq(&format!("{:?}\n", settings(&config.pipeline, 22)));
     }
 }

@@ -4,7 +4,7 @@
 use std::{any::Any, cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use sagahost_manifest::{
-    host_calls::{Entries, HostCalls, HostFault, Level},
+    host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
     manifest::Subscription,
 };
 use sagahost_saga::{
@@ -277,8 +277,8 @@ impl HostCalls for Seen {
         self.attempt.delete(key);
         Ok(())
     }
-    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
-        Ok(self.attempt.scan(prefix, after, limit))
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
+        Ok(self.attempt.scan(prefix, after, bounds))
     }
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
         if self.attempt.read(name).is_none() {

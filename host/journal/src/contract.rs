@@ -64,7 +64,7 @@ macro_rules! journal_contract {
                    quarantine_without_a_row;
             letters: round_trip, reopened_under_its_key, filtered_and_grouped, open_letter_keeps_its_saga,
                      closed_letters_go;
-            values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, versions_of_keys,
+            values: store_scan_by_prefix, store_scan_edges, store_scan_by_bytes, store_of_participants_apart, versions_of_keys,
                     stale_read_is_a_conflict, counters_come_back, counters_change_by_differences,
                     counter_out_of_bounds_is_a_conflict, admission, pauses_and_history;
         }

@@ -11,7 +11,7 @@ macro_rules! journal_reads {
             spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
             spilled_history(saga: SagaKey) -> Vec<Entry>;
             store_get(participant: &Participant, key: &str) -> Option<StoreValue>;
-            store_scan(participant: &Participant, prefix: &str, after: Option<&str>, limit: usize) -> Vec<StoreEntry>;
+            store_scan(participant: &Participant, prefix: &str, after: Option<&str>, bounds: PageBounds) -> StorePage;
             counter(participant: &Participant, name: &str) -> Option<i64>;
             counters(participant: Option<&Participant>) -> Vec<(Participant, String, i64)>;
             due(now: Time, limit: usize) -> Vec<(Time, SagaId)>;

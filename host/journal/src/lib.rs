@@ -12,6 +12,7 @@ use std::{
 };
 
 use sagahost_manifest::Manifest;
+pub use sagahost_manifest::host_calls::{PageBounds, PageFill, entry_bytes};
 use sagahost_saga::{
     history::Entry,
     id::{Participant, SagaId, Time},
@@ -20,7 +21,9 @@ use sagahost_saga::{
 use sagahost_wire::{BatchNo, Epoch, Generation, Outgoing, Partition, Position, StoredLetter, StreamNo};
 use serde::{Deserialize, Serialize};
 
-pub use values::{CommitAnswer, Contended, CounterWrite, Name, Seen, Stale, StoreEntry, StoreValue, Version};
+pub use values::{
+    CommitAnswer, Contended, CounterWrite, Name, Seen, Stale, StoreEntry, StorePage, StoreValue, Version,
+};
 
 /// Integer key of a saga, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -263,14 +266,15 @@ pub trait Journal: Send + Sync {
     fn spilled_event(&self, saga: SagaKey, event: [u8; 16]) -> Result<Option<[u8; 16]>, JournalError>;
     fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError>;
     fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<StoreValue>, JournalError>;
-    /// Keys that begin with `prefix` and are above `after`, in byte order.
+    /// Keys that begin with `prefix` and are above `after`, in byte order. No more than one value beyond the bounds is
+    /// read.
     fn store_scan(
         &self,
         participant: &Participant,
         prefix: &str,
         after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<StoreEntry>, JournalError>;
+        bounds: PageBounds,
+    ) -> Result<StorePage, JournalError>;
     fn counter(&self, participant: &Participant, name: &str) -> Result<Option<i64>, JournalError>;
     fn counters(&self, participant: Option<&Participant>) -> Result<Vec<(Participant, String, i64)>, JournalError>;
 

@@ -18,6 +18,14 @@ pub type Name = (Participant, String);
 /// A key of a participant's store, with its value.
 pub type StoreEntry = (String, Arc<[u8]>);
 
+/// Keys of a store in byte order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorePage {
+    pub rows: Vec<StoreEntry>,
+    /// There is nothing behind the last row.
+    pub complete: bool,
+}
+
 /// Which batch of which stream wrote a key last. A key that is deleted has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {

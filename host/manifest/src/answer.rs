@@ -13,8 +13,9 @@ use sagahost_saga::{
 };
 
 use crate::{
+    allowance::{Allowance, Refused},
     cut,
-    limits::Limits,
+    limits::{ENTRY_BYTES, Limits},
     manifest::{Manifest, is_kind},
 };
 
@@ -32,14 +33,15 @@ pub struct Measure<'a> {
 
 impl Measure<'_> {
     /// The end as the saga may see it. Texts are cut to size; an event for the saga's own id is one of this saga.
-    pub fn end(&self, end: End) -> End {
+    /// `allowance`: of the attempt, since what it returns counts too.
+    pub fn end(&self, end: End, allowance: &mut Allowance) -> End {
         match end {
-            End::Outcome(outcome) => End::Outcome(self.outcome(outcome)),
-            End::Undo(outcome) => End::Undo(self.undo_outcome(outcome)),
+            End::Outcome(outcome) => End::Outcome(self.outcome(outcome, allowance)),
+            End::Undo(outcome) => End::Undo(self.undo_outcome(outcome, allowance)),
         }
     }
 
-    fn outcome(&self, outcome: Outcome) -> Outcome {
+    fn outcome(&self, outcome: Outcome, allowance: &mut Allowance) -> Outcome {
         let checked = match outcome {
             Outcome::Completed(completion) => self.completion(completion).map(Outcome::Completed),
             Outcome::Rejected(rejection) => self.rejection(rejection).map(Outcome::Rejected),
@@ -49,10 +51,11 @@ impl Measure<'_> {
             Outcome::Unsent(problem) => Ok(Outcome::Unsent(self.problem(problem))),
             Outcome::Unknown { .. } | Outcome::Unreadable { .. } => Ok(outcome),
         };
-        checked.unwrap_or_else(|crash| Outcome::Unknown { crash, uncertain: false })
+        let counted = checked.and_then(|outcome| counted(outcome_bytes(&outcome), allowance).map(|()| outcome));
+        counted.unwrap_or_else(|crash| Outcome::Unknown { crash, uncertain: false })
     }
 
-    fn undo_outcome(&self, outcome: UndoOutcome) -> UndoOutcome {
+    fn undo_outcome(&self, outcome: UndoOutcome, allowance: &mut Allowance) -> UndoOutcome {
         let checked = match outcome {
             UndoOutcome::Undone(undone) => self.undone(undone).map(UndoOutcome::Undone),
             UndoOutcome::Retry(delay) => Ok(UndoOutcome::Retry(self.delay(delay))),
@@ -60,7 +63,8 @@ impl Measure<'_> {
             UndoOutcome::Unsent(problem) => Ok(UndoOutcome::Unsent(self.problem(problem))),
             UndoOutcome::NothingToUndo | UndoOutcome::Unknown { .. } | UndoOutcome::Unreadable { .. } => Ok(outcome),
         };
-        checked.unwrap_or_else(|crash| UndoOutcome::Unknown { crash })
+        let counted = checked.and_then(|outcome| counted(undo_outcome_bytes(&outcome), allowance).map(|()| outcome));
+        counted.unwrap_or_else(|crash| UndoOutcome::Unknown { crash })
     }
 
     fn completion(&self, completion: Completion) -> Checked<Completion> {
@@ -203,6 +207,77 @@ impl Measure<'_> {
         }
         Ok(())
     }
+}
+
+fn counted(bytes: usize, allowance: &mut Allowance) -> Checked<()> {
+    let refusal = |refused: Refused| Crash { code: refused.code().to_owned(), detail: refused.to_string() };
+    allowance.outcome(bytes).map_err(refusal)
+}
+
+/// What an end weighs, as it counts against the limits.
+pub fn bytes(end: &End) -> usize {
+    match end {
+        End::Outcome(outcome) => outcome_bytes(outcome),
+        End::Undo(outcome) => undo_outcome_bytes(outcome),
+    }
+}
+
+/// Of what has a size: problems are cut.
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Completed(Completion { emit, state, undo, progress, attributes }) => {
+            let undo = match undo {
+                Undo::NothingToUndo => 0,
+                Undo::Data(saved) => saved.data.len(),
+            };
+            let result = match progress {
+                Progress::GoingOn => 0,
+                Progress::Finished(result) => result.len(),
+            };
+            emissions_bytes(emit) + state_bytes(state) + undo + result + attributes_bytes(attributes)
+        }
+        Outcome::Rejected(Rejection { emit, attributes, .. }) => emissions_bytes(emit) + attributes_bytes(attributes),
+        Outcome::Retry(_)
+        | Outcome::NotYet(_)
+        | Outcome::Invalid(_)
+        | Outcome::Unsent(_)
+        | Outcome::Unknown { .. }
+        | Outcome::Unreadable { .. } => 0,
+    }
+}
+
+fn undo_outcome_bytes(outcome: &UndoOutcome) -> usize {
+    match outcome {
+        UndoOutcome::Undone(Undone { emit, state, attributes }) => {
+            emissions_bytes(emit) + state_bytes(state) + attributes_bytes(attributes)
+        }
+        UndoOutcome::NothingToUndo
+        | UndoOutcome::Retry(_)
+        | UndoOutcome::Stuck(_)
+        | UndoOutcome::Unsent(_)
+        | UndoOutcome::Unknown { .. }
+        | UndoOutcome::Unreadable { .. } => 0,
+    }
+}
+
+fn state_bytes(change: &StateChange) -> usize {
+    match change {
+        StateChange::Keep | StateChange::Delete => 0,
+        StateChange::Put(saved) => saved.data.len(),
+    }
+}
+
+fn emissions_bytes(emissions: &[Emission]) -> usize {
+    let bytes = |emission: &Emission| {
+        let saga = emission.saga.as_ref().map_or(0, |saga| saga.as_str().len());
+        let names = emission.kind.as_str().len() + emission.content_type.as_ref().map_or(0, String::len) + saga;
+        2 * ENTRY_BYTES + names + emission.data.len() + attributes_bytes(&emission.attributes)
+    };
+    emissions.iter().map(bytes).sum()
+}
+
+fn attributes_bytes(attributes: &Attributes) -> usize {
+    attributes.iter().map(|(name, value)| name.len() + value.len() + ENTRY_BYTES).sum()
 }
 
 /// An uncaught error: the second side of the contract's `result<_, string>`.

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// What an entry, a host call or a log line counts beside its own bytes. (A test of the sandbox compares it with what
+/// lists of them take in memory.)
+pub const ENTRY_BYTES: usize = 64;
+
 /// Sizes are bytes unless the name says otherwise. "Per call" means per attempt: each runs in an instance of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
@@ -39,6 +43,9 @@ pub struct Limits {
     /// Code and detail of a problem; the rest is cut off.
     pub problem_bytes_max: usize,
 
+    /// What the host holds for one call: keys, values, pages, counters, log lines and configuration that pass between it and
+    /// the guest, with `ENTRY_BYTES` for each, and what the call returns.
+    pub call_bytes_max: usize,
     /// Calls of `store` and `counters` within one call.
     pub store_ops_max: usize,
     /// Names of keys and counters.
@@ -46,6 +53,8 @@ pub struct Limits {
     pub store_value_bytes_max: usize,
     /// Entries of one `store.scan`.
     pub store_scan_max: u32,
+    /// Keys and values of one `store.scan`, with `ENTRY_BYTES` for each; a page is cut short there, though never to nothing.
+    pub store_scan_bytes_max: usize,
 
     /// Lines written through `log` within one call.
     pub log_lines_max: usize,
@@ -87,10 +96,12 @@ impl Default for Limits {
             attributes_bytes_max: 16 * KIB,
             id_bytes_max: 256,
             problem_bytes_max: 4 * KIB,
+            call_bytes_max: 16 * MIB,
             store_ops_max: 1000,
             store_key_bytes_max: 512,
             store_value_bytes_max: 256 * KIB,
             store_scan_max: 1000,
+            store_scan_bytes_max: MIB,
             log_lines_max: 200,
             log_bytes_max: 64 * KIB,
             instances_max: 32,
@@ -138,6 +149,24 @@ impl Limits {
             "must be at least 67108864: the compiler itself needs as much",
         );
         check(self.core_instances_max > 0, "core-instances-max", "must be at least 1");
+        let entry = self.store_key_bytes_max.saturating_add(self.store_value_bytes_max).saturating_add(ENTRY_BYTES);
+        check(
+            self.outcome_bytes_max >= entry,
+            "outcome-bytes-max",
+            "must have room for an entry of the store: store-key-bytes-max + store-value-bytes-max + 64",
+        );
+        check(
+            self.store_scan_bytes_max >= entry,
+            "store-scan-bytes-max",
+            "must have room for one entry: store-key-bytes-max + store-value-bytes-max + 64",
+        );
+        for (bytes, reason) in [
+            (self.outcome_bytes_max, "must not be less than outcome-bytes-max"),
+            (self.store_scan_bytes_max, "must not be less than store-scan-bytes-max"),
+            (self.log_bytes_max, "must not be less than log-bytes-max"),
+        ] {
+            check(self.call_bytes_max >= bytes, "call-bytes-max", reason);
+        }
         faults
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sagahost_journal::{Journal, LeftOut, LetterFilter};
+use sagahost_journal::{Journal, LeftOut, LetterFilter, PageBounds};
 use sagahost_saga::{id::Participant, notation};
 use sagahost_sandbox::graph::Graph;
 use sagahost_transport::Transport;
@@ -15,7 +15,7 @@ use super::{
     Live, OutboxAction, PluginAction, ResumeFrom, examples,
     outlook::Outlook,
     plugins,
-    protocol::{LIST_MAX, Refusal, Reply, Request, Why},
+    protocol::{LIST_MAX, Refusal, Reply, Request, STORE_BYTES_MAX, Why},
     topics::{self, Sources},
     view::{
         CounterLine, Done, LetterGroup, LetterLine, LetterView, OutboxLine, Placed, StatusView, StoreLine, TopicLine,
@@ -232,9 +232,10 @@ impl Desk {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<StoreLine>, Refusal> {
-        let entries = self.journal.store_scan(participant, prefix, after, limit.clamp(1, LIST_MAX));
+        let bounds = PageBounds { entries: limit.clamp(1, LIST_MAX), bytes: STORE_BYTES_MAX };
+        let page = self.journal.store_scan(participant, prefix, after, bounds);
         let line = |(key, bytes): (String, Arc<[u8]>)| StoreLine { key, bytes: bytes.len(), value: readable(&bytes) };
-        Ok(entries.map_err(Refusal::failed)?.into_iter().map(line).collect())
+        Ok(page.map_err(Refusal::failed)?.rows.into_iter().map(line).collect())
     }
 }
 

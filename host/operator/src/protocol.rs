@@ -263,3 +263,5 @@ impl From<ChangeError> for Refusal {
 
 /// How many of anything one answer lists at most.
 pub const LIST_MAX: usize = 10_000;
+/// Keys and values of a store in one answer.
+pub const STORE_BYTES_MAX: usize = 4 << 20;

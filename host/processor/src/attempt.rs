@@ -3,7 +3,7 @@
 
 use std::{any::Any, sync::Arc};
 
-use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level, PageBounds};
 use sagahost_saga::{
     id::{EventKey, Participant, SagaId},
     outcome::Call,
@@ -22,14 +22,16 @@ pub struct AttemptCalls {
     saga: SagaId,
     event: EventKey,
     attempt: u32,
+    /// What it may have kept of pages that it is not shown.
+    bytes_max: usize,
     /// None: nobody reads what was asked.
     made: Option<Vec<HostCall>>,
 }
 
 impl AttemptCalls {
-    pub fn new(overlay: Overlay, saga: SagaId, call: &Call, gathers: bool) -> Self {
+    pub fn new(overlay: Overlay, saga: SagaId, call: &Call, bytes_max: usize, gathers: bool) -> Self {
         let (participant, event) = (call.participant.clone(), call.event.key.clone());
-        Self { overlay, participant, saga, event, attempt: call.attempt, made: gathers.then(Vec::new) }
+        Self { overlay, participant, saga, event, attempt: call.attempt, bytes_max, made: gathers.then(Vec::new) }
     }
 
     /// What it read and wrote; and what it asked, where facts are read.
@@ -49,6 +51,7 @@ impl AttemptCalls {
 fn fault(error: OverlayError) -> HostFault {
     match error {
         OverlayError::Guest(fault) => HostFault::Guest(fault.to_string()),
+        OverlayError::Refused(refused) => HostFault::Refused(refused),
         OverlayError::Journal(error) => HostFault::Host(Box::new(error)),
     }
 }
@@ -83,12 +86,12 @@ impl HostCalls for AttemptCalls {
         self.overlay.put(&self.participant, key, None);
         Ok(())
     }
-    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
-        let entries = self.overlay.scan(&self.participant, prefix, after, limit as usize).map_err(fault)?;
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
+        let entries = self.overlay.scan(&self.participant, prefix, after, bounds, self.bytes_max).map_err(fault)?;
         self.note(|| HostCall::StoreScan {
             prefix: prefix.to_owned(),
             after: after.map(str::to_owned),
-            limit,
+            limit: bounds.entries,
             entries: entries.clone(),
         });
         Ok(entries)

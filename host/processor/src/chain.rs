@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sagahost_codec::Formerly;
 use sagahost_journal::{JournalError, LetterWrite, SagaKey};
+use sagahost_manifest::answer;
 use sagahost_saga::{
     Saga,
     drive::{Drive, drive},
@@ -12,7 +13,7 @@ use sagahost_saga::{
     id::{Kind, Participant, SagaId},
     input::{Answer, Broken, CallRef, Disposition, Input, Letter, Publish, Transition},
     notation::with_causes,
-    outcome::{Behaviour, Call, End, Outcome, Runs, UndoOutcome},
+    outcome::{Behaviour, Call, End, Outcome, Problem, Runs, UndoOutcome},
 };
 use tracing::{debug, trace, warn};
 
@@ -20,7 +21,7 @@ use crate::{
     attempt::AttemptCalls,
     code::Pick,
     coverage::Asked,
-    facts::Gathered,
+    facts::{Gathered, HostCall},
     letters,
     mailbox::Item,
     overlay::Overlay,
@@ -63,6 +64,9 @@ impl From<JournalError> for ChainError {
     }
 }
 
+/// By whom a call was run, how it ended, how long it took, and what it asked of the host.
+type Ended = (Behaviour, End, Duration, Vec<HostCall>);
+
 /// An event taken in and all steps fused behind it, on private copies.
 pub(crate) struct Chain<'w> {
     worker: &'w Worker,
@@ -91,6 +95,8 @@ pub(crate) struct Chain<'w> {
     /// Kinds of the events that it took in.
     taken: BTreeSet<Kind>,
     steps: usize,
+    /// What its calls returned.
+    returned_bytes: usize,
 }
 
 impl<'w> Chain<'w> {
@@ -135,6 +141,7 @@ impl<'w> Chain<'w> {
             unhandled: false,
             taken: BTreeSet::new(),
             steps: 0,
+            returned_bytes: 0,
         })
     }
 
@@ -216,10 +223,27 @@ impl<'w> Chain<'w> {
     }
 
     fn end_of(&mut self, call: &Call) -> Result<Input, ChainError> {
-        let (by, end, took, calls) = match self.serving.code.pick(call) {
+        // The first call of a chain always runs, so that the saga makes progress.
+        let full = self.steps > 1 && self.is_full();
+        let (by, end, took, calls) = if full { self.left_out(call) } else { self.run_call(call)? };
+        self.returned_bytes += answer::bytes(&end);
+        if let Some(facts) = &mut self.facts {
+            facts.attempt(call, &by, &end, (took, self.now), calls);
+        }
+        Ok(Input::ended(call, by, end, took))
+    }
+
+    fn left_out(&self, call: &Call) -> Ended {
+        debug!(saga = %self.id, participant = %call.participant, "the chain is full: the call waits for another one");
+        (Behaviour::default(), End::unsent(call, chain_full()), Duration::ZERO, Vec::new())
+    }
+
+    fn run_call(&mut self, call: &Call) -> Result<Ended, ChainError> {
+        Ok(match self.serving.code.pick(call) {
             Pick::Plugin(plugin) => {
                 let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
-                let host = AttemptCalls::new(overlay, self.id.clone(), call, self.facts.is_some());
+                let bytes_max = self.worker.chain_bounds.call_bytes_max;
+                let host = AttemptCalls::new(overlay, self.id.clone(), call, bytes_max, self.facts.is_some());
                 let ran = plugin.run(call, Box::new(host));
                 let calls;
                 (self.overlay, calls) = AttemptCalls::into_parts(ran.host);
@@ -234,20 +258,22 @@ impl<'w> Chain<'w> {
                 warn!(saga = %self.id, participant = %call.participant, why, "no code can take this call");
                 (Behaviour::default(), End::unreadable(call), Duration::ZERO, Vec::new())
             }
-        };
-        if let Some(facts) = &mut self.facts {
-            facts.attempt(call, &by, &end, (took, self.now), calls);
-        }
-        Ok(Input::ended(call, by, end, took))
+        })
     }
 
     /// Does this chain take in what it publishes itself?
     fn fuses(&self, Publish { event, fuse }: &Publish) -> bool {
         *fuse
             && event.saga == self.id
-            && self.steps < self.worker.chain_steps_max
+            && self.steps < self.worker.chain_bounds.steps_max
+            && !self.is_full()
             && self.serving.topology.concerns(&event.kind)
             && self.subscribers_have_room(&event.kind)
+    }
+
+    /// Another call might bring as much again as one may. What it read and wrote stays in memory until it is staged.
+    fn is_full(&self) -> bool {
+        self.overlay.bytes() + self.returned_bytes >= self.worker.chain_bounds.bytes_max
     }
 
     /// Behind a slow one others would wait that this chain could have left behind.
@@ -418,6 +444,11 @@ impl Drive for Chain<'_> {
         self.spilled_events.extend(events);
         self.spilled_history.extend(history);
     }
+}
+
+fn chain_full() -> Problem {
+    let detail = "the steps before it in this chain hold as many bytes as one may (chain-bytes-max)";
+    Problem::new("chain-full", detail)
 }
 
 fn answer_now(reply: Option<Reply>, answer: Answer) {

@@ -94,7 +94,7 @@ pub enum HostCall {
     StoreGet { key: String, value: Option<Arc<[u8]>> },
     StorePut { key: String, value: Arc<[u8]> },
     StoreDelete { key: String },
-    StoreScan { prefix: String, after: Option<String>, limit: u32, entries: Entries },
+    StoreScan { prefix: String, after: Option<String>, limit: usize, entries: Entries },
     CounterEnsure { name: String, initial: i64 },
     CounterTake { name: String, amount: u64, taken: bool },
     CounterGive { name: String, amount: u64 },

@@ -39,7 +39,7 @@ use crate::{
     step::{Backoff, Steady, Stop},
     timers::{Deadlines, Timers, Waker},
     touch::Touch,
-    worker::{self, Worker},
+    worker::{self, ChainBounds, Worker},
 };
 
 /// Bounds and times of the journey.
@@ -50,8 +50,7 @@ pub struct Settings {
     pub schedule: ScheduleBounds,
     /// How much is in memory.
     pub read_ahead: ReadAhead,
-    /// Steps fused into one chain; what goes beyond is published and comes back.
-    pub chain_steps_max: usize,
+    pub chain: ChainBounds,
     /// How long a chain that was thrown away twice may hold what it conflicted on.
     pub reservation_max: Duration,
     /// Sagas, store entries and counters kept in memory.
@@ -188,7 +187,7 @@ impl Processor {
             journal: self.journal.clone(),
             stats: self.stats.clone(),
             facts: self.facts.clone(),
-            chain_steps_max: self.settings.chain_steps_max,
+            chain_bounds: self.settings.chain,
             reservation_max: self.settings.reservation_max,
             stop: self.stops.working.clone(),
             chains: self.chains.clone(),

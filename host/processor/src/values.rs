@@ -49,6 +49,8 @@ pub struct Values {
     current: BatchNo,
     bytes: usize,
     bytes_max: usize,
+    /// There was no room for something that was read.
+    crowded: bool,
     drops: u64,
     /// Which writes here.
     stream: StreamNo,
@@ -98,6 +100,10 @@ impl Values {
         })
     }
 
+    pub fn knows_store(&self, participant: &Participant, key: &str) -> bool {
+        self.store.contains_key(&(participant.clone(), key.to_owned()))
+    }
+
     /// What is known in memory of the keys above `after` (or from `prefix` on) that begin with `prefix`.
     pub fn store_range<'a>(
         &'a self,
@@ -124,11 +130,17 @@ impl Values {
         self.sagas.entry(id.clone()).or_insert(cell).value.clone()
     }
 
+    /// Where there is room: a guest that reads all of a large store must not fill memory with it.
     pub fn learn_store(&mut self, name: &Name, value: Option<StoreValue>) -> Option<StoreValue> {
         if let Some(known) = self.store(name) {
             return known;
         }
-        self.bytes += ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |row| row.value.len());
+        let bytes = ENTRY_BYTES + name.1.len() + value.as_ref().map_or(0, |row| row.value.len());
+        if self.bytes + bytes > self.bytes_max {
+            self.crowded = true;
+            return value;
+        }
+        self.bytes += bytes;
         let cell = Cell { value, written: BatchNo(0), used: self.current };
         self.store.entry(name.clone()).or_insert(cell).value.clone()
     }
@@ -199,10 +211,13 @@ impl Values {
     pub fn journaled(&mut self, batch: BatchNo) {
         self.journaled = self.journaled.max(batch);
         self.current = BatchNo(batch.0 + 1);
-        if self.bytes > self.bytes_max {
+        let crowded = std::mem::take(&mut self.crowded);
+        if crowded || self.bytes > self.bytes_max {
             self.sweep(BatchNo(self.current.0.saturating_sub(8)));
         }
-        if self.bytes > self.bytes_max {
+        // So much room that it is not made again with every batch.
+        let enough = if crowded { self.bytes_max / 2 } else { self.bytes_max };
+        if self.bytes > enough {
             self.sweep(BatchNo(u64::MAX));
         }
     }
@@ -300,6 +315,23 @@ mod tests {
         assert!(values.store(&name("old")).is_none());
         assert!(values.store(&name("used")).is_some() && values.store(&name("new")).is_some());
         assert_eq!(values.drops(), 1, "whoever read the journal meanwhile reads it again");
+    }
+
+    /// What is read takes no more than there is, and is not kept out for ever by what was read before.
+    #[test]
+    fn what_has_no_room_when_it_is_read_has_some_behind_the_next_batch() {
+        let mut values = Values::new(10_000, StreamNo(0), BatchNo(0));
+        let learn = |values: &mut Values, key: &str| {
+            values.learn_store(&name(key), row(4_000));
+            values.store(&name(key)).is_some()
+        };
+        assert_eq!(["a", "b", "c"].map(|key| learn(&mut values, key)), [true, true, false]);
+        assert_eq!(values.drops(), 0, "nothing goes while chains are under way");
+        values.journaled(BatchNo(1));
+        assert!(learn(&mut values, "c"));
+        let drops = values.drops();
+        values.journaled(BatchNo(2));
+        assert_eq!(values.drops(), drops, "there is room");
     }
 
     #[test]

@@ -47,6 +47,18 @@ use crate::{
 /// Said of an unhandled kind that is like no known one.
 const NOT_FOR_US: &str = "if it is for other apps, name it in `[topics] ignored-kinds`";
 
+/// Bounds of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct ChainBounds {
+    /// Steps fused into it; what goes beyond is published and comes back.
+    pub steps_max: usize,
+    /// A chain that keeps so much of what its calls read, wrote and returned fuses no more, and its next call waits for
+    /// another chain.
+    pub bytes_max: usize,
+    /// What one call may bring. So a chain never keeps more than both.
+    pub call_bytes_max: usize,
+}
+
 pub struct Worker {
     pub number: WorkerNo,
     pub stage: Arc<Stage>,
@@ -58,8 +70,7 @@ pub struct Worker {
     pub journal: Arc<dyn Journal>,
     pub stats: Arc<Stats>,
     pub facts: Arc<Facts>,
-    /// Steps fused into one chain, at most.
-    pub chain_steps_max: usize,
+    pub chain_bounds: ChainBounds,
     /// How long a chain that was thrown away twice may hold what it conflicted on.
     pub reservation_max: Duration,
     pub stop: Stop,

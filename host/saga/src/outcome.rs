@@ -284,6 +284,14 @@ impl End {
         self.why().map(|(code, _)| code)
     }
 
+    /// Nothing of the call happened, and it costs no attempt.
+    pub fn unsent(call: &Call, problem: Problem) -> Self {
+        match call.direction {
+            Direction::Forward => Self::Outcome(Outcome::Unsent(problem)),
+            Direction::Undo => Self::Undo(UndoOutcome::Unsent(problem)),
+        }
+    }
+
     /// No code that could take this call reads its data.
     pub fn unreadable(call: &Call) -> Self {
         let formats = call.formats();

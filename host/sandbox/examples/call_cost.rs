@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level, PageBounds};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, Time, idempotency_key, step_id},
@@ -116,7 +116,7 @@ impl HostCalls for Kept {
         self.store.remove(key);
         Ok(())
     }
-    fn store_scan(&mut self, _: &str, _: Option<&str>, _: u32) -> Result<Entries, HostFault> {
+    fn store_scan(&mut self, _: &str, _: Option<&str>, _: PageBounds) -> Result<Entries, HostFault> {
         Ok(Vec::new())
     }
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {

@@ -162,7 +162,7 @@ impl Plugin {
         let crash = match answer {
             Ok(Ok(outcome)) => {
                 let outcome = answer::outcome(outcome, self.manifest.data_format);
-                return Ok(self.measure(call).end(End::Outcome(outcome)));
+                return Ok(self.measure(call).end(End::Outcome(outcome), &mut store.data_mut().allowance));
             }
             Ok(Err(text)) => uncaught(&text, self.engine.limits()),
             Err(error) => self.crash(error, store)?,
@@ -187,7 +187,7 @@ impl Plugin {
         let crash = match answer {
             Ok(Ok(outcome)) => {
                 let outcome = answer::undo_outcome(outcome, self.manifest.data_format);
-                return Ok(self.measure(call).end(End::Undo(outcome)));
+                return Ok(self.measure(call).end(End::Undo(outcome), &mut store.data_mut().allowance));
             }
             Ok(Err(text)) => uncaught(&text, self.engine.limits()),
             Err(error) => self.crash(error, store)?,

@@ -76,15 +76,19 @@ fn trap(error: &Error, guest: &Guest, limits: &Limits, recursing: bool) -> Resul
             "it stopped itself (an `unreachable` instruction: a panic or an uncaught error without a text)".to_owned(),
         )),
         Some(trap) => Ok(("trap", trap.to_string())),
-        None => untyped(error),
+        None => untyped(error, limits),
     }
 }
 
 /// Errors at the boundary, which wasmtime gives no public types.
-fn untyped(error: &Error) -> Result<(&'static str, String), BoxError> {
+fn untyped(error: &Error, limits: &Limits) -> Result<(&'static str, String), BoxError> {
     let text = format!("{:#}", error.root_cause());
     if text.contains("fuel allocated for hostcalls") {
-        return Ok(("payload-limit", "it passed more data in one call than is allowed (outcome-bytes-max)".to_owned()));
+        let max = limits.outcome_bytes_max;
+        return Ok((
+            "payload-limit",
+            format!("it passed more than {max} bytes to the host at once (outcome-bytes-max)"),
+        ));
     }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() || error.is::<std::io::Error>() {
         return Err(format!("failed to run an instance: {error:#}").into());

@@ -162,7 +162,8 @@ impl Engine {
             Ok(if clock.tick() { UpdateDeadline::Continue(1) } else { UpdateDeadline::Interrupt })
         });
         store.set_epoch_deadline(1);
-        store.set_hostcall_fuel(self.limits.outcome_bytes_max + 64 * 1024);
+        // Of one host call, or of what the call returns: lists are counted by what they take here, before they are made.
+        store.set_hostcall_fuel(self.limits.outcome_bytes_max.saturating_add(64 * 1024));
         if self.meter == Meter::Fuel {
             store.set_fuel(u64::MAX).expect("this engine counts fuel");
         }

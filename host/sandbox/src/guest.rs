@@ -8,6 +8,7 @@ use sagahost_manifest::{
     allowance::{Allowance, Refused},
     cut,
     host_calls::{BoxError, HostCalls, HostFault, Level},
+    limits::ENTRY_BYTES,
 };
 use thiserror::Error;
 use wasmtime::{Result, format_err};
@@ -33,6 +34,7 @@ impl From<HostFault> for Stop {
     fn from(fault: HostFault) -> Self {
         match fault {
             HostFault::Guest(cause) => Self::Guest(cause),
+            HostFault::Refused(refused) => Self::Refused(refused),
             HostFault::Host(error) => Self::Host(error),
         }
     }
@@ -45,7 +47,7 @@ const PANIC_FIELD: &str = "sagahost-panic";
 pub(crate) struct Guest {
     pub(crate) host: Box<dyn HostCalls>,
     config: Arc<BTreeMap<String, String>>,
-    allowance: Allowance,
+    pub(crate) allowance: Allowance,
     memory_bytes: usize,
     pub(crate) memory_bytes_peak: usize,
     /// The guest's own panic text.
@@ -100,10 +102,15 @@ impl log::Host for Guest {
 
 impl config::Host for Guest {
     fn get(&mut self, key: String) -> Result<Option<String>> {
-        Ok(self.config.get(&key).cloned())
+        let value = self.config.get(&key);
+        self.allowance.configuration(value.map_or(0, String::len)).or_else(stop)?;
+        Ok(value.cloned())
     }
 
     fn get_all(&mut self) -> Result<Vec<(String, String)>> {
+        let pairs = self.config.iter();
+        let bytes = pairs.map(|(key, value)| key.len() + value.len() + ENTRY_BYTES).sum();
+        self.allowance.configuration(bytes).or_else(stop)?;
         Ok(self.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }
@@ -111,7 +118,9 @@ impl config::Host for Guest {
 impl store::Host for Guest {
     fn get(&mut self, key: String) -> Result<Option<Vec<u8>>> {
         self.operation(&key)?;
-        served(self.host.store_get(&key)).map(|value| value.map(|bytes| bytes.to_vec()))
+        let value = served(self.host.store_get(&key))?;
+        self.allowance.found(value.as_deref()).or_else(stop)?;
+        Ok(value.map(|bytes| bytes.to_vec()))
     }
 
     fn put(&mut self, key: String, value: Vec<u8>) -> Result<()> {
@@ -127,8 +136,9 @@ impl store::Host for Guest {
 
     fn scan(&mut self, prefix: String, after: Option<String>, limit: u32) -> Result<Vec<store::Entry>> {
         self.operation(&prefix)?;
-        let limit = self.allowance.scan(limit);
-        let found = served(self.host.store_scan(&prefix, after.as_deref(), limit))?;
+        let bounds = self.allowance.page(limit);
+        let found = served(self.host.store_scan(&prefix, after.as_deref(), bounds))?;
+        self.allowance.scanned(&found).or_else(stop)?;
         Ok(found.into_iter().map(|(key, value)| store::Entry { key, value: value.to_vec() }).collect())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{any::Any, sync::Arc, time::Instant};
 
-use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level, PageBounds};
 use sagahost_saga::outcome::{Call, End, Outcome, UndoOutcome};
 use wasmtime::Store;
 
@@ -87,7 +87,7 @@ impl HostCalls for Nothing {
     fn store_delete(&mut self, _: &str) -> Result<(), HostFault> {
         Self::refused()
     }
-    fn store_scan(&mut self, _: &str, _: Option<&str>, _: u32) -> Result<Entries, HostFault> {
+    fn store_scan(&mut self, _: &str, _: Option<&str>, _: PageBounds) -> Result<Entries, HostFault> {
         Self::refused()
     }
     fn counter_ensure(&mut self, _: &str, _: i64) -> Result<(), HostFault> {

@@ -5,7 +5,7 @@ use std::{any::Any, collections::BTreeMap, sync::Arc};
 
 use sagahost_manifest::{
     Fault,
-    host_calls::{Entries, HostCalls, HostFault, Level},
+    host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
     smoke,
 };
 
@@ -37,11 +37,11 @@ impl HostCalls for Scratch {
         self.store.remove(key);
         Ok(())
     }
-    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
         let behind = |key: &str| after.is_none_or(|after| key > after);
         let found = self.store.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        let page = found.filter(|(key, _)| behind(key)).take(limit as usize);
-        Ok(page.map(|(key, value)| (key.clone(), value.clone())).collect())
+        let page = bounds.fill(found.filter(|(key, _)| behind(key)).map(|(key, value)| (key.as_str(), value)));
+        Ok(page.into_entries())
     }
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
         self.counters.entry(name.to_owned()).or_insert(initial);

@@ -13,6 +13,7 @@ use sagahost_processor::{
     schedule::ScheduleBounds,
     stage::BatchBounds,
     step::{Next, Now, Part as _, Steady},
+    worker::ChainBounds,
 };
 use sagahost_saga::topology::Bounds;
 use sagahost_serving::{
@@ -72,7 +73,7 @@ fn processor_settings() -> sagahost_processor::Settings {
         },
         schedule: ScheduleBounds { slots: 1, slow_max: 0, slow_after: Duration::from_millis(20) },
         read_ahead: ReadAhead { events_max: 10, bytes_max: 1 << 20, record_bytes_max: 1_000 },
-        chain_steps_max: 10,
+        chain: ChainBounds { steps_max: 10, bytes_max: 1 << 20, call_bytes_max: 1 << 20 },
         reservation_max: second,
         cache_bytes_max: 1 << 20,
         stall_wait_max: second,

@@ -131,7 +131,7 @@ pub enum Plugins {
         /// Only keys after this one.
         #[arg(long, value_name = "KEY", value_parser = typed)]
         after: Option<String>,
-        /// How many at most.
+        /// How many at most; fewer where they have more than 4 MiB together.
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },

@@ -207,6 +207,7 @@ fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
         batch_wait: table.duration("batch-wait", Duration::ZERO..=10 * SECOND, d.batch_wait),
         unpublished_batches_max: table.number("unpublished-batches-max", 1..=2, d.unpublished_batches_max),
         chain_steps_max: table.number("chain-steps-max", 1..=10_000, d.chain_steps_max),
+        chain_bytes_max: table.number("chain-bytes-max", 64 << 10..=1 << 30, d.chain_bytes_max),
         reservation_max: table.duration("reservation-max", 10 * MS..=60 * SECOND, d.reservation_max),
         cache_bytes_max: table.number("cache-bytes-max", 0..=64 << 30, d.cache_bytes_max),
         record_bytes_max: table.number("record-bytes-max", 1024..=BYTES_MAX, d.record_bytes_max),

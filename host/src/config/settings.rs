@@ -132,6 +132,9 @@ pub struct PipelineSettings {
     pub unpublished_batches_max: usize,
     /// Steps fused into one chain; what goes beyond is published and comes back.
     pub chain_steps_max: usize,
+    /// What the steps of a chain read, wrote and returned; from there on it takes in nothing of what it publishes, and the
+    /// next call waits for another chain.
+    pub chain_bytes_max: usize,
     /// How long a chain that was thrown away twice may hold the store entries and counters that it conflicted on.
     pub reservation_max: Duration,
     /// Sagas, store entries and counters kept in memory.
@@ -161,6 +164,7 @@ impl Default for PipelineSettings {
             batch_wait: Duration::from_millis(10),
             unpublished_batches_max: 2,
             chain_steps_max: 64,
+            chain_bytes_max: 16 << 20,
             reservation_max: Duration::from_secs(5),
             cache_bytes_max: 64 << 20,
             record_bytes_max: 1_000_000,

@@ -82,6 +82,7 @@ fn pipeline(config: &Config) -> Value {
         ("batch-wait", text(format_duration(p.batch_wait))),
         ("unpublished-batches-max", size(p.unpublished_batches_max)),
         ("chain-steps-max", size(p.chain_steps_max)),
+        ("chain-bytes-max", size(p.chain_bytes_max)),
         ("reservation-max", text(format_duration(p.reservation_max))),
         ("cache-bytes-max", size(p.cache_bytes_max)),
         ("record-bytes-max", size(p.record_bytes_max)),

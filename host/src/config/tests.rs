@@ -292,6 +292,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         batch-wait = "10ms"
         unpublished-batches-max = 2
         chain-steps-max = 64
+        chain-bytes-max = 16777216
         reservation-max = "5s"
         cache-bytes-max = 67108864
         record-bytes-max = 1000000
@@ -316,6 +317,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         attributes-bytes-max = 16384
         attributes-max = 64
         budget-ms = 1000
+        call-bytes-max = 16777216
         component-bytes-max = 268435456
         compile-memory-bytes-max = 1073741824
         compile-seconds-max = 300
@@ -335,6 +337,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         state-bytes-max = 262144
         store-key-bytes-max = 512
         store-ops-max = 1000
+        store-scan-bytes-max = 1048576
         store-scan-max = 1000
         store-value-bytes-max = 262144
         table-elements-max = 20000

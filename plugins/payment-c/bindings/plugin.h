@@ -355,7 +355,8 @@ extern void sagahost_plugin_store_put(plugin_string_t *key, plugin_list_u8_t *va
 // No change where there is no such key.
 extern void sagahost_plugin_store_delete(plugin_string_t *key);
 // Entries whose keys begin with `prefix`, in byte order; `after` is the last key of the page before. A page has at most
-// `limit` entries, and never more than 1000 (`store-scan-max`); an empty one is the end.
+// `limit` entries, and never more than 1000 (`store-scan-max`) or 1 MiB (`store-scan-bytes-max`). It may be shorter
+// although more follow: an empty one is the end.
 extern void sagahost_plugin_store_scan(plugin_string_t *prefix, plugin_string_t *maybe_after, uint32_t limit, sagahost_plugin_store_list_entry_t *ret);
 
 // Imported Functions from `sagahost:plugin/counters@0.1.0`

@@ -397,7 +397,8 @@ pub mod sagahost {
             }
             #[allow(unused_unsafe, clippy::all)]
             /// Entries whose keys begin with `prefix`, in byte order; `after` is the last key of the page before. A page has at most
-            /// `limit` entries, and never more than 1000 (`store-scan-max`); an empty one is the end.
+            /// `limit` entries, and never more than 1000 (`store-scan-max`) or 1 MiB (`store-scan-bytes-max`). It may be shorter
+            /// although more follow: an empty one is the end.
             #[allow(async_fn_in_trait)]
             pub fn scan(
                 prefix: &str,

@@ -171,7 +171,8 @@ impl Store<'_> {
         self.host.store_delete(key);
     }
 
-    /// One page of the keys with this prefix, in byte order; `after` is the last key of the page before.
+    /// One page of the keys with this prefix, in byte order; `after` is the last key of the page before. A page may be
+    /// shorter than `limit` although more follow: an empty one is the end.
     pub fn scan<T: DeserializeOwned>(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<(String, T)> {
         let decode = |(key, bytes): (String, Vec<u8>)| {
             let value = decode_value(&key, &bytes);

@@ -9,7 +9,7 @@ use std::{
 
 use sagahost_manifest::{
     Limits,
-    host_calls::{Entries, HostCalls, HostFault, Level},
+    host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
     settings::Settings,
 };
 use sagahost_processor::code::{Callable, Ran};
@@ -146,8 +146,8 @@ impl HostCalls for Calls {
     fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
         self.inner().store_delete(key)
     }
-    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Entries, HostFault> {
-        self.inner().store_scan(prefix, after, limit)
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
+        self.inner().store_scan(prefix, after, bounds)
     }
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
         self.inner().counter_ensure(name, initial)

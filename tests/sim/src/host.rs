@@ -22,6 +22,7 @@ use sagahost_processor::{
     stage::BatchBounds,
     start::{self, Decisions, Start, StartError, Starting},
     step::{Next, Now, Part, Signal, Steady, Wait},
+    worker::ChainBounds,
 };
 use sagahost_saga::{Saga, topology::Bounds};
 use sagahost_serving::{
@@ -353,7 +354,11 @@ fn settings(plan: &Plan) -> Settings {
             bytes_max: plan.in_flight_bytes_max,
             record_bytes_max: 1_000,
         },
-        chain_steps_max: plan.chain_steps_max,
+        chain: ChainBounds {
+            steps_max: plan.chain_steps_max,
+            bytes_max: plan.chain_bytes_max,
+            call_bytes_max: 16 << 20,
+        },
         reservation_max: Duration::from_millis(500),
         cache_bytes_max: plan.cache_bytes_max,
         stall_wait_max: Duration::from_secs(60),

@@ -66,7 +66,10 @@ pub fn applies(law: Law, subscription: &Subscription) -> bool {
 
 /// Was it stopped for using too much? Another attempt would be, too.
 pub fn is_limit(crash: &Crash) -> bool {
-    matches!(crash.code.as_str(), "deadline" | "memory" | "stack" | "payload-limit" | "log-limit" | "store-limit")
+    matches!(
+        crash.code.as_str(),
+        "deadline" | "memory" | "stack" | "payload-limit" | "log-limit" | "store-limit" | "call-limit"
+    )
 }
 
 /// The subject of a case, behind its history.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use sagahost_journal::{Name, QueuedCommand, StoreEntry, StoreValue, Version};
+use sagahost_journal::{Name, PageBounds, PageFill, QueuedCommand, StorePage, StoreValue, Version, entry_bytes};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::Command,
@@ -36,29 +36,34 @@ fn version_of(row: &Row<'_>) -> Outcome<Version> {
     Ok(Version { stream: StreamNo(row.get(0)?), batch: BatchNo(number(row, 1)?) })
 }
 
-/// In byte order, which is SQLite's for text. Keys with one prefix stand together: the first that lacks it is the end.
+/// In byte order, which is SQLite's for text. Keys with one prefix stand together: the first that lacks it is the end. A
+/// row is read when it is stepped to, so the one that does not fit is the last one that is.
 pub(super) fn scan(
     conn: &Connection,
     participant: &Participant,
     prefix: &str,
     after: Option<&str>,
-    limit: usize,
-) -> Outcome<Vec<StoreEntry>> {
+    bounds: PageBounds,
+) -> Outcome<StorePage> {
     let (sql, from) = match after {
         Some(after) if after >= prefix => (SCAN_ABOVE, after),
         _ => (SCAN_FROM, prefix),
     };
     let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query(params![participant.as_str(), from, int(limit as u64)])?;
-    let mut found = Vec::new();
+    let mut rows = statement.query(params![participant.as_str(), from, int(bounds.entries as u64)])?;
+    let mut page = PageFill::new(bounds);
     while let Some(row) = rows.next()? {
-        let key: String = row.get(0)?;
+        let key = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         if !key.starts_with(prefix) {
             break;
         }
-        found.push((key, Arc::from(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)));
+        let value = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        if !page.has_room(entry_bytes(key, value)) {
+            break;
+        }
+        page.add(key.to_owned(), Arc::from(value));
     }
-    Ok(found)
+    Ok(StorePage { complete: !page.is_full(), rows: page.into_entries() })
 }
 
 const SCAN_FROM: &str = "SELECT key, value FROM store WHERE participant = ?1 AND key >= ?2 ORDER BY key LIMIT ?3";

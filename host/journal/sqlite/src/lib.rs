@@ -33,8 +33,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use sagahost_journal::{
     AdmittedRow, BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch,
-    PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow, SagaRow,
-    StoreEntry, StoreValue,
+    PageBounds, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow,
+    SagaRow, StorePage, StoreValue,
 };
 use sagahost_saga::{
     history::Entry,
@@ -238,9 +238,9 @@ impl Journal for SqliteJournal {
         participant: &Participant,
         prefix: &str,
         after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<StoreEntry>, JournalError> {
-        self.read(|conn| data::scan(conn, participant, prefix, after, limit))
+        bounds: PageBounds,
+    ) -> Result<StorePage, JournalError> {
+        self.read(|conn| data::scan(conn, participant, prefix, after, bounds))
     }
     fn counter(&self, participant: &Participant, name: &str) -> Result<Option<i64>, JournalError> {
         self.read(|conn| data::counter(conn, participant, name))

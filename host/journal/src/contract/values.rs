@@ -2,7 +2,9 @@
 
 use sagahost_wire::Generation;
 
-use crate::{AdmittedRow, Contended, CounterWrite, Name, PluginHistoryEntry, PluginWrite, Seen, Version};
+use crate::{
+    AdmittedRow, Contended, CounterWrite, Name, PageBounds, PluginHistoryEntry, PluginWrite, Seen, StorePage, Version,
+};
 
 use super::*;
 
@@ -16,8 +18,10 @@ fn keep(owner: &Owner, participant: &str, keys: &[&str]) {
 }
 
 fn scan(owner: &Owner, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
-    let found = owner.journal.store_scan(&Participant::from("payment"), prefix, after, limit).unwrap();
-    found
+    let bounds = PageBounds { entries: limit, bytes: usize::MAX };
+    let page = owner.journal.store_scan(&Participant::from("payment"), prefix, after, bounds).unwrap();
+    assert!(page.rows.len() <= limit && (page.complete || page.rows.len() == limit), "{page:?}");
+    page.rows
         .into_iter()
         .map(|(key, value)| {
             assert_eq!(key.as_bytes(), &*value);
@@ -64,6 +68,38 @@ pub fn store_scan_edges(place: &dyn Place) {
     });
     assert_eq!(scan(&owner, "x", None, 99), ["x"]);
     assert_eq!(owner.journal.store_get(&Participant::from("payment"), "x\0y").unwrap(), None);
+}
+
+/// A page is cut before what does not fit, never to nothing, and says so; the pages together are all there is.
+pub fn store_scan_by_bytes(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let till = Participant::from("till");
+    let sizes = [10, 2_000, 10, 10, 900, 100_000, 10];
+    owner.commit(|batch| {
+        for (at, size) in sizes.iter().enumerate() {
+            batch.store.insert((till.clone(), format!("k/{at}")), Some(vec![7; *size].into()));
+        }
+    });
+    let page = |after: Option<&str>, bytes| {
+        owner.journal.store_scan(&till, "k/", after, PageBounds { entries: 99, bytes }).unwrap()
+    };
+    for (bytes, pages) in [(1, vec![1; 7]), (1_200, vec![1, 1, 3, 1, 1]), (5_000, vec![5, 1, 1]), (1_000_000, vec![7])]
+    {
+        let (mut after, mut seen, mut lengths) = (None, Vec::new(), Vec::new());
+        loop {
+            let StorePage { rows, complete } = page(after.as_deref(), bytes);
+            lengths.push(rows.len());
+            assert_eq!(complete, seen.len() + rows.len() == 7, "{bytes}: {lengths:?}");
+            seen.extend(rows.into_iter().map(|(_, value)| value.len()));
+            after = Some(format!("k/{}", seen.len() - 1));
+            if complete {
+                break;
+            }
+        }
+        assert_eq!((lengths, seen.as_slice()), (pages, &sizes[..]), "{bytes}");
+    }
+    let nothing = StorePage { rows: Vec::new(), complete: true };
+    assert_eq!(page(Some("k/6"), 1), nothing, "behind the last one");
 }
 
 pub fn store_of_participants_apart(place: &dyn Place) {

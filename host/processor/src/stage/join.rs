@@ -6,13 +6,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sagahost_journal::{LetterWrite, Name, SagaWrite, Stale, StoreEntry, StoreValue};
+use sagahost_journal::{LetterWrite, Name, SagaWrite, Stale, StoreEntry, StoreValue, entry_bytes};
+use sagahost_manifest::limits::ENTRY_BYTES;
 use sagahost_saga::id::{Participant, SagaId, Time};
 
 use super::{Conflict, Forgotten, Inner, SagaChange, Staging};
 use crate::{
     counter::{CounterBounds, CounterTrace},
-    overlay::{Overlay, Page, Scan},
+    overlay::{Overlay, Range, Read, Scan},
     planted::{self, Planted},
     step::Steady,
     values::Values,
@@ -44,9 +45,9 @@ impl Inner {
 
     pub(super) fn check(&mut self, overlay: &Overlay) -> Checked {
         let (mut stale, mut forgotten) = (Vec::new(), Forgotten::default());
-        for (name, seen) in &overlay.reads {
-            match self.values.store(name) {
-                Some(now) if same(&now, seen) => {}
+        for (name, read) in &overlay.reads {
+            match self.now(name, read) {
+                Some(now) if same(&now, &read.seen) && !read.changed => {}
                 Some(_) if planted::on(Planted::TrustReads) => {}
                 Some(_) => stale.push(Conflict::Key(name.clone())),
                 None => forgotten.store.push(name.clone()),
@@ -77,18 +78,24 @@ impl Inner {
         }
     }
 
+    /// What memory knows of a key; or what was read of it, if memory would know of anything newer. None: it would not,
+    /// since something was dropped.
+    fn now(&mut self, name: &Name, read: &Read) -> Option<Option<StoreValue>> {
+        let known = self.values.store(name);
+        known.or_else(|| (self.values.drops() == read.drops).then(|| read.seen.clone()))
+    }
+
     /// What the journal said of the page, with what memory knows laid over it: memory has all that was written since,
-    /// unless something was dropped. None: something was, or more was deleted than the page has rows to spare.
+    /// unless something was dropped. None: something was.
     fn scan_holds(&self, scan: &Scan) -> Option<bool> {
-        if self.values.drops() != scan.page.drops {
+        let Scan { participant, prefix, after, until, found, range } = scan;
+        if self.values.drops() != range.drops {
             return None;
         }
-        let now = merged(&self.values, &scan.participant, &scan.prefix, scan.after.as_deref(), scan.limit, &scan.page);
-        if now.len() < scan.limit && !scan.page.complete {
-            return None;
-        }
-        let same = |((key, value), (seen_key, seen)): (&StoreEntry, &StoreEntry)| key == seen_key && value == seen;
-        Some(now.len() == scan.found.len() && now.iter().zip(&scan.found).all(same))
+        let now = live(&self.values, participant, prefix, (after.as_deref(), until.as_deref()), range);
+        let same =
+            |((key, value), (seen_key, seen)): (&(&str, &Arc<[u8]>), &StoreEntry)| key == seen_key && *value == seen;
+        Some(now.len() == found.len() && now.iter().zip(found).all(same))
     }
 
     pub(super) fn join(&mut self, staging: Staging) {
@@ -104,9 +111,9 @@ impl Inner {
             self.join_saga(id, change, staging.now);
         }
         let Overlay { reads, writes, counters, .. } = staging.overlay;
-        reads.into_keys().for_each(|name| self.join_read(name));
+        reads.into_iter().for_each(|(name, read)| self.join_read(name, &read));
         for (name, value) in writes {
-            self.open.bytes += name.1.len() + value.as_ref().map_or(0, |v| v.len());
+            self.open.bytes += entry_bytes(&name.1, value.as_deref().unwrap_or_default());
             self.values.write_store(name.clone(), value.clone(), number);
             self.open.store.insert(name, value);
         }
@@ -134,9 +141,10 @@ impl Inner {
     }
 
     /// What is written with this batch itself needs no comparison with the journal.
-    fn join_read(&mut self, name: Name) {
+    fn join_read(&mut self, name: Name, read: &Read) {
         if !self.open.store.contains_key(&name) {
-            let version = self.values.store(&name).flatten().map(|known| known.version);
+            let version = self.now(&name, read).flatten().map(|known| known.version);
+            self.open.bytes += name.1.len() + ENTRY_BYTES;
             self.open.store_read.entry(name).or_insert(version);
         }
     }
@@ -146,6 +154,7 @@ impl Inner {
         if let Some(value) = trace.replay(found).unwrap_or(found).filter(|_| trace.writes()) {
             self.values.write_counter(name.clone(), value, self.number);
         }
+        self.open.bytes += name.1.len() + 2 * ENTRY_BYTES;
         self.open.counters.entry(name).or_insert_with(|| CounterBounds::new(found)).add(trace);
     }
 
@@ -179,25 +188,19 @@ impl Inner {
     }
 }
 
-/// A page of the journal with what memory knows laid over it. Where the journal may hold more behind its last row, what
-/// memory knows there belongs to a later page.
-pub(super) fn merged(
-    values: &Values,
-    participant: &Participant,
-    prefix: &str,
-    after: Option<&str>,
-    limit: usize,
-    page: &Page,
-) -> Vec<StoreEntry> {
-    let cut_off = (!page.complete).then(|| page.rows.last().map(|(key, _)| key.as_str())).flatten();
-    let mut all: BTreeMap<&str, Option<Arc<[u8]>>> =
-        page.rows.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
-    for (key, value) in values.store_range(participant, prefix, after) {
-        if cut_off.is_none_or(|last| key <= last) {
-            all.insert(key, value.cloned());
-        }
-    }
-    all.into_iter().filter_map(|(key, value)| value.map(|v| (key.to_owned(), v))).take(limit).collect()
+/// The keys between two, the second included, with what memory knows laid over what the journal said.
+pub(super) fn live<'a>(
+    values: &'a Values,
+    participant: &'a Participant,
+    prefix: &'a str,
+    (after, until): (Option<&'a str>, Option<&'a str>),
+    range: &'a Range,
+) -> Vec<(&'a str, &'a Arc<[u8]>)> {
+    let mut all: BTreeMap<&str, Option<&Arc<[u8]>>> =
+        range.rows.iter().map(|(key, value)| (key.as_str(), Some(value))).collect();
+    let known = values.store_range(participant, prefix, after);
+    all.extend(known.take_while(|(key, _)| until.is_none_or(|until| *key <= until)));
+    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn letter_bytes(letter: &LetterWrite) -> usize {
@@ -207,8 +210,8 @@ fn letter_bytes(letter: &LetterWrite) -> usize {
     }
 }
 
-fn same(now: &Option<StoreValue>, seen: &Option<Arc<[u8]>>) -> bool {
-    match (now.as_ref().map(|now| &now.value), seen) {
+fn same(now: &Option<StoreValue>, seen: &Option<StoreValue>) -> bool {
+    match (now.as_ref().map(|now| &now.value), seen.as_ref().map(|seen| &seen.value)) {
         (None, None) => true,
         (Some(now), Some(seen)) => Arc::ptr_eq(now, seen) || now == seen,
         (None, Some(_)) | (Some(_), None) => false,

@@ -10,7 +10,10 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use sagahost_journal::{BatchWrite, Journal, JournalError, LetterWrite, Name, SagaKey, SagaWrite, StoreEntry, Version};
+use sagahost_journal::{
+    BatchWrite, Journal, JournalError, LetterWrite, Name, PageBounds, SagaKey, SagaWrite, StoreEntry, Version,
+    entry_bytes,
+};
 use sagahost_saga::{
     Saga,
     history::Entry,
@@ -20,11 +23,11 @@ use sagahost_saga::{
 use sagahost_transport::Verified;
 use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
 
-use self::join::{Checked, merged};
+use self::join::{Checked, live};
 use crate::{
     counter::CounterBounds,
     facts,
-    overlay::{Overlay, Page},
+    overlay::{Overlay, Range, Read, Scan},
     planted::{self, Planted},
     positions::{Positions, Receipt},
     read_ahead::{Held, ReadAhead},
@@ -330,11 +333,19 @@ impl Stage {
         Ok(SagaCell { saga: Some(Arc::new(saga)), bytes: row.bytes.len(), key: Some(row.key), spilling: Vec::new() })
     }
 
-    pub fn store(&self, name: &Name) -> Result<Option<Arc<[u8]>>, JournalError> {
+    pub fn store(&self, name: &Name) -> Result<Read, JournalError> {
+        let seen = |values: &Values, seen| Read { seen, drops: values.drops(), changed: false };
         let read = || self.journal.store_get(&name.0, &name.1);
-        let known = |inner: &mut Inner| Ok(inner.values.store(name));
-        let row = self.known_or_read(known, read, |values, row| values.learn_store(name, row))?;
-        Ok(row.map(|row| row.value))
+        let known = |inner: &mut Inner| Ok(inner.values.store(name).map(|row| seen(&inner.values, row)));
+        self.known_or_read(known, read, |values, row| {
+            let row = values.learn_store(name, row);
+            seen(values, row)
+        })
+    }
+
+    #[cfg(test)]
+    pub fn remembers(&self, name: &Name) -> bool {
+        self.inner.lock().values.store(name).is_some()
     }
 
     pub fn counter(&self, name: &Name) -> Result<Option<i64>, JournalError> {
@@ -346,42 +357,95 @@ impl Stage {
         )
     }
 
-    /// The keys of a page as they are for everybody, and what of it the journal said.
+    /// A page of keys as they are for everybody; `bounds` have room for one at least. It is cut before what does not fit,
+    /// and empty at the end alone.
     pub fn scan(
         &self,
         participant: &Participant,
         prefix: &str,
         after: Option<&str>,
-        limit: usize,
-    ) -> Result<(Vec<StoreEntry>, Page), JournalError> {
-        loop {
-            // Keys that memory knows as deleted must not shorten the page.
-            let (drops, hidden) = {
+        bounds: PageBounds,
+    ) -> Result<Scan, JournalError> {
+        let page = |range: &Range, values: &Values, until: Option<&str>| {
+            let all = live(values, participant, prefix, (after, until), range);
+            let page = bounds.fill(all.iter().map(|(key, value)| (*key, *value)));
+            (page.is_full() || until.is_none()).then_some(page)
+        };
+        let (page, mut range, until) = self.read_range(participant, prefix, after, bounds, page)?;
+        let full = page.is_full();
+        let found = page.into_entries();
+        let until = if full { found.last().map(|(key, _)| key.clone()) } else { until };
+        // What the page has no room for is read with the next one.
+        if let Some(until) = &until {
+            range.rows.retain(|(key, _)| key <= until);
+        }
+        let (participant, prefix, after) = (participant.clone(), prefix.to_owned(), after.map(str::to_owned));
+        Ok(Scan { participant, prefix, after, until, found, range })
+    }
+
+    /// Reads on in the journal, page by page, until `enough` has something to say of what was read so far: of the rows that
+    /// memory knows nothing of, and the key up to which they go (None: to the end). Rows that memory knows better must not
+    /// shorten a page to nothing.
+    fn read_range<T>(
+        &self,
+        participant: &Participant,
+        prefix: &str,
+        after: Option<&str>,
+        bounds: PageBounds,
+        enough: impl Fn(&Range, &Values, Option<&str>) -> Option<T>,
+    ) -> Result<(T, Range, Option<String>), JournalError> {
+        'anew: loop {
+            let (drops, known) = {
                 let inner = self.inner.lock();
                 let known = inner.values.store_range(participant, prefix, after);
                 (inner.values.drops(), known.filter(|(_, value)| value.is_none()).count())
             };
-            let asked = limit + hidden;
-            let rows = self.journal.store_scan(participant, prefix, after, asked)?;
-            let inner = self.inner.lock();
-            if inner.values.drops() == drops {
-                let page = Page { complete: rows.len() < asked, rows, drops };
-                return Ok((merged(&inner.values, participant, prefix, after, limit, &page), page));
+            let asked = PageBounds { entries: bounds.entries.saturating_add(known), ..bounds };
+            let (mut range, mut until) = (Range { rows: Vec::new(), drops }, after.map(str::to_owned));
+            loop {
+                let page = self.journal.store_scan(participant, prefix, until.as_deref(), asked)?;
+                let inner = self.inner.lock();
+                if inner.values.drops() != drops {
+                    continue 'anew;
+                }
+                until = page.rows.last().map(|(key, _)| key.clone()).filter(|_| !page.complete);
+                let unknown = |(key, _): &StoreEntry| !inner.values.knows_store(participant, key);
+                range.rows.extend(page.rows.into_iter().filter(unknown));
+                if let Some(answer) = enough(&range, &inner.values, until.as_deref()) {
+                    return Ok((answer, range, until));
+                }
             }
         }
     }
 
-    /// Into memory what a chain is to be compared with.
+    /// The range of a page once more, as the journal has it now.
+    fn read_range_again(&self, scan: &Scan) -> Result<Range, JournalError> {
+        let Scan { participant, prefix, after, until, found, .. } = scan;
+        let bytes = found.iter().map(|(key, value)| entry_bytes(key, value)).sum();
+        let bounds = PageBounds { entries: found.len() + 1, bytes };
+        let beyond = |read: Option<&str>| read.is_none_or(|read| until.as_deref().is_some_and(|until| read >= until));
+        let enough = |_: &Range, _: &Values, read: Option<&str>| beyond(read).then_some(());
+        let ((), mut range, _) = self.read_range(participant, prefix, after.as_deref(), bounds, enough)?;
+        if let Some(until) = until {
+            range.rows.retain(|(key, _)| key <= until);
+        }
+        Ok(range)
+    }
+
+    /// Once more from memory or the journal what a chain is to be compared with.
     pub fn read_again(&self, overlay: &mut Overlay, forgotten: &Forgotten) -> Result<(), JournalError> {
         for name in &forgotten.store {
-            self.store(name)?;
+            let now = self.store(name)?;
+            if let Some(read) = overlay.reads.get_mut(name) {
+                let same = now.seen.as_ref().map(|row| &row.value) == read.seen.as_ref().map(|row| &row.value);
+                *read = Read { changed: read.changed || !same, ..now };
+            }
         }
         for name in &forgotten.counters {
             self.counter(name)?;
         }
         for at in &forgotten.scans {
-            let scan = &mut overlay.scans[*at];
-            (_, scan.page) = self.scan(&scan.participant, &scan.prefix, scan.after.as_deref(), scan.limit)?;
+            overlay.scans[*at].range = self.read_range_again(&overlay.scans[*at])?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use sagahost_codec::{Codec, TopicSettings};
 use sagahost_journal::CommitAnswer;
 use sagahost_manifest::host_calls::HostCalls;
 use sagahost_saga::{
+    Saga,
     id::{Kind, Time},
     outcome::{Completion, Emission, End, Outcome, Progress, StateChange, Undo},
     topology::{Bounds, Member, OnDeadLetter, Retry, Role, Subscription, Topology, When},
@@ -27,6 +28,7 @@ use crate::{
     schedule::ScheduleBounds,
     stage::{BatchBounds, Due, Sealed, Staged, Staging},
     step::{Next, Now, Part, Steady, Wait},
+    worker::ChainBounds,
 };
 
 pub const KIND: &str = "Sold";
@@ -43,7 +45,7 @@ pub fn settings() -> Settings {
         },
         schedule: ScheduleBounds { slots: 2, slow_max: 2, slow_after: Duration::from_millis(20) },
         read_ahead: ReadAhead { events_max: 100, bytes_max: 1 << 20, record_bytes_max: 1_000 },
-        chain_steps_max: 64,
+        chain: ChainBounds { steps_max: 64, bytes_max: 1 << 20, call_bytes_max: 1 << 20 },
         reservation_max: Duration::from_secs(5),
         cache_bytes_max: 1 << 20,
         stall_wait_max: Duration::from_secs(60),
@@ -199,6 +201,10 @@ impl Bench {
         };
         self.processor.stage.journaled(sealed.write.number, &keys);
         self.processor.stage.published(sealed.write.number);
+    }
+
+    pub fn saga(&self, id: &str) -> Arc<Saga> {
+        self.processor.stage.saga(&id.into()).unwrap().saga.expect("it has begun")
     }
 
     pub fn counter(&self, name: &str) -> Option<i64> {

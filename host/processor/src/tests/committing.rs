@@ -71,7 +71,7 @@ fn a_commit_that_fails_makes_everything_begin_anew_and_its_records_come_again() 
     assert_eq!(intake.state.lock().rewind, Some(vec![(partition(), 0)]), "the source goes back");
     assert_eq!(bench.processor.inbox.mailboxes.queued(), 0, "what waited is void: it comes again");
     assert!(bench.processor.outbox.next(at(0)).is_none());
-    assert!(bench.processor.stage.store(&("till".into(), "k".to_owned())).unwrap().is_none());
+    assert!(bench.processor.stage.store(&("till".into(), "k".to_owned())).unwrap().seen.is_none());
     // The pause doubles while the journal takes nothing, and what is said goes when it does.
     bench.processor.stage.source_follows();
     stage(&bench);

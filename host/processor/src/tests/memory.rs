@@ -13,8 +13,8 @@ use std::{
 use parking_lot::Mutex;
 use sagahost_journal::{
     AdmittedRow, BatchWrite, CommitAnswer, Contended, Identity, Journal, JournalError, LeftOut, LetterFilter,
-    LetterWrite, Name, OutboxBatch, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter,
-    SagaKey, SagaListRow, SagaRow, SagaWrite, StoreEntry, StoreValue, Version,
+    LetterWrite, Name, OutboxBatch, PageBounds, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand,
+    SagaFilter, SagaKey, SagaListRow, SagaRow, SagaWrite, StorePage, StoreValue, Version,
 };
 use sagahost_saga::{
     history::Entry,
@@ -164,13 +164,14 @@ impl Journal for Memory {
         participant: &Participant,
         prefix: &str,
         after: Option<&str>,
-        limit: usize,
-    ) -> Answer<Vec<StoreEntry>> {
+        bounds: PageBounds,
+    ) -> Answer<StorePage> {
         let held = self.held.lock();
         let of = held.store.iter().filter(|((owner, key), _)| {
             owner == participant && key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
         });
-        Ok(of.map(|((_, key), value)| (key.clone(), value.value.clone())).take(limit).collect())
+        let page = bounds.fill(of.map(|((_, key), value)| (key.as_str(), &value.value)));
+        Ok(StorePage { complete: !page.is_full(), rows: page.into_entries() })
     }
     fn counter(&self, participant: &Participant, name: &str) -> Answer<Option<i64>> {
         Ok(self.held.lock().counters.get(&(participant.clone(), name.to_owned())).copied())
@@ -362,7 +363,7 @@ mod contract {
         arrival: gap_is_refused, outbox_in_order, confirmation_removes_and_never_goes_back, positions_are_replaced;
         ownership: moved_position;
         sagas: keys_in_order_of_arrival, wrong_key_is_refused;
-        values: store_scan_by_prefix, store_scan_edges, store_of_participants_apart, versions_of_keys,
+        values: store_scan_by_prefix, store_scan_edges, store_scan_by_bytes, store_of_participants_apart, versions_of_keys,
                 stale_read_is_a_conflict, counters_come_back, counters_change_by_differences,
                 counter_out_of_bounds_is_a_conflict;
     }

@@ -6,13 +6,18 @@ use std::sync::{
 };
 
 use sagahost_codec::Decoded;
-use sagahost_manifest::host_calls::HostCalls;
-use sagahost_saga::outcome::Emission;
+use sagahost_manifest::host_calls::{HostCalls, PageBounds};
+use sagahost_saga::{
+    id::Direction,
+    input::{Command, Status},
+    outcome::{Completion, Emission, End, Outcome, Saved, StateChange, Undo, UndoOutcome, Undone},
+    topology::Role,
+};
 use sagahost_wire::StoredLetter;
 
 use super::{
     bench::{Bench, KIND, at, completed, idle, partition, run, serving, settings, take},
-    memory::topics,
+    memory::{Memory, kept, topics},
     scripted::Handler,
 };
 use crate::{
@@ -20,7 +25,7 @@ use crate::{
     processor::Settings,
     stage::Staged,
     step::{Next, Part},
-    worker::State,
+    worker::{ChainBounds, State},
 };
 
 fn sells() -> Arc<Handler> {
@@ -136,18 +141,11 @@ fn a_chain_is_cut_at_chain_steps_max() {
         let calls: Arc<AtomicU32> = Arc::default();
         let counted = calls.clone();
         let handler: Arc<Handler> = Arc::new(move |_, _| {
-            let again = Emission {
-                kind: KIND.into(),
-                data: Arc::from(*b"{}"),
-                content_type: None,
-                saga: None,
-                after: None,
-                attributes: Vec::new(),
-            };
             let more = counted.fetch_add(1, Ordering::Relaxed) < 4;
-            completed(more.then_some(again).into_iter().collect())
+            completed(more.then(|| emission(0)).into_iter().collect())
         });
-        let bench = Bench::new(Settings { chain_steps_max: max, ..settings() }, handler);
+        let bench =
+            Bench::new(Settings { chain: ChainBounds { steps_max: max, ..settings().chain }, ..settings() }, handler);
         bench.deliver(0, "o-1");
         run(&mut bench.processor.worker(), at(0));
         assert_eq!(calls.load(Ordering::Relaxed), called, "chain-steps-max = {max}");
@@ -157,6 +155,110 @@ fn a_chain_is_cut_at_chain_steps_max() {
             |record: &&sagahost_wire::Outgoing| record.headers.iter().any(|(name, _)| name == "sagahost-handled");
         let fused = sealed.write.outbox.iter().filter(handled).count();
         assert_eq!(fused, called as usize - 1, "those that ran in the chain are marked");
+    }
+}
+
+fn bytes_max(bytes_max: usize) -> Settings {
+    Settings { chain: ChainBounds { bytes_max, ..settings().chain }, ..settings() }
+}
+
+/// Each step fits by itself: a plugin must not fail since it was fused into a long chain.
+#[test]
+fn a_chain_fuses_no_more_when_it_is_full_whatever_fills_it() {
+    type Fill = fn(&mut dyn HostCalls, u32) -> usize;
+    let fills: [(&str, Fill); 5] = [
+        ("puts", |host, call| host.store_put(&format!("k/{call}"), vec![0; 1_000]).map_or(0, |()| 0)),
+        ("gets", |host, call| host.store_get(&format!("old/{call}")).unwrap_or_default().map_or(0, |_| 0)),
+        ("scans", |host, call| {
+            let after = format!("old/{call}");
+            let page = host.store_scan("old/", Some(&after), PageBounds { entries: 1, bytes: 2_000 });
+            assert_eq!(page.unwrap_or_default().len(), 1);
+            0
+        }),
+        ("counters", |host, call| {
+            (0..6).for_each(|of| drop(host.counter_ensure(&format!("{call}/{of}"), 1)));
+            0
+        }),
+        ("emissions", |_, _| 1_000),
+    ];
+    for (what, fill) in fills {
+        for (max, called) in [(3_000, 3), (1 << 20, 8)] {
+            let calls: Arc<AtomicU32> = Arc::default();
+            let counted = calls.clone();
+            let handler: Arc<Handler> = Arc::new(move |_, host| {
+                let call = counted.fetch_add(1, Ordering::Relaxed);
+                let size = fill(host, call);
+                completed((call < 7).then(|| emission(size)).into_iter().collect())
+            });
+            let journal: Arc<Memory> = Arc::default();
+            let old = |key: u32| (("till".into(), format!("old/{key}")), kept(&[0; 1_000]));
+            journal.held.lock().store.extend((0..10).map(old));
+            let bench = Bench::on(journal, bytes_max(max), handler);
+            bench.deliver(0, "o-1");
+            run(&mut bench.processor.worker(), at(0));
+            assert_eq!(calls.load(Ordering::Relaxed), called, "{what}, chain-bytes-max = {max}");
+            let sealed = bench.sealed(at(1_000)).unwrap();
+            assert_eq!(sealed.write.outbox.len(), called.min(7) as usize, "{what}: the rest comes back as a record");
+        }
+    }
+}
+
+fn emission(bytes: usize) -> Emission {
+    Emission {
+        kind: KIND.into(),
+        data: format!("\"{}\"", "x".repeat(bytes)).into_bytes().into(),
+        content_type: None,
+        saga: None,
+        after: None,
+        attributes: Vec::new(),
+    }
+}
+
+/// A compensation is one chain, whatever it undoes: what does not fit waits for another, and costs no attempt.
+#[test]
+fn a_compensation_goes_on_in_another_chain_when_one_is_full() {
+    for (max, chains) in [(1_000, 4), (1 << 20, 1)] {
+        let handler: Arc<Handler> = Arc::new(|call, host| {
+            host.store_put(&format!("k/{}", call.step_id), vec![0; 1_000]).map_err(|_| "no store").unwrap();
+            match call.direction {
+                Direction::Forward => undoable(),
+                Direction::Undo => End::Undo(UndoOutcome::Undone(Undone {
+                    emit: Vec::new(),
+                    state: StateChange::Keep,
+                    attributes: Vec::new(),
+                })),
+            }
+        });
+        let mut serving = serving(handler, 1);
+        serving.topology.members[0].subscriptions[0].role = Role::Compensable;
+        let bench = Bench::with(Arc::default(), bytes_max(max), serving, None);
+        let mut worker = bench.processor.worker();
+        for offset in 0..4 {
+            bench.deliver(offset, "o-1");
+            run(&mut worker, at(0));
+        }
+        let command = Command::Cancel { reason: "a test".to_owned(), by: "a test".to_owned() };
+        let mut item = Item::Operator { command, queued: None, reply: None, receipt: None };
+        let mut ran = 0;
+        while bench.saga("o-1").status() != Status::Compensated {
+            assert!(ran < 10, "it makes progress");
+            bench.processor.inbox.post(&"o-1".into(), item);
+            run(&mut worker, at(100_000 * ran));
+            ran += 1;
+            item = Item::Due { deadlines: false };
+        }
+        assert_eq!(ran, chains, "chain-bytes-max = {max}");
+        assert!(bench.sealed(at(1_000_000)).unwrap().write.letters.is_empty());
+    }
+}
+
+fn undoable() -> End {
+    match completed(Vec::new()) {
+        End::Outcome(Outcome::Completed(completion)) => {
+            let undo = Undo::Data(Saved { data: Arc::from(*b"1"), format: 1 });
+            End::Outcome(Outcome::Completed(Completion { undo, ..completion }))
+        }
+        other => other,
     }
 }
 

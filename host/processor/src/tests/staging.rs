@@ -1,6 +1,6 @@
 //! Two chains staged by hand: who conflicts with whom, what is reserved, when a batch is full (race 23).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sagahost_wire::BatchNo;
 
@@ -249,7 +249,7 @@ fn what_was_built_on_a_batch_that_failed_is_void() {
     let late = bench.staging(2, puts(&bench, "b", Some("late")));
     stage.restart(bench.at.identity.last_batch, bench.at.published, &Default::default(), None);
     assert!(matches!(stage.stage(late, at(0)), Staged::Void));
-    assert!(stage.store(&("till".into(), "a".to_owned())).unwrap().is_none());
+    assert!(stage.store(&("till".into(), "a".to_owned())).unwrap().seen.is_none());
     assert!(bench.sealed(at(60_000)).is_none_or(|sealed| sealed.chains == 0));
 }
 
@@ -279,4 +279,78 @@ fn what_memory_has_dropped_is_read_again_and_compared() {
         }
     }
     assert_eq!(journal.held.lock().counters.values().copied().collect::<Vec<_>>(), [4]);
+}
+
+/// What a guest reads does not fill memory beyond the cache; that it is still so is checked all the same.
+#[test]
+fn what_has_no_room_in_the_cache_is_compared_without_it() {
+    for (deletes, changes) in [(false, false), (false, true), (true, true)] {
+        let journal: Arc<Memory> = Arc::default();
+        let name = |key: &str| ("till".into(), key.to_owned());
+        (0..100).for_each(|key| drop(journal.held.lock().store.insert(name(&key.to_string()), kept(&[0; 1_000]))));
+        let bench = Bench::on(journal.clone(), Settings { cache_bytes_max: 10_000, ..settings() }, idle());
+        let overlay = done(&bench, |overlay| {
+            (0..100).for_each(|key| drop(overlay.get(&"till".into(), &key.to_string()).unwrap()));
+            assert_eq!(overlay.get(&"till".into(), "absent").unwrap(), None);
+        });
+        let cached = (0..100).filter(|key| bench.processor.stage.remembers(&name(&key.to_string()))).count();
+        assert!((1..10).contains(&cached), "{cached} of a hundred");
+        if changes {
+            bench.joins(1, puts(&bench, "77", (!deletes).then_some("new")));
+        }
+        match bench.stage(2, overlay) {
+            Staged::Joined if !changes => {
+                let sealed = bench.sealed(at(1_000)).unwrap();
+                assert_eq!(sealed.write.store_read.len(), 101);
+                let (absent, read) = (name("absent"), name("77"));
+                assert_eq!(sealed.write.store_read[&absent], None);
+                assert!(sealed.write.store_read[&read].is_some(), "the version that it read");
+                bench.finish(&sealed);
+            }
+            Staged::Stale(conflicts) if changes => assert_eq!(conflicts, [on("77")]),
+            other => panic!("{}", said(&other)),
+        }
+    }
+}
+
+/// The value that it read was replaced, and memory has forgotten that: the journal is asked.
+#[test]
+fn a_read_that_memory_forgot_is_compared_with_the_journal() {
+    for changed in [false, true] {
+        let journal: Arc<Memory> = Arc::default();
+        journal.held.lock().store.insert(("till".into(), "k".to_owned()), kept(b"old"));
+        let bench = Bench::on(journal, Settings { cache_bytes_max: 0, ..settings() }, idle());
+        let overlay = reads(&bench, "k");
+        bench.joins(1, puts(&bench, if changed { "k" } else { "other" }, Some("new")));
+        bench.commit(at(0));
+        let Staged::Reread(mut staging, forgotten) = bench.stage(2, overlay) else { panic!("memory was swept") };
+        bench.processor.stage.read_again(&mut staging.overlay, &forgotten).unwrap();
+        match bench.processor.stage.stage(staging, at(0)) {
+            Staged::Joined if !changed => {}
+            Staged::Stale(conflicts) if changed => assert_eq!(conflicts, [on("k")]),
+            other => panic!("{}", said(&other)),
+        }
+    }
+}
+
+/// A batch is full by the names of counters and keys that its chains touched, too.
+#[test]
+fn names_fill_a_batch() {
+    for touches in [true, false] {
+        let batch = BatchBounds { bytes_max: 64 << 10, ..settings().batch };
+        let bench = Bench::new(Settings { batch, ..settings() }, idle());
+        let chain = |number: usize| {
+            done(&bench, |overlay| {
+                for name in 0..if touches { 100 } else { 0 } {
+                    let name = format!("{number}/{name}/{}", "n".repeat(400));
+                    match name.len() % 2 {
+                        0 => overlay.ensure(&"till".into(), &name, 1).unwrap(),
+                        _ => drop(overlay.get(&"till".into(), &name).unwrap()),
+                    }
+                }
+            })
+        };
+        let joined = (0..10).take_while(|number| matches!(bench.stage(1, chain(*number)), Staged::Joined)).count();
+        assert_eq!(joined, if touches { 2 } else { 10 });
+    }
 }

@@ -246,7 +246,7 @@ fn a_plugin_larger_than_the_pool_names_the_limit() {
           - it begins with 1114112 bytes of memory, 65536 are allowed
             where: core modules
             do:    raise `memory-bytes-max` in `[limits]`, or make the plugin smaller
-          - it begins with 46 table elements, 1 are allowed
+          - it begins with 47 table elements, 1 are allowed
             where: core modules
             do:    raise `table-elements-max` in `[limits]`, or make the plugin smaller"#]]
     .assert_eq(&report.to_string());

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level};
+use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level, PageBounds};
 use sagahost_saga::{
     event::Event,
     id::{Direction, EventKey, Time, idempotency_key, step_id},
@@ -120,6 +120,8 @@ pub fn undo_call(undo: &str, format: u32) -> Call {
 pub struct Memory {
     pub store: BTreeMap<String, Arc<[u8]>>,
     pub log: Vec<String>,
+    pub read_bytes: usize,
+    pub written_bytes: usize,
 }
 
 impl HostCalls for Memory {
@@ -130,9 +132,12 @@ impl HostCalls for Memory {
         if key == "broken" {
             return Err(HostFault::Host("the journal is away".into()));
         }
-        Ok(self.store.get(key).cloned())
+        let value = self.store.get(key).cloned();
+        self.read_bytes += value.as_deref().map_or(0, <[u8]>::len);
+        Ok(value)
     }
     fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+        self.written_bytes += value.len();
         self.store.insert(key.to_owned(), value.into());
         Ok(())
     }
@@ -140,8 +145,12 @@ impl HostCalls for Memory {
         self.store.remove(key);
         Ok(())
     }
-    fn store_scan(&mut self, _: &str, _: Option<&str>, _: u32) -> Result<Entries, HostFault> {
-        Ok(Vec::new())
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
+        let asked =
+            self.store.iter().filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|at| key.as_str() > at));
+        let page = bounds.fill(asked.map(|(key, value)| (key.as_str(), value))).into_entries();
+        self.read_bytes += page.iter().map(|(_, value)| value.len()).sum::<usize>();
+        Ok(page)
     }
     fn counter_ensure(&mut self, _: &str, _: i64) -> Result<(), HostFault> {
         Ok(())

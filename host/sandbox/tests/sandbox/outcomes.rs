@@ -77,11 +77,32 @@ fn floods_are_stopped() {
         "large",
         expect!["payload-limit: emitted event 0 (Done): 1048578 bytes, 921600 are allowed (payload-bytes-max)"],
     );
-    check("huge", expect!["payload-limit: it passed more data in one call than is allowed (outcome-bytes-max)"]);
+    for data in ["huge", "pairs", "events", "fields"] {
+        check(
+            data,
+            expect!["payload-limit: it passed more than 4194304 bytes to the host at once (outcome-bytes-max)"],
+        );
+    }
     check(
         "undo",
         expect!["payload-limit: the undo data: 200 bytes, 100 are allowed (undo-bytes-max of its subscription)"],
     );
+}
+
+/// Nothing beyond one value is read, written or handed over that was not counted before.
+#[test]
+fn what_a_call_makes_the_host_hold_is_bounded() {
+    const BYTES_MAX: usize = 16 << 20;
+    for data in ["reads", "scans", "writes", "configuration"] {
+        let ran = run(&call(data));
+        let Ok(End::Outcome(Outcome::Unknown { crash, .. })) = ran.end else { panic!("{data} returned") };
+        let told = "it read, wrote, logged or returned more than 16777216 bytes in one call (call-bytes-max)";
+        assert!(crash.code == "call-limit" && crash.detail.starts_with(told), "{data}: {}", crash.detail);
+        let host = ran.host.into_any().downcast::<Memory>().unwrap();
+        let bytes = host.read_bytes + host.written_bytes;
+        assert!(bytes <= BYTES_MAX + 200_000, "{data}: {bytes}");
+        assert!(bytes > BYTES_MAX - 600_000 || data == "configuration", "{data}: {bytes}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use sagahost_manifest::{
     Fault, Limits, Manifest,
-    allowance::Allowance,
+    allowance::{Allowance, Refused},
     answer::{Measure, panicked, uncaught},
     cut,
     host_calls::{self, BoxError, HostCalls, HostFault},
@@ -77,8 +77,9 @@ impl Native {
         let end = self.attempt(call, &ctx);
         drop(ctx);
         let calls = Rc::into_inner(shared).expect("the context is gone").into_inner();
-        let measured = Measure { manifest: &self.manifest, limits: &self.limits, call }.end(end);
-        (calls.failed.map_or(Ok(measured), Err), calls.host)
+        let Calls { host, mut allowance, failed } = calls;
+        let measured = Measure { manifest: &self.manifest, limits: &self.limits, call }.end(end, &mut allowance);
+        (failed.map_or(Ok(measured), Err), host)
     }
 
     fn attempt(&self, call: &Call, ctx: &Context) -> End {
@@ -212,7 +213,11 @@ impl Imports {
     }
 
     fn counted(&self, key: &str) {
-        let counted = self.calls.borrow_mut().allowance.operation(key);
+        self.within(|allowance| allowance.operation(key));
+    }
+
+    fn within(&self, count: impl FnOnce(&mut Allowance) -> Result<(), Refused>) {
+        let counted = count(&mut self.calls.borrow_mut().allowance);
         if let Err(refused) = counted {
             stop(refused.code(), refused);
         }
@@ -222,6 +227,7 @@ impl Imports {
         let answer = call(&mut *self.calls.borrow_mut().host);
         answer.unwrap_or_else(|fault| match fault {
             HostFault::Guest(text) => stop("trap", text),
+            HostFault::Refused(refused) => stop(refused.code(), refused),
             HostFault::Host(error) => {
                 self.calls.borrow_mut().failed = Some(error);
                 stop("trap", "the host failed")
@@ -242,35 +248,34 @@ fn level(level: Level) -> host_calls::Level {
 
 impl Host for Imports {
     fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
-        let mut calls = self.calls.borrow_mut();
         let bytes = message.len() + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        if let Err(refused) = calls.allowance.line(bytes) {
-            drop(calls);
-            stop(refused.code(), refused);
-        }
+        self.within(|allowance| allowance.line(bytes));
         let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        calls.host.log(self::level(level), message, &fields);
+        self.calls.borrow_mut().host.log(self::level(level), message, &fields);
     }
     fn config(&self, key: &str) -> Option<String> {
-        self.config.get(key).cloned()
+        let value = self.config.get(key);
+        self.within(|allowance| allowance.configuration(value.map_or(0, String::len)));
+        value.cloned()
     }
     fn store_get(&self, key: &str) -> Option<Vec<u8>> {
-        self.operation(key, |host| host.store_get(key)).map(|value| value.to_vec())
+        let value = self.operation(key, |host| host.store_get(key));
+        self.within(|allowance| allowance.found(value.as_deref()));
+        value.map(|value| value.to_vec())
     }
     fn store_put(&self, key: &str, value: &[u8]) {
         self.counted(key);
-        let fits = self.calls.borrow().allowance.value(value.len());
-        if let Err(refused) = fits {
-            stop(refused.code(), refused);
-        }
+        self.within(|allowance| allowance.value(value.len()));
         self.served(|host| host.store_put(key, value.to_vec()));
     }
     fn store_delete(&self, key: &str) {
         self.operation(key, |host| host.store_delete(key));
     }
     fn store_scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<(String, Vec<u8>)> {
-        let limit = self.calls.borrow().allowance.scan(limit);
-        let found = self.operation(prefix, |host| host.store_scan(prefix, after, limit));
+        self.counted(prefix);
+        let bounds = self.calls.borrow().allowance.page(limit);
+        let found = self.served(|host| host.store_scan(prefix, after, bounds));
+        self.within(|allowance| allowance.scanned(&found));
         found.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
     }
     fn counter_ensure(&self, name: &str, initial: i64) {

@@ -5,7 +5,7 @@ use std::{any::Any, collections::BTreeMap, sync::Arc};
 
 use sagahost_manifest::{
     counter::{self, CounterFault},
-    host_calls::{self, HostCalls, HostFault, Level},
+    host_calls::{self, HostCalls, HostFault, Level, PageBounds},
 };
 /// How serious a line is.
 pub use sagahost_sdk::Level as LogLevel;
@@ -107,13 +107,12 @@ impl Attempt {
     }
 
     /// `store.scan`: in byte order of the keys, those above `after` only.
-    pub fn scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Entries {
+    pub fn scan(&self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Entries {
         let asked = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
         let mut page: BTreeMap<&String, Option<&Arc<[u8]>>> =
             self.below.store.iter().filter(|(key, _)| asked(key)).map(|(key, value)| (key, Some(value))).collect();
         page.extend(self.store.iter().filter(|(key, _)| asked(key)).map(|(key, value)| (key, value.as_ref())));
-        let there = page.into_iter().filter_map(|(key, value)| Some((key.clone(), value?.clone())));
-        there.take(limit as usize).collect()
+        bounds.fill(page.into_iter().filter_map(|(key, value)| Some((key.as_str(), value?)))).into_entries()
     }
 
     /// `counters.ensure`
@@ -177,8 +176,13 @@ impl HostCalls for Attempt {
         self.delete(key);
         Ok(())
     }
-    fn store_scan(&mut self, prefix: &str, after: Option<&str>, limit: u32) -> Result<host_calls::Entries, HostFault> {
-        Ok(self.scan(prefix, after, limit))
+    fn store_scan(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        bounds: PageBounds,
+    ) -> Result<host_calls::Entries, HostFault> {
+        Ok(self.scan(prefix, after, bounds))
     }
     fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
         Self::ensure(self, name, initial);
@@ -217,9 +221,10 @@ mod tests {
         assert_eq!(attempt.take("stock", 3), Ok(true));
         attempt.delete("a/1");
         attempt.put("a/3", *b"three");
+        let ten = PageBounds { entries: 10, bytes: 1_000 };
         let keys = |entries: Entries| entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-        assert_eq!(keys(attempt.scan("a/", None, 10)), ["a/2", "a/3"]);
-        assert_eq!(keys(attempt.scan("a/", Some("a/2"), 10)), ["a/3"]);
+        assert_eq!(keys(attempt.scan("a/", None, ten)), ["a/2", "a/3"]);
+        assert_eq!(keys(attempt.scan("a/", Some("a/2"), ten)), ["a/3"]);
         assert_eq!(values, stocked(), "a dropped attempt leaves nothing");
         let kept = attempt.keep();
         assert_eq!(kept.counters["stock"], 2);

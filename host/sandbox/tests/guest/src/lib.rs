@@ -55,6 +55,38 @@ impl Guest for Misbehaving {
                 (0..100_000).for_each(|_| counters::give("money", 1));
                 emitting("Done", "1")
             }
+            "reads" => {
+                store::put("value", &vec![0; 200_000]);
+                (0..900).for_each(|_| drop(store::get("value")));
+                emitting("Done", "1")
+            }
+            "scans" => {
+                (0..9).for_each(|key| store::put(&format!("value/{key}"), &vec![0; 200_000]));
+                (0..900).for_each(|_| drop(store::scan("value/", None, u32::MAX)));
+                emitting("Done", "1")
+            }
+            "writes" => {
+                (0..900).for_each(|_| store::put("value", &vec![0; 200_000]));
+                emitting("Done", "1")
+            }
+            "configuration" => {
+                (0..1_000_000).for_each(|_| drop(config::get_all()));
+                emitting("Done", "1")
+            }
+            // Each is nothing in the guest, and has a size in the host.
+            "pairs" => completed(Emission {
+                attributes: vec![(String::new(), String::new()); 300_000],
+                ..emission("Done", "1")
+            }),
+            "events" => Outcome::Rejected(Rejection {
+                problem: problem(),
+                emit: vec![emission("", ""); 100_000],
+                attributes: vec![],
+            }),
+            "fields" => {
+                log::write(log::Level::Info, "", &vec![(String::new(), String::new()); 300_000]);
+                emitting("Done", "1")
+            }
             "absent" => {
                 counters::give("absent", 1);
                 emitting("Done", "1")
