@@ -9,6 +9,9 @@ use crate::{HostileDone, HostileEcho, HostileRefused, HostileTried, HostileUndon
 
 const CODE: &str = "HOSTILE";
 const MIB: usize = 1024 * 1024;
+/// Of the values `large/NNNN`, as JSON the largest that may be: and of these so many at once.
+const LARGE: usize = 256 * 1024 - 2;
+const FILLED: u32 = 40;
 
 /// Goes wrong in handling an event. `NAME:N` are a name and a number.
 pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Handled<Taken> {
@@ -88,6 +91,28 @@ pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Ha
             (0..100_000).for_each(|key| ctx.store().put(&format!("key/{key}"), &key));
             Ok(ordinary)
         }
+        // Much within what each single call of the host allows.
+        "put-values" => {
+            put_large(ctx, 0..900);
+            Ok(ordinary)
+        }
+        "get-values" => {
+            let found = (0..900).filter(|value| ctx.store().get_bytes(&large(*value)).is_some()).count();
+            Ok(ordinary.note("found", found))
+        }
+        "scan-values" => Ok(ordinary.note("found", count_large(ctx))),
+        "scan-again" => {
+            (0..900).for_each(|_| drop(black_box(ctx.store().scan::<String>("large/", None, u32::MAX))));
+            Ok(ordinary)
+        }
+        "many-counters" => {
+            (0..990).for_each(|counter| drop(ctx.counter(format!("{counter}/{}", "n".repeat(500))).ensure(1)));
+            Ok(ordinary)
+        }
+        "config-again" => {
+            (0..1_000_000).for_each(|_| drop(black_box(ctx.config("fault"))));
+            Ok(ordinary)
+        }
         "many-notes" => Ok((0..10_000).fold(ordinary, |done, note| done.note(format!("note-{note}"), note))),
 
         // Wrong.
@@ -106,6 +131,12 @@ pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Ha
         }
 
         // Unusual, and right.
+        "fill" => {
+            put_large(ctx, number * FILLED..(number + 1) * FILLED);
+            Ok(ordinary)
+        }
+        "count" if count_large(ctx) == number => Ok(ordinary),
+        "count" => Err(Fail::invalid(CODE, format!("there are {} values", count_large(ctx)))),
         "echo" => Ok(ordinary.state(&format!("attempt {}", ctx.attempt())).emit(echo(ctx, tried))),
         "binary" => Ok(done.emit(Emission::raw("HostileDone", "application/octet-stream", [0, 159, 146, 150]))),
         "delayed" => Ok(done.emit(
@@ -157,6 +188,26 @@ fn parse(fault: &str) -> (&str, u32) {
     match fault.split_once(':') {
         Some((name, number)) => (name, number.parse().unwrap_or(0)),
         None => (fault, 0),
+    }
+}
+
+fn large(number: u32) -> String {
+    format!("large/{number:04}")
+}
+
+fn put_large(ctx: &Context, numbers: std::ops::Range<u32>) {
+    let value = "x".repeat(LARGE);
+    numbers.for_each(|number| ctx.store().put(&large(number), &value));
+}
+
+/// Page by page: an empty one is the end.
+fn count_large(ctx: &Context) -> u32 {
+    let (mut count, mut last) = (0, None);
+    loop {
+        let page = ctx.store().scan::<String>("large/", last.as_deref(), u32::MAX);
+        let Some((key, _)) = page.last() else { return count };
+        count += page.len() as u32;
+        last = Some(key.clone());
     }
 }
 

@@ -184,6 +184,29 @@ mod tests {
         host.saga("h-3").send(tried("none", "nothing-to-undo")).nothing_to_undo();
     }
 
+    /// Each call of the host by itself is within the limits.
+    #[test]
+    fn what_one_call_makes_the_host_hold_is_bounded_in_all_ways() {
+        let mut host = MockHost::native::<Hostile>();
+        for turn in 0..3 {
+            host.saga(&format!("fill-{turn}")).send(tried(&format!("fill:{turn}"), "none")).completed();
+        }
+        for fault in ["put-values", "get-values", "scan-values", "scan-again", "config-again"] {
+            let words =
+                "call-limit: it read, wrote, logged or returned more than 16777216 bytes in one call (call-bytes-max)";
+            host.saga(fault).send(tried(fault, "none")).trapped(words).emitted_nothing();
+        }
+        host.saga("many-counters").send(tried("many-counters", "none")).completed();
+    }
+
+    /// A page that is cut by its bytes is no end.
+    #[test]
+    fn pages_of_large_values_are_short_and_together_what_there_is() {
+        let mut host = MockHost::native::<Hostile>();
+        host.saga("h-1").send(tried("fill:0", "none")).completed();
+        host.saga("h-2").send(tried("count:40", "none")).completed();
+    }
+
     #[test]
     fn promises_that_are_broken_are_refused_in_the_words_of_the_host() {
         let mut host = MockHost::native::<Hostile>();
@@ -199,6 +222,7 @@ mod tests {
         refused("counter-overflow", "would overflow by");
         refused("large-payload", "are allowed (payload-bytes-max)");
         refused("large-undo", "the undo data: ");
+        refused("large-outcome", "are allowed (outcome-bytes-max)");
         refused("large-store", "the value has ");
         refused("long-key", "the key has ");
         refused("many-keys", "store-limit: it made more than 1000 calls of store and counters (store-ops-max)");

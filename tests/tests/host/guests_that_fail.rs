@@ -46,7 +46,7 @@ fn of_saga<'r>(records: &'r [Record], saga: &str) -> Vec<&'r Record> {
 }
 
 /// The fault, the code of its crash, and what the detail must say.
-const FAULTS: [(&str, &str, &str); 20] = [
+const FAULTS: [(&str, &str, &str); 22] = [
     ("panic", "trap", "a panic on purpose, in attempt"),
     ("unreachable", "trap", "unreachable"),
     ("loop", "deadline", "2000 ms"),
@@ -62,6 +62,8 @@ const FAULTS: [(&str, &str, &str); 20] = [
     ("large-state", "payload-limit", "state-bytes-max"),
     ("large-store", "payload-limit", "store-value-bytes-max"),
     ("many-keys", "store-limit", "store-ops-max"),
+    ("put-values", "call-limit", "call-bytes-max"),
+    ("config-again", "call-limit", "call-bytes-max"),
     ("invalid-json", "bad-outcome", "emitted event 0 (HostileDone) claims to be JSON and is not"),
     ("unknown-kind", "bad-outcome", "its manifest does not name HostileUnheardOf in `emits`"),
     ("empty-kind", "bad-outcome", "not a valid kind"),
@@ -72,7 +74,7 @@ const FAULTS: [(&str, &str, &str); 20] = [
 #[test]
 fn each_fault_ends_in_a_readable_cause_and_a_compensated_saga() {
     let (shop, host, operator) = started("");
-    let good = 40;
+    let good = 2 * FAULTS.len() as i64;
     for (number, (fault, ..)) in FAULTS.iter().enumerate() {
         shop.send(&tried(fault, fault, "none"));
         for pair in 0..2 {
@@ -109,6 +111,35 @@ fn each_fault_ends_in_a_readable_cause_and_a_compensated_saga() {
     assert_eq!(failures.len(), FAULTS.len());
     let emitted = shop.read(&["hostile-done"]);
     assert_eq!(emitted.len(), good as usize, "nothing that a failed attempt emitted is out");
+    host.stop(Duration::from_secs(10));
+}
+
+/// What is journaled, and what memory knows: `get-values` and `scan-values` stop within the limit, and a guest that reads
+/// less of it sees all there is, in pages that are cut short.
+#[test]
+fn what_one_call_reads_is_bounded_and_a_short_page_is_no_end() {
+    let (shop, host, operator) = started("");
+    shop.send(&tried("fill-0", "fill:0", "none"));
+    operator.await_saga("fill-0", "done", |saga| saga.steps[0].state == "done");
+    shop.send(&tried("count", "count:40", "none"));
+    let counted = operator.await_saga("count", "ended", |saga| {
+        !saga.steps.is_empty() && saga.status != "running" || saga.steps[0].state == "done"
+    });
+    assert_eq!(attempts(&counted, "hostile"), ["handle completed"], "{:?}", crashes(&counted));
+    shop.send(&tried("fill-1", "fill:1", "none"));
+    operator.await_saga("fill-1", "done", |saga| saga.steps[0].state == "done");
+    for fault in ["get-values", "scan-values", "scan-again"] {
+        shop.send(&tried(fault, fault, "none"));
+        let saga = operator.await_status(fault, "compensated");
+        let crashes = crashes(&saga);
+        assert_eq!(crashes.len(), 2, "{fault}: {crashes:?}");
+        for (code, why) in &crashes {
+            assert!(
+                code == "call-limit" && why.contains("16777216 bytes in one call (call-bytes-max)"),
+                "{fault}: {why}"
+            );
+        }
+    }
     host.stop(Duration::from_secs(10));
 }
 
