@@ -43,7 +43,7 @@ use tracing::{info, warn};
 use crate::{
     admission::{self, AdmissionError, Compiling},
     config::{Config, PipelineSettings, ReloadedFile},
-    crash,
+    crash, data_directory,
     live::Running,
     preflight::warned_strays,
     threads::{Clocks, ThreadError, Threads, await_until, begin, drive, join},
@@ -83,7 +83,8 @@ pub struct Parts {
 impl Parts {
     /// Opens the journal (which locks it) and the transport that the configuration names.
     pub fn open(config: Config) -> Result<Self, HostError> {
-        let journal = SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default())
+        let journal = data_directory::secure(&config)
+            .and_then(|()| SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default()))
             .map_err(|source| HostError::Open { dir: config.data_dir.clone(), source })?;
         let transport = open_transport(&config).map_err(|source| HostError::Transport { source })?;
         Ok(Self {
@@ -203,7 +204,7 @@ impl Host {
             Compiler::Here => Compiling::Awaited,
             Compiler::Process { .. } => Compiling::Beside,
         };
-        let mut plugins = admission::plugins(config.serving(), clocks.clone(), compiler, compiling)?;
+        let mut plugins = admission::plugins(config.serving(), config.code_key(), clocks.clone(), compiler, compiling)?;
         let stopped = || stop_requested.load(Ordering::Relaxed);
         let (snapshot, started) = start_plugins(&mut plugins, &*journal, &clocks, stopped)?;
         warned_strays(&config, &plugins.rows);

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -46,6 +47,7 @@ impl Site {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(built::sagahost());
         command.args(words).current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.env("XDG_STATE_HOME", built::state());
         command
     }
 
@@ -73,6 +75,24 @@ impl Site {
         let mut command = self.command(words);
         command.envs(variables.iter().copied());
         self.serve(command)
+    }
+
+    /// After a command of the shell such as `umask 000`; compiled code is this site's own.
+    pub fn start_after(&self, command: &str) -> Process {
+        self.await_serving(self.after(command, &["run"]))
+    }
+
+    pub fn run_after(&self, command: &str, words: &[&str]) {
+        let status = self.after(command, words).stdout(Stdio::null()).status().expect("sh runs");
+        assert!(status.success(), "{words:?}: {status}");
+    }
+
+    fn after(&self, first: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{first} && exec \"$@\""), "sh"]).arg(built::sagahost()).args(words);
+        command.current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.env("XDG_STATE_HOME", self.file("state"));
+        command
     }
 
     /// As another user, who may enter the directory of the binary.
@@ -131,6 +151,18 @@ impl Process {
 
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A signal by its name, as `kill` knows it.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "the host is gone already:\n{}", self.log());
+    }
+
+    /// Until it was ended by a signal: did the system write its memory to disk?
+    pub fn dumped_core(mut self) -> bool {
+        self.ended();
+        self.child.wait().expect("it has ended").core_dumped()
     }
 
     /// Until it ends by itself; what it logged.

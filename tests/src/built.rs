@@ -13,6 +13,12 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests have a parent directory").to_owned()
 }
 
+/// Where hosts of tests have the key for compiled code, so that they use what others compiled; nothing is put into the
+/// home directory of whoever runs the tests.
+pub fn state() -> PathBuf {
+    root().join("target/plugins/state")
+}
+
 /// Directory with all plugins of the repository, one file each.
 pub fn all() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();

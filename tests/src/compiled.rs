@@ -33,7 +33,7 @@ impl Drop for Lent {
 }
 
 fn shelf() -> PathBuf {
-    built::root().join("target/plugins/compiled")
+    built::root().join("target/plugins/compiled-2")
 }
 
 /// Files are never changed once they have their name, so two directories can hold the same one.

@@ -151,6 +151,7 @@ impl<'b> KafkaShop<'b> {
             .args(["run", "--config"])
             .arg(self.config())
             .args(arguments)
+            .env("XDG_STATE_HOME", built::state())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("the log can be opened twice"))
@@ -170,7 +171,7 @@ impl<'b> KafkaShop<'b> {
 
     pub fn command(&self, words: &[&str]) -> Output {
         let mut command = Command::new(built::sagahost());
-        command.args(words).args(["--json", "--config"]).arg(self.config());
+        command.args(words).args(["--json", "--config"]).arg(self.config()).env("XDG_STATE_HOME", built::state());
         command.output().expect("the binary starts")
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sagahost::{
-    config::Config,
+    config::{CodeKeyPlace, Config},
     host::{Host, Parts},
 };
 use sagahost_demo::workload::{Counters, Ends, Order, conservation_faults, wrong_ends};
@@ -39,6 +39,8 @@ pub struct Shop {
     lent: OnceLock<Lent>,
     pub dir: TempDir,
     pub config: Config,
+    /// Where the topics are, when not in the data directory: as a broker is elsewhere.
+    pub topics_dir: Option<PathBuf>,
     plugins: Vec<String>,
 }
 
@@ -50,7 +52,13 @@ impl Shop {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         built::copy(plugins, &dir.path().join("plugins"));
         let config = Self::configured(dir.path(), plugins, more);
-        Self { lent: OnceLock::new(), dir, config, plugins: plugins.iter().map(ToString::to_string).collect() }
+        Self {
+            lent: OnceLock::new(),
+            dir,
+            config,
+            topics_dir: None,
+            plugins: plugins.iter().map(ToString::to_string).collect(),
+        }
     }
 
     /// Other further lines, from the next start on.
@@ -71,15 +79,20 @@ impl Shop {
         );
         let file = dir.join("sagahost.toml");
         std::fs::write(&file, &text).expect("the configuration can be written");
-        Config::load(&file).unwrap_or_else(|faults| panic!("{faults}"))
+        let config = Config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+        Config { compiled_code_key: CodeKeyPlace::File(built::state().join("sagahost/compiled-code.key")), ..config }
     }
 
     pub fn data(&self) -> PathBuf {
         self.config.data_dir.clone()
     }
 
+    fn topics_dir(&self) -> &Path {
+        self.topics_dir.as_deref().unwrap_or(&self.config.data_dir)
+    }
+
     pub fn topics(&self) -> EmbeddedTransport {
-        EmbeddedTransport::open(&self.data(), "test").expect("the topics open")
+        EmbeddedTransport::open(self.topics_dir(), "test").expect("the topics open")
     }
 
     pub fn start(&self) -> Host {
@@ -98,7 +111,7 @@ impl Shop {
     pub fn start_by(&self, clock: Arc<dyn Clock>, death: &Arc<Death>, decisions: Decisions) -> anyhow::Result<Host> {
         self.lent.get_or_init(|| compiled::lend(&self.data()));
         let journal = self.journal()?;
-        let transport = EmbeddedTransport::open(&self.data(), &self.config.app)?;
+        let transport = EmbeddedTransport::open(self.topics_dir(), &self.config.app)?;
         Ok(Host::start_with(Parts {
             journal: Arc::new(FaultyJournal { inner: journal, death: death.clone() }),
             transport: Arc::new(FaultyTransport { inner: Arc::new(transport), death: death.clone() }),

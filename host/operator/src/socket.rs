@@ -3,18 +3,25 @@
 
 use std::{
     fs, io,
-    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
+
+use sagahost_private as private;
 
 use crate::settings::Settings;
 
 /// Of a socket's path: 108 with the final zero.
 pub const PATH_BYTES_MAX: usize = 107;
 
-const NAME: &str = "admin.sock";
+pub const NAME: &str = "admin.sock";
 /// In the data directory: where the socket is, when it cannot be there.
-const POINTER: &str = "socket";
+pub const POINTER: &str = "socket";
+/// Longer than any path that fits.
+const POINTER_BYTES_MAX: usize = 4096;
 
 /// A socket's place while a host serves on it.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +50,7 @@ impl Place {
         }
         let dir = short_dir()?;
         let path = dir.join(NAME);
-        fs::write(&pointer, path.as_os_str().as_bytes())?;
+        private::write(&pointer, &[path.as_os_str().as_bytes()])?;
         Ok(Self { path, own_dir: Some(dir), pointer: Some(pointer) })
     }
 
@@ -67,12 +74,25 @@ pub fn find(settings: &Settings) -> io::Result<PathBuf> {
     if let Some(path) = &settings.admin.socket {
         return Ok(path.clone());
     }
-    match fs::read(settings.data_dir.join(POINTER)) {
-        Ok(bytes) => return Ok(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))),
+    // Root may ask the host of another user.
+    match private::read_of_anyone(&settings.data_dir.join(POINTER), POINTER_BYTES_MAX) {
+        Ok(bytes) => return pointed_at(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)), &settings.data_dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     Ok(settings.data_dir.canonicalize()?.join(NAME))
+}
+
+/// What a host that was killed has left behind in a temporary directory may be another user's by now.
+fn pointed_at(path: PathBuf, data_dir: &Path) -> io::Result<PathBuf> {
+    let owner = fs::metadata(data_dir)?.uid();
+    match fs::symlink_metadata(path.parent().unwrap_or(&path)) {
+        Ok(dir) if dir.uid() != owner => {
+            let text = format!("{} belongs to user {}, the data directory to user {owner}", path.display(), dir.uid());
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+        Ok(_) | Err(_) => Ok(path),
+    }
 }
 
 pub fn fits(path: &Path) -> bool {

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fs, io,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -15,7 +15,6 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    engine::write_atomically,
     pack::{self, PackError},
     toolchain::{self, TARGET, Toolchain},
 };
@@ -136,7 +135,7 @@ fn build_one(
     let file = request.out.join(format!("{name}.wasm"));
     let changed = fs::read(&file).ok().as_ref() != Some(&component);
     if changed {
-        write_atomically(&file, &[&component])
+        write_atomically(&file, &component)
             .map_err(|source| BuildError::Io { doing: format!("write {}", file.display()), source })?;
     }
     let note = if manifest.is_none() { ", which has no manifest" } else { "" };
@@ -257,4 +256,20 @@ fn create_dir(dir: &Path) -> Result<(), BuildError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
     fs::read(path).map_err(|source| BuildError::Io { doing: format!("read {}", path.display()), source })
+}
+
+/// Readers see the old file or the whole new one. Whoever runs the host may be another user: the umask decides.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_extension(format!("{extension}.{}.new", std::process::id()));
+    let written = (|| {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }

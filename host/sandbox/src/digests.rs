@@ -10,9 +10,10 @@ use std::{
 };
 
 use sagahost_manifest::Manifest;
+use sagahost_private as private;
 use thiserror::Error;
 
-use crate::{admission::digest, engine::write_atomically, pack};
+use crate::{admission::digest, pack};
 
 const EXTENSION: &str = "wasm";
 
@@ -42,7 +43,7 @@ pub struct Stored {
 impl DigestStore {
     /// Makes the directory if it is absent.
     pub fn open(dir: &Path) -> Result<Self, DigestError> {
-        fs::create_dir_all(dir).map_err(|source| fail("create", dir, source))?;
+        private::make_dir(dir).map_err(|source| fail("create", dir, source))?;
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -54,12 +55,12 @@ impl DigestStore {
     pub fn put(&self, bytes: &[u8]) -> Result<Arc<str>, DigestError> {
         let digest = digest(bytes);
         let path = self.path(&digest);
-        let intact = fs::read(&path).is_ok_and(|there| there == bytes);
+        let intact = private::read(&path, bytes.len()).is_ok_and(|there| there == bytes);
         if intact {
-            let file = fs::File::options().append(true).open(&path).map_err(|source| fail("open", &path, source))?;
+            let file = private::open_or_create(&path).map_err(|source| fail("open", &path, source))?;
             file.set_modified(SystemTime::now()).map_err(|source| fail("touch", &path, source))?;
         } else {
-            write_atomically(&path, &[bytes]).map_err(|source| fail("write", &path, source))?;
+            private::write(&path, &[bytes]).map_err(|source| fail("write", &path, source))?;
         }
         Ok(digest)
     }
@@ -72,7 +73,7 @@ impl DigestStore {
     /// None: not stored.
     pub fn get(&self, wanted: &str) -> Result<Option<Arc<[u8]>>, DigestError> {
         let path = self.path(wanted);
-        match fs::read(&path) {
+        match private::read(&path, usize::MAX) {
             Ok(bytes) if *digest(&bytes) == *wanted => Ok(Some(bytes.into())),
             Ok(_) => Err(DigestError::Damaged(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -110,7 +111,7 @@ impl DigestStore {
 }
 
 fn stored(digest: Arc<str>, path: &Path) -> Option<Stored> {
-    let manifest = pack::manifest_of(&fs::read(path).ok()?)?;
+    let manifest = pack::manifest_of(&private::read(path, usize::MAX).ok()?)?;
     let admitted = fs::metadata(path).and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     Some(Stored { digest, manifest, admitted })
 }

@@ -1,14 +1,11 @@
-//! One wasmtime engine for all plugins: pooled instances, deterministic settings, deadlines, compiled code in a cache.
-//! Invariant: compiled code is loaded only from files that this host wrote itself and that are unchanged since.
+//! One wasmtime engine for all plugins: pooled instances, deterministic settings, deadlines.
+//! Invariant: compiled code is loaded only where this engine's compiler made it, or the cache (`cache`) vouches for it.
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
-    fs,
     hash::{DefaultHasher, Hash, Hasher},
-    io::{self, Write},
+    io,
     num::NonZeroUsize,
-    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, SystemTime},
@@ -16,7 +13,6 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use sagahost_manifest::Limits;
-use sagahost_saga::id;
 use thiserror::Error;
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store, UpdateDeadline,
@@ -25,6 +21,7 @@ use wasmtime::{
 
 use crate::{
     bindings::{World, WorldPre},
+    cache::CodeCache,
     compiler::{CompileError, Compiler},
     crash,
     guest::Guest,
@@ -33,9 +30,6 @@ use crate::{
 
 /// How often running calls look at their clock.
 const TICK: Duration = Duration::from_millis(5);
-/// First bytes of a cache file; the number changes with its layout.
-const CACHE_MAGIC: &[u8; 8] = b"sagacwa1";
-const HASH_BYTES: usize = 32;
 
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -46,8 +40,6 @@ pub enum EngineError {
          space, not of memory: lower them where `ulimit -v` is set)"
     )]
     Wasmtime(String),
-    #[error("failed to prepare the cache directory {}: {source}", dir.display())]
-    Cache { dir: PathBuf, source: io::Error },
 }
 
 pub struct Engine {
@@ -58,7 +50,7 @@ pub struct Engine {
     compiler: Compiler,
     /// What was compiled, until nobody wants it any more; failures too, so that nobody tries again.
     compiled: Mutex<BTreeMap<Arc<str>, Result<Component, CompileError>>>,
-    cache_dir: Option<PathBuf>,
+    cache: Option<CodeCache>,
     /// Part of a cache file's name: code compiled by another version or for another processor is not looked at.
     compatibility: String,
     free: Mutex<u32>,
@@ -74,17 +66,17 @@ pub(crate) enum Meter {
 }
 
 impl Engine {
-    /// One that compiles in this process. `cache_dir`: where compiled code is kept between starts; none: nowhere.
-    pub fn new(limits: Limits, cache_dir: Option<&Path>) -> Result<Arc<Self>, EngineError> {
-        Self::with_compiler(limits, cache_dir, Compiler::Here)
+    /// One that compiles in this process. `cache`: where compiled code is kept between starts; none: nowhere.
+    pub fn new(limits: Limits, cache: Option<CodeCache>) -> Result<Arc<Self>, EngineError> {
+        Self::with_compiler(limits, cache, Compiler::Here)
     }
 
     pub fn with_compiler(
         limits: Limits,
-        cache_dir: Option<&Path>,
+        cache: Option<CodeCache>,
         compiler: Compiler,
     ) -> Result<Arc<Self>, EngineError> {
-        Self::with(limits, cache_dir, Meter::Off, compiler)
+        Self::with(limits, cache, Meter::Off, compiler)
     }
 
     /// One whose calls say how much fuel they took: the same number on every machine, which a time never is. Its code is
@@ -95,7 +87,7 @@ impl Engine {
 
     fn with(
         limits: Limits,
-        cache_dir: Option<&Path>,
+        cache: Option<CodeCache>,
         meter: Meter,
         compiler: Compiler,
     ) -> Result<Arc<Self>, EngineError> {
@@ -103,9 +95,6 @@ impl Engine {
             limits.faults().into_iter().map(|(field, reason)| format!("{field} {reason}")).collect();
         if !faults.is_empty() {
             return Err(EngineError::Limits(faults.join("; ")));
-        }
-        if let Some(dir) = cache_dir {
-            private_dir(dir).map_err(|source| EngineError::Cache { dir: dir.to_owned(), source })?;
         }
         let wasmtime = wasmtime::Engine::new(&config(&limits, meter))
             .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
@@ -120,7 +109,7 @@ impl Engine {
             linker,
             compiler,
             compiled: Mutex::default(),
-            cache_dir: cache_dir.map(Path::to_owned),
+            cache,
             compatibility: format!("{:016x}", hasher.finish()),
             free: Mutex::new(limits.instances_max),
             freed: Condvar::new(),
@@ -200,12 +189,8 @@ impl Engine {
         compiled
     }
 
-    fn cache_file(&self, digest: &str) -> Option<PathBuf> {
-        Some(self.cache_dir.as_ref()?.join(format!("{digest}-{}.cwasm", self.compatibility)))
-    }
-
     fn cached_code(&self, digest: &str) -> Option<Component> {
-        let code = cached(&self.cache_file(digest)?)?;
+        let code = self.cache.as_ref()?.get(digest, &self.compatibility)?;
         let loaded = self.load(&code).inspect_err(|error| {
             tracing::warn!(digest, %error, "compiled code in the cache is of no use: compiling again");
         });
@@ -216,10 +201,8 @@ impl Engine {
 
     fn compile_anew(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
         let code = self.compiler.compile(bytes, &self.limits, self.meter)?;
-        if let Some(path) = &self.cache_file(digest)
-            && let Err(error) = keep(path, &code)
-        {
-            tracing::warn!(path = %path.display(), %error, "failed to cache compiled code: it is compiled at each start");
+        if let Some(cache) = &self.cache {
+            cache.put(digest, &self.compatibility, &code);
         }
         self.load(&code)
     }
@@ -228,22 +211,15 @@ impl Engine {
     /// returns how many files.
     pub fn forget_compiled(&self, wanted: impl Fn(&str) -> bool, since: SystemTime) -> io::Result<usize> {
         self.compiled.lock().retain(|digest, compiled| compiled.is_err() || wanted(digest));
-        let Some(dir) = &self.cache_dir else { return Ok(0) };
-        let mut removed = 0;
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let idle = digest_of(&entry.file_name()).is_some_and(|digest| !wanted(&digest));
-            if idle && entry.metadata().and_then(|file| file.modified()).is_ok_and(|written| written < since) {
-                fs::remove_file(entry.path())?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+        self.cache.as_ref().map_or(Ok(0), |cache| cache.forget(wanted, since))
     }
 
-    #[expect(unsafe_code, reason = "the code comes from this engine, or from a cache file with an intact checksum")]
+    #[expect(
+        unsafe_code,
+        reason = "the code comes from this engine's compiler, or from a cache file with the mark of this user's key"
+    )]
     fn load(&self, code: &[u8]) -> Result<Component, CompileError> {
-        // SAFETY: see the reason above; the cache directory is readable and writable by this host's user alone.
+        // SAFETY: see the reason above; the key can be read by this host's user alone, and does not lie beside the cache.
         unsafe { Component::deserialize(&self.wasmtime, code) }.map_err(CompileError::from)
     }
 
@@ -301,6 +277,11 @@ pub(crate) fn config(limits: &Limits, meter: Meter) -> Config {
     config
 }
 
+/// Opens what the engine needs of `/proc/self`, before the process becomes one that even its own user may not look into.
+pub fn prepare_process() {
+    PoolingAllocationConfig::is_pagemap_scan_available();
+}
+
 /// Moves the epoch on as long as the engine lives.
 fn tick(engine: &wasmtime::Engine) -> io::Result<()> {
     let engine = engine.weak();
@@ -311,59 +292,5 @@ fn tick(engine: &wasmtime::Engine) -> io::Result<()> {
             thread::sleep(TICK);
         }
     })?;
-    Ok(())
-}
-
-/// The code in a cache file: none where it is absent, of another layout, or damaged.
-fn cached(path: &Path) -> Option<Vec<u8>> {
-    let mut file = fs::read(path).ok()?;
-    let header = CACHE_MAGIC.len() + HASH_BYTES;
-    let intact = file.len() > header
-        && file.starts_with(CACHE_MAGIC)
-        && file[CACHE_MAGIC.len()..header] == id::sha256(&[&file[header..]]);
-    if !intact {
-        tracing::warn!(path = %path.display(), "a file of compiled code is damaged: compiling again");
-        return None;
-    }
-    file.drain(..header);
-    Some(file)
-}
-
-/// Whose compiled code a cache file is, or was to be when its writer was killed. None: it is no file of the cache.
-fn digest_of(name: &OsStr) -> Option<String> {
-    let (digest, rest) = name.to_str()?.split_once('-')?;
-    let hex = digest.len() == 2 * HASH_BYTES && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (hex && rest.contains(".cwasm")).then(|| digest.to_owned())
-}
-
-fn keep(path: &Path, code: &[u8]) -> io::Result<()> {
-    let checksum = id::sha256(&[code]);
-    write_atomically(path, &[CACHE_MAGIC, &checksum, code])
-}
-
-/// Readers see the old file or the whole new one.
-pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_extension(format!("{extension}.{}.new", std::process::id()));
-    let written = (|| {
-        let mut file = fs::File::create(&temporary)?;
-        parts.iter().try_for_each(|part| file.write_all(part))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// A directory for this user alone.
-fn private_dir(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    }
     Ok(())
 }

@@ -15,11 +15,13 @@ mod smoke;
 
 mod answer;
 mod bindings;
+pub mod cache;
 pub mod call;
 mod crash;
 pub mod engine;
 pub mod guest;
 pub mod instance;
+pub mod key;
 mod turns;
 
 pub use call::{HostError, Plugin, Ran};

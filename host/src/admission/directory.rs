@@ -2,12 +2,14 @@
 //! that has not stood still.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, File, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use rustix::fs::OFlags;
 use sagahost_manifest::{Fault, Report};
 use sagahost_sandbox::admission::digest;
 use sagahost_serving::admission::{DirectorySnapshot, Look};
@@ -22,14 +24,18 @@ pub(super) fn snapshot(dir: &Path) -> Result<DirectorySnapshot, Report> {
 
 /// Are these the bytes of that version?
 pub(super) fn is_of(file: &Path, wanted: &str, bytes_max: usize) -> bool {
-    let small = |bytes: u64| usize::try_from(bytes).is_ok_and(|bytes| bytes <= bytes_max);
-    matches!(look(file), Look::File { bytes, .. } if small(bytes))
-        && fs::read(file).is_ok_and(|bytes| *digest(&bytes) == *wanted)
+    let before = look(file);
+    read(file, &before, bytes_max).is_ok_and(|bytes| *digest(&bytes) == *wanted)
 }
 
+/// Symbolic links are followed: whoever ships plugins may switch them so.
 fn look(file: &Path) -> Look {
+    seen(fs::metadata(file))
+}
+
+fn seen(metadata: io::Result<Metadata>) -> Look {
     let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
-    match fs::metadata(file) {
+    match metadata {
         Ok(metadata) if metadata.is_dir() => Look::Directory,
         Ok(metadata) if !metadata.is_file() => Look::Special,
         Ok(metadata) => Look::File {
@@ -79,10 +85,26 @@ pub(super) fn read(file: &Path, before: &Look, bytes_max: usize) -> Result<Arc<[
         let what = format!("it has {bytes} bytes, {bytes_max} are allowed");
         return Err(refuse(what, "raise `component-bytes-max` in `[limits]`"));
     }
-    let bytes = fs::read(file).map_err(|error| unreadable(&error))?;
-    if look(file) != *before {
-        let fix = "it is read again when it stands still; write it under another name and rename it";
-        return Err(refuse("it changed while it was read".to_owned(), fix));
+    match unchanged(file, before, bytes) {
+        Ok(Some(bytes)) => Ok(bytes.into()),
+        Ok(None) => {
+            let fix = "it is read again when it stands still; write it under another name and rename it";
+            Err(refuse("it changed while it was read".to_owned(), fix))
+        }
+        Err(error) => Err(unreadable(&error)),
     }
-    Ok(bytes.into())
+}
+
+/// The file is opened once, so that what is compared is what is read, and a pipe that has taken its name does not make
+/// anybody wait. None: it is not what was looked at, or changed meanwhile.
+fn unchanged(file: &Path, before: &Look, bytes: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(file)?;
+    if seen(file.metadata()) != *before {
+        return Ok(None);
+    }
+    let mut read = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+    (&file).take(bytes + 1).read_to_end(&mut read)?;
+    let same = read.len() as u64 == bytes && seen(file.metadata()) == *before;
+    Ok(same.then_some(read))
 }

@@ -10,13 +10,14 @@ mod tests;
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use sagahost_manifest::{Report, host_calls::HostCalls};
+use sagahost_private as private;
 use sagahost_processor::{
     code::{Callable, Ran},
     step::Signal,
@@ -27,7 +28,9 @@ use sagahost_saga::{
 };
 use sagahost_sandbox::{
     Compiler, Engine, EngineError, admission,
+    cache::CodeCache,
     digests::{DigestError, DigestStore},
+    key::{CodeKey, KeyError},
 };
 use sagahost_serving::{
     Plugins,
@@ -43,13 +46,18 @@ use self::{compiling::Compilers, watch::FileWatch};
 use crate::threads::Clocks;
 
 /// In the data directory: the listing as JSON, as of the last change.
-const LISTING: &str = "plugins.json";
+pub(crate) const LISTING: &str = "plugins.json";
+/// In the data directory: compiled code, and the bytes of plugins by their digest.
+pub(crate) const CACHE: &str = "cache";
+pub(crate) const ARCHIVE: &str = "plugins";
 
 /// Why plugins cannot be looked after at all.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
     #[error("failed to start the sandbox")]
     Sandbox { source: EngineError },
+    #[error("failed to prepare the directory of compiled code")]
+    Cache { source: io::Error },
     #[error("failed to use the stored versions of plugins")]
     Stored { source: DigestError },
 }
@@ -68,14 +76,16 @@ pub enum Compiling {
 /// The sandbox does not start, or the data directory cannot be used.
 pub fn plugins(
     settings: Settings,
+    key: Result<CodeKey, KeyError>,
     clocks: Clocks,
     compiler: Compiler,
     compiling: Compiling,
 ) -> Result<Plugins, AdmissionError> {
-    let cache = settings.data_dir.join("cache");
-    let engine = Engine::with_compiler(settings.limits.clone(), Some(&cache), compiler);
+    let cache = CodeCache::open(&settings.data_dir.join(CACHE), key);
+    let cache = cache.map_err(|source| AdmissionError::Cache { source })?;
+    let engine = Engine::with_compiler(settings.limits.clone(), Some(cache), compiler);
     let engine = engine.map_err(|source| AdmissionError::Sandbox { source })?;
-    let kept = DigestStore::open(&settings.data_dir.join("plugins"));
+    let kept = DigestStore::open(&settings.data_dir.join(ARCHIVE));
     let digests = kept.map_err(|source| AdmissionError::Stored { source })?;
     let dir = settings.plugins_dir.clone();
     let archive = DataDir { digests, listing: settings.data_dir.join(LISTING) };
@@ -204,9 +214,7 @@ impl Archive for DataDir {
     }
 
     fn write_listing(&self, view: &PluginsView) -> io::Result<()> {
-        let partial = self.listing.with_extension("json.partial");
-        fs::write(&partial, serde_json::to_vec_pretty(view)?)?;
-        fs::rename(partial, &self.listing)
+        private::write(&self.listing, &[&serde_json::to_vec_pretty(view)?])
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+use std::fs;
+
 use expect_test::expect;
 use sagahost_codec::TopicSettings;
 use sagahost_journal::Journal;
@@ -16,6 +18,7 @@ use sagahost_processor::{
     worker::ChainBounds,
 };
 use sagahost_saga::topology::Bounds;
+use sagahost_sandbox::admission::digest;
 use sagahost_serving::{
     Board, Keeper, Order, WatchSettings,
     keeper::{PluginAction, Reach},
@@ -89,8 +92,8 @@ impl Bench {
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(dir.path(), APP, OpenOptions::default()).unwrap());
         let transport = Arc::new(EmbeddedTransport::open(dir.path(), APP).unwrap());
         let now = Now { wall: Time(1_000_000), steady: Steady(Duration::from_secs(1000)) };
-        let plugins =
-            plugins(settings, Clocks::new(Arc::new(SystemClock)), Compiler::Here, Compiling::Awaited).unwrap();
+        let clocks = Clocks::new(Arc::new(SystemClock));
+        let plugins = plugins(settings, Err(KeyError::Off), clocks, Compiler::Here, Compiling::Awaited).unwrap();
         let serving = plugins.serve().unwrap();
         let processor =
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
@@ -215,4 +218,46 @@ fn a_directory_is_looked_at_whole() {
     fs::write(dir.path().join("a.wasm"), "coda").unwrap();
     let report = directory::read(&dir.path().join("a.wasm"), &before[&dir.path().join("a.wasm")], 4).unwrap_err();
     assert_eq!(report.faults[0].what, "it changed while it was read");
+}
+
+/// Between the look and the reading the name may be given to anything.
+#[test]
+fn what_is_read_is_what_was_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.wasm");
+    let looked_at = || {
+        let _ = fs::remove_file(&file);
+        fs::write(&file, "code").unwrap();
+        directory::snapshot(dir.path()).unwrap()[&file].clone()
+    };
+    let refusal = |before: &Look| {
+        let (sender, answer) = std::sync::mpsc::channel();
+        let (file, before) = (file.clone(), before.clone());
+        std::thread::spawn(move || sender.send(directory::read(&file, &before, 1 << 20)));
+        let report = answer.recv_timeout(Duration::from_secs(60)).expect("it waits for whoever writes into the pipe");
+        report.unwrap_err().faults[0].what.clone()
+    };
+    let changed = "it changed while it was read";
+
+    let before = looked_at();
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert_eq!(refusal(&before), changed, "a pipe");
+
+    let before = looked_at();
+    fs::File::options().append(true).open(&file).unwrap().set_len(1 << 40).unwrap();
+    assert_eq!(refusal(&before), changed, "a file that grew far beyond what may be read");
+
+    let before = looked_at();
+    let other = dir.path().join("other");
+    fs::write(&other, "coda").unwrap();
+    fs::rename(&other, &file).unwrap();
+    assert_eq!(refusal(&before), changed, "another file of the same size");
+
+    looked_at();
+    fs::rename(&file, &other).unwrap();
+    std::os::unix::fs::symlink(&other, &file).unwrap();
+    let before = directory::snapshot(dir.path()).unwrap()[&file].clone();
+    assert_eq!(&*directory::read(&file, &before, 4).unwrap(), b"code", "a link is followed");
+    assert!(directory::is_of(&file, &digest(b"code"), 4) && !directory::is_of(&file, &digest(b"code"), 3));
 }

@@ -196,8 +196,9 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 
 /// What the journal knows, and what the next start would make of the files.
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
-    let mut set =
-        admission::plugins(config.serving(), Clocks::new(Arc::new(SystemClock)), compiler()?, Compiling::Awaited)?;
+    reach::secure(config)?;
+    let clocks = Clocks::new(Arc::new(SystemClock));
+    let mut set = admission::plugins(config.serving(), config.code_key(), clocks, compiler()?, Compiling::Awaited)?;
     let mut view = match reach::journal_if_any(config)? {
         None => PluginsView::sorted(Vec::new(), Vec::new(), config.values().configured()),
         Some(journal) => {

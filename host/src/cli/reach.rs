@@ -3,7 +3,6 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,6 +17,7 @@ use sagahost_operator::{
     protocol::{Reply, Request},
     socket,
 };
+use sagahost_private as private;
 use sagahost_saga::notation::with_causes;
 use sagahost_transport::Transport;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigFile, FILE_NAME},
+    data_directory::{self, PLUGIN_DIRECTORY},
     host::open_transport,
 };
 
@@ -74,9 +75,8 @@ enum ConfigPlace {
     Data(PathBuf),
 }
 
-/// In the data directory of an app without a configuration file: where its plugins are, for commands that name the data
-/// directory alone.
-const PLUGIN_DIRECTORY: &str = "plugin-directory";
+/// As the system has it.
+const PATH_BYTES_MAX: usize = 4096;
 
 pub fn remember_plugins(config: &Config) -> Result<(), Failure> {
     if config.file.is_some() {
@@ -84,12 +84,12 @@ pub fn remember_plugins(config: &Config) -> Result<(), Failure> {
     }
     let plugins = std::path::absolute(&config.plugins_dir);
     plugins
-        .and_then(|plugins| fs::write(config.data_dir.join(PLUGIN_DIRECTORY), plugins.as_os_str().as_bytes()))
+        .and_then(|plugins| private::write(&config.data_dir.join(PLUGIN_DIRECTORY), &[plugins.as_os_str().as_bytes()]))
         .map_err(|error| Failure::failed("note the plugin directory in the data directory", &error))
 }
 
 fn remembered_plugins(data: &Path) -> PathBuf {
-    match fs::read(data.join(PLUGIN_DIRECTORY)) {
+    match private::read_of_anyone(&data.join(PLUGIN_DIRECTORY), PATH_BYTES_MAX) {
         Ok(bytes) => PathBuf::from(OsStr::from_bytes(&bytes)),
         Err(_) => PathBuf::from("plugins"),
     }
@@ -149,6 +149,7 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
     if !config.data_dir.join(sagahost_journal_sqlite::FILE).exists() {
         return Ok(None);
     }
+    secure(config)?;
     // An app that was started without a configuration has the default name.
     match SqliteJournal::open(&config.data_dir, &config.app, OpenOptions::default()) {
         Ok(journal) => Ok(Some(Arc::new(journal))),
@@ -160,7 +161,16 @@ pub fn journal_if_any(config: &Config) -> Result<Option<Arc<dyn Journal>>, Failu
     }
 }
 
+/// Before anything in the data directory is opened.
+pub fn secure(config: &Config) -> Result<(), Failure> {
+    data_directory::secure(config)
+        .map_err(|error| Failure::new(Exit::Journal, format!("failed to use the data directory: {error}")))
+}
+
 pub fn transport(config: &Config) -> Result<Arc<dyn Transport>, Failure> {
+    if config.kafka.is_none() {
+        secure(config)?;
+    }
     open_transport(config).map_err(|error| match config.kafka.is_some() {
         // Nobody has been asked yet: librdkafka refuses it.
         true => Failure::usage(with_causes(&error)),

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     config::{Config, Faults, LogFormat, LogSettings, format_duration},
     host::{Host, HostError, Parts, StopReport},
-    preflight,
+    preflight, process,
 };
 
 #[derive(Debug, Args)]
@@ -58,9 +58,13 @@ pub struct Run {
 
 impl Run {
     pub fn carry_out(&self, site: &Site, out: &mut Output) -> Result<(), Failure> {
+        process::make_files_private();
         let mut config = self.config(site)?;
         config.strict |= self.strict;
         start_log(&config.log)?;
+        if !config.core_dumps {
+            process::forbid_core_dumps();
+        }
         let asked = Asked::default();
         heed_signals(asked.clone())?;
         let decisions = Decisions { new_lineage: self.new_lineage, published: self.published.map(BatchNo) };

@@ -12,7 +12,8 @@ use super::{Config, field_names};
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
 /// Defaults that are words, since they follow from something else. Each is tested where it is made.
-const WORDS: [&str; 4] = ["kafka.bootstrap-servers", "pipeline.workers", "topics.dead-letters", "admin.socket"];
+const WORDS: [&str; 5] =
+    ["compiled-code-key", "kafka.bootstrap-servers", "pipeline.workers", "topics.dead-letters", "admin.socket"];
 
 /// A field of the page, `saga.hops-max`, and its default as it is written there.
 fn documented() -> Vec<(String, String)> {

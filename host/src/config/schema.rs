@@ -22,8 +22,8 @@ use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AdminSettings, Config, EmbeddedSettings, LogFormat, LogSettings, PipelineSettings, PluginSettings, RetrySettings,
-    SubscriptionSettings, WatchSettings,
+    AdminSettings, CodeKeyPlace, Config, DataAccess, EmbeddedSettings, LogFormat, LogSettings, PipelineSettings,
+    PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings,
     faults::Fault,
     kafka, limits,
     reader::{Source, Table, Value, type_of},
@@ -71,12 +71,17 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
     let app = app_name(&mut table);
     let plugins_dir = path(&mut table, "plugins", base).unwrap_or_else(|| base.join("plugins"));
     let data_dir = path(&mut table, "data", base).unwrap_or_else(|| base.join("data"));
+    let data_access = table.choice("data-access", &ACCESSES).unwrap_or(DataAccess::Private);
+    let compiled_code_key = compiled_code_key(&mut table, base);
     let plugin_order = plugin_order(&mut table);
     let kafka = kafka::read(table.table("kafka"), base);
     let config = Config {
         file: Some(file.to_owned()),
         plugins_dir,
         data_dir,
+        data_access,
+        compiled_code_key,
+        core_dumps: table.boolean("core-dumps", false),
         plugin_order,
         strict: table.boolean("strict", false),
         watch: watch(table.table("watch")),
@@ -155,6 +160,17 @@ fn path(table: &mut Table<'_, '_>, name: &'static str, base: &Path) -> Option<Pa
         return None;
     }
     Some(base.join(text))
+}
+
+const ACCESSES: [(&str, DataAccess); 2] = [("private", DataAccess::Private), ("unchecked", DataAccess::Unchecked)];
+
+/// A file that is called `off` can be named `./off`.
+fn compiled_code_key(table: &mut Table<'_, '_>, base: &Path) -> CodeKeyPlace {
+    match path(table, "compiled-code-key", Path::new("")) {
+        None => CodeKeyPlace::State,
+        Some(off) if off == Path::new("off") => CodeKeyPlace::Off,
+        Some(file) => CodeKeyPlace::File(base.join(file)),
+    }
 }
 
 fn plugin_order(table: &mut Table<'_, '_>) -> Vec<Participant> {

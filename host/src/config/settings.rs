@@ -32,6 +32,12 @@ pub struct Config {
     pub plugins_dir: PathBuf,
     /// Journal, compiled code, plugin bytes by digest, socket.
     pub data_dir: PathBuf,
+    /// Who may have access to it.
+    pub data_access: DataAccess,
+    /// Where the key is that marks compiled code.
+    pub compiled_code_key: CodeKeyPlace,
+    /// May the system write the memory of a host that crashes to disk?
+    pub core_dumps: bool,
     /// Participants that run first when several subscribe to one event, in this order; the others follow by name.
     pub plugin_order: Vec<Participant>,
     /// Do not start while a file of the plugin directory is refused.
@@ -59,6 +65,9 @@ impl Config {
             app: app.into(),
             plugins_dir: plugins.into(),
             data_dir: data.into(),
+            data_access: DataAccess::Private,
+            compiled_code_key: CodeKeyPlace::State,
+            core_dumps: false,
             plugin_order: Vec::new(),
             strict: false,
             watch: WatchSettings::default(),
@@ -92,6 +101,25 @@ impl Config {
             None => format!(" --data {}", word(&self.data_dir.display().to_string())),
         }
     }
+}
+
+/// What is asked of the data directory before anything in it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataAccess {
+    /// It belongs to this user, and nobody else can change it or put another one in its place.
+    Private,
+    /// Nothing.
+    Unchecked,
+}
+
+/// Where the key is that marks compiled code as this user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodeKeyPlace {
+    /// In the user's directory for what programs remember.
+    State,
+    File(PathBuf),
+    /// Compiled code is not kept.
+    Off,
 }
 
 /// Table `[embedded]`: topics as tables, where there is no `[kafka]`.

@@ -9,8 +9,8 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::{
-    Config, EmbeddedSettings, LogFormat, PluginSettings, RetrySettings, SubscriptionSettings, limits,
-    reader::format_duration,
+    CodeKeyPlace, Config, DataAccess, EmbeddedSettings, LogFormat, PluginSettings, RetrySettings, SubscriptionSettings,
+    limits, reader::format_duration,
 };
 
 pub fn table(config: &Config) -> Table {
@@ -18,6 +18,17 @@ pub fn table(config: &Config) -> Table {
     all.insert("app".into(), text(&*config.app));
     all.insert("plugins".into(), text(config.plugins_dir.display()));
     all.insert("data".into(), text(config.data_dir.display()));
+    let access = match config.data_access {
+        DataAccess::Private => "private",
+        DataAccess::Unchecked => "unchecked",
+    };
+    all.insert("data-access".into(), text(access));
+    match &config.compiled_code_key {
+        CodeKeyPlace::State => {}
+        CodeKeyPlace::File(file) => drop(all.insert("compiled-code-key".into(), text(file.display()))),
+        CodeKeyPlace::Off => drop(all.insert("compiled-code-key".into(), text("off"))),
+    }
+    all.insert("core-dumps".into(), Value::Boolean(config.core_dumps));
     let order = config.plugin_order.iter().map(text).collect();
     all.insert("plugin-order".into(), Value::Array(order));
     match &config.kafka {

@@ -257,6 +257,8 @@ fn shown_without_secrets_and_read_again_the_same() {
         app = "shop"
         plugins = "plugins"
         data = "data"
+        data-access = "private"
+        core-dumps = false
         plugin-order = []
         strict = false
 

@@ -1,7 +1,7 @@
 //! Data directories that are not what they should be. Invariant of all tests: the host says what is wrong and what to do,
 //! changes nothing, and goes on as soon as it is told or given the right directory.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use sagahost::host::Host;
 use sagahost_demo::workload::{Order, Shape, orders};
@@ -136,13 +136,11 @@ struct Copies {
 
 impl Copies {
     fn of_a_used_directory() -> Self {
-        let (first, second) = (Shop::new(&THREE, ""), Shop::new(&THREE, ""));
-        fs::create_dir_all(first.data()).unwrap();
+        let (mut first, mut second) = (Shop::new(&THREE, ""), Shop::new(&THREE, ""));
         fs::create_dir_all(second.data()).unwrap();
-        let topics = first.dir.path().join("topics.db");
-        fs::File::create(&topics).unwrap();
-        for shop in [&first, &second] {
-            symlink(&topics, shop.data().join("topics.db")).unwrap();
+        let topics = first.dir.path().join("topics");
+        for shop in [&mut first, &mut second] {
+            shop.topics_dir = Some(topics.clone());
         }
         run_orders(&first, &some_orders("a"), 20);
         fs::copy(first.data().join("journal.db"), second.data().join("journal.db")).unwrap();

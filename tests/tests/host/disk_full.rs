@@ -30,11 +30,8 @@ fn shop_on(disk: &SmallDisk) -> Shop {
 #[test]
 fn a_full_journal_is_waited_for() {
     let disk = SmallDisk::mount("64m");
-    let shop = shop_on(&disk);
-    // The topics are elsewhere, as a broker is.
-    let topics = shop.dir.path().join("topics.db");
-    fs::File::create(&topics).unwrap();
-    symlink(&topics, shop.data().join("topics.db")).unwrap();
+    let mut shop = shop_on(&disk);
+    shop.topics_dir = Some(shop.dir.path().join("topics"));
     let host = shop.start();
     let operator = Operator::of(&host);
     let first = some_orders(50, "a");

@@ -17,6 +17,7 @@ mod operator_commands;
 mod plugin_commands;
 mod plugin_restarts;
 mod plugin_shipping;
+mod private_files;
 mod probation;
 mod races;
 mod restarts;

@@ -6,26 +6,28 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sagahost_tests::built::root;
 
 /// Crates of the house, each with those of the house that it may know.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("host/saga", &[]),
     ("host/manifest", &["saga"]),
-    ("host/sandbox", &["manifest", "saga"]),
+    ("host/private", &[]),
+    ("host/sandbox", &["manifest", "private", "saga"]),
     ("host/wire", &["saga"]),
     ("host/codec", &["manifest", "saga", "wire"]),
     ("host/journal", &["manifest", "saga", "wire"]),
-    ("host/journal/sqlite", &["codec", "journal", "saga", "wire"]),
+    ("host/journal/sqlite", &["codec", "journal", "private", "saga", "wire"]),
     ("host/transport", &["wire"]),
-    ("host/transport/embedded", &["saga", "transport", "wire"]),
+    ("host/transport/embedded", &["private", "saga", "transport", "wire"]),
     ("host/transport/kafka", &["manifest", "transport", "wire"]),
     ("host/processor", &["codec", "journal", "manifest", "saga", "transport", "wire"]),
     ("host/serving", &["codec", "journal", "manifest", "processor", "saga", "transport", "wire"]),
-    ("host/operator", &["codec", "journal", "processor", "saga", "sandbox", "serving", "transport", "wire"]),
+    ("host/operator", &["codec", "journal", "private", "processor", "saga", "sandbox", "serving", "transport", "wire"]),
 ];
 
 /// What decides builds and tests in seconds because it needs none of these.
-const LIGHT: [&str; 8] = [
+const LIGHT: [&str; 9] = [
     "host/saga",
     "host/manifest",
+    "host/private",
     "host/wire",
     "host/codec",
     "host/journal",
@@ -173,9 +175,10 @@ const PHRASES: [(&str, &str); 13] = [
 ];
 
 /// Crates whose text is read by people, and pages.
-const PLAIN: [&str; 14] = [
+const PLAIN: [&str; 15] = [
     "host/saga",
     "host/manifest",
+    "host/private",
     "host/wire",
     "host/codec",
     "host/journal",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use sagahost_private as private;
 
 use super::{
     OpenOptions,
@@ -15,8 +16,9 @@ use super::{
 const STATEMENTS_MAX: usize = 64;
 
 pub(super) fn writer(file: &Path, options: &OpenOptions) -> Outcome<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(file, flags)?;
+    // What SQLite makes beside the file has its mode. If this fails so does SQLite, and says why.
+    let _ = private::create_empty(file);
+    let conn = Connection::open_with_flags(file, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
     prepare(&conn, options)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
@@ -30,6 +32,10 @@ pub(super) fn writer(file: &Path, options: &OpenOptions) -> Outcome<Connection> 
     // What a burst made of the log is given back to the file system at the next checkpoint.
     conn.pragma_update(None, "journal_size_limit", options.wal_bytes_kept)?;
     Ok(conn)
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
 fn prepare(conn: &Connection, options: &OpenOptions) -> Outcome<()> {
@@ -76,8 +82,7 @@ impl Readers {
     }
 
     fn open(&self) -> Outcome<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&self.file, flags)?;
+        let conn = Connection::open_with_flags(&self.file, flags())?;
         prepare(&conn, &self.options)?;
         conn.pragma_update(None, "query_only", true)?;
         Ok(conn)

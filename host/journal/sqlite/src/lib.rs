@@ -10,6 +10,7 @@ mod data;
 mod fault;
 mod format;
 mod head;
+mod holder;
 mod letter;
 mod outbox;
 mod owner;
@@ -36,6 +37,7 @@ use sagahost_journal::{
     PageBounds, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow,
     SagaRow, StorePage, StoreValue,
 };
+use sagahost_private as private;
 use sagahost_saga::{
     history::Entry,
     id::{Participant, SagaId, Time},
@@ -117,11 +119,13 @@ impl SqliteJournal {
     }
 
     fn open_with(dir: &Path, app: &str, options: OpenOptions, hash: fn(&SagaId) -> i64) -> Result<Self, JournalError> {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            JournalError::Unusable(format!("the data directory {} cannot be made: {error}", dir.display()))
-        })?;
+        let unusable = |doing: &str, error: std::io::Error| {
+            JournalError::Unusable(format!("the data directory {} cannot be {doing}: {error}", dir.display()))
+        };
+        private::make_dir(dir).map_err(|error| unusable("made", error))?;
         let lock = if options.past_the_lock { None } else { Some(OwnerLock::take(dir, options.lock_wait)?) };
-        let file = dir.join(FILE);
+        // SQLite follows no link on the way to the file.
+        let file = dir.canonicalize().map_err(|error| unusable("found", error))?.join(FILE);
         let (conn, identity) = open_file(&file, app, &options).map_err(|fault| fault.told(dir))?;
         Ok(Self {
             dir: dir.to_owned(),

@@ -2,7 +2,7 @@
 //! that ends; nothing has to be cleaned up after a crash.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::Path,
     thread,
@@ -10,6 +10,9 @@ use std::{
 };
 
 use sagahost_journal::JournalError;
+use sagahost_private as private;
+
+use crate::holder::Holder;
 
 const FILE: &str = "journal.lock";
 
@@ -36,8 +39,7 @@ impl OwnerLock {
                 dir.display()
             )),
         };
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(told)?;
+        let mut file = private::open_or_create(&path).map_err(told)?;
         let until = Instant::now() + wait;
         loop {
             match file.try_lock() {
@@ -60,13 +62,7 @@ fn write_pid(file: &mut File) -> io::Result<()> {
 
 fn held(dir: &Path, file: &mut File) -> JournalError {
     let mut text = String::new();
-    let holder = match file.read_to_string(&mut text) {
-        Ok(_) if text.trim().parse::<u32>().is_ok() => format!("process {}", text.trim()),
-        _ => "another process".to_owned(),
-    };
-    JournalError::InUse(format!(
-        "the journal in {} is in use by {holder}: stop that host first, or give this one a data directory and an app \
-         name of its own",
-        dir.display()
-    ))
+    let noted = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+    let holder = Holder::of(file, noted);
+    JournalError::InUse(format!("the journal in {} {}", dir.display(), holder.told(&dir.join(FILE))))
 }

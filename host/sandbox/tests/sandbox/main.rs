@@ -6,6 +6,7 @@
 mod kit;
 
 mod building;
+mod compiled_code;
 mod files;
 mod hostile;
 mod outcomes;

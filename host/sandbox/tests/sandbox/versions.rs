@@ -1,17 +1,15 @@
-//! Stored versions, the code cache, and what becomes of a manifest in the topology.
+//! Stored versions, and what becomes of a manifest in the topology.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use expect_test::expect;
 use sagahost_sandbox::{
-    Engine, Limits,
-    admission::{self, admit},
+    admission,
     digests::DigestStore,
     manifest::Manifest,
     members::{Override, override_faults, topology_members},
@@ -20,7 +18,7 @@ use sagahost_sandbox::{
 use crate::kit::{guest, with_manifest};
 
 /// The guest under another manifest, appended: outer ones win.
-fn version(version: &str, format: u32) -> Arc<[u8]> {
+pub fn version(version: &str, format: u32) -> Arc<[u8]> {
     let manifest = format!(
         r#"{{"name":"misbehaving","version":"{version}","contract":"0.1.0","subscriptions":[{{"kind":"Try"}}],"emits":["Done"],"data-format":{format}}}"#
     );
@@ -43,50 +41,6 @@ fn digests_are_verified_and_dropped_when_nothing_refers_to_them() {
     fs::write(digests.path(&kept), "something else").unwrap();
     let error = digests.get(&kept).unwrap_err().to_string().replace(&dir.path().display().to_string(), "DIR");
     assert!(error.contains("damaged"), "{error}");
-}
-
-#[test]
-fn compiled_code_is_kept_and_a_damaged_file_is_compiled_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let start = || {
-        let engine = Engine::new(Limits { instances_max: 2, ..Limits::default() }, Some(dir.path())).unwrap();
-        admit(guest(), Path::new("p.wasm"), &engine, &BTreeMap::new()).unwrap_or_else(|report| panic!("{report}"));
-    };
-    let file = || {
-        let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(files.len(), 1, "{files:?}");
-        (files[0].clone(), fs::read(&files[0]).unwrap())
-    };
-    start();
-    let (path, compiled) = file();
-    start();
-    assert_eq!(file().1, compiled);
-    let mut damaged = compiled.clone();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 1;
-    for bytes in [&damaged[..], &compiled[..100], b""] {
-        fs::write(&path, bytes).unwrap();
-        start();
-        assert_eq!(file().1, compiled, "compiled again");
-    }
-}
-
-#[test]
-fn compiled_code_goes_when_nobody_wants_its_version_any_more() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::new(Limits { instances_max: 2, ..Limits::default() }, Some(dir.path())).unwrap();
-    let compile = |bytes| admit(bytes, Path::new("p.wasm"), &engine, &BTreeMap::new()).unwrap().plugin.digest().clone();
-    let (kept, dropped) = (compile(version("0.1.0", 1)), compile(version("0.2.0", 1)));
-    // A host that was killed while it wrote, one of another version, and somebody's own file.
-    for name in [format!("{dropped}-0.cwasm.7.new"), format!("{dropped}-1.cwasm"), "notes-1.cwasm".to_owned()] {
-        fs::write(dir.path().join(name), "").unwrap();
-    }
-    let forget = |since| engine.forget_compiled(|digest| *digest == *kept, since).unwrap();
-    assert_eq!(forget(SystemTime::UNIX_EPOCH), 0, "it was compiled just now");
-    assert_eq!(forget(SystemTime::now() + Duration::from_secs(1)), 3);
-    let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let left: BTreeSet<bool> = names.map(|name| name.starts_with(&*kept) || name == "notes-1.cwasm").collect();
-    assert_eq!(left, BTreeSet::from([true]));
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sagahost_private as private;
+
 use crate::cli::exit::{Exit, Failure};
 
 /// Beside the crate; commands that are typed there find the host by it.
@@ -38,7 +40,7 @@ impl Ground {
         let lock = occupy(&dir)?;
         let fresh = || {
             remove(&data)?;
-            fs::create_dir_all(&data)?;
+            private::make_dir(&data)?;
             fs::create_dir_all(&plugins)?;
             // Nobody wants it in a repository.
             fs::write(dir.join(".gitignore"), "*\n")

@@ -18,6 +18,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use sagahost_private as private;
 use sagahost_transport::{Sink, Source, Topics, Transport, TransportError, Unstable};
 use sagahost_wire::{
     Outgoing, Partition, TopicId,
@@ -33,6 +34,9 @@ use self::{
 };
 
 pub use partitioner::partition_of;
+
+/// The database in the data directory.
+pub const FILE: &str = "topics.db";
 
 /// Bound on `create_topics`.
 const PARTITIONS_MAX: i32 = 1024;
@@ -58,7 +62,10 @@ impl Default for Options {
 
 /// What the parts of one transport have in common.
 struct Shared {
+    /// As people named it.
     path: PathBuf,
+    /// Without links: SQLite follows none on the way to the file.
+    resolved: PathBuf,
     app: Box<str>,
     options: Options,
     clock: Arc<dyn Clock>,
@@ -70,7 +77,7 @@ struct Shared {
 
 impl Shared {
     fn connect(&self) -> Result<Connection, TransportError> {
-        tables::open(&self.path, self.options.busy_timeout)
+        tables::open(&self.resolved, self.options.busy_timeout)
     }
     fn explain(&self, error: &rusqlite::Error) -> TransportError {
         tables::explain(&self.path, error)
@@ -103,11 +110,13 @@ impl EmbeddedTransport {
         options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TransportError> {
-        std::fs::create_dir_all(data_dir).map_err(|error| {
-            TransportError::Refused(format!("the data directory {} cannot be made: {error}", data_dir.display()))
-        })?;
+        let unusable = |doing: &str, error: std::io::Error| {
+            TransportError::Refused(format!("the data directory {} cannot be {doing}: {error}", data_dir.display()))
+        };
+        private::make_dir(data_dir).map_err(|error| unusable("made", error))?;
         let shared = Arc::new(Shared {
-            path: data_dir.join("topics.db"),
+            path: data_dir.join(FILE),
+            resolved: data_dir.canonicalize().map_err(|error| unusable("found", error))?.join(FILE),
             app: app.into(),
             options,
             clock,

@@ -4,6 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior, config::DbConfig};
+use sagahost_private as private;
 use sagahost_transport::TransportError;
 use sagahost_wire::{Headers, TopicId, header_bytes};
 
@@ -80,7 +81,10 @@ pub(super) fn offset_of(record_id: i64) -> i64 {
 /// Opens the database, making the tables where it is new.
 pub(super) fn open(path: &Path, busy: Duration) -> Result<Connection, TransportError> {
     let failed = |error: rusqlite::Error| explain(path, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // What SQLite makes beside the file has its mode. If this fails so does SQLite, and says why.
+    let _ = private::create_empty(path);
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(busy).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
