@@ -8,7 +8,7 @@ use std::{
 };
 
 use sagahost::{
-    config::{CodeKeyPlace, Config},
+    config::Config,
     host::{Host, Parts},
 };
 use sagahost_demo::workload::{Counters, Ends, Order, conservation_faults, wrong_ends};
@@ -73,14 +73,14 @@ impl Shop {
             format!("[plugin.payment.config]\nlimit-cents = 100000\nopening-balance-cents = {OPENING_BALANCE}\n");
         let inventory = format!("[plugin.inventory.config]\nopening-stock = {OPENING_STOCK}\n");
         let text = format!(
-            "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\n{}{}{more}\n",
+            "app = \"shop\"\nplugins = \"plugins\"\ndata = \"data\"\ncompiled-code-key = {:?}\n{}{}{more}\n",
+            built::state().join("sagahost/compiled-code.key"),
             if has("payment") { payment.as_str() } else { "" },
             if has("inventory") { inventory.as_str() } else { "" },
         );
         let file = dir.join("sagahost.toml");
         std::fs::write(&file, &text).expect("the configuration can be written");
-        let config = Config::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
-        Config { compiled_code_key: CodeKeyPlace::File(built::state().join("sagahost/compiled-code.key")), ..config }
+        Config::load(&file).unwrap_or_else(|faults| panic!("{faults}"))
     }
 
     pub fn data(&self) -> PathBuf {

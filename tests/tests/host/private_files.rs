@@ -152,6 +152,13 @@ fn what_others_can_write_is_refused_by_host_and_commands() {
     fs::write(site.file("sagahost.toml"), CONFIG).unwrap();
     set_mode(&site.file("real"), 0o700);
     assert_eq!(site.start().stop(), 0, "the directory itself may be reached through a link");
+
+    fs::write(site.file("sagahost.toml"), format!("{CONFIG}[admin]\nsocket = \"run/admin.sock\"\n")).unwrap();
+    fs::create_dir(site.file("run")).unwrap();
+    set_mode(&site.file("run"), 0o777);
+    assert_refused(&site.run(&["run"]), &["run, which is above ", "admin.sock, can be written by other users (mode 0777"]);
+    set_mode(&site.file("run"), 0o1777);
+    assert_eq!(site.start().stop(), 0, "as in /tmp: others cannot replace it");
 }
 
 /// A data directory that somebody else prepared, with code of theirs and a checksum that is right.
