@@ -156,7 +156,10 @@ fn what_others_can_write_is_refused_by_host_and_commands() {
     fs::write(site.file("sagahost.toml"), format!("{CONFIG}[admin]\nsocket = \"run/admin.sock\"\n")).unwrap();
     fs::create_dir(site.file("run")).unwrap();
     set_mode(&site.file("run"), 0o777);
-    assert_refused(&site.run(&["run"]), &["run, which is above ", "admin.sock, can be written by other users (mode 0777"]);
+    assert_refused(
+        &site.run(&["run"]),
+        &["run, which is above ", "admin.sock, can be written by other users (mode 0777"],
+    );
     set_mode(&site.file("run"), 0o1777);
     assert_eq!(site.start().stop(), 0, "as in /tmp: others cannot replace it");
 }
