@@ -66,11 +66,14 @@ impl Client {
     fn exchange(&mut self, request: &Request) -> io::Result<String> {
         let mut text = serde_json::to_vec(request).map_err(io::Error::other)?;
         text.push(b'\n');
-        self.stream.write_all(&text)?;
+        let sent = self.stream.write_all(&text);
         let mut line = String::new();
-        if BufReader::new(&self.stream).read_line(&mut line)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
+        let read = BufReader::new(&self.stream).read_line(&mut line);
+        // A host that refuses a request before its end says why, and closes: then sending fails, and the answer counts.
+        if line.ends_with('\n') {
+            return Ok(line);
         }
-        Ok(line)
+        sent.and(read)?;
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"))
     }
 }

@@ -2,7 +2,7 @@
 //! directory. Invariant: a command changes a saga through its mailbox only, never through the journal's tables.
 //!
 //! In reading order: `settings`, `protocol` (what may be asked), `desk` (who answers it, with a running host or without), `view`
-//! (what the answers look like), then the way there: `socket`, `server`, `client`.
+//! (what the answers look like), then the way there: `socket`, `server`, `connections`, `conversation`, `client`.
 
 pub mod protocol;
 pub mod settings;
@@ -17,6 +17,8 @@ pub mod topics;
 pub mod view;
 
 pub mod client;
+mod connections;
+mod conversation;
 pub mod server;
 pub mod socket;
 

@@ -1,5 +1,5 @@
 //! Serves operators' requests on the socket, in a thread of its own. Invariant: no client can hold up another or the
-//! host: requests are bounded in size, in time and in number.
+//! host: connections and requests are bounded in number, requests in size and in time; who sends nothing has no turn.
 
 use std::{
     fs, io,
@@ -10,20 +10,21 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{Semaphore, oneshot},
     task, time,
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
+    connections::Connections,
+    conversation::{Conversation, refuse_at_once},
     desk::Desk,
-    protocol::{Refusal, Reply, Request, Why},
+    protocol::Why,
     socket::Place,
 };
-use crate::settings::AdminSettings;
 
 /// Why the socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -112,16 +113,16 @@ fn listen(path: &Path) -> Result<UnixListener, ServerError> {
 }
 
 async fn serve(listener: UnixListener, desk: Desk) {
-    let settings = desk.settings.admin.clone();
+    let settings = Arc::new(desk.settings.admin.clone());
+    let connections = Arc::new(Mutex::new(Connections::new(settings.connections_max, settings.requests_bytes_max)));
     let desk = Arc::new(desk);
-    let at_once = Arc::new(Semaphore::new(settings.requests_at_once_max));
+    let turns = Arc::new(Semaphore::new(settings.requests_at_once_max));
     let owner = listener
         .local_addr()
         .ok()
         .and_then(|address| address.as_pathname().and_then(|path| fs::metadata(path).ok()))
         .map(|metadata| metadata.uid());
     loop {
-        let Ok(turn) = at_once.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -134,13 +135,22 @@ async fn serve(listener: UnixListener, desk: Desk) {
             warn!("another user's connection to the admin socket was refused");
             continue;
         }
-        let (desk, settings) = (desk.clone(), settings.clone());
-        task::spawn(async move {
-            if let Err(error) = converse(stream, desk, &settings).await {
-                debug!(%error, "an operator's connection ended");
+        let entered = connections.lock().enter();
+        match entered {
+            Some((number, ended)) => {
+                let (desk, settings) = (desk.clone(), settings.clone());
+                let (turns, connections) = (turns.clone(), connections.clone());
+                let conversation = Conversation { number, connections, turns, desk, settings };
+                task::spawn(conversation.hold(stream, ended));
             }
-            drop(turn);
-        });
+            None => {
+                let most = settings.connections_max;
+                let text = format!("{most} requests wait for their answers, as many as the host takes: try again");
+                refuse_at_once(&stream, Why::Unavailable, text);
+            }
+        }
+        // What this one has sent is read before another takes its place.
+        task::yield_now().await;
     }
 }
 
@@ -148,53 +158,4 @@ async fn serve(listener: UnixListener, desk: Desk) {
 fn allowed(stream: &UnixStream, owner: Option<u32>) -> bool {
     let Ok(peer) = stream.peer_cred() else { return false };
     peer.uid() == 0 || owner.is_none_or(|owner| peer.uid() == owner)
-}
-
-async fn converse(stream: UnixStream, desk: Arc<Desk>, settings: &AdminSettings) -> io::Result<()> {
-    let (from, mut to) = stream.into_split();
-    let mut from = BufReader::new(from);
-    loop {
-        let wait = settings.request_timeout;
-        let Some(line) = time::timeout(wait, line(&mut from, settings.request_bytes_max)).await?? else {
-            return Ok(());
-        };
-        let too_long = line.len() > settings.request_bytes_max;
-        let reply = if too_long {
-            refused(Why::Invalid, format!("a request has at most {} bytes", settings.request_bytes_max))
-        } else {
-            time::timeout(wait, answer(desk.clone(), line))
-                .await
-                .unwrap_or_else(|_| refused(Why::TimedOut, timed_out(wait)))
-        };
-        let mut text = serde_json::to_vec(&reply).map_err(io::Error::other)?;
-        text.push(b'\n');
-        time::timeout(wait, to.write_all(&text)).await??;
-        if too_long {
-            return Ok(());
-        }
-    }
-}
-
-/// None: the client has no more. A longer one than allowed is cut off behind that.
-async fn line(from: &mut BufReader<tokio::net::unix::OwnedReadHalf>, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    from.take(bytes_max as u64 + 1).read_until(b'\n', &mut line).await?;
-    Ok((!line.is_empty()).then_some(line))
-}
-
-async fn answer(desk: Arc<Desk>, line: Vec<u8>) -> Reply {
-    let request: Request = match serde_json::from_slice(&line) {
-        Ok(request) => request,
-        Err(error) => return refused(Why::Invalid, format!("failed to read the request: {error}")),
-    };
-    let answered = task::spawn_blocking(move || desk.reply(request)).await;
-    answered.unwrap_or_else(|error| refused(Why::Failed, format!("the request failed in the host: {error}")))
-}
-
-fn timed_out(wait: Duration) -> String {
-    format!("timed out after {wait:?}: it may still be carried out; check `sagahost status` and the host's log")
-}
-
-fn refused(why: Why, text: String) -> Reply {
-    Reply::Refused(Refusal::new(why, text))
 }

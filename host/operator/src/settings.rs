@@ -37,8 +37,15 @@ impl Settings {
 pub struct AdminSettings {
     /// None: `DATA/admin.sock`, or in a short temporary directory where that path is too long for a socket.
     pub socket: Option<PathBuf>,
+    /// Of connections; the one that has been idle for longest goes when another comes.
+    pub connections_max: usize,
+    /// How long a connection may be without a request.
+    pub idle_timeout: Duration,
+    /// Requests answered at one time.
     pub requests_at_once_max: usize,
     pub request_bytes_max: usize,
+    /// Of the requests of all connections.
+    pub requests_bytes_max: usize,
     /// How long one request may take, from its first byte to the last one of the answer.
     pub request_timeout: Duration,
 }
@@ -47,8 +54,11 @@ impl Default for AdminSettings {
     fn default() -> Self {
         Self {
             socket: None,
+            connections_max: 64,
+            idle_timeout: Duration::from_secs(10),
             requests_at_once_max: 16,
             request_bytes_max: 4 << 20,
+            requests_bytes_max: 16 << 20,
             request_timeout: Duration::from_secs(30),
         }
     }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+mod crowds;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},

@@ -442,12 +442,20 @@ fn socket(table: &mut Table<'_, '_>, base: &Path) -> Option<PathBuf> {
 
 fn admin(mut table: Table<'_, '_>, base: &Path) -> AdminSettings {
     let d = AdminSettings::default();
+    let requests_at_once_max = table.number("requests-at-once-max", 1..=10_000, d.requests_at_once_max);
+    let request_bytes_max = table.number("request-bytes-max", 1024..=256 << 20, d.request_bytes_max);
     let settings = AdminSettings {
         socket: socket(&mut table, base),
-        requests_at_once_max: table.number("requests-at-once-max", 1..=10_000, d.requests_at_once_max),
-        request_bytes_max: table.number("request-bytes-max", 1024..=256 << 20, d.request_bytes_max),
+        connections_max: table.number("connections-max", 1..=40_000, 4 * requests_at_once_max),
+        idle_timeout: table.duration("idle-timeout", 100 * MS..=HOUR, d.idle_timeout),
+        requests_at_once_max,
+        request_bytes_max,
+        requests_bytes_max: table.number("requests-bytes-max", 1024..=BYTES_MAX, 4 * request_bytes_max),
         request_timeout: table.duration("request-timeout", 100 * MS..=HOUR, d.request_timeout),
     };
+    if settings.requests_bytes_max < request_bytes_max {
+        table.fault_of_table("requests-bytes-max must not be less than request-bytes-max");
+    }
     table.finish();
     settings
 }

@@ -193,8 +193,11 @@ fn admin(config: &Config) -> Value {
     let a = &config.admin;
     let socket = a.socket.as_ref().map(|path| ("socket", text(path.display())));
     fields(socket.into_iter().chain([
+        ("connections-max", size(a.connections_max)),
+        ("idle-timeout", text(format_duration(a.idle_timeout))),
         ("requests-at-once-max", size(a.requests_at_once_max)),
         ("request-bytes-max", size(a.request_bytes_max)),
+        ("requests-bytes-max", size(a.requests_bytes_max)),
         ("request-timeout", text(format_duration(a.request_timeout))),
     ]))
 }

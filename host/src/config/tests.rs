@@ -379,8 +379,11 @@ fn shown_without_secrets_and_read_again_the_same() {
         base = "100ms"
 
         [admin]
+        connections-max = 64
+        idle-timeout = "10s"
         requests-at-once-max = 16
         request-bytes-max = 4194304
+        requests-bytes-max = 16777216
         request-timeout = "30s"
 
         [log]
