@@ -17,7 +17,9 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Report;
 use sagahost_operator::Live;
 use sagahost_processor::{
-    Fatal, Processor, Settings, processor,
+    Fatal, Processor, Settings,
+    letters_kept::LetterBounds,
+    processor,
     read_ahead::ReadAhead,
     schedule::ScheduleBounds,
     stage::BatchBounds,
@@ -42,7 +44,7 @@ use tracing::{info, warn};
 
 use crate::{
     admission::{self, AdmissionError, Compiling},
-    config::{Config, PipelineSettings, ReloadedFile},
+    config::{Config, DeadLetterSettings, PipelineSettings, ReloadedFile},
     crash, data_directory,
     live::Running,
     preflight::warned_strays,
@@ -222,7 +224,7 @@ impl Host {
             journal.clone(),
             plugins.serve()?,
             config.topics.clone(),
-            settings(&config.pipeline, config.limits.call_bytes_max),
+            settings(&config.pipeline, config.limits.call_bytes_max, &config.dead_letters),
             // Nothing outside is granted.
             None,
         ));
@@ -381,7 +383,7 @@ impl Drop for Host {
     }
 }
 
-fn settings(pipeline: &PipelineSettings, call_bytes_max: usize) -> Settings {
+fn settings(pipeline: &PipelineSettings, call_bytes_max: usize, letters: &DeadLetterSettings) -> Settings {
     Settings {
         batch: BatchBounds {
             chains_max: pipeline.batch_chains_max,
@@ -403,6 +405,11 @@ fn settings(pipeline: &PipelineSettings, call_bytes_max: usize) -> Settings {
         chain: ChainBounds { steps_max: pipeline.chain_steps_max, bytes_max: pipeline.chain_bytes_max, call_bytes_max },
         reservation_max: pipeline.reservation_max,
         cache_bytes_max: pipeline.cache_bytes_max,
+        letters: LetterBounds {
+            letters_max: letters.undecodable_max,
+            bytes_max: letters.undecodable_bytes_max,
+            retention: letters.undecodable_retention,
+        },
         stall_wait_max: pipeline.stall_wait_max,
         due_per_second_max: pipeline.due_per_second_max,
     }
@@ -419,16 +426,17 @@ mod tests {
 
     /// What each of these bounds does is tested where the processor keeps it.
     #[test]
-    fn each_bound_of_the_pipeline_reaches_the_processor() {
+    fn each_bound_reaches_the_processor() {
         let text = "[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\n\
                     position-wait = \"14ms\"\nunpublished-batches-max = 1\nworkers = 8\nslow-calls-max = 9\n\
                     slow-call-after = \"10ms\"\nqueue-events-max = 15\nin-flight-bytes-max = 1048577\nrecord-bytes-max = 1000007\n\
                     chain-steps-max = 16\nchain-bytes-max = 1000018\n\
-                    reservation-max = \"17ms\"\ncache-bytes-max = 67108865\nstall-wait-max = \"19s\"\ndue-per-second-max = 20\n";
+                    reservation-max = \"17ms\"\ncache-bytes-max = 67108865\nstall-wait-max = \"19s\"\ndue-per-second-max = 20\n\
+                    [dead-letters]\nundecodable-max = 21\nundecodable-bytes-max = 1048598\nundecodable-retention = \"23h\"\n";
         let config = Config::parse(text, Path::new("sagahost.toml")).unwrap_or_else(|faults| panic!("{faults}"));
         expect![[r#"
-            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 22 }, reservation_max: 17ms, cache_bytes_max: 67108865, stall_wait_max: 19s, due_per_second_max: 20 }
+            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 22 }, reservation_max: 17ms, cache_bytes_max: 67108865, letters: LetterBounds { letters_max: 21, bytes_max: 1048598, retention: 82800s }, stall_wait_max: 19s, due_per_second_max: 20 }
         "#]]
-        .assert_eq(&format!("{:?}\n", settings(&config.pipeline, 22)));
+        .assert_eq(&format!("{:?}\n", settings(&config.pipeline, 22, &config.dead_letters)));
     }
 }

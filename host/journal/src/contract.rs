@@ -24,8 +24,8 @@ use sagahost_saga::{
 use sagahost_wire::{BatchNo, Outgoing, Partition, Position, StoredLetter};
 
 use super::{
-    BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch, PluginWrite,
-    PublicationNotes, SagaFilter, SagaKey, SagaListRow, SagaWrite,
+    BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, LetterRemoval, LetterRetention,
+    OutboxBatch, PluginWrite, PublicationNotes, RemovedLetters, SagaFilter, SagaKey, SagaListRow, SagaWrite,
 };
 
 /// Where one journal lives.
@@ -63,7 +63,8 @@ macro_rules! journal_contract {
             endings: digests_while_needed, removed_in_bites, removed_key_is_not_given_again, quarantine,
                    quarantine_without_a_row;
             letters: round_trip, reopened_under_its_key, filtered_and_grouped, open_letter_keeps_its_saga,
-                     closed_letters_go;
+                     closed_letters_go, undecodable_letters_beyond_their_bounds_go, old_undecodable_letters_go,
+                     letters_of_open_sagas_stay, removed_letters_are_counted;
             values: store_scan_by_prefix, store_scan_edges, store_scan_by_bytes, store_of_participants_apart, versions_of_keys,
                     stale_read_is_a_conflict, counters_come_back, counters_change_by_differences,
                     counter_out_of_bounds_is_a_conflict, admission, pauses_and_history;

@@ -24,6 +24,7 @@ macro_rules! journal_reads {
             letters(filter: &LetterFilter) -> Vec<StoredLetter>;
             letter(key: &str) -> Option<StoredLetter>;
             letter_groups() -> Vec<(String, Option<Participant>, u64)>;
+            removed_letters() -> Vec<RemovedLetters>;
             positions() -> BTreeMap<Partition, Position>;
             outbox(above: BatchNo, limit: usize) -> Vec<OutboxBatch>;
             batch_incarnation(number: BatchNo) -> Option<Arc<str>>;
@@ -54,7 +55,7 @@ macro_rules! journal_writes {
             quarantine(epoch: Epoch, id: &SagaId, why: &str) -> ();
             release(epoch: Epoch, id: &SagaId) -> ();
             remove_finished(epoch: Epoch, now: Time, limit: usize) -> usize;
-            remove_closed_letters(epoch: Epoch, before: Time, limit: usize) -> usize;
+            remove_letters(epoch: Epoch, now: Time, may_go: &LetterRetention, limit: usize) -> LetterRemoval;
         }
     };
 }

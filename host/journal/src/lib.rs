@@ -76,6 +76,37 @@ pub enum LetterWrite {
     Close { key: String, how: String, at: Time },
 }
 
+/// Which dead letters may go, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetterRetention {
+    /// Those that were closed before this time.
+    pub closed_before: Time,
+    /// Open ones of records that could not be decoded: from before this time,
+    pub undecodable_before: Time,
+    /// or beyond this many,
+    pub undecodable_max: u64,
+    /// or beyond so many bytes of their records.
+    pub undecodable_bytes_max: u64,
+}
+
+/// Letters of records that could not be decoded, and are gone although nobody closed them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedLetters {
+    pub code: String,
+    pub letters: u64,
+    pub bytes: u64,
+    /// When the last one went.
+    pub last: Time,
+}
+
+/// What one removal of letters did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LetterRemoval {
+    /// Closed ones.
+    pub closed: usize,
+    pub undecodable: Vec<RemovedLetters>,
+}
+
 /// Everything that one batch makes durable.
 #[derive(Clone, Debug, Default)]
 pub struct BatchWrite {
@@ -295,6 +326,8 @@ pub trait Journal: Send + Sync {
     fn letter(&self, key: &str) -> Result<Option<StoredLetter>, JournalError>;
     /// (code, participant, open count), most first.
     fn letter_groups(&self) -> Result<Vec<(String, Option<Participant>, u64)>, JournalError>;
+    /// Letters that went without being closed since there is this journal, by code.
+    fn removed_letters(&self) -> Result<Vec<RemovedLetters>, JournalError>;
 
     fn positions(&self) -> Result<BTreeMap<Partition, Position>, JournalError>;
     /// Batches above `above`, in order.
@@ -346,9 +379,16 @@ pub trait Journal: Send + Sync {
     fn quarantined(&self, id: &SagaId) -> Result<Option<String>, JournalError>;
     /// Removes finished sagas whose retention is over, at most `limit`; returns how many.
     fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize) -> Result<usize, JournalError>;
-    /// Removes dead letters that were closed before this time, at most `limit`; returns how many. Those of a saga go
-    /// with it at the latest.
-    fn remove_closed_letters(&self, epoch: Epoch, before: Time, limit: usize) -> Result<usize, JournalError>;
+    /// Removes dead letters that may go, at most `limit` of each sort. Closed ones of a saga go with it at the latest. An
+    /// open one goes only where its record could not be decoded, and never while the saga that it names is in the
+    /// journal and has not ended. What went without being closed is counted in the same transaction.
+    fn remove_letters(
+        &self,
+        epoch: Epoch,
+        now: Time,
+        may_go: &LetterRetention,
+        limit: usize,
+    ) -> Result<LetterRemoval, JournalError>;
     /// Closes the handle in good order (checkpoint).
     fn close(&self) -> Result<(), JournalError>;
 }

@@ -94,6 +94,7 @@ impl Desk {
         let identity = journal.identity();
         let counts = journal.count_by_status().map_err(Refusal::failed)?;
         let groups = journal.letter_groups().map_err(Refusal::failed)?;
+        let removed = journal.removed_letters().map_err(Refusal::failed)?;
         let queued = journal.queued_commands().map_err(Refusal::failed)?;
         let mut view = StatusView {
             app: identity.app.to_string(),
@@ -105,6 +106,7 @@ impl Desk {
             published: identity.confirmed.0,
             sagas: counts.into_iter().map(|(status, count)| (status.name().to_owned(), count)).collect(),
             open_letters: groups.iter().map(|(_, _, count)| count).sum(),
+            removed_letters: removed.iter().map(|removed| removed.letters).sum(),
             queued_commands: queued.len(),
             ..StatusView::default()
         };
@@ -145,8 +147,18 @@ impl Desk {
             code,
             participant: participant.map(|participant| participant.to_string()),
             open,
+            ..LetterGroup::default()
         };
-        Ok(groups.into_iter().map(group).collect())
+        let mut groups: Vec<_> = groups.into_iter().map(group).collect();
+        for removed in self.journal.removed_letters().map_err(Refusal::failed)? {
+            let of_code = |group: &LetterGroup| group.participant.is_none() && group.code == removed.code;
+            let at = groups.iter().position(of_code).unwrap_or_else(|| {
+                groups.push(LetterGroup { code: removed.code.clone(), ..LetterGroup::default() });
+                groups.len() - 1
+            });
+            (groups[at].removed, groups[at].removed_at) = (removed.letters, Some(removed.last.into()));
+        }
+        Ok(groups)
     }
 
     pub(super) fn letter(&self, key: &str) -> Result<StoredLetter, Refusal> {

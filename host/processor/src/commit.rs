@@ -16,6 +16,7 @@ use crate::{
     fatal::{Fatal, unless_superseded},
     inbox::Inbox,
     intake::Intake,
+    letters_kept::{BITE, LettersKept},
     mailbox::Item,
     outbox::Outbox,
     planted::{self, Planted},
@@ -62,6 +63,7 @@ pub struct Committer {
     /// The last batch that the publisher was given.
     pub handed: BatchNo,
     pub touch: Touch,
+    pub letters: LettersKept,
     pub state: State,
 }
 
@@ -119,6 +121,12 @@ impl Committer {
             self.state.next_removal = now.steady.after(rest);
             return Ok(Next::Again);
         }
+        if self.letters.more_came() {
+            if let Err(error) = self.remove_letters(now) {
+                warn!(%error, "failed to remove dead letters");
+            }
+            return Ok(Next::Again);
+        }
         match self.stage.due(now) {
             Due::Commit(sealed) => self.commit(*sealed, now)?,
             Due::Restart(why) => self.fail(why, now),
@@ -166,6 +174,7 @@ impl Committer {
     fn journaled(&mut self, sealed: Sealed, keys: &[(SagaId, SagaKey)], now: Now) -> Result<(), Fatal> {
         let number = sealed.write.number;
         Stats::add(&self.stats.journal_commits, 1);
+        self.letters.journaled(&sealed.write.letters);
         self.stage.journaled(number, keys);
         self.settled(now);
         self.confirmed = self.confirmed.max(sealed.write.confirmed);
@@ -306,17 +315,11 @@ impl Committer {
         Ok(())
     }
 
-    /// Sagas, and closed dead letters, whose retention is over; in small bites. Returns how long to wait for the next
-    /// one.
-    fn remove_finished(&self, now: Now) -> Duration {
-        const BITE: usize = 200;
+    /// Sagas, and dead letters, whose retention is over; in small bites. Returns how long to wait for the next one.
+    fn remove_finished(&mut self, now: Now) -> Duration {
         const REST: Duration = Duration::from_secs(10);
-        let (journal, epoch) = (&self.journal, self.identity.epoch);
-        let expired = now.wall.before(self.serving.load().topology.bounds.retention);
-        let removed = journal
-            .remove_finished(epoch, now.wall, BITE)
-            .and_then(|sagas| Ok((sagas, journal.remove_closed_letters(epoch, expired, BITE)?)));
-        match removed {
+        let sagas = self.journal.remove_finished(self.identity.epoch, now.wall, BITE);
+        match sagas.and_then(|sagas| Ok((sagas, self.remove_letters(now)?))) {
             Ok((0, 0)) => REST,
             Ok((sagas, letters)) => {
                 debug!(sagas, letters, "removed after their retention");
@@ -328,6 +331,14 @@ impl Committer {
                 REST
             }
         }
+    }
+
+    /// Returns how many went.
+    fn remove_letters(&mut self, now: Now) -> Result<usize, JournalError> {
+        let closed_before = now.wall.before(self.serving.load().topology.bounds.retention);
+        let removal = self.letters.remove(&*self.journal, self.identity.epoch, now, closed_before)?;
+        let undecodable: u64 = removal.undecodable.iter().map(|removed| removed.letters).sum();
+        Ok(removal.closed.max(usize::try_from(undecodable).unwrap_or(usize::MAX)))
     }
 }
 

@@ -42,6 +42,7 @@ pub mod schedule;
 pub mod start;
 
 pub mod letters;
+pub mod letters_kept;
 pub mod lookalike;
 pub mod open_transactions;
 pub mod parked;

@@ -22,6 +22,7 @@ use crate::{
     facts::Facts,
     inbox::Inbox,
     intake::Intake,
+    letters_kept::{LetterBounds, LettersKept},
     mailbox::Mailboxes,
     open_transactions::OpenTransactions,
     outbox::Outbox,
@@ -55,6 +56,8 @@ pub struct Settings {
     pub reservation_max: Duration,
     /// Sagas, store entries and counters kept in memory.
     pub cache_bytes_max: usize,
+    /// Dead letters that no saga keeps.
+    pub letters: LetterBounds,
     /// After a stall: how long deadlines wait for queued results.
     pub stall_wait_max: Duration,
     /// After a stall: deadlines and park expiries fired per second.
@@ -212,6 +215,7 @@ impl Processor {
             confirmed: at.published,
             handed: at.identity.last_batch,
             touch: Touch::new(at.notes.touch_due),
+            letters: LettersKept::new(self.settings.letters),
             state: commit::State::default(),
         }
     }

@@ -11,6 +11,7 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Limits;
 use sagahost_processor::{
     Processor,
+    letters_kept::LetterBounds,
     read_ahead::ReadAhead,
     schedule::ScheduleBounds,
     stage::BatchBounds,
@@ -79,6 +80,7 @@ fn processor_settings() -> sagahost_processor::Settings {
         chain: ChainBounds { steps_max: 10, bytes_max: 1 << 20, call_bytes_max: 1 << 20 },
         reservation_max: second,
         cache_bytes_max: 1 << 20,
+        letters: LetterBounds { letters_max: 100, bytes_max: 1 << 20, retention: Duration::from_secs(60) },
         stall_wait_max: second,
         due_per_second_max: 10,
     }

@@ -154,18 +154,29 @@ fn report(results: Vec<LetterResult>, dry_run: bool, out: &mut Output) -> Result
 }
 
 pub fn groups_text(groups: &[LetterGroup], out: &Output) -> String {
-    if groups.is_empty() {
-        return "no dead letter is open\n".to_owned();
+    let mut text = "no dead letter is open\n".to_owned();
+    if groups.iter().any(|group| group.open > 0) {
+        let mut table = Table::new(["open", "code", "participant"]);
+        for group in groups.iter().filter(|group| group.open > 0) {
+            let participant = group.participant.clone().unwrap_or_default();
+            table.row([Cell::number(group.open), (&group.code).into(), participant.into()]);
+        }
+        text = table.render(out.colour) + "\nlist them with --each, or choose with --code, --participant, --saga\n";
     }
-    let mut table = Table::new(["open", "code", "participant"]);
-    for group in groups {
-        table.row([
-            Cell::number(group.open),
-            (&group.code).into(),
-            group.participant.clone().unwrap_or_default().into(),
-        ]);
+    text + &removed_text(groups, out)
+}
+
+fn removed_text(groups: &[LetterGroup], out: &Output) -> String {
+    if groups.iter().all(|group| group.removed == 0) {
+        return String::new();
     }
-    table.render(out.colour) + "\nlist them with --each, or choose with --code, --participant, --saga\n"
+    let mut table = Table::new(["removed", "code", "the last one"]);
+    for group in groups.iter().filter(|group| group.removed > 0) {
+        let last = group.removed_at.map_or_else(String::new, |at| when(at, out.now));
+        table.row([Cell::number(group.removed), (&group.code).into(), last.into()]);
+    }
+    let why = "their records could not be decoded, and [dead-letters] in the configuration allows no more";
+    format!("\n{}\n{why}\n", table.render(out.colour))
 }
 
 pub fn letters_text(letters: &[LetterLine], out: &Output) -> String {

@@ -53,6 +53,10 @@ pub fn text(status: &StatusView, out: &Output) -> String {
         let count = status.open_letters;
         text += &format!("  dead letters {count} open: `sagahost dead-letters list`\n");
     }
+    if status.removed_letters > 0 {
+        let count = status.removed_letters;
+        text += &format!("  dead letters {count} removed, past the bounds of [dead-letters]\n");
+    }
     if status.queued_commands > 0 {
         text += &format!("  commands     {} wait for a host to run\n", status.queued_commands);
     }

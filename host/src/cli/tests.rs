@@ -300,6 +300,7 @@ fn dead_letters_in_groups_and_one_by_one() {
         code: code.into(),
         participant: participant.map(str::to_owned),
         open,
+        ..LetterGroup::default()
     };
     let groups = [group("trap", Some("payment"), 120), group("not-json", None, 3)];
     expect![[r#"
@@ -310,6 +311,16 @@ fn dead_letters_in_groups_and_one_by_one() {
         list them with --each, or choose with --code, --participant, --saga
     "#]]
     .assert_eq(&dead_letters::groups_text(&groups, &out()));
+    let removed = LetterGroup { removed: 4102, removed_at: Some(stamp(90_000)), ..group("not-json", None, 0) };
+    expect![[r#"
+        no dead letter is open
+
+        removed  code      the last one
+           4102  not-json  2026-07-29 10:01:42 (1m ago)
+
+        their records could not be decoded, and [dead-letters] in the configuration allows no more
+    "#]]
+    .assert_eq(&dead_letters::groups_text(&[removed], &out()));
     let letter = LetterLine {
         key: "sagahost-emit/1|payment".into(),
         saga: text("o-1"),
@@ -415,6 +426,7 @@ fn topics_plugins_outbox_and_status() {
         published: 11,
         sagas: vec![("completed".into(), 1000), ("running".into(), 7)],
         open_letters: 2,
+        removed_letters: 4102,
         queued_commands: 1,
         counters: [("events".to_owned(), 4000)].into(),
         waiting_for: vec!["the broker at 127.0.0.1:9092, away for 12s".into()],
@@ -431,6 +443,7 @@ fn topics_plugins_outbox_and_status() {
           batches      12 journaled, 1 of them not known to be published
           unhandled    3 × orderCreated in order-created, last at order-created[2]@17: did you mean OrderCreated?
           dead letters 2 open: `sagahost dead-letters list`
+          dead letters 4102 removed, past the bounds of [dead-letters]
           commands     1 wait for a host to run
 
           sagas

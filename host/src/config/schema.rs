@@ -22,7 +22,8 @@ use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AdminSettings, CodeKeyPlace, Config, DataAccess, EmbeddedSettings, LogFormat, LogSettings, PipelineSettings,
+    AdminSettings, CodeKeyPlace, Config, DataAccess, DeadLetterSettings, EmbeddedSettings, LogFormat, LogSettings,
+    PipelineSettings,
     PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings,
     faults::Fault,
     kafka, limits,
@@ -90,6 +91,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         bounds: bounds(table.table("saga")),
         limits: limits::read(table.table("limits")),
         topics: topics(table.table("topics"), &app),
+        dead_letters: kept_letters(table.table("dead-letters")),
         plugins: plugins(table.table("plugin")),
         admin: admin(table.table("admin"), base),
         log: log(table.table("log")),
@@ -271,6 +273,17 @@ fn topics(mut table: Table<'_, '_>, app: &str) -> TopicSettings {
         settings.records.insert(name.into(), records::read(child));
     }
     kind_topics(&table.table("of-kind"), &mut settings);
+    table.finish();
+    settings
+}
+
+fn kept_letters(mut table: Table<'_, '_>) -> DeadLetterSettings {
+    let d = DeadLetterSettings::default();
+    let settings = DeadLetterSettings {
+        undecodable_max: table.number("undecodable-max", 0..=10_000_000, d.undecodable_max),
+        undecodable_bytes_max: table.number("undecodable-bytes-max", 0..=1 << 40, d.undecodable_bytes_max),
+        undecodable_retention: table.duration("undecodable-retention", SECOND..=10 * YEAR, d.undecodable_retention),
+    };
     table.finish();
     settings
 }

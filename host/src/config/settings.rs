@@ -50,6 +50,7 @@ pub struct Config {
     pub bounds: Bounds,
     pub limits: Limits,
     pub topics: TopicSettings,
+    pub dead_letters: DeadLetterSettings,
     /// By participant.
     pub plugins: BTreeMap<String, PluginSettings>,
     pub admin: AdminSettings,
@@ -77,6 +78,7 @@ impl Config {
             bounds: Bounds::default(),
             limits: Limits::default(),
             topics: TopicSettings::of_app(app),
+            dead_letters: DeadLetterSettings::default(),
             plugins: BTreeMap::new(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
@@ -120,6 +122,25 @@ pub enum CodeKeyPlace {
     File(PathBuf),
     /// Compiled code is not kept.
     Off,
+}
+
+/// Table `[dead-letters]`: what is kept in the journal of records that could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterSettings {
+    pub undecodable_max: u64,
+    /// Of their records.
+    pub undecodable_bytes_max: u64,
+    pub undecodable_retention: Duration,
+}
+
+impl Default for DeadLetterSettings {
+    fn default() -> Self {
+        Self {
+            undecodable_max: 10_000,
+            undecodable_bytes_max: 256 << 20,
+            undecodable_retention: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
 }
 
 /// Table `[embedded]`: topics as tables, where there is no `[kafka]`.

@@ -50,6 +50,13 @@ pub fn table(config: &Config) -> Table {
     all.insert("saga".into(), saga(config));
     all.insert("limits".into(), object(limits::fields_of(&config.limits)));
     all.insert("topics".into(), topics(&config.topics));
+    let letters = &config.dead_letters;
+    let kept = fields([
+        ("undecodable-max", whole(letters.undecodable_max)),
+        ("undecodable-bytes-max", whole(letters.undecodable_bytes_max)),
+        ("undecodable-retention", text(format_duration(letters.undecodable_retention))),
+    ]);
+    all.insert("dead-letters".into(), kept);
     if !config.plugins.is_empty() {
         let plugins = config.plugins.iter().map(|(name, settings)| (name.clone(), plugin(settings)));
         all.insert("plugin".into(), Value::Table(plugins.collect()));

@@ -361,6 +361,11 @@ fn shown_without_secrets_and_read_again_the_same() {
         key = "text"
         structured = false
 
+        [dead-letters]
+        undecodable-max = 10000
+        undecodable-bytes-max = 268435456
+        undecodable-retention = "30d"
+
         [plugin.inventory.config]
         opening-stock = 1000
 

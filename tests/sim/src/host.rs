@@ -15,6 +15,7 @@ use sagahost_manifest::{Limits, Report};
 use sagahost_processor::{
     Fatal, Processor, Settings,
     drain::Drain,
+    letters_kept::LetterBounds,
     outside::{Answers, Outside},
     processor::At,
     read_ahead::ReadAhead,
@@ -361,6 +362,11 @@ fn settings(plan: &Plan) -> Settings {
         },
         reservation_max: Duration::from_millis(500),
         cache_bytes_max: plan.cache_bytes_max,
+        letters: LetterBounds {
+            letters_max: 10_000,
+            bytes_max: 256 << 20,
+            retention: Duration::from_secs(30 * 24 * 3600),
+        },
         stall_wait_max: Duration::from_secs(60),
         due_per_second_max: 500,
     }

@@ -2,7 +2,10 @@
 //! its partition is handled, and an operator has a way on.
 
 use sagahost::host::Host;
-use sagahost_operator::view::LetterView;
+use sagahost_operator::{
+    protocol::Request,
+    view::{LetterGroup, LetterView},
+};
 use sagahost_tests::{
     events::{event, plain, tried},
     operator::Operator,
@@ -192,6 +195,30 @@ fn a_plain_record_in_a_topic_of_several_kinds_must_say_which() {
     ] {
         assert!(letter.detail.contains(part), "{letter:?} does not say {part:?}");
     }
+    host.stop(std::time::Duration::from_secs(10));
+}
+
+#[test]
+fn bad_records_that_nobody_asks_for_are_bounded_and_what_went_is_counted() {
+    let (shop, host, operator) = started("[dead-letters]\nundecodable-max = 3\n");
+    for n in 0..10 {
+        // Most producers say the saga, whatever else is wrong.
+        shop.send(&plain("HostileTried", Some(format!("s-{n}").as_bytes()), Some(b"{")));
+    }
+    let went = |operator: &Operator| {
+        let groups: Vec<LetterGroup> = operator.ask(Request::LetterGroups).unwrap();
+        let [group] = &groups[..] else { return None };
+        (group.code == "invalid-json" && (group.open, group.removed) == (3, 7)).then_some(())
+    };
+    until("seven went", || went(&operator));
+    let keys: Vec<_> = operator.letters().into_iter().map(|letter| letter.line.key).collect();
+    assert_eq!(keys, ["hostile-tried[0]@7", "hostile-tried[0]@8", "hostile-tried[0]@9"]);
+    assert_eq!(operator.status().removed_letters, 7);
+    until("their copies stay", || Some(shop.read(&["shop.dead-letters"])).filter(|copies| copies.len() == 10));
+    host.stop(std::time::Duration::from_secs(10));
+
+    let host = shop.start();
+    until("the next host knows it, too", || went(&Operator::of(&host)));
     host.stop(std::time::Duration::from_secs(10));
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
 use sagahost_journal::{LeftOut, LetterFilter, LetterWrite};
 use sagahost_saga::{
-    id::{Participant, SagaId, Time},
+    id::{Participant, SagaId},
     input::Letter,
 };
 use sagahost_wire::{Partition, StoredLetter};
@@ -37,16 +37,18 @@ fn open(conn: &Connection, letter: &StoredLetter) -> Outcome<()> {
         None => (None, None, None),
     };
     let (core, data) = core_cells(letter.letter.as_ref())?;
+    let record = format::record_cell(&letter.record)?;
     conn.prepare_cached(
         "INSERT INTO letter (key, saga, participant, kind, code, detail, attempts, plugin_version, at, origin_topic,
-                             origin_number, origin_offset, closed, letter, data, record, closed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+                             origin_number, origin_offset, closed, letter, data, record, closed_at, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
          ON CONFLICT (key) DO UPDATE SET
             saga = excluded.saga, participant = excluded.participant, kind = excluded.kind, code = excluded.code,
             detail = excluded.detail, attempts = excluded.attempts, plugin_version = excluded.plugin_version,
             at = excluded.at, origin_topic = excluded.origin_topic, origin_number = excluded.origin_number,
             origin_offset = excluded.origin_offset, closed = excluded.closed, letter = excluded.letter,
-            data = excluded.data, record = excluded.record, closed_at = excluded.closed_at",
+            data = excluded.data, record = excluded.record, closed_at = excluded.closed_at,
+            bytes = excluded.bytes",
     )?
     .execute(params![
         letter.key,
@@ -64,8 +66,9 @@ fn open(conn: &Connection, letter: &StoredLetter) -> Outcome<()> {
         letter.closed,
         core,
         data,
-        format::record_cell(&letter.record)?,
+        record,
         letter.closed.as_ref().map(|_| int(letter.at.0)),
+        int(record.len() as u64),
     ])?;
     Ok(())
 }
@@ -176,12 +179,4 @@ pub(super) fn groups(conn: &Connection) -> Outcome<Vec<(String, Option<Participa
         groups.push((row.get(0)?, participant.map(Participant::from), format::number(row, 2)?));
     }
     Ok(groups)
-}
-
-/// Closed before this time.
-pub(super) fn remove_closed(conn: &Connection, before: Time, limit: usize) -> Outcome<usize> {
-    let mut statement = conn.prepare_cached(
-        "DELETE FROM letter WHERE seq IN (SELECT seq FROM letter WHERE closed_at < ?1 ORDER BY closed_at LIMIT ?2)",
-    )?;
-    Ok(statement.execute([int(before.0), int(limit as u64)])?)
 }

@@ -12,6 +12,7 @@ mod format;
 mod head;
 mod holder;
 mod letter;
+mod letter_removal;
 mod outbox;
 mod owner;
 mod plugins;
@@ -33,9 +34,9 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use sagahost_journal::{
-    AdmittedRow, BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, OutboxBatch,
-    PageBounds, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand, SagaFilter, SagaKey, SagaListRow,
-    SagaRow, StorePage, StoreValue,
+    AdmittedRow, BatchWrite, CommitAnswer, Identity, Journal, JournalError, LeftOut, LetterFilter, LetterRemoval,
+    LetterRetention, OutboxBatch, PageBounds, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand,
+    RemovedLetters, SagaFilter, SagaKey, SagaListRow, SagaRow, StorePage, StoreValue,
 };
 use sagahost_private as private;
 use sagahost_saga::{
@@ -284,6 +285,9 @@ impl Journal for SqliteJournal {
     fn letter_groups(&self) -> Result<Vec<(String, Option<Participant>, u64)>, JournalError> {
         self.read(letter::groups)
     }
+    fn removed_letters(&self) -> Result<Vec<RemovedLetters>, JournalError> {
+        self.read(letter_removal::so_far)
+    }
 
     fn positions(&self) -> Result<BTreeMap<Partition, Position>, JournalError> {
         self.read(data::positions)
@@ -372,8 +376,14 @@ impl Journal for SqliteJournal {
     fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize) -> Result<usize, JournalError> {
         self.own(epoch, |conn, _| removal::remove_finished(conn, now, limit))
     }
-    fn remove_closed_letters(&self, epoch: Epoch, before: Time, limit: usize) -> Result<usize, JournalError> {
-        self.own(epoch, |conn, _| letter::remove_closed(conn, before, limit))
+    fn remove_letters(
+        &self,
+        epoch: Epoch,
+        now: Time,
+        may_go: &LetterRetention,
+        limit: usize,
+    ) -> Result<LetterRemoval, JournalError> {
+        self.own(epoch, |conn, _| letter_removal::remove(conn, now, may_go, limit, self.hash))
     }
 
     fn close(&self) -> Result<(), JournalError> {

@@ -35,7 +35,7 @@ pub fn stale_epoch(place: &dyn Place) {
     refused(old.journal.quarantine(epoch, &id, "why"));
     refused(old.journal.release(epoch, &id));
     refused(old.journal.remove_finished(epoch, Time(9), 5).map(drop));
-    refused(old.journal.remove_closed_letters(epoch, Time(9), 5).map(drop));
+    refused(old.journal.remove_letters(epoch, Time(9), &letters::UNBOUNDED, 5).map(drop));
     // The new owner was not disturbed.
     new.sagas(vec![saga("order-2")]);
     assert_eq!(new.journal.reread().unwrap(), new.journal.identity());

@@ -11,6 +11,10 @@ pub struct LetterGroup {
     pub code: String,
     pub participant: Option<String>,
     pub open: u64,
+    /// Went without being closed, since the bounds of `[dead-letters]` do not allow more. None has a participant.
+    pub removed: u64,
+    /// When the last one went.
+    pub removed_at: Option<Stamp>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

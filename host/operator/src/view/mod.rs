@@ -107,6 +107,8 @@ pub struct StatusView {
     pub published: u64,
     pub sagas: Vec<(String, u64)>,
     pub open_letters: u64,
+    /// Dead letters that went without being closed.
+    pub removed_letters: u64,
     pub queued_commands: usize,
     pub counters: BTreeMap<String, u64>,
     pub waiting_for: Vec<String>,

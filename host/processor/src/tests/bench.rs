@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     Processor, Serving, Settings,
+    letters_kept::LetterBounds,
     outside::Outside,
     overlay::Overlay,
     positions::Receipt,
@@ -48,6 +49,7 @@ pub fn settings() -> Settings {
         chain: ChainBounds { steps_max: 64, bytes_max: 1 << 20, call_bytes_max: 1 << 20 },
         reservation_max: Duration::from_secs(5),
         cache_bytes_max: 1 << 20,
+        letters: LetterBounds { letters_max: 100, bytes_max: 1 << 20, retention: Duration::from_secs(60) },
         stall_wait_max: Duration::from_secs(60),
         due_per_second_max: 1000,
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sagahost_codec::Undecodable;
+use sagahost_journal::LetterWrite;
 use sagahost_saga::input::Answer;
 use sagahost_wire::BatchNo;
 
@@ -11,7 +13,8 @@ use super::{
     memory::Commit,
 };
 use crate::{
-    Fatal,
+    Fatal, letters,
+    letters_kept::BITE,
     positions::Receipt,
     reply::{Declined, Reply},
     step::{Next, Part},
@@ -141,4 +144,25 @@ fn what_is_out_is_confirmed_once_nothing_else_is_to_do() {
     bench.processor.stage.published(BatchNo(1));
     run(&mut committer, at(1_000));
     assert_eq!(bench.journal.held.lock().confirmed, BatchNo(1));
+}
+
+/// What a batch brings, the removal behind it can take away: nothing outgrows its bounds by more than one batch.
+#[test]
+fn a_batch_with_undecodable_records_is_followed_by_a_removal_that_is_as_large() {
+    let bench = Bench::new(settings(), idle());
+    let mut committer = bench.processor.committer(&bench.at);
+    run(&mut committer, at(0));
+    let removals = || std::mem::take(&mut bench.journal.held.lock().letter_removals);
+    assert_eq!(removals(), [BITE], "a start looks once");
+    stage(&bench);
+    run(&mut committer, at(10));
+    assert_eq!(removals(), [0; 0], "no letter, no look");
+
+    let why = Undecodable { code: "invalid-json", detail: String::new(), saga: None };
+    let letter = |n| LetterWrite::Open(letters::undecodable(&bench.record(n, "o-1"), &why, at(20).wall));
+    let mut staging = bench.staging(2, bench.overlay());
+    staging.letters = (0..3 * BITE as i64).map(letter).collect();
+    assert!(matches!(bench.processor.stage.stage(staging, at(20)), crate::stage::Staged::Joined));
+    run(&mut committer, at(40));
+    assert_eq!(removals(), [3 * BITE]);
 }

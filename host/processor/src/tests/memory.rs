@@ -13,8 +13,9 @@ use std::{
 use parking_lot::Mutex;
 use sagahost_journal::{
     AdmittedRow, BatchWrite, CommitAnswer, Contended, Identity, Journal, JournalError, LeftOut, LetterFilter,
-    LetterWrite, Name, OutboxBatch, PageBounds, PluginHistoryEntry, PluginWrite, PublicationNotes, QueuedCommand,
-    SagaFilter, SagaKey, SagaListRow, SagaRow, SagaWrite, StorePage, StoreValue, Version,
+    LetterRemoval, LetterRetention, LetterWrite, Name, OutboxBatch, PageBounds, PluginHistoryEntry, PluginWrite,
+    PublicationNotes, QueuedCommand, RemovedLetters, SagaFilter, SagaKey, SagaListRow, SagaRow, SagaWrite, StorePage,
+    StoreValue, Version,
 };
 use sagahost_saga::{
     history::Entry,
@@ -50,6 +51,8 @@ pub struct Held {
     pub due: Vec<(Time, SagaId)>,
     pub deadlines: Vec<(Time, SagaId)>,
     pub confirmed: BatchNo,
+    /// The limit of each removal of letters that was asked for.
+    pub letter_removals: Vec<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -277,6 +280,9 @@ impl Journal for Memory {
     fn letter_groups(&self) -> Answer<Vec<(String, Option<Participant>, u64)>> {
         Ok(Vec::new())
     }
+    fn removed_letters(&self) -> Answer<Vec<RemovedLetters>> {
+        Ok(Vec::new())
+    }
     fn publication_notes(&self) -> Answer<PublicationNotes> {
         Ok(PublicationNotes::default())
     }
@@ -329,8 +335,9 @@ impl Journal for Memory {
     fn remove_finished(&self, _: Epoch, _: Time, _: usize) -> Answer<usize> {
         Ok(0)
     }
-    fn remove_closed_letters(&self, _: Epoch, _: Time, _: usize) -> Answer<usize> {
-        Ok(0)
+    fn remove_letters(&self, _: Epoch, _: Time, _: &LetterRetention, limit: usize) -> Answer<LetterRemoval> {
+        self.held.lock().letter_removals.push(limit);
+        Ok(LetterRemoval::default())
     }
     fn close(&self) -> Answer<()> {
         Ok(())

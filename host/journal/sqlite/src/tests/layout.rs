@@ -16,7 +16,9 @@ fn questions_asked_often_use_an_index() {
         "SELECT status, count(*) FROM saga GROUP BY status ORDER BY status",
         "SELECT key FROM saga WHERE key < ?1 AND status = 6 ORDER BY key DESC LIMIT ?2",
         "SELECT key FROM saga WHERE key < ?1 AND key IN (SELECT saga FROM note WHERE hash = 5) ORDER BY key DESC",
-        "SELECT seq FROM letter WHERE closed_at < ?1 ORDER BY closed_at LIMIT ?2",
+        letter_removal::CLOSED,
+        letter_removal::UNDECODABLE,
+        letter_removal::UNDECODABLE_TOTAL,
     ]);
     for sql in often {
         let plan: Vec<String> = journal

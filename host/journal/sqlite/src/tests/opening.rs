@@ -9,6 +9,7 @@ use super::*;
 
 const OLD: &str = include_str!("../../tests/fixtures/journal-v1.sql");
 const OLD_V4: &str = include_str!("../../tests/fixtures/journal-v4.sql");
+const OLD_V8: &str = include_str!("../../tests/fixtures/journal-v8.sql");
 const LETTER: &str = include_str!("../../tests/fixtures/letter-v6.sql");
 
 fn refused(outcome: Result<SqliteJournal, JournalError>) -> String {
@@ -90,7 +91,13 @@ fn an_older_schema_is_brought_up_to_date() {
     // What the new version added works on what the old one wrote.
     let letters = journal.letters(&LetterFilter { limit: 9, ..LetterFilter::default() }).unwrap();
     assert_eq!(letters[0].origin, Some((Partition::new("order-created", 0), 11)));
-    assert_eq!(journal.remove_closed_letters(identity.epoch, Time(1_700_000_000_001), 9).unwrap(), 1);
+    let may_go = LetterRetention {
+        closed_before: Time(1_700_000_000_001),
+        undecodable_before: Time(0),
+        undecodable_max: 0,
+        undecodable_bytes_max: 0,
+    };
+    assert_eq!(journal.remove_letters(identity.epoch, Time(1), &may_go, 9).unwrap().closed, 1);
     journal.quarantine(identity.epoch, &SagaId::from("order-1"), "why").unwrap();
     let before = Version { stream: StreamNo(0), batch: BatchNo(0) };
     assert_eq!(journal.store_get(&Participant::from("payment"), "k").unwrap().unwrap().version, before);
@@ -139,6 +146,27 @@ fn positions_of_an_older_host_belong_to_no_known_topic() {
     let write = BatchWrite { positions: BTreeMap::from([(second.clone(), moved.clone())]), ..batch(8, 1) };
     commit(&journal, &write);
     assert_eq!(journal.positions().unwrap()[&second], moved);
+}
+
+#[test]
+fn letters_of_a_host_without_bounds_are_counted_with_their_bytes() {
+    let dir = Dir::new();
+    execute(&dir, OLD_V8);
+    let journal = dir.host().unwrap();
+    assert_eq!(journal.removed_letters().unwrap(), []);
+    let may_go = LetterRetention {
+        closed_before: Time(0),
+        undecodable_before: Time(0),
+        undecodable_max: 9,
+        undecodable_bytes_max: 30,
+    };
+    let removal = journal.remove_letters(journal.identity().epoch, Time(70), &may_go, 9).unwrap();
+    // The record of the other one names a saga that has not ended.
+    let expected = RemovedLetters { code: "invalid-json".to_owned(), letters: 1, bytes: 25, last: Time(70) };
+    assert_eq!(removal, LetterRemoval { closed: 0, undecodable: vec![expected] });
+    assert!(journal.letter("order-created[2]@42").unwrap().is_some());
+    journal.close().unwrap();
+    assert_eq!(dir.host().unwrap().removed_letters().unwrap()[0].letters, 1);
 }
 
 #[test]
