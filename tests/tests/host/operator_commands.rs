@@ -237,7 +237,15 @@ fn a_start_that_must_be_told_what_is_published_is_told() {
     for (published, out) in [("1", 1), ("2", 0)] {
         let site = Site::new(&["hostile"], CONFIG);
         let host = site.start_with_env(&["run"], &[("SAGAHOST_CRASH_AT", "after-journal-commit:1")]);
-        emit(&site, "s-1", "none", "none");
+        // The host may be gone before it answers.
+        site.run(&[
+            "emit",
+            "HostileTried",
+            "--saga",
+            "s-1",
+            "--data",
+            r#"{"id":"s-1","fault":"none","undoFault":"none"}"#,
+        ]);
         let log = host.await_end();
         assert!(log.contains("crash point after-journal-commit"), "{log}");
         let topics = rusqlite::Connection::open(site.file("data/topics.db")).unwrap();
