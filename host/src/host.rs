@@ -35,7 +35,7 @@ use sagahost_serving::{
 };
 use sagahost_transport::{Transport, TransportError};
 use sagahost_transport_embedded::EmbeddedTransport;
-use sagahost_transport_kafka::KafkaTransport;
+use sagahost_transport_kafka::{KafkaSettings, KafkaTransport};
 use sagahost_wire::{
     BatchNo, Epoch,
     clock::{Clock, SystemClock},
@@ -44,7 +44,7 @@ use tracing::{info, warn};
 
 use crate::{
     admission::{self, AdmissionError, Compiling},
-    config::{Config, DeadLetterSettings, PipelineSettings, ReloadedFile},
+    config::{Config, ReloadedFile},
     crash, data_directory,
     live::Running,
     preflight::warned_strays,
@@ -224,7 +224,7 @@ impl Host {
             journal.clone(),
             plugins.serve()?,
             config.topics.clone(),
-            settings(&config.pipeline, config.limits.call_bytes_max, &config.dead_letters),
+            settings(&config),
             // Nothing outside is granted.
             None,
         ));
@@ -383,7 +383,8 @@ impl Drop for Host {
     }
 }
 
-fn settings(pipeline: &PipelineSettings, call_bytes_max: usize, letters: &DeadLetterSettings) -> Settings {
+fn settings(config: &Config) -> Settings {
+    let (pipeline, letters) = (&config.pipeline, &config.dead_letters);
     Settings {
         batch: BatchBounds {
             chains_max: pipeline.batch_chains_max,
@@ -401,8 +402,13 @@ fn settings(pipeline: &PipelineSettings, call_bytes_max: usize, letters: &DeadLe
             events_max: pipeline.queue_events_max,
             bytes_max: pipeline.in_flight_bytes_max,
             record_bytes_max: pipeline.record_bytes_max,
+            queued_bytes_max: config.kafka.as_ref().map_or(0, KafkaSettings::queued_bytes_max),
         },
-        chain: ChainBounds { steps_max: pipeline.chain_steps_max, bytes_max: pipeline.chain_bytes_max, call_bytes_max },
+        chain: ChainBounds {
+            steps_max: pipeline.chain_steps_max,
+            bytes_max: pipeline.chain_bytes_max,
+            call_bytes_max: config.limits.call_bytes_max,
+        },
         reservation_max: pipeline.reservation_max,
         cache_bytes_max: pipeline.cache_bytes_max,
         letters: LetterBounds {
@@ -427,7 +433,8 @@ mod tests {
     /// What each of these bounds does is tested where the processor keeps it.
     #[test]
     fn each_bound_reaches_the_processor() {
-        let text = "[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\n\
+        let text = "app = \"shop\"\n[kafka]\nbootstrap-servers = \"b:1\"\n[kafka.properties]\n\
+                    \"queued.max.messages.kbytes\" = 262\n\"message.max.bytes\" = 1000007\n[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\n\
                     position-wait = \"14ms\"\nunpublished-batches-max = 1\nworkers = 8\nslow-calls-max = 9\n\
                     slow-call-after = \"10ms\"\nqueue-events-max = 15\nin-flight-bytes-max = 1048577\nrecord-bytes-max = 1000007\n\
                     chain-steps-max = 16\nchain-bytes-max = 1000018\n\
@@ -435,8 +442,8 @@ mod tests {
                     [dead-letters]\nundecodable-max = 21\nundecodable-bytes-max = 1048598\nundecodable-retention = \"23h\"\n";
         let config = Config::parse(text, Path::new("sagahost.toml")).unwrap_or_else(|faults| panic!("{faults}"));
         expect![[r#"
-            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 22 }, reservation_max: 17ms, cache_bytes_max: 67108865, letters: LetterBounds { letters_max: 21, bytes_max: 1048598, retention: 82800s }, stall_wait_max: 19s, due_per_second_max: 20 }
+            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007, queued_bytes_max: 262000 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 16777216 }, reservation_max: 17ms, cache_bytes_max: 67108865, letters: LetterBounds { letters_max: 21, bytes_max: 1048598, retention: 82800s }, stall_wait_max: 19s, due_per_second_max: 20 }
         "#]]
-        .assert_eq(&format!("{:?}\n", settings(&config.pipeline, 22, &config.dead_letters)));
+        .assert_eq(&format!("{:?}\n", settings(&config)));
     }
 }

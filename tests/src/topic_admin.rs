@@ -30,8 +30,13 @@ impl TopicAdmin {
 
     /// A broker may not have heard yet that the one before is gone.
     pub fn create(&self, topic: &str, partitions: i32) {
+        self.create_with(topic, partitions, &[]);
+    }
+
+    pub fn create_with(&self, topic: &str, partitions: i32, properties: &[(&str, &str)]) {
         let end = Instant::now() + Duration::from_secs(60);
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = properties.iter().fold(new, |new, (name, value)| new.set(name, value));
         loop {
             let created = wait(self.0.create_topics([&new], &options())).expect("the broker answers");
             match created.first() {

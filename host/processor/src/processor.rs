@@ -169,7 +169,7 @@ impl Processor {
             identity: at.identity.clone(),
             read_ahead: self.settings.read_ahead,
             stop: self.stops.reading.clone(),
-            state: reader::State::new(assignments),
+            state: reader::State::new(assignments, self.settings.read_ahead),
         }
     }
 

@@ -38,9 +38,22 @@ pub struct ReadAhead {
     pub bytes_max: usize,
     /// The largest record that is to be expected.
     pub record_bytes_max: usize,
+    /// What the transport may queue of each partition before it is read. It counts towards `bytes_max`.
+    pub queued_bytes_max: usize,
 }
 
 impl ReadAhead {
+    /// What is left beside the transport's queues of so many partitions: at least half.
+    pub fn beside_queues(self, partitions: usize) -> Self {
+        let queued = partitions.saturating_mul(self.queued_bytes_max).min(self.bytes_max / 2);
+        Self { bytes_max: self.bytes_max - queued, ..self }
+    }
+
+    /// May the queues of so many partitions take more than their half?
+    pub fn is_exceeded(&self, partitions: usize) -> bool {
+        partitions.saturating_mul(self.queued_bytes_max) > self.bytes_max / 2
+    }
+
     /// Records that may be read at once, of whatever size.
     pub fn room(&self, all: Held) -> usize {
         let free = self.free(all);
@@ -69,7 +82,8 @@ impl ReadAhead {
 mod tests {
     use super::*;
 
-    const BOUNDS: ReadAhead = ReadAhead { events_max: 100, bytes_max: 1_000, record_bytes_max: 200 };
+    const BOUNDS: ReadAhead =
+        ReadAhead { events_max: 100, bytes_max: 1_000, record_bytes_max: 200, queued_bytes_max: 100 };
 
     fn held(events: usize, bytes: usize) -> Held {
         Held { events, bytes }
@@ -99,6 +113,14 @@ mod tests {
     fn large_records_count_by_their_bytes() {
         assert_eq!(filled(1, held(1, 100)), [8]);
         assert_eq!(filled(1, held(1, 5_000)), [1], "one that is larger than all comes through, alone");
+    }
+
+    #[test]
+    fn queues_of_the_transport_take_up_to_half_of_the_bytes() {
+        let left = |partitions| BOUNDS.beside_queues(partitions).bytes_max;
+        assert_eq!([0, 1, 5, 6, usize::MAX].map(left), [1_000, 900, 500, 500, 500]);
+        assert_eq!([5, 6].map(|partitions| BOUNDS.is_exceeded(partitions)), [false, true]);
+        assert!(!ReadAhead { queued_bytes_max: 0, ..BOUNDS }.is_exceeded(usize::MAX), "a transport without queues");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct State {
     assign: Option<Vec<Assignment>>,
     /// What came and is not taken in yet.
     polled: VecDeque<Polled>,
+    /// How far reading may run ahead, beside what the transport queues of the partitions that are assigned.
+    read_ahead: ReadAhead,
     /// Partitions that are read no further, until some of what was read is done.
     full: BTreeSet<Partition>,
     not_before: Steady,
@@ -70,9 +72,10 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(assignments: Vec<Assignment>) -> Self {
+    pub fn new(assignments: Vec<Assignment>, read_ahead: ReadAhead) -> Self {
         Self {
             begun: false,
+            read_ahead: read_ahead.beside_queues(assignments.len()),
             assign: Some(assignments),
             polled: VecDeque::new(),
             full: BTreeSet::new(),
@@ -126,7 +129,7 @@ impl Reader {
             return Reads::On;
         }
         // Never more than there is room for: what came is taken in before anything else is done.
-        let room = self.read_ahead.room(self.stage.held()).clamp(1, BITE);
+        let room = self.state.read_ahead.room(self.stage.held()).clamp(1, BITE);
         match self.source.poll(room) {
             Ok(polls) => self.brought(polls, now),
             Err(error) => {
@@ -172,6 +175,7 @@ impl Reader {
 
     fn assign(&mut self, assignments: Vec<Assignment>, now: Now) {
         let assigned: Vec<Partition> = assignments.iter().map(|a| a.partition.clone()).collect();
+        self.share_with_queues(assigned.len());
         {
             let mut state = self.intake.state.lock();
             state.more.retain(|more| !assigned.contains(&more.partition));
@@ -192,6 +196,20 @@ impl Reader {
             info!("reading goes on");
         }
         self.rest(now);
+    }
+
+    /// What the transport holds of each partition before it is read counts as read.
+    fn share_with_queues(&mut self, partitions: usize) {
+        let before = std::mem::replace(&mut self.state.read_ahead, self.read_ahead.beside_queues(partitions));
+        if self.read_ahead.is_exceeded(partitions) && (before != self.state.read_ahead || !self.state.begun) {
+            warn!(
+                partitions,
+                queued_bytes_max = self.read_ahead.queued_bytes_max,
+                bytes_max = self.read_ahead.bytes_max,
+                "the queues of so many partitions may hold more than half of pipeline.in-flight-bytes-max: what is beyond \
+                 that is not bounded by it; raise it, or lower queued.max.messages.kbytes in [kafka.properties]"
+            );
+        }
     }
 
     fn trouble(&mut self, error: &TransportError, now: Now) {
@@ -227,11 +245,11 @@ impl Reader {
     fn relieve(&mut self, now: Now) -> bool {
         let all = self.stage.held();
         // Mostly so: none holds more than all together.
-        if self.state.full.is_empty() && !self.read_ahead.is_full(all, all) {
+        if self.state.full.is_empty() && !self.state.read_ahead.is_full(all, all) {
             return false;
         }
         let (_, busy) = self.by_use();
-        let full = self.stage.full(&busy, &self.state.full, &self.read_ahead, &self.intake.stirred);
+        let full = self.stage.full(&busy, &self.state.full, &self.state.read_ahead, &self.intake.stirred);
         if full == self.state.full {
             return false;
         }

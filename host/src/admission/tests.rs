@@ -76,7 +76,7 @@ fn processor_settings() -> sagahost_processor::Settings {
             unpublished_max: 2,
         },
         schedule: ScheduleBounds { slots: 1, slow_max: 0, slow_after: Duration::from_millis(20) },
-        read_ahead: ReadAhead { events_max: 10, bytes_max: 1 << 20, record_bytes_max: 1_000 },
+        read_ahead: ReadAhead { events_max: 10, bytes_max: 1 << 20, record_bytes_max: 1_000, queued_bytes_max: 0 },
         chain: ChainBounds { steps_max: 10, bytes_max: 1 << 20, call_bytes_max: 1 << 20 },
         reservation_max: second,
         cache_bytes_max: 1 << 20,

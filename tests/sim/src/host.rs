@@ -354,6 +354,7 @@ fn settings(plan: &Plan) -> Settings {
             events_max: plan.queue_events_max,
             bytes_max: plan.in_flight_bytes_max,
             record_bytes_max: 1_000,
+            queued_bytes_max: 0,
         },
         chain: ChainBounds {
             steps_max: plan.chain_steps_max,

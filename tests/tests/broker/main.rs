@@ -1,6 +1,7 @@
 //! The whole host on a real broker. Invariant: a test that breaks a broker has one of its own.
 
 mod away;
+mod bombs;
 mod brokers;
 mod crashes;
 mod deadlines;

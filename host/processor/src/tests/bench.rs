@@ -45,7 +45,7 @@ pub fn settings() -> Settings {
             unpublished_max: 2,
         },
         schedule: ScheduleBounds { slots: 2, slow_max: 2, slow_after: Duration::from_millis(20) },
-        read_ahead: ReadAhead { events_max: 100, bytes_max: 1 << 20, record_bytes_max: 1_000 },
+        read_ahead: ReadAhead { events_max: 100, bytes_max: 1 << 20, record_bytes_max: 1_000, queued_bytes_max: 0 },
         chain: ChainBounds { steps_max: 64, bytes_max: 1 << 20, call_bytes_max: 1 << 20 },
         reservation_max: Duration::from_secs(5),
         cache_bytes_max: 1 << 20,

@@ -19,7 +19,7 @@ use rdkafka::{
 };
 use sagahost_transport::{Isolation, TransportError};
 
-use crate::{KafkaSettings, TOKEN_FILE, TRANSACTION_TIMEOUT};
+use crate::{KafkaSettings, TOKEN_FILE, TRANSACTION_TIMEOUT, settings::QUEUED_KILOBYTES_MAX};
 
 use super::{context::Context, errors, producer::Producer, token::TokenSource};
 
@@ -27,6 +27,13 @@ pub(super) type Consumer = BaseConsumer<Context>;
 
 /// The broker ends a transaction that is open for longer.
 const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// A batch that is larger when it is decompressed (zstd only) cannot be read: its partition is held. Where its frame does not
+/// say its size, librdkafka tries buffers three times as large each: then a third of this is read for certain.
+const RECEIVED_BYTES_MAX: usize = 32 << 20;
+
+/// A producer takes no more than this before some of it is sent.
+const BUFFERED_KILOBYTES_MAX: usize = 8 << 10;
 
 /// What the commit protocol depends on is not a setting. The configuration refuses these with the reason.
 const OWN: [&str; 12] = [
@@ -106,10 +113,16 @@ impl Connection {
 
     /// Reads records, committed offsets, metadata; never a member of the group.
     pub fn consumer(&self, isolation: Isolation) -> Result<Consumer, TransportError> {
+        let (queued, received) = (QUEUED_KILOBYTES_MAX.to_string(), self.received_bytes_max().to_string());
         let defaults = [
-            // Several partitions are queued, each for itself, and a record waits in front of the workers again.
-            ("queued.min.messages", "2000"),
-            ("queued.max.messages.kbytes", "2048"),
+            // Several partitions are queued, each for itself, and a record waits in front of the workers again. Only values
+            // count as bytes, so that records bound what keys and headers take.
+            ("queued.min.messages", "500"),
+            ("queued.max.messages.kbytes", queued.as_str()),
+            // A fetch is decompressed as a whole, whatever is queued: it brings little, or one batch.
+            ("fetch.message.max.bytes", "8192"),
+            // What one batch may be when it is decompressed, if its compression is zstd.
+            ("receive.message.max.bytes", received.as_str()),
             ("fetch.queue.backoff.ms", "5"),
             ("fetch.wait.max.ms", "100"),
             ("fetch.error.backoff.ms", "100"),
@@ -132,6 +145,24 @@ impl Connection {
         self.client(&defaults, &own)
     }
 
+    /// Not less than librdkafka demands beside properties that are set.
+    fn received_bytes_max(&self) -> usize {
+        let message = self.number("message.max.bytes").unwrap_or(0);
+        // By itself librdkafka fetches as much as it may queue, up to 50 MiB.
+        let queued = self.number("queued.max.messages.kbytes").unwrap_or(0).saturating_mul(1024).min(50 << 20);
+        let fetch = self.number("fetch.max.bytes").unwrap_or(queued).max(message);
+        RECEIVED_BYTES_MAX.max(fetch.saturating_add(512))
+    }
+
+    fn number(&self, property: &str) -> Option<usize> {
+        self.properties.get(property)?.trim().parse().ok()
+    }
+
+    /// What waits in a producer: of one batch of the host, or one record.
+    fn buffered_kilobytes_max(&self) -> usize {
+        BUFFERED_KILOBYTES_MAX.max(self.number("message.max.bytes").unwrap_or(0) / 500)
+    }
+
     /// One transactional id for each app: whoever claims it ends what the last one left open.
     pub fn transactional_producer(&self) -> Result<Producer, TransportError> {
         let delivery_ms = self.delivery_timeout().as_millis().to_string();
@@ -144,7 +175,13 @@ impl Connection {
             ("acks", "all"),
             ("partitioner", "murmur2_random"),
         ];
-        Producer::serving(self.client(&PRODUCER_DEFAULTS, &own)?)
+        self.producer(&own)
+    }
+
+    fn producer(&self, own: &[(&str, &str)]) -> Result<Producer, TransportError> {
+        let buffered = self.buffered_kilobytes_max().to_string();
+        let defaults = [&PRODUCER_DEFAULTS[..], &[("queue.buffering.max.kbytes", buffered.as_str())]].concat();
+        Producer::serving(self.client(&defaults, own)?)
     }
 
     /// For single records outside of any batch.
@@ -156,7 +193,7 @@ impl Connection {
             ("acks", "all"),
             ("partitioner", "murmur2_random"),
         ];
-        Producer::serving(self.client(&PRODUCER_DEFAULTS, &own)?)
+        self.producer(&own)
     }
 
     /// For `AdminClient`, which brings no callbacks of its own.
@@ -306,6 +343,23 @@ mod tests {
         };
         let connection = Connection::new(&settings, "shop").expect("the connection is lazy");
         connection.consumer(Isolation::Stable).expect("ours replaced the invalid value");
+    }
+
+    #[test]
+    fn properties_that_need_more_room_are_accepted() {
+        for (name, value) in [
+            ("message.max.bytes", "100000000"),
+            ("fetch.max.bytes", "50000000"),
+            ("fetch.message.max.bytes", "1"),
+            ("queued.max.messages.kbytes", "65536"),
+            ("receive.message.max.bytes", "1000000000"),
+        ] {
+            let mut settings = KafkaSettings { bootstrap_servers: "127.0.0.1:1".into(), ..KafkaSettings::default() };
+            settings.properties.insert(name.into(), Property::plain(name, value));
+            let connection = Connection::new(&settings, "shop").expect("the connection is lazy");
+            connection.consumer(Isolation::Stable).unwrap_or_else(|error| panic!("{name}: {error}"));
+            connection.idempotent_producer().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
     }
 
     #[test]

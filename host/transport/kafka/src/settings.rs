@@ -6,6 +6,9 @@ use sagahost_transport::StartAt;
 
 use crate::properties;
 
+/// Of each partition, where the configuration does not say it (`queued.max.messages.kbytes`).
+pub(super) const QUEUED_KILOBYTES_MAX: usize = 250;
+
 /// How an app reaches its broker, and what it makes there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaSettings {
@@ -35,6 +38,12 @@ impl Default for KafkaSettings {
 }
 
 impl KafkaSettings {
+    /// What librdkafka queues of each partition before it fetches no more of it: values of records, decompressed.
+    pub fn queued_bytes_max(&self) -> usize {
+        let set = self.properties.get("queued.max.messages.kbytes");
+        set.and_then(|kilobytes| kilobytes.value().trim().parse().ok()).unwrap_or(QUEUED_KILOBYTES_MAX) * 1000
+    }
+
     /// As configured, in lower case.
     pub fn security_protocol(&self) -> String {
         self.properties.get("security.protocol").map_or_else(|| "plaintext".to_owned(), |is| is.value().to_lowercase())

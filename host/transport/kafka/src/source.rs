@@ -36,6 +36,8 @@ use super::{
 
 /// How often a broker that is away is tried.
 const TRY_EVERY: Duration = Duration::from_millis(500);
+/// Behind a record of more bytes the reader looks at its room again: a broker bounds records as they are compressed.
+const LARGE: usize = 1 << 20;
 /// Records of one partition in a row, while others wait.
 const RUN_MAX: u32 = 64;
 /// At the latest after this the client's own events are served again: rdkafka ends a poll behind one of them, although
@@ -198,7 +200,13 @@ impl KafkaSource {
                     self.back();
                     self.news.push_back(polled);
                 }
-                Some(polled) => items.push(polled),
+                Some(polled) => {
+                    let alone = matches!(&polled, Polled::Record(record) if record.size_bytes() > LARGE);
+                    items.push(polled);
+                    if alone {
+                        break;
+                    }
+                }
                 None if self.news.is_empty() => break,
                 None => {}
             }
