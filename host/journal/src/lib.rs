@@ -380,7 +380,7 @@ pub trait Journal: Send + Sync {
     /// Removes finished sagas whose retention is over, at most `limit`; returns how many.
     fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize) -> Result<usize, JournalError>;
     /// Removes dead letters that may go, at most `limit` of each sort. Closed ones of a saga go with it at the latest. An
-    /// open one goes only where its record could not be decoded, and never while the saga that it names is in the
+    /// open one is removed only where its record could not be decoded, and never while the saga that it names is in the
     /// journal and has not ended. What went without being closed is counted in the same transaction.
     fn remove_letters(
         &self,

@@ -21,7 +21,7 @@ use sagahost_tests::{
 use crate::brokers::steady;
 
 const MIB: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a process had in memory at most, and has now, in MiB.
 fn memory(process: u32) -> (usize, usize) {
@@ -107,7 +107,9 @@ fn batch_that_is_too_large_when_decompressed_holds_its_partition() {
     assert!(needed < 100, "{needed} MiB");
 }
 
+/// With the other measurement below.
 #[test]
+#[ignore = "journals 900 MiB of dead letters, which takes more than a minute on a busy machine"]
 fn batches_below_that_bound_come_a_few_at_once() {
     let (needed, held) = met("bombs-small", 60, 15 * MIB, "");
     assert_eq!(held, "[]");
