@@ -23,8 +23,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     AdminSettings, CodeKeyPlace, Config, DataAccess, DeadLetterSettings, EmbeddedSettings, LogFormat, LogSettings,
-    PipelineSettings,
-    PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings,
+    PipelineSettings, PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings,
     faults::Fault,
     kafka, limits,
     reader::{Source, Table, Value, type_of},

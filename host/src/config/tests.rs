@@ -320,9 +320,9 @@ fn shown_without_secrets_and_read_again_the_same() {
         attributes-max = 64
         budget-ms = 1000
         call-bytes-max = 16777216
-        component-bytes-max = 268435456
         compile-memory-bytes-max = 1073741824
         compile-seconds-max = 300
+        component-bytes-max = 268435456
         core-instances-max = 64
         id-bytes-max = 256
         instance-bytes-max = 4194304

