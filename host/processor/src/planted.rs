@@ -96,8 +96,6 @@ planted! {
     ForgetQuarantine,
     /// Plugins serve before the journal knows of them.
     SwitchBeforeJournal,
-    /// A change of plugins that is journaled and failed behind that is forgotten.
-    ForgetJournaledSwitch,
     /// Nobody looks at a file again when it has been compiled.
     ForgetCompiling,
     /// A version that is new makes no new generation.

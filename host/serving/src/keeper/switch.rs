@@ -74,9 +74,7 @@ impl Keeper {
             self.switch.serve(self.plugins.serve()?);
             self.plugins.serving = previous;
         }
-        if !planted::on(Planted::ForgetJournaledSwitch) {
-            self.unfinished = Some(target.clone());
-        }
+        self.unfinished = Some(target.clone());
         self.keep(&target)?;
         let previous = std::mem::replace(&mut self.plugins.serving, target);
         match self.plugins.serve() {
