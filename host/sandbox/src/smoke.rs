@@ -1,7 +1,7 @@
 //! A plugin's smoke call in the sandbox. Invariant: nothing of it is kept, and nothing that it asks of the host can fail
 //! for lack of other sagas' data.
 
-use std::{any::Any, collections::BTreeMap, sync::Arc};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Instant};
 
 use sagahost_manifest::{
     Fault,
@@ -11,8 +11,15 @@ use sagahost_manifest::{
 
 use crate::call::Plugin;
 
+/// All examples together may take as long as so many calls: whoever admits plugins has other things to do.
+const CALLS_MAX: u32 = 10;
+
 pub(crate) fn faults(plugin: &Plugin) -> Vec<Fault> {
+    let (began, patience) = (Instant::now(), plugin.limits().budget() * CALLS_MAX);
     smoke::faults(plugin.manifest(), |call| {
+        if began.elapsed() > patience {
+            return Err(format!("those before it took more than {} ms", patience.as_millis()));
+        }
         plugin.run(call, Box::<Scratch>::default()).end.map_err(|error| error.to_string())
     })
 }

@@ -13,7 +13,7 @@ use sagahost_processor::step::Signal;
 use sagahost_saga::id::Time;
 use sagahost_sandbox::Engine;
 use sagahost_serving::admission::Compiling;
-use tracing::error;
+use tracing::{error, warn};
 
 /// At one time: so that one file that takes long does not hold up the next.
 const AT_ONCE: usize = 2;
@@ -67,7 +67,13 @@ impl Compilers {
             let spawned = thread::Builder::new().name("compiles".to_owned()).spawn(move || compilers.work());
             match spawned {
                 Ok(_) => state.threads += 1,
-                Err(error) => error!(%error, "failed to start a thread that waits for a compiler"),
+                // One that runs comes to it.
+                Err(error) if state.threads > 0 => warn!(%error, "failed to start a thread that waits for a compiler"),
+                Err(error) => {
+                    error!(%error, "failed to start a thread that waits for a compiler; trying again");
+                    state.all.remove(digest);
+                    state.waiting.clear();
+                }
             }
         }
         compiling

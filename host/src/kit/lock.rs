@@ -26,6 +26,10 @@ struct Package {
     dependencies: Vec<String>,
 }
 
+/// A lock lists what the features of a whole workspace need together: these are of features that only the host asks for
+/// (`mac` of `digest`).
+const OF_THE_HOST: [(&str, &str); 1] = [("digest", "subtle")];
+
 /// Package and version.
 type Key = (String, String);
 
@@ -70,6 +74,7 @@ fn needed(lock: &Lock) -> BTreeMap<Key, Package> {
         if let Some(built_with) = members.get(&package.name) {
             package.dependencies.retain(|dependency| built_with.contains(name_in(dependency)));
         }
+        package.dependencies.retain(|dependency| !OF_THE_HOST.contains(&(package.name.as_str(), name_in(dependency))));
         open.extend(package.dependencies.iter().cloned());
         needed.insert(key, package);
     }

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 
 /// Where the tables are kept.
 pub const PAGE: &str = "host/docs/neighbours.md";
-/// What stands before them on that page.
-const ABOVE: &str = "<!-- by tests/neighbours/run --write -->\n";
 
 /// One number of one run.
 pub struct Figure {
@@ -65,8 +63,9 @@ impl Table {
 
     /// In Markdown. Of two hosts the first one is the other.
     pub fn text(&self, hosts: usize) -> String {
-        let (columns, lines) = if hosts > 1 { ("| other | this ", "|---:|---:") } else { ("| this ", "|---:") };
-        let mut text = format!("| | {columns}| bound | |\n|---|{lines}|---:|---|\n").replace("| | |", "| |");
+        let columns = if hosts > 1 { "other | this" } else { "this" };
+        let aligned = "---:|".repeat(hosts);
+        let mut text = format!("| | {columns} | bound | |\n|---|{aligned}---:|---|\n");
         for figure in &self.figures {
             let of = |host| self.values.get(&(figure.what, host)).map_or(f64::NAN, |all| quantile(all, 0.5));
             let cells: String = (0..hosts).map(|host| format!("| {} {} ", short(of(host)), figure.unit)).collect();
@@ -92,10 +91,12 @@ fn short(value: f64) -> String {
     }
 }
 
-/// The page with other tables.
-pub fn replace(page: &str, tables: &str) -> String {
-    let head = page.split_once(ABOVE).map_or(page, |(head, _)| head);
-    format!("{head}{ABOVE}\n{}\n", tables.trim_end())
+/// The page with another section of that case, and the others as they were.
+pub fn replace(page: &str, case: &str, section: &str) -> String {
+    let heading = format!("## `{case}`\n");
+    let Some((head, rest)) = page.split_once(&heading) else { return format!("{}\n\n{section}", page.trim_end()) };
+    let behind = rest.find("## `").map_or("", |at| &rest[at..]);
+    format!("{}\n\n{}\n\n{behind}", head.trim_end(), section.trim_end()).trim_end().to_owned() + "\n"
 }
 
 #[cfg(test)]
@@ -110,13 +111,15 @@ mod tests {
             table.add(1, vec![Figure::new("p99", "ms", this), Figure::new("done", "/s", round as f64).at_least(5.0)]);
         }
         let text = table.text(2);
+        assert!(text.starts_with("| | other | this | bound | |\n|---|---:|---:|---:|---|\n"), "{text}");
         assert!(text.contains("| p99 | 900 ms | 20 ms | 30 ms | kept |"), "{text}");
         assert!(text.contains("| done | none /s | 1 /s | 5 /s | **missed** |"), "{text}");
     }
 
     #[test]
-    fn the_page_keeps_what_stands_before_the_tables() {
-        let once = replace("# Page\n\n", "old\n");
-        assert_eq!(replace(&once, "new\n"), format!("# Page\n\n{ABOVE}\nnew\n"));
+    fn a_page_keeps_the_sections_of_other_cases() {
+        let page = replace("# Page\n\nText\n", "a", "## `a`\n\nold\n");
+        let page = replace(&page, "b", "## `b`\n\nb\n");
+        assert_eq!(replace(&page, "a", "## `a`\n\nnew\n"), "# Page\n\nText\n\n## `a`\n\nnew\n\n## `b`\n\nb\n");
     }
 }

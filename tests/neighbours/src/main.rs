@@ -63,7 +63,6 @@ fn main() -> Result<()> {
         bail!("no case `{unknown}`; there are: {}", known.join(", "));
     }
     let hosts: Vec<&Path> = args.host.iter().chain([&args.this]).map(PathBuf::as_path).collect();
-    let mut page = String::new();
     for case in CASES.iter().filter(|case| args.case.is_empty() || args.case.iter().any(|name| name == case.name)) {
         let mut table = Table::default();
         for round in 0..args.rounds {
@@ -74,12 +73,10 @@ fn main() -> Result<()> {
         }
         let section = format!("## `{}`\n\n{}\n\n{}\n", case.name, case.about, table.text(hosts.len()));
         println!("{section}");
-        page.push_str(&section);
-    }
-    if args.write {
-        let file = Path::new(figures::PAGE);
-        let text = fs::read_to_string(file)?;
-        fs::write(file, figures::replace(&text, &page))?;
+        if args.write {
+            let page = fs::read_to_string(figures::PAGE)?;
+            fs::write(figures::PAGE, figures::replace(&page, case.name, &section))?;
+        }
     }
     Ok(())
 }

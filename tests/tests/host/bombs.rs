@@ -58,7 +58,7 @@ fn untimed(fault: &str) -> &str {
 
 #[test]
 fn what_costs_a_compiler_much_is_refused_with_numbers() {
-    let site = Site::new(&THREE, &config("compile-seconds-max = 2\ncompile-memory-bytes-max = 1073741824"));
+    let site = Site::new(&THREE, &config("compile-seconds-max = 8\ncompile-memory-bytes-max = 1073741824"));
     let host = site.start();
     let bombs = bombs::all();
     bombs.iter().for_each(|(name, beside)| drop(drop_in(&site, name, beside)));
