@@ -1,4 +1,4 @@
-//! Who is connected, and who goes when there is no room. Invariant: a connection whose request waits for its answer is
+//! Open connections, and which of them is closed when there are too many. Invariant: a connection whose request waits for its answer is
 //! never closed for another one; all others are, those that have sent nothing for longest first.
 //!
 //! An idle connection costs a place and nothing else, so no number of them keeps anybody out: the next one takes the

@@ -42,7 +42,7 @@ fn known(file: &str) -> Option<String> {
     }
 }
 
-/// Is no account but this user's (and root's) in the group, by the text of `/etc/passwd` and `/etc/group`?
+/// Does the group have no members other than this user and root, according to `/etc/passwd` and `/etc/group`?
 fn is_alone(user: u32, gid: u32, passwd: &str, group: &str) -> bool {
     let mut ours = BTreeSet::from(["root"]);
     let mut others_primary = false;

@@ -28,7 +28,7 @@ pub fn of_saga(id: &SagaId, letter: Letter, codec: &Codec) -> StoredLetter {
     }
 }
 
-/// An event for which its saga has no room. Should somebody redrive the letter, it is taken in as if it came then.
+/// An event for which its saga has no room. If the letter is redriven, the event is taken in as new.
 pub fn kept_aside(letter: Letter, codec: &Codec) -> StoredLetter {
     let saga = letter.event.saga.clone();
     StoredLetter { letter: None, ..of_saga(&saga, letter, codec) }

@@ -69,7 +69,7 @@ pub fn admit(
     Err(Report { plugin, faults, ..Report::new(file) })
 }
 
-/// Must it be compiled before it can be admitted? False where that is known to be of no use, too.
+/// Does it have to be compiled before it can be admitted? False as well if it will be refused without that.
 pub fn needs_compiling(bytes: &[u8], digest: &str, engine: &Engine) -> bool {
     let fits = |anatomy: &Anatomy| world_faults(anatomy).is_empty() && size_faults(anatomy, engine.limits()).is_empty();
     !engine.is_compiled(digest) && read(bytes, engine.limits()).is_ok_and(|anatomy| fits(&anatomy))

@@ -45,7 +45,7 @@ pub enum Compiler {
     Process { program: PathBuf, arguments: Vec<OsString> },
 }
 
-/// Why there is no code: what people read, and what to do.
+/// The faults that kept a component from being compiled.
 #[derive(Clone, Debug, Error)]
 #[error("{}", .0.iter().map(|fault| &*fault.what).collect::<Vec<_>>().join("; "))]
 pub struct CompileError(pub Vec<Fault>);
@@ -57,9 +57,16 @@ struct Header {
 }
 
 impl Compiler {
-    pub(crate) fn compile(&self, bytes: &[u8], limits: &Limits, meter: Meter) -> Result<Vec<u8>, CompileError> {
+    /// `engine`: of this process.
+    pub(crate) fn compile(
+        &self,
+        bytes: &[u8],
+        engine: &wasmtime::Engine,
+        limits: &Limits,
+        meter: Meter,
+    ) -> Result<Vec<u8>, CompileError> {
         match self {
-            Self::Here => compile_here(bytes, limits, meter),
+            Self::Here => compile_with(engine, bytes),
             Self::Process { program, arguments } => {
                 let mut command = Command::new(program);
                 command.args(arguments).env_clear().current_dir("/");
@@ -83,7 +90,11 @@ pub fn answer(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
     bind(&limits)?;
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes)?;
-    let (kind, answer) = match compile_here(&bytes, &limits, if metered { Meter::Fuel } else { Meter::Off }) {
+    // What is compiled does not hang on how many run at once, and a pool of one needs next to no address space.
+    let limits = Limits { instances_max: 1, ..limits };
+    let engine = wasmtime::Engine::new(&config(&limits, if metered { Meter::Fuel } else { Meter::Off }));
+    let compiled = engine.map_err(CompileError::from).and_then(|engine| compile_with(&engine, &bytes));
+    let (kind, answer) = match compiled {
         Ok(code) => (CODE, code),
         Err(CompileError(faults)) => (FAULTS, serde_json::to_vec(&faults)?),
     };
@@ -112,14 +123,11 @@ fn bind(limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-fn compile_here(bytes: &[u8], limits: &Limits, meter: Meter) -> Result<Vec<u8>, CompileError> {
+fn compile_with(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
     let faults = shape::faults(bytes);
     if !faults.is_empty() {
         return Err(CompileError(faults));
     }
-    // What is compiled does not hang on how many run at once, and a pool of one needs next to no address space.
-    let limits = Limits { instances_max: 1, ..limits.clone() };
-    let engine = wasmtime::Engine::new(&config(&limits, meter))?;
     Ok(engine.precompile_component(bytes)?)
 }
 
@@ -136,7 +144,10 @@ fn in_process(mut command: Command, header: &Header, bytes: &[u8]) -> Result<Vec
     let talk = Talk { header: &header_bytes, bytes, wall };
     let said = talk.with(&mut child).map_err(|error| failed(&error))?;
     match said {
-        Said { answer: Some(answer), .. } if answer.first() == Some(&CODE) => Ok(answer[1..].to_vec()),
+        Said { answer: Some(mut answer), .. } if answer.first() == Some(&CODE) => {
+            answer.remove(0);
+            Ok(answer)
+        }
         Said { answer: Some(answer), words, status } => {
             match serde_json::from_slice(answer.get(1..).unwrap_or_default()) {
                 Ok(faults) if answer[0] == FAULTS => Err(CompileError(faults)),
@@ -202,15 +213,15 @@ fn ended(status: ExitStatus, words: &[u8], limits: &Limits) -> CompileError {
     if status.signal() == Some(Signal::XCPU.as_raw()) {
         return too_long(&format!("{} s of a processor", limits.compile_seconds_max));
     }
-    let what = if words.contains("memory allocation") || words.contains("out of memory") {
+    let (what, fix) = if words.contains("memory allocation") || words.contains("out of memory") {
         let max = limits.compile_memory_bytes_max;
-        let what = format!("compiling it takes more than {max} bytes of memory");
         let fix = "raise `compile-memory-bytes-max` in `[limits]`, or make the plugin smaller";
-        return CompileError(vec![Fault::new(what, "the component", fix)]);
+        (format!("compiling it takes more than {max} bytes of memory"), fix)
     } else {
-        format!("its compiler ended with {status}: {}", words.trim())
+        let what = format!("its compiler ended with {status}: {}", words.trim());
+        (what, "build it with another version of its toolchain")
     };
-    CompileError(vec![Fault::new(what, "the component", "build it with another version of its toolchain")])
+    CompileError(vec![Fault::new(what, "the component", fix)])
 }
 
 fn too_long(time: &str) -> CompileError {

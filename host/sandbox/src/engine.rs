@@ -200,7 +200,7 @@ impl Engine {
     }
 
     fn compile_anew(&self, digest: &str, bytes: &[u8]) -> Result<Component, CompileError> {
-        let code = self.compiler.compile(bytes, &self.limits, self.meter)?;
+        let code = self.compiler.compile(bytes, &self.wasmtime, &self.limits, self.meter)?;
         if let Some(cache) = &self.cache {
             cache.put(digest, &self.compatibility, &code);
         }

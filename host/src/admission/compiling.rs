@@ -43,8 +43,9 @@ impl Compilers {
         self.state.lock().changed = Some(changed);
     }
 
-    pub fn is_compiling(&self, digest: &str) -> bool {
-        self.state.lock().all.contains_key(digest)
+    /// None: it is not, or no longer.
+    pub fn under_way(&self, digest: &str) -> Option<Compiling> {
+        self.state.lock().all.get(digest).cloned()
     }
 
     /// Compiles it, unless that is under way.

@@ -162,7 +162,10 @@ impl Admission for Sandbox {
         };
         if let Some(compilers) = &self.compilers {
             let digest = admission::digest(&bytes);
-            if compilers.is_compiling(&digest) || admission::needs_compiling(&bytes, &digest, &self.engine) {
+            if let Some(compiling) = compilers.under_way(&digest) {
+                return Verdict::Compiling(compiling);
+            }
+            if admission::needs_compiling(&bytes, &digest, &self.engine) {
                 let (manifest, since) = (admission::manifest(&bytes), self.clocks.now().wall);
                 return Verdict::Compiling(compilers.compile(&digest, bytes, manifest, since));
             }
@@ -174,7 +177,7 @@ impl Admission for Sandbox {
     }
 
     fn is_compiling(&self, digest: &str) -> bool {
-        self.compilers.as_ref().is_some_and(|compilers| compilers.is_compiling(digest))
+        self.compilers.as_ref().is_some_and(|compilers| compilers.under_way(digest).is_some())
     }
 
     fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, settings: &PluginSettings) -> Result<Admitted, Report> {

@@ -103,7 +103,7 @@ fn operator_is_answered_while_connections_pour_in() {
     (0..10).for_each(|_| answered_at_once(&settings));
     drop(stop);
     let made = flood.join().unwrap();
-    assert!(made > settings.admin.connections_max, "{made} connections are no flood");
+    assert!(made > settings.admin.connections_max, "{made} connections are too few to be a flood");
 }
 
 #[test]

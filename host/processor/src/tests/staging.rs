@@ -281,7 +281,7 @@ fn what_memory_has_dropped_is_read_again_and_compared() {
     assert_eq!(journal.held.lock().counters.values().copied().collect::<Vec<_>>(), [4]);
 }
 
-/// What a guest reads does not fill memory beyond the cache; that it is still so is checked all the same.
+/// What a guest reads does not fill memory beyond the cache; it is still compared at the commit.
 #[test]
 fn what_has_no_room_in_the_cache_is_compared_without_it() {
     for (deletes, changes) in [(false, false), (false, true), (true, true)] {

@@ -102,7 +102,7 @@ impl Observer {
         must(new || !changed, "an event is taken in twice")
     }
 
-    /// It comes again should somebody redrive the letter, and is taken in then.
+    /// If the letter is redriven, the event comes again and is taken in.
     fn kept_aside(&mut self, event: &crate::event::Event, nothing: bool) -> Found {
         let here = self.taken.remove(&(event.key.clone(), event.data_hash()));
         must(nothing && here, "a saga took in what it kept aside")
