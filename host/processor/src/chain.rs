@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sagahost_codec::Formerly;
-use sagahost_journal::{JournalError, LetterWrite, SagaKey};
+use sagahost_journal::{JournalError, LetterWrite};
 use sagahost_manifest::answer;
 use sagahost_saga::{
     Saga,
@@ -32,6 +32,7 @@ use crate::{
     stage::{Departure, SagaChange, SagaError, Staging},
     stats::Stats,
     step::Now,
+    values::Kept,
     worker::Worker,
 };
 
@@ -75,8 +76,7 @@ pub(crate) struct Chain<'w> {
     pub now: Now,
     id: SagaId,
     saga: Saga,
-    key: Option<SagaKey>,
-    spilling: Vec<([u8; 16], [u8; 16])>,
+    found: Kept,
     overlay: Overlay,
     letters: Vec<LetterWrite>,
     departures: Vec<Departure>,
@@ -126,8 +126,7 @@ impl<'w> Chain<'w> {
             now,
             id: id.clone(),
             saga,
-            key: cell.key,
-            spilling: cell.spilling,
+            found: cell.kept,
             overlay: Overlay::new(worker.stage.clone()),
             letters: Vec::new(),
             departures: Vec::new(),
@@ -180,7 +179,7 @@ impl<'w> Chain<'w> {
         let known = !self.saga.has_spilled() || self.saga.knows(&event.key);
         let spilled = match known {
             true => None,
-            false => self.spilled(self.key, &self.spilling, event.key.hash128())?,
+            false => self.spilled(&self.found, event.key.hash128())?,
         };
         Ok(Input::Received { event, spilled })
     }
@@ -200,23 +199,19 @@ impl<'w> Chain<'w> {
         if saga.knows(&former.key) || !saga.has_spilled() {
             return Ok(saga.knows(&former.key));
         }
-        Ok(self.spilled(cell.key, &cell.spilling, former.key.hash128())?.is_some())
+        Ok(self.spilled(&cell.kept, former.key.hash128())?.is_some())
     }
 
     /// The data hash of a known event that is no longer in the saga's record.
-    fn spilled(
-        &self,
-        cell_key: Option<SagaKey>,
-        spilling: &[([u8; 16], [u8; 16])],
-        hash: [u8; 16],
-    ) -> Result<Option<[u8; 16]>, ChainError> {
+    fn spilled(&self, kept: &Kept, hash: [u8; 16]) -> Result<Option<[u8; 16]>, ChainError> {
         if planted::on(Planted::ForgetSpilled) {
             return Ok(None);
         }
-        if let Some((_, data)) = spilling.iter().find(|(event, _)| *event == hash) {
+        let mut spilling = kept.spilling.iter().chain(&self.spilled_events);
+        if let Some((_, data)) = spilling.find(|(event, _)| *event == hash) {
             return Ok(Some(*data));
         }
-        match cell_key {
+        match kept.key {
             Some(key) => Ok(self.worker.journal.spilled_event(key, hash)?),
             None => Ok(None),
         }
@@ -315,7 +310,7 @@ impl<'w> Chain<'w> {
             digests: if status.terminal() { BTreeSet::new() } else { self.saga.referenced_digests() },
             spilled_events: self.spilled_events,
             spilled_history: self.spilled_history,
-            key: self.key,
+            found: self.found,
             saga: Arc::new(self.saga),
         });
         if receipt.is_some() {
@@ -440,7 +435,6 @@ impl Drive for Chain<'_> {
     }
 
     fn spill(&mut self, events: Vec<([u8; 16], [u8; 16])>, history: Vec<Entry>) {
-        self.spilling.extend_from_slice(&events);
         self.spilled_events.extend(events);
         self.spilled_history.extend(history);
     }

@@ -34,8 +34,15 @@ pub struct SagaCell {
     pub saga: Option<Arc<Saga>>,
     /// Of its record; it takes a few times that in memory.
     pub bytes: usize,
+    pub kept: Kept,
+}
+
+/// Where the known events of a saga are that are no longer in its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Its row in the journal. None: it has none, or it is not known yet.
     pub key: Option<SagaKey>,
-    /// Known events that spill with a batch not yet journaled.
+    /// Event and data of those that spill with a batch not yet journaled, or whose row is not known yet.
     pub spilling: Vec<([u8; 16], [u8; 16])>,
 }
 
@@ -154,32 +161,36 @@ impl Values {
         value
     }
 
-    /// `bytes`: of its record. `found`: its row, as whoever wrote it found it. Returns its row, where it has one.
+    /// `bytes`: of its record. `found`: as whoever wrote it found it; memory may have dropped the saga since. Returns its
+    /// row, where it has one.
     pub fn write_saga(
         &mut self,
         id: &SagaId,
         (saga, bytes): (Arc<Saga>, usize),
-        found: Option<SagaKey>,
+        found: Kept,
         spill: &[([u8; 16], [u8; 16])],
         batch: BatchNo,
     ) -> Option<SagaKey> {
         let journaled = self.journaled;
-        let fresh = Cell { value: SagaCell::default(), written: batch, used: batch };
         self.bytes += saga_bytes(bytes);
-        let cell = self.sagas.entry(id.clone()).or_insert(fresh);
+        let key = found.key;
+        let found = if planted::on(Planted::ForgetSpilling) { Kept { key, ..Kept::default() } } else { found };
+        let fresh = || Cell { value: SagaCell { kept: found, ..SagaCell::default() }, written: batch, used: batch };
+        let cell = self.sagas.entry(id.clone()).or_insert_with(fresh);
         if cell.value.saga.is_some() {
             self.bytes = self.bytes.saturating_sub(saga_bytes(cell.value.bytes));
         }
         cell.value.bytes = bytes;
         if cell.written <= journaled {
-            cell.value.spilling.clear();
+            cell.value.kept.spilling.clear();
         }
         cell.value.saga = Some(saga);
-        cell.value.spilling.extend_from_slice(spill);
-        cell.value.key = cell.value.key.or(found);
         cell.written = batch;
         cell.used = batch;
-        cell.value.key
+        let kept = &mut cell.value.kept;
+        kept.spilling.extend_from_slice(spill);
+        kept.key = kept.key.or(key);
+        kept.key
     }
 
     pub fn write_store(&mut self, name: Name, value: Option<Arc<[u8]>>, batch: BatchNo) {
@@ -196,7 +207,7 @@ impl Values {
     /// The row key of a saga that the journal has just stored for the first time.
     pub fn key_known(&mut self, id: &SagaId, key: SagaKey) {
         if let Some(cell) = self.sagas.get_mut(id) {
-            cell.value.key = Some(key);
+            cell.value.kept.key = Some(key);
         }
     }
 
@@ -251,26 +262,37 @@ mod tests {
 
     use super::*;
 
-    /// Found by simulation: without its row, the next chain looks nowhere for ids that have spilled.
+    /// Found by simulation: otherwise the next chain looks nowhere for ids that have spilled, and takes an event twice.
     #[test]
-    fn a_saga_that_was_dropped_while_a_chain_ran_keeps_its_row() {
+    fn a_saga_that_was_dropped_while_a_chain_ran_is_known_as_the_chain_found_it() {
         let id = SagaId::new("a");
         let saga = Arc::new(Saga::new(id.clone(), Time(1)));
+        let of = |key: Option<u32>, spilling: &[u8]| Kept {
+            key: key.map(|key| SagaKey(key.into())),
+            spilling: spilling.iter().map(|n| ([*n; 16], [0; 16])).collect(),
+        };
+        let kept = |values: &mut Values, id: &SagaId| values.saga(id).map(|cell| cell.kept);
         let mut values = Values::new(0, StreamNo(0), BatchNo(0));
-        let known = SagaCell { saga: Some(saga.clone()), bytes: 10, key: Some(SagaKey(7)), spilling: Vec::new() };
-        assert_eq!(values.learn_saga(&id, known).key, Some(SagaKey(7)), "a chain begins");
+        let known = SagaCell { saga: Some(saga.clone()), bytes: 10, kept: of(Some(7), &[]) };
+        let found = values.learn_saga(&id, known).kept;
         values.journaled(BatchNo(1));
         assert!(values.saga(&id).is_none(), "nothing fits into memory");
-        assert_eq!(values.write_saga(&id, (saga.clone(), 10), Some(SagaKey(7)), &[], BatchNo(2)), Some(SagaKey(7)));
-        assert_eq!(values.saga(&id).and_then(|cell| cell.key), Some(SagaKey(7)));
+        assert_eq!(values.write_saga(&id, (saga.clone(), 10), found, &[], BatchNo(2)), Some(SagaKey(7)));
+        assert_eq!(kept(&mut values, &id), Some(of(Some(7), &[])));
+
         let b = SagaId::new("b");
-        assert_eq!(values.write_saga(&b, (saga.clone(), 10), None, &[], BatchNo(2)), None, "it has none yet");
+        let spill = |n: u8| [([n; 16], [0; 16])];
+        let none = values.write_saga(&b, (saga.clone(), 10), Kept::default(), &spill(1), BatchNo(2));
+        assert_eq!(none, None, "it has none yet");
+        let found = kept(&mut values, &b).unwrap();
         values.key_known(&b, SagaKey(8));
-        assert_eq!(
-            values.write_saga(&b, (saga, 10), None, &[], BatchNo(3)),
-            Some(SagaKey(8)),
-            "found before it was known"
-        );
+        values.journaled(BatchNo(2));
+        assert!(values.saga(&b).is_none(), "its row is forgotten");
+        values.write_saga(&b, (saga.clone(), 10), found, &spill(2), BatchNo(3));
+        assert_eq!(kept(&mut values, &b), Some(of(None, &[1, 2])), "as long as its row is not known");
+        values.key_known(&b, SagaKey(8));
+        values.write_saga(&b, (saga, 10), Kept::default(), &spill(3), BatchNo(4));
+        assert_eq!(kept(&mut values, &b), Some(of(Some(8), &[1, 2, 3])), "found before it was known");
     }
 
     fn name(key: &str) -> Name {

@@ -223,11 +223,11 @@ impl Worker {
         let serving = self.serving.load();
         let problem = saga.no_room(event, &serving.topology)?;
         let key = event.key.hash128();
-        let spilled = || match cell.key.filter(|_| saga.has_spilled()) {
+        let spilled = || match cell.kept.key.filter(|_| saga.has_spilled()) {
             Some(at) => self.journal.spilled_event(at, key).map(|data| data.is_some()),
             None => Ok(false),
         };
-        let known = saga.knows(&event.key) || cell.spilling.iter().any(|(known, _)| *known == key);
+        let known = saga.knows(&event.key) || cell.kept.spilling.iter().any(|(known, _)| *known == key);
         if known || spilled().unwrap_or(true) {
             return None;
         }

@@ -88,7 +88,10 @@ impl Served {
         let mut faults = self.vanished(&serving);
         let new = now.iter().filter(|(name, serves)| self.serves(name) != Some(&serves.digest));
         faults.extend(new.filter_map(|(name, serves)| self.wrong(name, &serves.digest, &rows)));
-        self.take_note(&now, files);
+        // Another host may serve the version before while it compiles a file; what came into quarantine is in the journal.
+        if self.seen.as_ref().is_some_and(|(seen, _)| *seen == host) {
+            self.take_note(&now, files);
+        }
         faults.extend(self.in_parts(&now, &rows, files));
         self.seen = Some((host, serving.clone()));
         self.serves = now;

@@ -160,8 +160,7 @@ impl Inner {
 
     fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
         let saga = (change.saga.clone(), change.bytes.len());
-        // Memory may have dropped the saga since the chain found it.
-        let key = self.values.write_saga(&id, saga, change.key, &change.spilled_events, self.number);
+        let key = self.values.write_saga(&id, saga, change.found, &change.spilled_events, self.number);
         self.open.bytes += change.bytes.len();
         let (mut spilled_events, mut spilled_history) = (change.spilled_events, change.spilled_history);
         match self.open.sagas.remove(&id) {

@@ -34,7 +34,7 @@ use crate::{
     reply::{Declined, Reply},
     serving::Serving,
     step::{Now, Signal, Steady, Wait},
-    values::{SagaCell, Values},
+    values::{Kept, SagaCell, Values},
 };
 
 /// The batch of an idle host waits so long for its positions to be verified; then they come with a later one.
@@ -50,8 +50,8 @@ pub struct Departure {
 /// The saga's part of a chain.
 pub struct SagaChange {
     pub saga: Arc<Saga>,
-    /// The row that the chain found; None: there was none, or not yet.
-    pub key: Option<SagaKey>,
+    /// As the chain found it.
+    pub found: Kept,
     pub bytes: Vec<u8>,
     pub status: Status,
     pub wake: Wake,
@@ -330,7 +330,7 @@ impl Stage {
     fn read_saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
         let Some(row) = self.journal.saga(id)? else { return Ok(SagaCell::default()) };
         let saga = Saga::decode(&row.bytes).map_err(|error| SagaError::Unreadable(error.to_string()))?;
-        Ok(SagaCell { saga: Some(Arc::new(saga)), bytes: row.bytes.len(), key: Some(row.key), spilling: Vec::new() })
+        Ok(SagaCell { saga: Some(Arc::new(saga)), bytes: row.bytes.len(), kept: Kept { key: Some(row.key), ..Kept::default() } })
     }
 
     pub fn store(&self, name: &Name) -> Result<Read, JournalError> {
@@ -753,7 +753,7 @@ impl Stage {
     pub fn fill_keys(&self, write: &mut BatchWrite) {
         let mut inner = self.inner.lock();
         for saga in write.sagas.iter_mut().filter(|saga| saga.key.is_none()) {
-            saga.key = inner.values.saga(&saga.id).and_then(|cell| cell.key);
+            saga.key = inner.values.saga(&saga.id).and_then(|cell| cell.kept.key);
         }
     }
 
