@@ -255,7 +255,7 @@ impl Plan {
             }
         }
         Self {
-            orders: ask.orders.unwrap_or_else(|| pick(3, &[10, 40, 150, 580])),
+            orders: ask.orders.unwrap_or_else(|| pick(3, &[10, 40, 150, 300])),
             workers: pick(4, &[1, 2, 3, 3]),
             chains_max: pick(5, &[1, 3, 8, 1_000]),
             cache_bytes_max: pick(6, &[1, 20_000, 64 << 20]),
