@@ -12,6 +12,7 @@ use crate::{
     AccessError,
     access::{self, Kind, MODE_BITS, OPEN_BITS},
     account::Account,
+    file,
 };
 
 const DIRECTORY_MODE: u32 = 0o700;
@@ -34,7 +35,8 @@ pub struct Secured {
     pub narrowed: Vec<(PathBuf, u32)>,
 }
 
-/// Makes the directory where it is absent. It may be reached through a link; in it none is followed.
+/// Makes the directory where it is absent. It may be reached through a link; in it none is followed. What killed processes
+/// were writing there is removed.
 ///
 /// # Errors
 /// It, something in it or a directory above it belongs to another user or can be written by others; or it cannot be used.
@@ -65,8 +67,16 @@ pub fn secure(dir: &Path, contents: &Contents) -> Result<Secured, AccessError> {
             }
         }
     }
+    for entry in files(&path)? {
+        let metadata = fs::symlink_metadata(&entry).ok().filter(|metadata| metadata.uid() == account.user);
+        found.extend(metadata.filter(|metadata| file::is_abandoned(&entry, metadata)).map(|metadata| (entry, metadata)));
+    }
     let mut narrowed = Vec::new();
     for (path, metadata) in found {
+        if file::is_abandoned(&path, &metadata) {
+            remove(&path)?;
+            continue;
+        }
         if let Some(mode) = narrow(&path, &metadata, account)? {
             narrowed.push((path, mode));
         }
@@ -112,6 +122,13 @@ fn checked(path: &Path, kind: Kind, account: &Account) -> Result<Option<Metadata
     match access::flaw(&metadata, kind, account) {
         None => Ok(Some(metadata)),
         Some(flaw) => Err(AccessError::Flawed { path: path.to_owned(), flaw }),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), AccessError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, error)),
+        _ => Ok(()),
     }
 }
 

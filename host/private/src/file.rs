@@ -2,14 +2,16 @@
 //! 0600 under any umask that leaves the owner's permissions alone.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    path::Path,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use tempfile::NamedTempFile;
 
 use crate::{
     access::{self, Flaw, Kind, MODE_BITS, OPEN_BITS},
@@ -17,6 +19,10 @@ use crate::{
 };
 
 const FILE_MODE: u32 = 0o600;
+/// Of a file that is being written and has not its own name yet.
+const SUFFIX: &str = ".new";
+/// Whoever writes for so long was killed.
+const ABANDONED: Duration = Duration::from_hours(1);
 
 /// Opening a pipe must not wait for whoever writes into it.
 fn flags() -> i32 {
@@ -58,7 +64,7 @@ pub fn read_secret(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mode = file.metadata()?.mode() & MODE_BITS;
     if mode & OPEN_BITS != 0 {
         let text =
-            format!("other users can read it (mode {mode:04o}), so it is no secret: remove it, and it is made again");
+            format!("other users can read it (mode {mode:04o}), and it must be secret: remove it; a new one is made");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     read_all(file, bytes_max)
@@ -91,11 +97,8 @@ fn read_all(file: File, bytes_max: usize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// It cannot be written; then nothing of it is left.
 pub fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    // Two threads may write one file.
-    static WRITING: Mutex<()> = Mutex::new(());
-    let _turn = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let temporary = beside(path);
-    put(&temporary, parts, || fs::rename(&temporary, path))
+    beside(path, parts)?.persist(path)?;
+    Ok(())
 }
 
 /// Makes a file that nobody has made yet, whole or not at all.
@@ -103,11 +106,26 @@ pub fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 /// # Errors
 /// It is there already, or it cannot be written.
 pub fn create_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = beside(path);
-    put(&temporary, &[bytes], || {
-        fs::hard_link(&temporary, path)?;
-        fs::remove_file(&temporary)
-    })
+    beside(path, &[bytes])?.persist_noclobber(path)?;
+    Ok(())
+}
+
+/// With another name, on disk.
+fn beside(path: &Path, parts: &[&[u8]]) -> io::Result<NamedTempFile> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let prefix = [name, OsStr::new(".")].join(OsStr::new(""));
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut file = tempfile::Builder::new().prefix(&prefix).suffix(SUFFIX).tempfile_in(dir)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Was it being written by a process that was killed?
+pub(crate) fn is_abandoned(path: &Path, metadata: &fs::Metadata) -> bool {
+    let unfinished = path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes()) && metadata.is_file();
+    let now = SystemTime::now();
+    unfinished && metadata.modified().is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > ABANDONED))
 }
 
 /// Makes an empty file where there is none. None is opened: closing it would take away the locks that this process has on
@@ -137,29 +155,4 @@ fn checked(file: io::Result<File>) -> io::Result<File> {
 
 fn refused(flaw: Flaw) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("it {flaw}"))
-}
-
-fn put(temporary: &Path, parts: &[&[u8]], finish: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let write = || {
-        // Of a process that was killed.
-        match fs::remove_file(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(temporary)?;
-        parts.iter().try_for_each(|part| file.write_all(part))?;
-        file.sync_all()
-    };
-    let written = write().and_then(|()| finish());
-    if written.is_err() {
-        // What could not be written is not there, or is removed by the next attempt.
-        let _ = fs::remove_file(temporary);
-    }
-    written
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    name.into()
 }

@@ -214,10 +214,29 @@ fn files_are_made_private_and_read_only_where_they_are() {
     }
     // A link that waits where a file is to be written is replaced, not followed.
     symlink("listing", path("fresh")).unwrap();
-    symlink("listing", path(&format!("fresh.{}.new", std::process::id()))).unwrap();
     write(&path("fresh"), &[b"new"]).unwrap();
     assert_eq!(
         (read(&path("fresh"), 9).unwrap(), read(&path("listing"), 9).unwrap()),
         (b"new".to_vec(), b"abc".to_vec())
     );
+}
+
+/// Several threads and processes may write one file, and none waits for another.
+#[test]
+fn files_that_killed_processes_left_half_written_go_and_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    secure(&data, &CONTENTS).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 60 * 60);
+    let below = CONTENTS.directories[0];
+    fs::create_dir_all(data.join(below)).unwrap();
+    let names = ["listing.abc.new", "listing.def.new", "notes.new.txt", &format!("{below}/code.cwasm.abc.new")];
+    for name in names {
+        fs::write(data.join(name), "half").unwrap();
+        if name != names[1] {
+            fs::File::options().write(true).open(data.join(name)).unwrap().set_modified(old).unwrap();
+        }
+    }
+    secure(&data, &CONTENTS).unwrap();
+    assert_eq!(names.map(|name| data.join(name).exists()), [false, true, true, false], "{names:?}");
 }

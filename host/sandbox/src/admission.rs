@@ -249,7 +249,7 @@ fn link(
     engine: &Arc<Engine>,
     report: &mut Report,
 ) -> Option<crate::bindings::WorldPre<crate::guest::Guest>> {
-    let component = engine.compile(digest, bytes).map_err(|CompileError(faults)| report.faults.extend(faults));
+    let component = engine.compile(digest, bytes).map_err(|CompileError { faults, .. }| report.faults.extend(faults));
     let linked = engine.link(&component.ok()?).map_err(|error| {
         let what = format!("its functions have other types than contract {CONTRACT}: {error:#}");
         report.faults.push(Fault::new(what, "imports and exports", REBUILD));

@@ -45,10 +45,24 @@ pub enum Compiler {
     Process { program: PathBuf, arguments: Vec<OsString> },
 }
 
-/// The faults that kept a component from being compiled.
+/// What kept a component from being compiled.
 #[derive(Clone, Debug, Error)]
-#[error("{}", .0.iter().map(|fault| &*fault.what).collect::<Vec<_>>().join("; "))]
-pub struct CompileError(pub Vec<Fault>);
+#[error("{}", faults.iter().map(|fault| &*fault.what).collect::<Vec<_>>().join("; "))]
+pub struct CompileError {
+    pub faults: Vec<Fault>,
+    /// Not the file's fault but this machine's: another time it may be compiled.
+    pub passing: bool,
+}
+
+impl CompileError {
+    fn of_the_file(faults: Vec<Fault>) -> Self {
+        Self { faults, passing: false }
+    }
+
+    fn of_the_machine(fault: Fault) -> Self {
+        Self { faults: vec![fault], passing: true }
+    }
+}
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -96,7 +110,7 @@ pub fn answer(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
     let compiled = engine.map_err(CompileError::from).and_then(|engine| compile_with(&engine, &bytes));
     let (kind, answer) = match compiled {
         Ok(code) => (CODE, code),
-        Err(CompileError(faults)) => (FAULTS, serde_json::to_vec(&faults)?),
+        Err(CompileError { faults, .. }) => (FAULTS, serde_json::to_vec(&faults)?),
     };
     output.write_all(&[kind])?;
     output.write_all(&answer)?;
@@ -126,7 +140,7 @@ fn bind(limits: &Limits) -> io::Result<()> {
 fn compile_with(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
     let faults = shape::faults(bytes);
     if !faults.is_empty() {
-        return Err(CompileError(faults));
+        return Err(CompileError::of_the_file(faults));
     }
     Ok(engine.precompile_component(bytes)?)
 }
@@ -134,7 +148,8 @@ fn compile_with(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Vec<u8>, Comp
 fn in_process(mut command: Command, header: &Header, bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
     let failed = |error: &dyn std::fmt::Display| {
         let what = format!("failed to start its compiler: {error}");
-        CompileError(vec![Fault::new(what, "the host", "look for what this program may not do, or has too little of")])
+        let fix = "look for what this program may not do, or has too little of; it is tried again";
+        CompileError::of_the_machine(Fault::new(what, "the host", fix))
     };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&error))?;
@@ -150,11 +165,14 @@ fn in_process(mut command: Command, header: &Header, bytes: &[u8]) -> Result<Vec
         }
         Said { answer: Some(answer), words, status } => {
             match serde_json::from_slice(answer.get(1..).unwrap_or_default()) {
-                Ok(faults) if answer[0] == FAULTS => Err(CompileError(faults)),
+                Ok(faults) if answer[0] == FAULTS => Err(CompileError::of_the_file(faults)),
                 Ok(_) | Err(_) => Err(ended(status, &words, limits)),
             }
         }
-        Said { answer: None, .. } => Err(too_long(&format!("{} s", wall.as_secs()))),
+        Said { answer: None, .. } => {
+            let what = format!("its compiler got too little of the processors: it did not end within {} s", wall.as_secs());
+            Err(CompileError::of_the_machine(Fault::new(what, "the host", "it is tried again")))
+        }
     }
 }
 
@@ -210,29 +228,27 @@ fn read(mut from: impl Read, max: u64) -> Vec<u8> {
 fn ended(status: ExitStatus, words: &[u8], limits: &Limits) -> CompileError {
     use std::os::unix::process::ExitStatusExt as _;
     let words = String::from_utf8_lossy(words);
+    let of_the_file = |what, fix| CompileError::of_the_file(vec![Fault::new(what, "the component", fix)]);
     if status.signal() == Some(Signal::XCPU.as_raw()) {
-        return too_long(&format!("{} s of a processor", limits.compile_seconds_max));
+        let what = format!("compiling it takes more than {} s of a processor", limits.compile_seconds_max);
+        return of_the_file(what, "raise `compile-seconds-max` in `[limits]`, or make the plugin smaller");
     }
-    let (what, fix) = if words.contains("memory allocation") || words.contains("out of memory") {
-        let max = limits.compile_memory_bytes_max;
-        let fix = "raise `compile-memory-bytes-max` in `[limits]`, or make the plugin smaller";
-        (format!("compiling it takes more than {max} bytes of memory"), fix)
-    } else {
-        let what = format!("its compiler ended with {status}: {}", words.trim());
-        (what, "build it with another version of its toolchain")
-    };
-    CompileError(vec![Fault::new(what, "the component", fix)])
-}
-
-fn too_long(time: &str) -> CompileError {
-    let fix = "raise `compile-seconds-max` in `[limits]`, or make the plugin smaller";
-    CompileError(vec![Fault::new(format!("compiling it takes more than {time}"), "the component", fix)])
+    if status.signal() == Some(Signal::KILL.as_raw()) {
+        let what = "its compiler was killed from outside, as a kernel that is short of memory does";
+        return CompileError::of_the_machine(Fault::new(what, "the host", "it is tried again"));
+    }
+    if words.contains("memory allocation") || words.contains("out of memory") {
+        let what = format!("compiling it takes more than {} bytes of memory", limits.compile_memory_bytes_max);
+        return of_the_file(what, "raise `compile-memory-bytes-max` in `[limits]`, or make the plugin smaller");
+    }
+    let what = format!("its compiler ended with {status}: {}", words.trim());
+    of_the_file(what, "build it with another version of its toolchain")
 }
 
 impl From<wasmtime::Error> for CompileError {
     fn from(error: wasmtime::Error) -> Self {
         let reason = format!("{error:#}");
-        let fault = |what: String, fix: &str| Self(vec![Fault::new(what, "the component", fix)]);
+        let fault = |what: String, fix: &str| Self::of_the_file(vec![Fault::new(what, "the component", fix)]);
         let pool = [&["exceeds the configured"][..], &["has a minimum", "exceeds the limit"]];
         if pool.iter().any(|words| words.iter().all(|words| reason.contains(words))) {
             let fix = "raise `core-instances-max`, `memories-max`, `tables-max` or `instance-bytes-max` in `[limits]`";

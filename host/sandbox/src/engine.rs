@@ -28,6 +28,8 @@ use crate::{
     turns::{Clock, Turns},
 };
 
+/// Files that cannot be compiled and are remembered: as many as nobody has at one time.
+const REFUSED_MAX: usize = 1_000;
 /// How often running calls look at their clock.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -48,7 +50,7 @@ pub struct Engine {
     limits: Arc<Limits>,
     meter: Meter,
     compiler: Compiler,
-    /// What was compiled, until nobody wants it any more; failures too, so that nobody tries again.
+    /// What was compiled, until nobody wants it any more; faults of files too, so that nobody tries again.
     compiled: Mutex<BTreeMap<Arc<str>, Result<Component, CompileError>>>,
     cache: Option<CodeCache>,
     /// Part of a cache file's name: code compiled by another version or for another processor is not looked at.
@@ -185,7 +187,13 @@ impl Engine {
             return Ok(component);
         }
         let compiled = self.compile_anew(digest, bytes);
-        self.compiled.lock().insert(digest.into(), compiled.clone());
+        if !compiled.as_ref().is_err_and(|error| error.passing) {
+            let mut all = self.compiled.lock();
+            if all.values().filter(|known| known.is_err()).count() >= REFUSED_MAX {
+                all.retain(|_, known| known.is_ok());
+            }
+            all.insert(digest.into(), compiled.clone());
+        }
         compiled
     }
 

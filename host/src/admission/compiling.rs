@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -17,6 +18,8 @@ use tracing::{error, warn};
 
 /// At one time: so that one file that takes long does not hold up the next.
 const AT_ONCE: usize = 2;
+/// Until a file is compiled again that this machine could not compile: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 
 /// Shared with the threads that wait for compilers.
 pub(super) struct Compilers {
@@ -63,31 +66,56 @@ impl Compilers {
         let compiling = Compiling { digest: digest.clone(), manifest: manifest.map(Arc::new), since };
         state.all.insert(digest.clone(), compiling.clone());
         state.waiting.push_back((digest.clone(), bytes));
-        if state.threads < AT_ONCE {
-            let compilers = self.clone();
-            let spawned = thread::Builder::new().name("compiles".to_owned()).spawn(move || compilers.work());
-            match spawned {
-                Ok(_) => state.threads += 1,
-                // One that runs comes to it.
-                Err(error) if state.threads > 0 => warn!(%error, "failed to start a thread that waits for a compiler"),
-                Err(error) => {
-                    error!(%error, "failed to start a thread that waits for a compiler; trying again");
-                    state.all.remove(digest);
-                    state.waiting.clear();
-                }
-            }
-        }
+        self.begin(&mut state);
         compiling
     }
 
+    /// Another thread, where one may run.
+    fn begin(self: &Arc<Self>, state: &mut State) {
+        if state.threads >= AT_ONCE {
+            return;
+        }
+        let compilers = self.clone();
+        match thread::Builder::new().name("compiles".to_owned()).spawn(move || compilers.work()) {
+            Ok(_) => state.threads += 1,
+            // One that runs comes to it.
+            Err(error) if state.threads > 0 => warn!(%error, "failed to start a thread that waits for a compiler"),
+            Err(error) => {
+                error!(%error, "failed to start a thread that waits for a compiler; trying again");
+                for (digest, _) in state.waiting.drain(..) {
+                    state.all.remove(&digest);
+                }
+            }
+        }
+    }
+
     /// Until nothing waits.
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         while let Some((digest, bytes)) = self.next() {
-            // What came of it is known to the engine.
-            let _ = self.engine.compile(&digest, &bytes);
+            self.compile_now(&digest, &bytes);
             let mut state = self.state.lock();
             state.all.remove(&digest);
             state.changed.iter().for_each(|changed| changed.raise());
+        }
+    }
+
+    /// What came of it is known to the engine.
+    fn compile_now(self: &Arc<Self>, digest: &str, bytes: &[u8]) {
+        let (mut pause, longest) = PAUSE;
+        while let Err(error) = self.engine.compile(digest, bytes)
+            && error.passing
+        {
+            warn!(digest, %error, "failed to compile a plugin; trying again in {} s", pause.as_secs());
+            // Others have this thread's turn until then.
+            let mut state = self.state.lock();
+            state.threads -= 1;
+            if !state.waiting.is_empty() {
+                self.begin(&mut state);
+            }
+            drop(state);
+            thread::sleep(pause);
+            pause = (pause * 2).min(longest);
+            self.state.lock().threads += 1;
         }
     }
 
