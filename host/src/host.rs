@@ -2,6 +2,7 @@
 //! journaled can be lost: source, workers, committer, publisher.
 
 use std::{
+    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -15,10 +16,12 @@ use crossbeam_channel::{Receiver, unbounded};
 use sagahost_journal::{Journal, JournalError, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Report;
+use sagahost_net::{ClientError, Runtime};
 use sagahost_operator::Live;
 use sagahost_processor::{
     Fatal, Processor, Settings,
     letters_kept::LetterBounds,
+    outside::Outside,
     processor,
     read_ahead::ReadAhead,
     schedule::ScheduleBounds,
@@ -26,11 +29,12 @@ use sagahost_processor::{
     start::{Begun, Decisions, Start, StartError},
     worker::ChainBounds,
 };
+use sagahost_remote::{Callers, Manifests};
 use sagahost_sandbox::Compiler;
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError,
     admission::DirectorySnapshot,
-    keeper::{Configuration, Reach},
+    keeper::{self, Configuration, Reach},
     plugins::{Readiness, Started},
 };
 use sagahost_transport::{Transport, TransportError};
@@ -43,7 +47,7 @@ use sagahost_wire::{
 use tracing::{info, warn};
 
 use crate::{
-    admission::{self, AdmissionError, Compiling},
+    admission::{self, AdmissionError, Compiling, Services},
     config::{Config, ReloadedFile},
     crash, data_directory,
     live::Running,
@@ -68,6 +72,10 @@ pub enum HostError {
     Plugins(#[from] PluginsError),
     #[error(transparent)]
     Thread(#[from] ThreadError),
+    #[error("failed to start the threads that call services")]
+    Runtime { source: io::Error },
+    #[error("failed to prepare the calls of services")]
+    Client { source: ClientError },
 }
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -179,6 +187,8 @@ impl StopReport {
 pub struct Host {
     processor: Arc<Processor>,
     clocks: Clocks,
+    /// None: no service takes part.
+    callers: Option<Arc<Callers>>,
     board: Arc<Board>,
     journal: Arc<dyn Journal>,
     transport: Arc<dyn Transport>,
@@ -206,7 +216,10 @@ impl Host {
             Compiler::Here => Compiling::Awaited,
             Compiler::Process { .. } => Compiling::Beside,
         };
-        let mut plugins = admission::plugins(config.serving(), config.code_key(), clocks.clone(), compiler, compiling)?;
+        let services = Services::of(&config, &clocks);
+        let callers = callers(&config, services.manifests.clone())?;
+        let (serving, key) = (config.serving(), config.code_key());
+        let mut plugins = admission::plugins(serving, key, clocks.clone(), compiler, compiling, services)?;
         let stopped = || stop_requested.load(Ordering::Relaxed);
         let (snapshot, started) = start_plugins(&mut plugins, &*journal, &clocks, stopped)?;
         warned_strays(&config, &plugins.rows);
@@ -225,16 +238,17 @@ impl Host {
             plugins.serve()?,
             config.topics.clone(),
             settings(&config),
-            // Nothing outside is granted.
-            None,
+            callers.clone().map(|callers| callers as Arc<dyn Outside>),
         ));
         let (sender, fatal) = unbounded();
         let threads = Threads { clocks: clocks.clone(), fatal: sender };
         let board = Arc::<Board>::default();
+        callers.iter().for_each(|callers| callers.begin(processor.answers(), board.changed.clone()));
         let mut host = Self {
             live: Arc::new(Running::of(&processor, &board, &transport, &identity, &clocks, &config)),
             processor,
             clocks,
+            callers,
             board,
             journal,
             transport,
@@ -303,6 +317,7 @@ impl Host {
             transport: transport.clone(),
             board: board.clone(),
             configuration: file,
+            services: self.callers.clone().map(|callers| callers as Arc<dyn keeper::Services>),
         };
         let keeper = Keeper::new(plugins, (snapshot, started), reach, clocks.now());
         self.readers.push(threads.part("plugins", self.processor.feeding.by(keeper))?);
@@ -356,6 +371,7 @@ impl Host {
 
     fn stop_reading(&self) {
         self.processor.stop_reading();
+        self.callers.iter().for_each(|callers| callers.stop());
         self.board.changed.raise_all();
     }
 
@@ -381,6 +397,17 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.end(None);
     }
+}
+
+/// Whoever calls the services of the configuration.
+fn callers(config: &Config, manifests: Arc<Manifests>) -> Result<Option<Arc<Callers>>, HostError> {
+    if config.participants.is_empty() {
+        return Ok(None);
+    }
+    let runtime = Runtime::start().map_err(|source| HostError::Runtime { source })?;
+    let answer_bytes_max = config.limits.outcome_bytes_max;
+    let callers = Callers::new(runtime, &config.participants, manifests, answer_bytes_max);
+    Ok(Some(Arc::new(callers.map_err(|source| HostError::Client { source })?)))
 }
 
 fn settings(config: &Config) -> Settings {

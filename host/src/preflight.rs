@@ -58,7 +58,9 @@ pub struct Known {
 impl Known {
     /// Those of the directory and of the journal's rows.
     pub fn of(config: &Config, rows: &[AdmittedRow]) -> Self {
-        let files = plugin_files(&config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest);
+        let files = plugin_files(&config.plugins_dir, &config.service_manifests())
+            .into_iter()
+            .filter_map(|(_, manifest)| manifest);
         let manifests: Vec<Manifest> = files.chain(rows.iter().filter_map(AdmittedRow::manifest)).collect();
         let names = manifests.iter().map(|manifest| manifest.name.clone()).collect();
         Self { manifests, names }
@@ -121,8 +123,10 @@ fn topic_strays(config: &Config, manifests: &[Manifest]) -> Vec<Stray> {
 
 /// What admission would say of the files in the plugin directory because of the configuration.
 pub fn plugin_faults(config: &Config) -> Vec<Stray> {
-    let manifests: Vec<Manifest> =
-        plugin_files(&config.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest).collect();
+    let manifests: Vec<Manifest> = plugin_files(&config.plugins_dir, &config.service_manifests())
+        .into_iter()
+        .filter_map(|(_, manifest)| manifest)
+        .collect();
     let Values { settings, overrides } = config.values();
     let values = manifests.iter().flat_map(|manifest| {
         let of_plugin = settings.get(&manifest.name).cloned().unwrap_or_default();

@@ -49,12 +49,26 @@ const KIND_BYTES_MAX: usize = 128;
 const REASON_BYTES_MAX: usize = 500;
 
 pub(crate) fn parse(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
+    parse_fields(object(json)?)
+}
+
+pub(crate) fn parse_of_service(json: &[u8]) -> Result<Manifest, Vec<Fault>> {
+    let mut fields = object(json)?;
+    fields.entry("contract").or_insert_with(|| Value::from(CONTRACT));
+    parse_fields(fields)
+}
+
+fn object(json: &[u8]) -> Result<Map<String, Value>, Vec<Fault>> {
     let value: Value = serde_json::from_slice(json).map_err(|error| {
         vec![Fault::new(format!("its manifest is not valid JSON: {error}"), "manifest", "correct the manifest")]
     })?;
-    let Value::Object(mut fields) = value else {
-        return Err(vec![Fault::new("its manifest is not a JSON object", "manifest", "correct the manifest")]);
-    };
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(vec![Fault::new("its manifest is not a JSON object", "manifest", "correct the manifest")]),
+    }
+}
+
+fn parse_fields(mut fields: Map<String, Value>) -> Result<Manifest, Vec<Fault>> {
     let mut faults = Vec::new();
     known_only(&mut fields, FIELDS, "manifest", &mut faults);
     let subscriptions = subscriptions(&mut fields, &mut faults);

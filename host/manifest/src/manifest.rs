@@ -65,6 +65,14 @@ impl Manifest {
         check::parse(json)
     }
 
+    /// That of a service, which was built against no contract and need not name one.
+    ///
+    /// # Errors
+    /// Every fault that was found.
+    pub fn of_service(json: &[u8]) -> Result<Self, Vec<Fault>> {
+        check::parse_of_service(json)
+    }
+
     /// What is wrong with it; empty: nothing.
     pub fn faults(&self) -> Vec<Fault> {
         check::faults(self)

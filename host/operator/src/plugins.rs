@@ -24,7 +24,7 @@ pub fn list(desk: &Desk) -> Result<PluginsView, Refusal> {
     }
     let rows = desk.journal.admitted().map_err(Refusal::failed)?;
     let paused = desk.journal.paused().map_err(Refusal::failed)?;
-    let files = topics::plugin_files(&desk.settings.plugins_dir);
+    let files = topics::plugin_files(&desk.settings.plugins_dir, &desk.settings.service_manifests);
     let there = |row: &AdmittedRow| {
         files.iter().any(|(_, manifest)| manifest.as_ref().is_some_and(|m| m.name == row.participant.as_str()))
     };

@@ -11,6 +11,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Directory of `*.wasm`.
     pub plugins_dir: PathBuf,
+    /// Manifests of services.
+    pub service_manifests: Vec<PathBuf>,
     pub topics: TopicSettings,
     /// Key, value and headers of one record, in and out.
     pub record_bytes_max: usize,

@@ -79,6 +79,7 @@ fn desk(dir: &Path, live: Option<Arc<dyn Live>>) -> Desk {
         app: app.into(),
         data_dir: dir.to_owned(),
         plugins_dir: dir.join("plugins"),
+        service_manifests: Vec::new(),
         topics: TopicSettings::of_app(app),
         record_bytes_max: 1_000_000,
         create_topics: true,

@@ -19,13 +19,15 @@ use super::{protocol::Refusal, view::TopicLine};
 use crate::settings::Settings;
 
 /// A plugin file and what it says of itself; none: it is not a plugin (admission says why).
-pub fn plugin_files(dir: &Path) -> Vec<(PathBuf, Option<Manifest>)> {
+/// `services`: manifests of services, wherever they are.
+pub fn plugin_files(dir: &Path, services: &[PathBuf]) -> Vec<(PathBuf, Option<Manifest>)> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "wasm") && path.is_file())
         .collect();
+    files.extend_from_slice(services);
     files.sort();
     files.into_iter().map(|path| (manifest_of(&path), path)).map(|(manifest, path)| (path, manifest)).collect()
 }
@@ -56,7 +58,10 @@ pub fn manifests(of: Sources<'_>) -> Result<Vec<Manifest>, Refusal> {
     if of.host_runs {
         return Ok(found);
     }
-    for manifest in plugin_files(&of.settings.plugins_dir).into_iter().filter_map(|(_, manifest)| manifest) {
+    for manifest in plugin_files(&of.settings.plugins_dir, &of.settings.service_manifests)
+        .into_iter()
+        .filter_map(|(_, manifest)| manifest)
+    {
         let judged = |row: &AdmittedRow| row.serving || row.quarantined.is_some();
         let known = rows.iter().any(|row| judged(row) && row.participant.as_str() == manifest.name)
             || found.iter().any(|other| other.name == manifest.name);

@@ -69,7 +69,8 @@ pub fn secure(dir: &Path, contents: &Contents) -> Result<Secured, AccessError> {
     }
     for entry in files(&path)? {
         let metadata = fs::symlink_metadata(&entry).ok().filter(|metadata| metadata.uid() == account.user);
-        found.extend(metadata.filter(|metadata| file::is_abandoned(&entry, metadata)).map(|metadata| (entry, metadata)));
+        found
+            .extend(metadata.filter(|metadata| file::is_abandoned(&entry, metadata)).map(|metadata| (entry, metadata)));
     }
     let mut narrowed = Vec::new();
     for (path, metadata) in found {

@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use crate::{
+    outside::Calls,
     stage::Stage,
     step::{Next, Now, Part, Signal, Steady, Wait},
 };
@@ -53,6 +54,8 @@ impl<P> Drop for Feeds<P> {
 pub struct Drain {
     pub(crate) stage: Arc<Stage>,
     pub(crate) feeding: Feeding,
+    /// Outside: their ends come in as well.
+    pub(crate) calls: Arc<Calls>,
     pub(crate) until: Steady,
     /// Everything that was read is journaled.
     pub drained: bool,
@@ -64,7 +67,8 @@ impl Part for Drain {
         let seen = signal.seen();
         if !self.drained {
             self.stage.urge();
-            self.drained = self.feeding.parts.load(Ordering::SeqCst) == 0 && self.stage.drained();
+            let fed = self.feeding.parts.load(Ordering::SeqCst) == 0 && self.calls.out() == 0;
+            self.drained = fed && self.stage.drained();
         }
         if self.drained && self.stage.unpublished() == 0 || now.steady >= self.until {
             return Next::Ended(Ok(()));

@@ -83,21 +83,27 @@ impl Inbox {
             let doubtful = journal.in_doubt(after, PAGE)?;
             for (key, id) in &doubtful {
                 after = *key;
-                let cell = match self.stage.saga(id) {
-                    Ok(cell) => cell,
-                    Err(SagaError::Journal(error)) => return Err(error),
-                    // Whoever needs it puts it into quarantine, where it is.
-                    Err(SagaError::Unreadable(_) | SagaError::Quarantined(_)) => continue,
-                };
-                let calls = cell.saga.iter().flat_map(|saga| saga.in_doubt());
-                for item in calls.filter_map(|call| self.calls.resume(id, call, first)) {
-                    self.post(id, item);
-                }
+                self.take_up_calls_of(id, first)?;
             }
             if doubtful.len() < PAGE {
                 return Ok(());
             }
         }
+    }
+
+    /// `first`: this host has not taken them up before.
+    pub fn take_up_calls_of(&self, id: &SagaId, first: bool) -> Result<(), JournalError> {
+        let cell = match self.stage.saga(id) {
+            Ok(cell) => cell,
+            Err(SagaError::Journal(error)) => return Err(error),
+            // Whoever needs it puts it into quarantine, where it is; its calls are taken up when it is released.
+            Err(SagaError::Unreadable(_) | SagaError::Quarantined(_)) => return Ok(()),
+        };
+        let calls = cell.saga.iter().flat_map(|saga| saga.in_doubt());
+        for item in calls.filter_map(|call| self.calls.resume(id, call, first)) {
+            self.post(id, item);
+        }
+        Ok(())
     }
 
     /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in

@@ -2,7 +2,11 @@
 //! began; once that is durable the call leaves; its end is an input of its own. Invariant: in one life of the host a call
 //! leaves at most once, and its end is kept until it is journaled.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use sagahost_saga::{
@@ -12,15 +16,18 @@ use sagahost_saga::{
 };
 
 use crate::{
+    code::Pick,
     inbox::Inbox,
     mailbox::Item,
     planted::{self, Planted},
+    serving::Serving,
 };
 
 /// Where such calls run.
 pub trait Outside: Send + Sync {
-    /// Begins the call, and returns at once. Its end goes to [`Answers::answer`].
-    fn launch(&self, saga: &SagaId, call: Call);
+    /// Begins the call, and returns at once. Its end goes to [`Answers::answer`]. `by`: the version that takes it; None: none
+    /// does.
+    fn launch(&self, saga: &SagaId, call: Call, by: Option<Behaviour>);
 }
 
 /// How a call outside ended.
@@ -49,8 +56,10 @@ pub struct Answers {
 impl Answers {
     /// An end of a call that is not out is dropped: the host has begun anew since, and counts it as interrupted.
     pub fn answer(&self, saga: &SagaId, call: &CallRef, answer: Answer) {
-        if self.inbox.calls.answered(saga, call, answer.clone()) {
+        let calls = &self.inbox.calls;
+        if calls.answered(saga, call, answer.clone()) {
             self.inbox.post(saga, Item::Answered { call: call.clone(), answer });
+            calls.out.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -69,6 +78,8 @@ enum State {
 #[derive(Default)]
 pub struct Calls {
     known: Mutex<HashMap<(SagaId, CallRef), State>>,
+    /// Until its end is in a mailbox, a call is known nowhere else.
+    out: AtomicUsize,
 }
 
 impl Calls {
@@ -78,16 +89,21 @@ impl Calls {
     }
 
     /// Hands out a call whose turn has come.
-    pub(crate) fn launch(&self, saga: &SagaId, call: Call, outside: &dyn Outside) {
+    pub(crate) fn launch(&self, saga: &SagaId, call: Call, serving: &Serving, outside: &dyn Outside) {
         let leaves = match self.known.lock().get_mut(&(saga.clone(), CallRef::from(&call))) {
             Some(state @ State::Queued) => {
                 *state = State::Out;
+                self.out.fetch_add(1, Ordering::SeqCst);
                 true
             }
             Some(State::Interrupted | State::Out | State::Answered(_)) | None => false,
         };
         if leaves {
-            outside.launch(saga, call);
+            let by = match serving.code.pick(&call) {
+                Pick::Plugin(code) => Some(code.behaviour()),
+                Pick::Nothing { .. } | Pick::Failed { .. } => None,
+            };
+            outside.launch(saga, call, by);
         }
     }
 
@@ -120,6 +136,11 @@ impl Calls {
     /// What became of it is journaled.
     pub(crate) fn settled(&self, saga: SagaId, call: CallRef) {
         self.known.lock().remove(&(saga, call));
+    }
+
+    /// Calls that left this host, and have not come back.
+    pub fn out(&self) -> usize {
+        self.out.load(Ordering::SeqCst)
     }
 
     /// Calls that began and whose end is not journaled.

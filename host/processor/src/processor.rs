@@ -294,7 +294,13 @@ impl Processor {
 
     /// Ends when everything that was read is out, or `until`.
     pub fn drain(&self, until: Steady) -> Drain {
-        Drain { stage: self.stage.clone(), feeding: self.feeding.clone(), until, drained: false }
+        Drain {
+            stage: self.stage.clone(),
+            feeding: self.feeding.clone(),
+            calls: self.inbox.calls.clone(),
+            until,
+            drained: false,
+        }
     }
 
     /// For whoever decides over what serves.

@@ -57,6 +57,8 @@ impl Release {
 
     fn take_in_again(&self) -> Result<usize, JournalError> {
         let count = self.reach.inbox.take_in_again(Some(&self.saga), &*self.reach.journal)?;
+        // Of one that this host knows nothing of, it is not known whether it left.
+        self.reach.inbox.take_up_calls_of(&self.saga, true)?;
         self.reach.inbox.post(&self.saga, Item::TopologyChanged);
         Ok(count)
     }

@@ -284,7 +284,7 @@ mod tests {
         let spill = |n: u8| [([n; 16], [0; 16])];
         let none = values.write_saga(&b, (saga.clone(), 10), Kept::default(), &spill(1), BatchNo(2));
         assert_eq!(none, None, "it has none yet");
-        let found = kept(&mut values, &b).unwrap();
+        let found = kept(&mut values, &b).expect("it was written");
         values.key_known(&b, SagaKey(8));
         values.journaled(BatchNo(2));
         assert!(values.saga(&b).is_none(), "its row is forgotten");

@@ -206,7 +206,7 @@ impl Worker {
                 }
                 for call in leaving {
                     if let Some(outside) = &self.outside {
-                        self.inbox.calls.launch(id, call, &**outside);
+                        self.inbox.calls.launch(id, call, &serving, &**outside);
                     }
                 }
                 self.finish(&run)

@@ -170,7 +170,8 @@ fn in_process(mut command: Command, header: &Header, bytes: &[u8]) -> Result<Vec
             }
         }
         Said { answer: None, .. } => {
-            let what = format!("its compiler got too little of the processors: it did not end within {} s", wall.as_secs());
+            let what =
+                format!("its compiler got too little of the processors: it did not end within {} s", wall.as_secs());
             Err(CompileError::of_the_machine(Fault::new(what, "the host", "it is tried again")))
         }
     }

@@ -23,7 +23,7 @@ pub struct PluginLine {
     pub digest: String,
     /// serving, probation, paused (its file is gone, or an operator said so: its events park), waiting (its file is
     /// admitted, but one that changed with it is not), compiling (nothing is known of its file yet), quarantined, stored
-    /// (an older version), retired; without a host admitted or new.
+    /// (an older version), unreachable (a service that does not answer: its events park), retired; without a host admitted or new.
     pub state: String,
     /// Hash of the configuration that it served with last.
     pub config: String,

@@ -29,7 +29,7 @@ pub(super) fn is_of(file: &Path, wanted: &str, bytes_max: usize) -> bool {
 }
 
 /// Symbolic links are followed: whoever ships plugins may switch them so.
-fn look(file: &Path) -> Look {
+pub(super) fn look(file: &Path) -> Look {
     seen(fs::metadata(file))
 }
 

@@ -3,6 +3,7 @@
 
 mod compiling;
 mod directory;
+mod services;
 mod watch;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ use sagahost_serving::{
     view::PluginsView,
 };
 
+pub use self::services::Services;
 use self::{compiling::Compilers, watch::FileWatch};
 use crate::threads::Clocks;
 
@@ -80,6 +82,7 @@ pub fn plugins(
     clocks: Clocks,
     compiler: Compiler,
     compiling: Compiling,
+    services: Services,
 ) -> Result<Plugins, AdmissionError> {
     let cache = CodeCache::open(&settings.data_dir.join(CACHE), key);
     let cache = cache.map_err(|source| AdmissionError::Cache { source })?;
@@ -90,7 +93,7 @@ pub fn plugins(
     let dir = settings.plugins_dir.clone();
     let archive = DataDir { digests, listing: settings.data_dir.join(LISTING) };
     let compilers = (compiling == Compiling::Beside).then(|| Compilers::new(engine.clone()));
-    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, compilers, dir, clocks }), Arc::new(archive)))
+    Ok(Plugins::new(settings, Arc::new(Sandbox { engine, compilers, dir, clocks, services }), Arc::new(archive)))
 }
 
 struct Sandbox {
@@ -99,6 +102,7 @@ struct Sandbox {
     compilers: Option<Arc<Compilers>>,
     dir: PathBuf,
     clocks: Clocks,
+    services: Services,
 }
 
 struct Version {
@@ -139,7 +143,9 @@ impl Sandbox {
 
 impl Admission for Sandbox {
     fn look(&self) -> Result<DirectorySnapshot, Report> {
-        directory::snapshot(&self.dir)
+        let mut looks = directory::snapshot(&self.dir)?;
+        looks.extend(self.services.files().map(|file| (file.to_owned(), directory::look(file))));
+        Ok(looks)
     }
 
     fn watch(&self, changed: Arc<Signal>) -> Box<dyn Watch> {
@@ -160,6 +166,9 @@ impl Admission for Sandbox {
             Ok(bytes) => bytes,
             Err(report) => return Verdict::Refused(report),
         };
+        if self.services.has(file) {
+            return self.services.admit(bytes, file).map_or_else(Verdict::Refused, Verdict::Admitted);
+        }
         if let Some(compilers) = &self.compilers {
             let digest = admission::digest(&bytes);
             if let Some(compiling) = compilers.under_way(&digest) {
@@ -181,6 +190,9 @@ impl Admission for Sandbox {
     }
 
     fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, settings: &PluginSettings) -> Result<Admitted, Report> {
+        if services::is_manifest(&bytes) {
+            return self.services.admit_stored(bytes, file);
+        }
         Ok(self.admitted(admission::admit_stored(bytes, file, &self.engine, settings)?))
     }
 

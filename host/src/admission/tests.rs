@@ -95,13 +95,16 @@ impl Bench {
         let transport = Arc::new(EmbeddedTransport::open(dir.path(), APP).unwrap());
         let now = Now { wall: Time(1_000_000), steady: Steady(Duration::from_secs(1000)) };
         let clocks = Clocks::new(Arc::new(SystemClock));
-        let plugins = plugins(settings, Err(KeyError::Off), clocks, Compiler::Here, Compiling::Awaited).unwrap();
+        let services = Services { settings: Default::default(), manifests: Arc::default(), clocks: clocks.clone() };
+        let key = Err(KeyError::Off);
+        let plugins = plugins(settings, key, clocks, Compiler::Here, Compiling::Awaited, services).unwrap();
         let serving = plugins.serve().unwrap();
         let processor =
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
         let started = Started::default();
         let board = Arc::<Board>::default();
-        let reach = Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None };
+        let reach =
+            Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None, services: None };
         let handled = plugins.look();
         let keeper = Keeper::new(plugins, (handled, started), reach, now);
         Self { dir, keeper, processor, board, now }

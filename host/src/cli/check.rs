@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::{
     Site,
+    check_service::Service,
     exit::{Exit, Failure},
     output::{Output, say},
     table::{Cell, Table, Tone},
@@ -29,8 +30,10 @@ const SILENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 pub struct Check {
     /// The plugin.
-    #[arg(value_name = "PLUGIN.wasm")]
-    plugin: PathBuf,
+    #[arg(value_name = "PLUGIN.wasm", required_unless_present = "url")]
+    plugin: Option<PathBuf>,
+    #[command(flatten)]
+    service: Service,
     /// Events to try besides the manifest's examples, in order: JSON objects {"kind": …, "saga": …, "data": …}.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -62,16 +65,22 @@ pub struct Check {
 
 impl Check {
     pub fn carry_out(self, site: &Site, out: &mut Output) -> Result<(), Failure> {
-        let request = self.request(site)?;
+        if self.service.is_named() {
+            let file = self.events.clone();
+            let events = |manifest: &Manifest| file.map_or(Ok(Vec::new()), |file| events(&file, Some(manifest)));
+            return self.service.carry_out(out, events);
+        }
+        let Some(plugin) = self.plugin.clone() else { return Err(Failure::usage("name a plugin")) };
+        let request = self.request(&plugin, site)?;
         let mut report = checked(&request, out.json)?;
-        self.add_commands(&mut report, site);
+        self.add_commands(&mut report, &plugin, site);
         self.compare(&mut report)?;
-        out.show(&report, |report, out| text(report, &self.plugin, out))?;
+        out.show(&report, |report, out| text(report, &plugin, out))?;
         self.verdict(&report)
     }
 
-    fn request(&self, site: &Site) -> Result<Request, Failure> {
-        let bytes = read(&self.plugin)?;
+    fn request(&self, plugin: &Path, site: &Site) -> Result<Request, Failure> {
+        let bytes = read(plugin)?;
         let laws = self.laws.iter().map(|name| law(name)).collect::<Result<Vec<_>, _>>()?;
         if self.case.is_some() && laws.len() != 1 {
             return Err(Failure::usage("a case is about one law: name it with --law NAME"));
@@ -86,7 +95,7 @@ impl Check {
         }
         Ok(Request {
             bytes: bytes.into(),
-            file: self.plugin.clone(),
+            file: plugin.to_owned(),
             config,
             events: events.unwrap_or_default(),
             laws,
@@ -97,8 +106,8 @@ impl Check {
         })
     }
 
-    fn add_commands(&self, report: &mut Report, site: &Site) {
-        let mut command = format!("sagahost check {}", word(&self.plugin.display().to_string()));
+    fn add_commands(&self, report: &mut Report, plugin: &Path, site: &Site) {
+        let mut command = format!("sagahost check {}", word(&plugin.display().to_string()));
         if let Some(config) = &site.config {
             command += &format!(" --config {}", word(&config.display().to_string()));
         }
@@ -227,7 +236,7 @@ fn budget(file: &Path) -> Result<Budget, Failure> {
         .map_err(|error| Failure::usage(format!("failed to read {}: {error}", file.display())))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(file).map_err(|error| failed("read", file, &error))
 }
 

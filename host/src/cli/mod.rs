@@ -18,6 +18,7 @@ mod timeline;
 
 mod build;
 mod check;
+mod check_service;
 mod config;
 mod dev;
 mod mock;
@@ -105,7 +106,7 @@ enum Command {
     /// Build plugins from Rust crates: DIR/NAME.wasm each.
     Build(build::Build),
     /// Show that a plugin keeps the laws of plugins, or the shortest case in which it does not.
-    Check(check::Check),
+    Check(Box<check::Check>),
     /// Try compiled plugins out in a simulated app, from any language.
     Mock(mock::Mock),
     /// What the app is doing, and what it waits for.

@@ -29,7 +29,7 @@ use super::{
     table::{Cell, Table},
 };
 use crate::{
-    admission::{self, Compiling},
+    admission::{self, Compiling, Services},
     config::{Config, parse_duration},
     threads::Clocks,
 };
@@ -198,7 +198,9 @@ fn list(config: &Config, out: &mut Output) -> Result<(), Failure> {
 fn without_host(config: &Config) -> Result<PluginsView, Failure> {
     reach::secure(config)?;
     let clocks = Clocks::new(Arc::new(SystemClock));
-    let mut set = admission::plugins(config.serving(), config.code_key(), clocks, compiler()?, Compiling::Awaited)?;
+    let services = Services::of(config, &clocks);
+    let (settings, key) = (config.serving(), config.code_key());
+    let mut set = admission::plugins(settings, key, clocks, compiler()?, Compiling::Awaited, services)?;
     let mut view = match reach::journal_if_any(config)? {
         None => PluginsView::sorted(Vec::new(), Vec::new(), config.values().configured()),
         Some(journal) => {

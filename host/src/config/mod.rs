@@ -8,17 +8,20 @@ mod java_clients;
 mod kafka;
 mod limits;
 mod narrow;
+mod participants;
 mod properties;
 mod reader;
 mod records;
 mod reload;
 mod schema;
+mod secrets;
 mod servers;
 mod show;
 
 use std::{fs, path::Path};
 
 pub use faults::{Fault, Faults};
+pub use participants::parse_url;
 pub use reader::{format_duration, parse_duration};
 pub use reload::ReloadedFile;
 pub use sagahost_sandbox::limits::Limits;

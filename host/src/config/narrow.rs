@@ -1,9 +1,6 @@
 //! What the crates behind get of the configuration: settings of their own, narrow ones. Invariant: nothing is decided here.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use sagahost_sandbox::{
     members::{Override, Overrides},
@@ -36,7 +33,7 @@ impl Config {
             },
             plugin_order: self.plugin_order.iter().map(ToString::to_string).collect(),
             values: self.values(),
-            outside: BTreeSet::new(),
+            outside: self.participants.keys().cloned().collect(),
             reached: crash::point,
         }
     }
@@ -48,6 +45,7 @@ impl Config {
             app: self.app.clone(),
             data_dir: self.data_dir.clone(),
             plugins_dir: self.plugins_dir.clone(),
+            service_manifests: self.service_manifests(),
             topics: self.topics.clone(),
             record_bytes_max: self.pipeline.record_bytes_max,
             create_topics: new_topics.create,

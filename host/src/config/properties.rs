@@ -1,14 +1,15 @@
 //! Table `[kafka.properties]`: what is passed to librdkafka. Invariant: a secret's value is in no message, no `Debug` and
 //! no output of `config show`; a name or a value that librdkafka would refuse is a fault of the file.
 
-use std::{collections::BTreeMap, env, fs, ops::Range, path::Path};
+use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use sagahost_transport_kafka::{Property, TOKEN_FILE, TRANSACTION_TIMEOUT, is_known, properties as librdkafka};
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use super::{
     java_clients,
     reader::{Table, Value},
+    secrets,
 };
 
 /// Properties that the commit protocol depends on.
@@ -50,7 +51,7 @@ fn gather(
     found: &mut BTreeMap<String, Property>,
 ) {
     if let DeValue::Table(entries) = value.get_ref()
-        && !is_source(entries)
+        && !secrets::is_source(entries)
     {
         for (key, value) in entries {
             gather(table, &format!("{name}.{}", key.get_ref()), key.span(), value, base, found);
@@ -93,13 +94,6 @@ fn value_fault(name: &str, value: &str) -> Option<String> {
     }
 }
 
-fn is_source(entries: &DeTable<'_>) -> bool {
-    entries.len() == 1
-        && entries.iter().all(|(key, value)| {
-            matches!(&**key.get_ref(), "env" | "file") && matches!(value.get_ref(), DeValue::String(_))
-        })
-}
-
 fn property(table: &Table<'_, '_>, name: &str, value: &Value<'_>, base: &Path) -> Option<Property> {
     match value.get_ref() {
         DeValue::String(text) => Some(Property::plain(name, text.as_ref())),
@@ -107,10 +101,9 @@ fn property(table: &Table<'_, '_>, name: &str, value: &Value<'_>, base: &Path) -
         DeValue::Integer(number) => Some(Property::plain(name, number.as_str())),
         DeValue::Float(number) => Some(Property::plain(name, number.as_str())),
         DeValue::Table(entries) => {
-            let (key, source) = entries.iter().next()?;
-            let DeValue::String(source) = source.get_ref() else { return None };
-            match secret(key.get_ref(), source, base) {
-                Ok(value) => Some(Property::secret(value, format!("{} {source}", key.get_ref()))),
+            let (kind, place) = secrets::source(entries)?;
+            match secrets::read(kind, place, base) {
+                Ok(value) => Some(Property::secret(value, format!("{kind} {place}"))),
                 Err(why) => {
                     table.fault(name, value.span(), why);
                     None
@@ -122,14 +115,4 @@ fn property(table: &Table<'_, '_>, name: &str, value: &Value<'_>, base: &Path) -
             table.wrong_type(name, value.span(), wanted, value.get_ref())
         }
     }
-}
-
-/// A file may end with a line break; that is not part of the secret.
-fn secret(kind: &str, source: &str, base: &Path) -> Result<String, String> {
-    if kind == "env" {
-        return env::var(source).map_err(|_| format!("environment variable {source} is not set, or is not text"));
-    }
-    let path = base.join(source);
-    let text = fs::read_to_string(&path).map_err(|error| format!("failed to read {}: {error}", path.display()))?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

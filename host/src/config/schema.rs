@@ -25,7 +25,7 @@ use super::{
     AdminSettings, CodeKeyPlace, Config, DataAccess, DeadLetterSettings, EmbeddedSettings, LogFormat, LogSettings,
     PipelineSettings, PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings,
     faults::Fault,
-    kafka, limits,
+    kafka, limits, participants,
     reader::{Source, Table, Value, type_of},
     records,
 };
@@ -92,6 +92,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         topics: topics(table.table("topics"), &app),
         dead_letters: kept_letters(table.table("dead-letters")),
         plugins: plugins(table.table("plugin")),
+        participants: participants::read(&table.table("participant"), base),
         admin: admin(table.table("admin"), base),
         log: log(table.table("log")),
         app: app.into(),

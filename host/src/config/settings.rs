@@ -10,6 +10,7 @@ use std::{
 };
 
 use sagahost_codec::TopicSettings;
+use sagahost_remote::RemoteSettings;
 use sagahost_saga::{
     id::{Kind, Participant},
     notation::word,
@@ -53,6 +54,8 @@ pub struct Config {
     pub dead_letters: DeadLetterSettings,
     /// By participant.
     pub plugins: BTreeMap<String, PluginSettings>,
+    /// Services that take part, by participant.
+    pub participants: BTreeMap<String, RemoteSettings>,
     pub admin: AdminSettings,
     pub log: LogSettings,
 }
@@ -80,9 +83,15 @@ impl Config {
             topics: TopicSettings::of_app(app),
             dead_letters: DeadLetterSettings::default(),
             plugins: BTreeMap::new(),
+            participants: BTreeMap::new(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
         }
+    }
+
+    /// The files in which services say what they handle.
+    pub fn service_manifests(&self) -> Vec<PathBuf> {
+        self.participants.values().map(|service| service.manifest.clone()).collect()
     }
 
     /// What the operator says about a plugin; nothing where the file does not name it.

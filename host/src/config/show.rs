@@ -2,6 +2,7 @@
 //! again it means the same (but for the secrets).
 
 use sagahost_codec::{RecordMapping, TopicSettings};
+use sagahost_remote::{RemoteSettings, SentHeader};
 use sagahost_saga::topology::OnDeadLetter;
 use sagahost_transport::StartAt;
 use sagahost_transport_kafka::{KafkaSettings, is_secret};
@@ -60,6 +61,10 @@ pub fn table(config: &Config) -> Table {
     if !config.plugins.is_empty() {
         let plugins = config.plugins.iter().map(|(name, settings)| (name.clone(), plugin(settings)));
         all.insert("plugin".into(), Value::Table(plugins.collect()));
+    }
+    if !config.participants.is_empty() {
+        let services = config.participants.iter().map(|(name, settings)| (name.clone(), participant(settings)));
+        all.insert("participant".into(), Value::Table(services.collect()));
     }
     all.insert("admin".into(), admin(config));
     all.insert("log".into(), log(config));
@@ -182,6 +187,19 @@ fn subscription(settings: &SubscriptionSettings) -> Value {
         ("on-dead-letter", policy.map(text)),
         ("retry", retry(&settings.retry)),
         ("undo-retry", retry(&settings.undo_retry)),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
+fn participant(settings: &RemoteSettings) -> Value {
+    let header = |header: &SentHeader| (header.name.to_string(), text(&header.shown));
+    let said = [
+        ("manifest", Some(text(settings.manifest.display()))),
+        ("url", Some(text(&settings.url))),
+        ("undo-url", settings.undo_url.as_ref().map(text)),
+        ("timeout", Some(text(format_duration(settings.timeout)))),
+        ("calls-at-once-max", Some(size(settings.calls_at_once_max))),
+        ("headers", Some(Value::Table(settings.headers.iter().map(header).collect()))),
     ];
     fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }

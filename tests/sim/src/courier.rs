@@ -105,7 +105,7 @@ pub struct Line {
 }
 
 impl Outside for Line {
-    fn launch(&self, saga: &SagaId, call: Call) {
+    fn launch(&self, saga: &SagaId, call: Call, _: Option<Behaviour>) {
         inside(self.host);
         if happens(Fault::CallUnsent) {
             let problem = Problem { code: "AWAY".to_owned(), detail: "simulated".to_owned() };

@@ -298,7 +298,8 @@ impl Beginning {
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let (transport, journal) = (self.transport.clone(), self.journal.inner.clone());
-        let reach = Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None };
+        let reach =
+            Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None, services: None };
         let keeper = Keeper::new(plugins, (snapshot, started), reach, world::now());
         parts.push(("plugins".to_owned(), Box::new(feeding.by(keeper))));
         *self.begun.lock().expect("nobody panics with it") = Some(Begun { processor, journal, board });

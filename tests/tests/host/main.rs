@@ -25,6 +25,7 @@ mod retries;
 mod rules;
 mod scenarios;
 mod sent_again;
+mod services;
 mod shops;
 mod tidy;
 mod typed_ids;

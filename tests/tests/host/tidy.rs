@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sagahost_tests::built::root;
 
 /// Crates of the house, each with those of the house that it may know.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("host/saga", &[]),
     ("host/manifest", &["saga"]),
     ("host/private", &[]),
@@ -20,6 +20,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("host/transport/kafka", &["manifest", "transport", "wire"]),
     ("host/processor", &["codec", "journal", "manifest", "saga", "transport", "wire"]),
     ("host/serving", &["codec", "journal", "manifest", "processor", "saga", "transport", "wire"]),
+    ("host/net", &[]),
+    ("host/remote", &["codec", "manifest", "net", "processor", "saga", "serving"]),
     ("host/operator", &["codec", "journal", "private", "processor", "saga", "sandbox", "serving", "transport", "wire"]),
 ];
 
@@ -175,7 +177,7 @@ const PHRASES: [(&str, &str); 13] = [
 ];
 
 /// Crates whose text is read by people, and pages.
-const PLAIN: [&str; 15] = [
+const PLAIN: [&str; 17] = [
     "host/saga",
     "host/manifest",
     "host/private",
@@ -184,6 +186,8 @@ const PLAIN: [&str; 15] = [
     "host/journal",
     "host/transport",
     "host/operator",
+    "host/net",
+    "host/remote",
     "host/check",
     "host/src",
     "host/docs",

@@ -330,7 +330,11 @@ impl Stage {
     fn read_saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
         let Some(row) = self.journal.saga(id)? else { return Ok(SagaCell::default()) };
         let saga = Saga::decode(&row.bytes).map_err(|error| SagaError::Unreadable(error.to_string()))?;
-        Ok(SagaCell { saga: Some(Arc::new(saga)), bytes: row.bytes.len(), kept: Kept { key: Some(row.key), ..Kept::default() } })
+        Ok(SagaCell {
+            saga: Some(Arc::new(saga)),
+            bytes: row.bytes.len(),
+            kept: Kept { key: Some(row.key), ..Kept::default() },
+        })
     }
 
     pub fn store(&self, name: &Name) -> Result<Read, JournalError> {

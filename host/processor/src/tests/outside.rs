@@ -23,7 +23,7 @@ struct Service {
 }
 
 impl Outside for Service {
-    fn launch(&self, saga: &SagaId, call: Call) {
+    fn launch(&self, saga: &SagaId, call: Call, _: Option<Behaviour>) {
         self.calls.lock().push((saga.clone(), call));
     }
 }

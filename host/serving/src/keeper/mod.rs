@@ -50,6 +50,14 @@ pub struct Reach {
     pub board: Arc<Board>,
     /// None: the host runs without a configuration that could be read again.
     pub configuration: Option<Box<dyn Configuration>>,
+    /// None: no service takes part.
+    pub services: Option<Arc<dyn Services>>,
+}
+
+/// Services that take part. Whoever has them raises the board's signal when something of this changes.
+pub trait Services: Send + Sync {
+    /// Those that do not answer at the moment, and why: their events park.
+    fn unreachable(&self) -> BTreeMap<Participant, String>;
 }
 
 /// A part of the host. Its calls of the file system, of admission (which compiles), of journal and broker take their time;
@@ -59,6 +67,7 @@ pub struct Keeper {
     switch: Switch,
     transport: Arc<dyn Transport>,
     board: Arc<Board>,
+    services: Option<Arc<dyn Services>>,
     watch: Box<dyn Watch>,
     /// When the step that is under way began.
     at: Now,
@@ -117,7 +126,7 @@ impl Keeper {
     pub fn new(
         plugins: Plugins,
         (handled, started): (Result<DirectorySnapshot, Report>, Started),
-        Reach { switch, transport, board, configuration }: Reach,
+        Reach { switch, transport, board, configuration, services }: Reach,
         at: Now,
     ) -> Self {
         let watch = plugins.watch(board.changed.clone());
@@ -130,6 +139,7 @@ impl Keeper {
             configuration,
             transport,
             board,
+            services,
             watch,
             at,
             reported,
@@ -189,6 +199,10 @@ impl Keeper {
             self.take_back_failing(name, &why);
             return None;
         }
+        if self.reach_changed() {
+            self.park_unreachable();
+            return None;
+        }
         self.end_probations();
         if self.watch.is_elsewhere() {
             self.watch = self.plugins.watch(self.board.changed.clone());
@@ -198,6 +212,25 @@ impl Keeper {
             return None;
         }
         Some(self.at.steady.after(self.until_next_look()))
+    }
+
+    fn reach_changed(&self) -> bool {
+        let unreachable = self.services.as_ref().map(|services| services.unreachable());
+        unreachable.is_some_and(|unreachable| !unreachable.keys().eq(self.plugins.unreachable.keys()))
+    }
+
+    /// Events for a service that does not answer park; they go on when it is to be asked again.
+    fn park_unreachable(&mut self) {
+        let Some(services) = &self.services else { return };
+        let before = mem::replace(&mut self.plugins.unreachable, services.unreachable());
+        if let Err(error) = self.switch() {
+            warn!(
+                error = with_causes(&error),
+                "failed to park the events of services that do not answer; trying again"
+            );
+            self.plugins.unreachable = before;
+        }
+        self.show();
     }
 
     /// Looks at the directory. A change is applied when it has stood still for a moment: files are copied in place, and

@@ -28,15 +28,17 @@ impl Plugins {
             row.serving && admitted.plugin.name() == row.participant && *admitted.plugin.digest() == row.digest
         });
         let paused = self.paused.get(&row.participant).filter(|_| row.serving);
+        let unreachable = self.unreachable.get(&row.participant).filter(|_| row.serving && serving.is_some());
         let retired = !self.rows.iter().any(|other| other.participant == row.participant && other.serving);
         let state = match (row.serving, paused, serving) {
+            (true, None, Some(_)) if unreachable.is_some() => "unreachable",
             (true, None, Some(_)) => "serving",
             (true, _, _) => "paused",
             (false, _, _) if retired => "retired",
             (false, _, _) => "stored",
         };
         let mut line = PluginLine::of_row(row, state);
-        line.note = paused.cloned();
+        line.note = paused.or(unreachable).cloned();
         let Some(admitted) = serving else {
             if row.serving {
                 line.note.get_or_insert_with(|| GONE.to_owned());

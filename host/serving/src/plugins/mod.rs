@@ -70,6 +70,8 @@ pub struct Plugins {
     /// What the journal knows, as of the last `refresh`.
     pub rows: Vec<AdmittedRow>,
     pub paused: BTreeMap<Participant, String>,
+    /// Services that do not answer at the moment, and why.
+    pub unreachable: BTreeMap<Participant, String>,
     /// Data formats that unfinished sagas hold.
     formats: BTreeMap<Participant, BTreeSet<u32>>,
 }
@@ -85,6 +87,7 @@ impl Plugins {
             serving: Serving::new(),
             rows: Vec::new(),
             paused: BTreeMap::new(),
+            unreachable: BTreeMap::new(),
             formats: BTreeMap::new(),
         }
     }
@@ -291,7 +294,10 @@ impl Plugins {
     /// Those whose plugins serve, and those that are away or paused.
     fn participants(&self, serving: &Serving) -> Vec<Participating> {
         let manifest = |admitted: &Admitted| (**admitted.plugin.manifest()).clone();
-        let works = |admitted: &Admitted| !self.paused.contains_key(&admitted.plugin.name());
+        let works = |admitted: &Admitted| {
+            let name = admitted.plugin.name();
+            !self.paused.contains_key(&name) && !self.unreachable.contains_key(&name)
+        };
         let of = |admitted| Participating { manifest: manifest(admitted), serving: works(admitted) };
         let mut participants: Vec<Participating> = serving.values().map(of).collect();
         for row in self.rows.iter().filter(|row| row.serving && !planted::on(Planted::ForgetAway)) {

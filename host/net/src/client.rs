@@ -1,0 +1,143 @@
+//! Asks services. Invariant: nothing is sent twice, no redirect is followed, no proxy is used that nobody named, and an answer
+//! is read no further than its bounds.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{HttpConnector, capture_connection},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use thiserror::Error;
+use tracing::warn;
+
+/// A service may close a connection that idles at any time, and then nobody knows whether what is sent just now arrived.
+const IDLE: Duration = Duration::from_secs(1);
+const IDLE_CONNECTIONS_MAX: usize = 64;
+
+#[derive(Debug, Error)]
+#[error("failed to prepare TLS")]
+pub struct ClientError {
+    source: rustls::Error,
+}
+
+/// Of one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// From finding the service to the last byte of its answer.
+    pub timeout: Duration,
+    /// To find it and to connect, of that.
+    pub connect_timeout: Duration,
+    /// Of its answer.
+    pub body_bytes_max: usize,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// No byte of the request was handed to a connection.
+    Unsent { what: String },
+    /// It may have arrived.
+    Sent { code: &'static str, what: String },
+}
+
+/// With connections that are kept for a moment.
+#[derive(Clone)]
+pub struct Client {
+    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    bounds: Bounds,
+}
+
+impl Client {
+    /// Trusts whom the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise).
+    ///
+    /// # Errors
+    /// TLS cannot be prepared.
+    pub fn new(bounds: Bounds) -> Result<Self, ClientError> {
+        let mut trusted = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            warn!(%error, "failed to read some of the certificates that this system trusts");
+        }
+        trusted.add_parsable_certificates(found.certs);
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|source| ClientError { source })?
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(bounds.connect_timeout));
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .retry_canceled_requests(false)
+            .http1_max_headers(128)
+            .http1_max_buf_size(64 << 10)
+            .build(connector.wrap_connector(tcp));
+        Ok(Self { http, bounds })
+    }
+
+    /// # Errors
+    /// No whole answer came, within the bounds.
+    pub async fn ask(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, Failed> {
+        let connection = capture_connection(&mut request);
+        let Bounds { timeout, connect_timeout, body_bytes_max } = self.bounds;
+        let exchange = async {
+            let response = self.http.request(request.map(Full::new)).await.map_err(|error| lost(&error))?;
+            let (head, body) = response.into_parts();
+            let body =
+                Limited::new(body, body_bytes_max).collect().await.map_err(|error| cut(&*error, body_bytes_max))?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        };
+        let connects = async {
+            tokio::time::sleep(connect_timeout).await;
+            if connection.connection_metadata().is_some() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let unsent = || Failed::Unsent { what: format!("no connection within {connect_timeout:?}") };
+        tokio::select! {
+            biased;
+            answer = tokio::time::timeout(timeout, exchange) => answer.unwrap_or_else(|_| {
+                let what = format!("no whole answer within {timeout:?}");
+                Err(if connection.connection_metadata().is_some() { Failed::Sent { code: "timeout", what } } else { unsent() })
+            }),
+            () = connects => Err(unsent()),
+        }
+    }
+}
+
+fn lost(error: &legacy::Error) -> Failed {
+    let what = with_causes(error);
+    if error.is_connect() { Failed::Unsent { what } } else { Failed::Sent { code: "no-answer", what } }
+}
+
+fn cut(error: &(dyn Error + 'static), bytes_max: usize) -> Failed {
+    if error.is::<LengthLimitError>() {
+        return Failed::Sent { code: "answer-too-long", what: format!("its answer has more than {bytes_max} bytes") };
+    }
+    Failed::Sent { code: "answer-cut", what: format!("its answer ended in the middle: {}", with_causes(error)) }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += ": ";
+        text += &next.to_string();
+        cause = next.source();
+    }
+    text
+}
