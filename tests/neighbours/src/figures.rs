@@ -1,14 +1,14 @@
 //! Figures, and the table that they make. Invariant: a table has the medians of all rounds, and says of each figure with a
 //! bound whether the host that is measured keeps it.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Where the tables are kept.
 pub const PAGE: &str = "host/docs/neighbours.md";
 
 /// One number of one run.
 pub struct Figure {
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     pub unit: &'static str,
     pub value: f64,
     pub bound: Option<f64>,
@@ -17,8 +17,8 @@ pub struct Figure {
 }
 
 impl Figure {
-    pub fn new(what: &'static str, unit: &'static str, value: f64) -> Self {
-        Self { what, unit, value, bound: None, more: false }
+    pub fn new(what: impl Into<Cow<'static, str>>, unit: &'static str, value: f64) -> Self {
+        Self { what: what.into(), unit, value, bound: None, more: false }
     }
 
     pub fn at_most(self, bound: f64) -> Self {
@@ -46,7 +46,7 @@ pub fn quantile(all: &[f64], part: f64) -> f64 {
 pub struct Table {
     /// In the order of the case.
     figures: Vec<Figure>,
-    values: BTreeMap<(&'static str, usize), Vec<f64>>,
+    values: BTreeMap<(Cow<'static, str>, usize), Vec<f64>>,
 }
 
 impl Table {
@@ -54,7 +54,7 @@ impl Table {
     pub fn add(&mut self, host: usize, figures: Vec<Figure>) {
         for figure in figures {
             eprintln!("  {}: {} {}", figure.what, short(figure.value), figure.unit);
-            self.values.entry((figure.what, host)).or_default().push(figure.value);
+            self.values.entry((figure.what.clone(), host)).or_default().push(figure.value);
             if self.figures.iter().all(|known| known.what != figure.what) {
                 self.figures.push(figure);
             }
@@ -67,7 +67,7 @@ impl Table {
         let aligned = "---:|".repeat(hosts);
         let mut text = format!("| | {columns} | bound | |\n|---|{aligned}---:|---|\n");
         for figure in &self.figures {
-            let of = |host| self.values.get(&(figure.what, host)).map_or(f64::NAN, |all| quantile(all, 0.5));
+            let of = |host| self.values.get(&(figure.what.clone(), host)).map_or(f64::NAN, |all| quantile(all, 0.5));
             let cells: String = (0..hosts).map(|host| format!("| {} {} ", short(of(host)), figure.unit)).collect();
             let bound = figure.bound.map(|bound| format!("{} {}", short(bound), figure.unit)).unwrap_or_default();
             let kept = match figure.keeps(of(hosts - 1)) {

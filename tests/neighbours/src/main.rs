@@ -1,6 +1,7 @@
 //! What bad neighbours cost the others, measured on a real host process. Invariant: every host is given the same load, in
 //! turns, so that what else happens on the machine meets all of them.
 
+mod bombs;
 mod bytes;
 mod figures;
 mod hot;
@@ -28,7 +29,8 @@ struct Case {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 4] = [
+    Case { name: "bombs", about: bombs::ABOUT, run: bombs::run },
     Case { name: "slow", about: slow::ABOUT, run: slow::run },
     Case { name: "hot", about: hot::ABOUT, run: hot::run },
     Case { name: "bytes", about: bytes::ABOUT, run: bytes::run },

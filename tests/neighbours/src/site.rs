@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    path::Path,
+    io::{self, Seek as _},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -81,13 +82,43 @@ impl Site {
         }
     }
 
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What a command of that host says, whatever it ends with. None: it did not end in time.
+    pub fn command(&self, bench: &Bench<'_>, words: &[&str], most: Duration) -> Result<Option<String>> {
+        let (mut out, end) = (tempfile::tempfile()?, Instant::now() + most);
+        let mut command = Command::new(fs::canonicalize(bench.host)?);
+        command.args(words).current_dir(self.dir.path()).stdin(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.stdout(out.try_clone()?).spawn()?;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        out.rewind()?;
+        Ok(Some(io::read_to_string(out)?))
+    }
+
+    /// Of the host and of the processes that it has started.
+    pub fn resident_bytes_of_all(&self) -> Result<f64> {
+        let host = self.process.as_ref().context("the host runs")?.id();
+        let others: Vec<u32> = fs::read_dir(format!("/proc/{host}/task"))?
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+            .flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>())
+            .collect();
+        let of_others = others.into_iter().filter_map(|id| memory(id, "VmRSS").ok()).sum::<f64>();
+        Ok(memory(host, "VmRSS")? + of_others)
+    }
+
     /// A line of the process's `status`, in bytes.
     fn memory(&self, line: &str) -> Result<f64> {
-        let child = self.process.as_ref().context("the host runs")?;
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-        let found = status.lines().find_map(|at| at.strip_prefix(line)).context("such a line")?;
-        let kib: f64 = found.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024.0)
+        memory(self.process.as_ref().context("the host runs")?.id(), line)
     }
 
     pub fn resident_bytes(&self) -> Result<f64> {
@@ -112,6 +143,13 @@ impl Site {
         source.assign(&assignments)?;
         Ok(Reader(source))
     }
+}
+
+fn memory(process: u32, line: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let found = status.lines().find_map(|at| at.strip_prefix(line)).context("such a line")?;
+    let kib: f64 = found.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024.0)
 }
 
 impl Drop for Site {
