@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use sagahost_journal::{Journal, JournalError, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Report;
-use sagahost_net::{ClientError, Runtime};
+use sagahost_net::{Bounds, Client, ClientError, Runtime};
 use sagahost_operator::Live;
 use sagahost_processor::{
     Fatal, Processor, Settings,
@@ -44,6 +44,7 @@ use sagahost_wire::{
     BatchNo, Epoch,
     clock::{Clock, SystemClock},
 };
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::{
@@ -189,6 +190,9 @@ pub struct Host {
     clocks: Clocks,
     /// None: no service takes part.
     callers: Option<Arc<Callers>>,
+    runtime: Option<Arc<Runtime>>,
+    /// None: nobody hears of them.
+    alerts: Option<AbortHandle>,
     board: Arc<Board>,
     journal: Arc<dyn Journal>,
     transport: Arc<dyn Transport>,
@@ -210,14 +214,15 @@ impl Host {
 
     pub fn start_with(parts: Parts) -> Result<Self, HostError> {
         let Parts { config, journal, transport, clock, compiler, decisions, stop_requested } = parts;
-        let clocks = Clocks::new(clock);
+        let clocks = Clocks::new(clock.clone());
         // What compiles in this process would have to wait for it in any case.
         let compiling = match compiler {
             Compiler::Here => Compiling::Awaited,
             Compiler::Process { .. } => Compiling::Beside,
         };
         let services = Services::of(&config, &clocks);
-        let callers = callers(&config, services.manifests.clone())?;
+        let runtime = runtime(&config)?;
+        let callers = callers(&config, runtime.as_ref(), services.manifests.clone())?;
         let (serving, key) = (config.serving(), config.code_key());
         let mut plugins = admission::plugins(serving, key, clocks.clone(), compiler, compiling, services)?;
         let stopped = || stop_requested.load(Ordering::Relaxed);
@@ -249,6 +254,8 @@ impl Host {
             processor,
             clocks,
             callers,
+            runtime,
+            alerts: None,
             board,
             journal,
             transport,
@@ -262,7 +269,23 @@ impl Host {
         };
         host.spawn(begun, &threads, &stop_requested)?;
         host.keep(plugins, snapshot, started, &threads)?;
+        host.tell_of_alerts(clock)?;
         Ok(host)
+    }
+
+    /// What needs a person, from now on.
+    fn tell_of_alerts(&mut self, clock: Arc<dyn Clock>) -> Result<(), HostError> {
+        const TIMEOUT: Duration = Duration::from_secs(10);
+        const ANSWER_BYTES_MAX: usize = 64 << 10;
+        let Some(runtime) = self.runtime.as_ref().filter(|_| !self.config.alerts.is_off()) else { return Ok(()) };
+        let bounds = Bounds { timeout: TIMEOUT, connect_timeout: TIMEOUT / 2, body_bytes_max: ANSWER_BYTES_MAX };
+        let client = Client::new(bounds).map_err(|source| HostError::Client { source })?;
+        let (settings, app) = (self.config.alerts.clone(), self.config.app.clone());
+        let config = self.config.clone();
+        let command = move |words: &str| config.command_line(words);
+        let watch = sagahost_alerts::watch(settings, app, self.journal.clone(), clock, client, command);
+        self.alerts = Some(runtime.spawn(watch).abort_handle());
+        Ok(())
     }
 
     fn spawn(&mut self, begun: Begun, threads: &Threads, stop_requested: &AtomicBool) -> Result<(), HostError> {
@@ -372,6 +395,7 @@ impl Host {
     fn stop_reading(&self) {
         self.processor.stop_reading();
         self.callers.iter().for_each(|callers| callers.stop());
+        self.alerts.iter().for_each(AbortHandle::abort);
         self.board.changed.raise_all();
     }
 
@@ -399,14 +423,24 @@ impl Drop for Host {
     }
 }
 
-/// Whoever calls the services of the configuration.
-fn callers(config: &Config, manifests: Arc<Manifests>) -> Result<Option<Arc<Callers>>, HostError> {
-    if config.participants.is_empty() {
+/// The threads for HTTP. None: nobody is called.
+fn runtime(config: &Config) -> Result<Option<Arc<Runtime>>, HostError> {
+    if config.participants.is_empty() && config.alerts.is_off() {
         return Ok(None);
     }
     let runtime = Runtime::start().map_err(|source| HostError::Runtime { source })?;
-    let answer_bytes_max = config.limits.outcome_bytes_max;
-    let callers = Callers::new(runtime, &config.participants, manifests, answer_bytes_max);
+    Ok(Some(Arc::new(runtime)))
+}
+
+/// Whoever calls the services of the configuration.
+fn callers(
+    config: &Config,
+    runtime: Option<&Arc<Runtime>>,
+    manifests: Arc<Manifests>,
+) -> Result<Option<Arc<Callers>>, HostError> {
+    let Some(runtime) = runtime.filter(|_| !config.participants.is_empty()) else { return Ok(None) };
+    let limits = Arc::new(config.limits.clone());
+    let callers = Callers::new(runtime.clone(), &config.participants, manifests, limits);
     Ok(Some(Arc::new(callers.map_err(|source| HostError::Client { source })?)))
 }
 

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -93,6 +93,7 @@ pub struct HttpService {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     open: Arc<Mutex<bool>>,
+    accepts: Option<JoinHandle<()>>,
 }
 
 impl HttpService {
@@ -117,7 +118,7 @@ impl HttpService {
         let address = listener.local_addr().expect("it is bound");
         let (received, open): (Arc<Mutex<Vec<Received>>>, _) = (Arc::default(), Arc::new(Mutex::new(true)));
         let (kept, is_open) = (received.clone(), open.clone());
-        thread::spawn(move || {
+        let accepts = thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
                 if !*is_open.lock() {
                     return;
@@ -126,7 +127,7 @@ impl HttpService {
                 thread::spawn(move || serve(&connection, &kept, &answering));
             }
         });
-        Self { address, received, open }
+        Self { address, received, open, accepts: Some(accepts) }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -143,7 +144,9 @@ impl Drop for HttpService {
     fn drop(&mut self) {
         *self.open.lock() = false;
         // It waits for a connection, and sees then that it is to end.
-        let _ = TcpStream::connect(self.address);
+        if TcpStream::connect(self.address).is_ok() {
+            let _ = self.accepts.take().map(JoinHandle::join);
+        }
     }
 }
 

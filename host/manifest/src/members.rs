@@ -78,6 +78,7 @@ fn member(manifest: &Manifest, serving: bool, overrides: Option<&BTreeMap<String
     Member {
         name: Participant::new(&manifest.name),
         serving,
+        unreachable: false,
         outside_effects: false,
         subscriptions: manifest
             .subscriptions

@@ -1,9 +1,9 @@
 //! Asks services. Invariant: nothing is sent twice, no redirect is followed, no proxy is used that nobody named, and an answer
 //! is read no further than its bounds.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, future::poll_fn, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -16,7 +16,10 @@ use hyper_util::{
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use thiserror::Error;
+use tower_service::Service as _;
 use tracing::warn;
+
+use crate::resolver::Resolver;
 
 /// A service may close a connection that idles at any time, and then nobody knows whether what is sent just now arrived.
 const IDLE: Duration = Duration::from_secs(1);
@@ -51,9 +54,12 @@ pub enum Failed {
 /// With connections that are kept for a moment.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
+    connector: Connector,
     bounds: Bounds,
 }
+
+type Connector = HttpsConnector<HttpConnector<Resolver>>;
 
 impl Client {
     /// Trusts whom the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` say otherwise).
@@ -72,11 +78,12 @@ impl Client {
             .map_err(|source| ClientError { source })?
             .with_root_certificates(trusted)
             .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let connector = connector.wrap_connector(tcp);
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
@@ -85,8 +92,25 @@ impl Client {
             .retry_canceled_requests(false)
             .http1_max_headers(128)
             .http1_max_buf_size(64 << 10)
-            .build(connector.wrap_connector(tcp));
-        Ok(Self { http, bounds })
+            .build(connector.clone());
+        Ok(Self { http, connector, bounds })
+    }
+
+    /// Can it be connected to? Nothing is sent.
+    ///
+    /// # Errors
+    /// It cannot, within its time.
+    pub async fn reach(&self, url: &Uri) -> Result<(), String> {
+        let mut connector = self.connector.clone();
+        let connected = async {
+            poll_fn(|context| connector.poll_ready(context)).await?;
+            connector.call(url.clone()).await
+        };
+        match tokio::time::timeout(self.bounds.connect_timeout, connected).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(with_causes(&*error)),
+            Err(_) => Err(format!("no connection within {:?}", self.bounds.connect_timeout)),
+        }
     }
 
     /// # Errors
@@ -95,7 +119,8 @@ impl Client {
         let connection = capture_connection(&mut request);
         let Bounds { timeout, connect_timeout, body_bytes_max } = self.bounds;
         let exchange = async {
-            let response = self.http.request(request.map(Full::new)).await.map_err(|error| lost(&error))?;
+            let response = self.http.request(request.map(Full::new)).await;
+            let response = response.map_err(|error| lost(&error, connection.connection_metadata().is_none()))?;
             let (head, body) = response.into_parts();
             let body =
                 Limited::new(body, body_bytes_max).collect().await.map_err(|error| cut(&*error, body_bytes_max))?;
@@ -119,9 +144,10 @@ impl Client {
     }
 }
 
-fn lost(error: &legacy::Error) -> Failed {
+/// `unconnected`: it never had a connection.
+fn lost(error: &legacy::Error, unconnected: bool) -> Failed {
     let what = with_causes(error);
-    if error.is_connect() { Failed::Unsent { what } } else { Failed::Sent { code: "no-answer", what } }
+    if error.is_connect() || unconnected { Failed::Unsent { what } } else { Failed::Sent { code: "no-answer", what } }
 }
 
 fn cut(error: &(dyn Error + 'static), bytes_max: usize) -> Failed {
@@ -140,4 +166,13 @@ fn with_causes(error: &dyn Error) -> String {
         cause = next.source();
     }
     text
+}
+
+/// For people: what is behind the `?` may be a secret.
+pub fn without_query(url: &Uri) -> String {
+    let text = url.to_string();
+    match text.split_once('?') {
+        Some((shown, _)) => format!("{shown}?(hidden)"),
+        None => text,
+    }
 }

@@ -4,12 +4,13 @@
 //! In reading order: `runtime` (the threads that all of it shares), `client`, `secret` (what is sent and never shown).
 
 mod client;
+mod resolver;
 mod runtime;
 mod secret;
 
 pub use self::{
-    client::{Bounds, Client, ClientError, Failed},
+    client::{Bounds, Client, ClientError, Failed, without_query},
     runtime::Runtime,
-    secret::Secret,
+    secret::{Secret, SentHeader},
 };
 pub use http;

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use http::HeaderName;
+
 /// A text of which neither a message nor a page shows anything.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
@@ -21,4 +23,13 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
     }
+}
+
+/// A header that is sent with each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentHeader {
+    pub name: HeaderName,
+    pub value: Secret,
+    /// For people: the value, where it comes from (`(env STOCK_TOKEN)`), or `(hidden)`.
+    pub shown: String,
 }

@@ -383,7 +383,7 @@ impl Drive for Chain<'_> {
             Runs::Later if planted::on(Planted::LeaveAtOnce) => {
                 self.worker.inbox.calls.queue(&self.id, &CallRef::from(&call));
                 if let Some(outside) = &self.worker.outside {
-                    self.worker.inbox.calls.launch(&self.id, call, &self.serving, &**outside);
+                    self.worker.inbox.calls.launch(&self.id, call, None, &**outside);
                 }
             }
             Runs::Later => self.launches.push(CallRef::from(&call)),

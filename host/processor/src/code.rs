@@ -30,6 +30,10 @@ pub enum Pick {
 pub trait Callable: Send + Sync {
     fn digest(&self) -> &Arc<str>;
     fn behaviour(&self) -> Behaviour;
+    /// Its calls leave the host: they are journaled first, and `run` is not asked.
+    fn is_outside(&self) -> bool {
+        false
+    }
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran;
 }
 

@@ -65,11 +65,10 @@ impl Part for Drain {
     fn step(&mut self, now: Now) -> Next {
         let signal = self.stage.progress.clone();
         let seen = signal.seen();
-        if !self.drained {
-            self.stage.urge();
-            let fed = self.feeding.parts.load(Ordering::SeqCst) == 0 && self.calls.out() == 0;
-            self.drained = fed && self.stage.drained();
-        }
+        self.stage.urge();
+        // Looked at anew each time: a batch that is journaled may let a call leave, and its end comes in as well.
+        let fed = self.feeding.parts.load(Ordering::SeqCst) == 0 && self.calls.out() == 0;
+        self.drained = fed && self.stage.drained();
         if self.drained && self.stage.unpublished() == 0 || now.steady >= self.until {
             return Next::Ended(Ok(()));
         }

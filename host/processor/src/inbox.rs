@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sagahost_codec::Decoded;
 use sagahost_journal::{Journal, JournalError, LetterFilter, SagaKey};
-use sagahost_saga::id::SagaId;
+use sagahost_saga::{Saga, id::SagaId};
 use tracing::error;
 
 use crate::{
@@ -83,7 +83,13 @@ impl Inbox {
             let doubtful = journal.in_doubt(after, PAGE)?;
             for (key, id) in &doubtful {
                 after = *key;
-                self.take_up_calls_of(id, first)?;
+                let cell = match self.stage.saga(id) {
+                    Ok(cell) => cell,
+                    Err(SagaError::Journal(error)) => return Err(error),
+                    // Whoever needs it puts it into quarantine, where it is; its calls are taken up when it is released.
+                    Err(SagaError::Unreadable(_) | SagaError::Quarantined(_)) => continue,
+                };
+                cell.saga.iter().for_each(|saga| self.take_up_calls_of(id, saga, first));
             }
             if doubtful.len() < PAGE {
                 return Ok(());
@@ -91,19 +97,12 @@ impl Inbox {
         }
     }
 
-    /// `first`: this host has not taken them up before.
-    pub fn take_up_calls_of(&self, id: &SagaId, first: bool) -> Result<(), JournalError> {
-        let cell = match self.stage.saga(id) {
-            Ok(cell) => cell,
-            Err(SagaError::Journal(error)) => return Err(error),
-            // Whoever needs it puts it into quarantine, where it is; its calls are taken up when it is released.
-            Err(SagaError::Unreadable(_) | SagaError::Quarantined(_)) => return Ok(()),
-        };
-        let calls = cell.saga.iter().flat_map(|saga| saga.in_doubt());
+    /// `saga`: as it is journaled. `first`: of a call that this host knows nothing of, it is not known whether it left.
+    pub fn take_up_calls_of(&self, id: &SagaId, saga: &Saga, first: bool) {
+        let calls = saga.in_doubt().into_iter();
         for item in calls.filter_map(|call| self.calls.resume(id, call, first)) {
             self.post(id, item);
         }
-        Ok(())
     }
 
     /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in

@@ -16,11 +16,9 @@ use sagahost_saga::{
 };
 
 use crate::{
-    code::Pick,
     inbox::Inbox,
     mailbox::Item,
     planted::{self, Planted},
-    serving::Serving,
 };
 
 /// Where such calls run.
@@ -41,6 +39,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Did whoever ran it break its word, rather than decide, or not be reached?
+    pub(crate) fn is_at_fault(&self) -> bool {
+        matches!(self.end.code(), Some("bad-answer" | "bad-outcome" | "payload-limit"))
+    }
+
     pub(crate) fn input(&self, call: &CallRef) -> Input {
         let left = self.left && !planted::on(Planted::ForgetLeft);
         Input::ended_outside(call.clone(), self.by.clone(), self.end.clone(), left, self.took)
@@ -60,6 +63,8 @@ impl Answers {
         if calls.answered(saga, call, answer.clone()) {
             self.inbox.post(saga, Item::Answered { call: call.clone(), answer });
             calls.out.fetch_sub(1, Ordering::SeqCst);
+            // A stop may wait for just this, and what it brought may be journaled by now.
+            self.inbox.stage.progress.raise_all();
         }
     }
 }
@@ -89,7 +94,7 @@ impl Calls {
     }
 
     /// Hands out a call whose turn has come.
-    pub(crate) fn launch(&self, saga: &SagaId, call: Call, serving: &Serving, outside: &dyn Outside) {
+    pub(crate) fn launch(&self, saga: &SagaId, call: Call, by: Option<Behaviour>, outside: &dyn Outside) {
         let leaves = match self.known.lock().get_mut(&(saga.clone(), CallRef::from(&call))) {
             Some(state @ State::Queued) => {
                 *state = State::Out;
@@ -99,12 +104,13 @@ impl Calls {
             Some(State::Interrupted | State::Out | State::Answered(_)) | None => false,
         };
         if leaves {
-            let by = match serving.code.pick(&call) {
-                Pick::Plugin(code) => Some(code.behaviour()),
-                Pick::Nothing { .. } | Pick::Failed { .. } => None,
-            };
             outside.launch(saga, call, by);
         }
+    }
+
+    /// Has its turn to leave not come yet? Where everything began anew it may have been posted twice.
+    pub(crate) fn is_queued(&self, saga: &SagaId, call: &CallRef) -> bool {
+        matches!(self.known.lock().get(&(saga.clone(), call.clone())), Some(State::Queued))
     }
 
     /// False: it is not out.
@@ -135,7 +141,9 @@ impl Calls {
 
     /// What became of it is journaled.
     pub(crate) fn settled(&self, saga: SagaId, call: CallRef) {
-        self.known.lock().remove(&(saga, call));
+        if let Some(State::Out) = self.known.lock().remove(&(saga, call)) {
+            self.out.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Calls that left this host, and have not come back.

@@ -19,13 +19,15 @@ use sagahost_journal::{Journal, LetterWrite};
 use sagahost_saga::{
     id::{Participant, SagaId},
     input::{Answer, Letter},
-    notation,
+    notation::{self, with_causes},
+    outcome::Call,
 };
 use sagahost_wire::StoredLetter;
 use tracing::{error, info, trace, warn};
 
 use crate::{
     chain::{Chain, ChainError},
+    code::Pick,
     facts::Facts,
     fatal::panic_text,
     inbox::Inbox,
@@ -177,6 +179,11 @@ impl Worker {
         if let Some(staging) = self.no_room(&run, id, item, now) {
             return self.then(State::Stage(run, staging));
         }
+        if let Item::Launch { call, interrupted: false } = item
+            && !self.inbox.calls.is_queued(id, call)
+        {
+            return self.finish(&run);
+        }
         let mut chain = match Chain::run(self, id, item, now) {
             Ok(chain) => chain,
             Err(ChainError::Quarantine(why)) => return self.quarantine(run, &why, now),
@@ -204,14 +211,29 @@ impl Worker {
                 if leaving.is_empty() {
                     self.nothing(id, item, now);
                 }
-                for call in leaving {
-                    if let Some(outside) = &self.outside {
-                        self.inbox.calls.launch(id, call, &serving, &**outside);
+                match self.launch(id, leaving, &serving) {
+                    Ok(()) => self.finish(&run),
+                    Err(why) => {
+                        self.stage.fail(run.life, why);
+                        self.finish(&run)
                     }
                 }
-                self.finish(&run)
             }
         }
+    }
+
+    /// By the versions that serve.
+    fn launch(&self, id: &SagaId, leaving: Vec<Call>, serving: &Serving) -> Result<(), String> {
+        let Some(outside) = &self.outside else { return Ok(()) };
+        for call in leaving {
+            let by = match serving.code.pick(&call) {
+                Pick::Plugin(code) => Some(code.behaviour()),
+                Pick::Nothing { .. } => None,
+                Pick::Failed { error } => return Err(with_causes(&*error)),
+            };
+            self.inbox.calls.launch(id, call, by, &**outside);
+        }
+        Ok(())
     }
 
     /// What a chain would answer for an event for which its saga has no room, without one: nothing of the saga is copied
@@ -264,6 +286,9 @@ impl Worker {
                     }
                     if run.unhandled {
                         self.note_unhandled(item, &serving);
+                    }
+                    if let Item::Answered { answer, .. } = item {
+                        self.stats.called(&answer.by.digest, answer.is_at_fault(), answer.took);
                     }
                 }
                 self.finish(&run)

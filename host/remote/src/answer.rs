@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use hyper::body::Bytes;
-use sagahost_manifest::Manifest;
+use sagahost_manifest::{Limits, Manifest, allowance::Allowance, answer::Measure};
 use sagahost_net::Failed;
 use sagahost_saga::{
     id::{Direction, Kind},
@@ -34,8 +34,6 @@ const PROBLEM: &str = "application/problem+json";
 const DETAIL_CHARS_MAX: usize = 2_000;
 /// A service that names a later time is asked again then.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Undo data of a service where the manifest names no bound.
-pub const UNDO_BYTES_MAX: usize = 64 << 10;
 
 /// How a call ended, and whether anything of it left the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +63,8 @@ enum Said {
     Rejected,
     Invalid,
     Stuck,
+    /// What it says can be no answer to what it was asked.
+    OfTheOtherDirection,
     /// Nothing happened, or that is not known (`left`).
     Again {
         left: bool,
@@ -116,26 +116,48 @@ pub fn of_failure(call: &Call, failed: &Failed) -> Meaning {
     }
 }
 
+/// What an answer is measured against.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'t> {
+    pub manifest: &'t Manifest,
+    /// Status codes by which this service rejects, beside 402 and 422.
+    pub rejected: &'t [u16],
+    pub limits: &'t Arc<Limits>,
+}
+
 /// `now`: for a `Retry-After` that names a date.
-pub fn of_response(call: &Call, manifest: &Manifest, response: &Response<Bytes>, now: SystemTime) -> Meaning {
-    let said = said(call.direction, response);
+pub fn of_response(call: &Call, terms: Terms<'_>, response: &Response<Bytes>, now: SystemTime) -> Meaning {
+    let meaning = read(call, terms, response, now);
+    // As of what a plugin returns: what does not keep to manifest and limits is no answer.
+    let measure = Measure { manifest: terms.manifest, limits: terms.limits, call };
+    let mut end = measure.end(meaning.end, &mut Allowance::new(terms.limits.clone()));
+    if let End::Outcome(Outcome::Unknown { uncertain, .. }) = &mut end {
+        *uncertain |= meaning.left;
+    }
+    Meaning { end, ..meaning }
+}
+
+fn read(call: &Call, terms: Terms<'_>, response: &Response<Bytes>, now: SystemTime) -> Meaning {
+    let said = said(call.direction, response, terms.rejected);
     let problem = || problem(response);
     let after = retry_after(response.headers(), now);
     let forward = call.direction == Direction::Forward;
     let (end, left) = match said {
         Said::Unsent => (End::unsent(call, problem()), false),
         Said::Misdirected => (End::unsent(call, misdirected(response)), false),
-        Said::Done if forward => return done(call, manifest, response),
-        Said::Done => (undone(call, manifest, response), false),
+        Said::Done if forward => return done(call, terms, response),
+        Said::Done => (undone(call, response), false),
         Said::NothingToUndo => (End::Undo(UndoOutcome::NothingToUndo), false),
-        Said::Rejected if forward => match events_of_problem(response, manifest) {
+        Said::Rejected if forward => match events_of_problem(response) {
             Ok(emit) => {
-                (End::Outcome(Outcome::Rejected(Rejection { problem: problem(), emit, attributes: Vec::new() })), false)
+                let rejection = Rejection { problem: problem(), emit, attributes: Vec::new() };
+                (End::Outcome(Outcome::Rejected(rejection)), false)
             }
             Err(why) => (unknown(call, "bad-answer", &why), true),
         },
         Said::Invalid if forward => (End::Outcome(Outcome::Invalid(problem())), false),
         Said::Rejected | Said::Invalid | Said::Stuck => (End::Undo(UndoOutcome::Stuck(problem())), false),
+        Said::OfTheOtherDirection => (unknown(call, "bad-answer", &other_direction(call, response)), true),
         Said::Again { left } => {
             let delay = Delay { problem: problem(), after };
             (if forward { End::Outcome(Outcome::Retry(delay)) } else { End::Undo(UndoOutcome::Retry(delay)) }, left)
@@ -150,9 +172,13 @@ pub fn of_response(call: &Call, manifest: &Manifest, response: &Response<Bytes>,
     Meaning { end, left, reach }
 }
 
-fn said(direction: Direction, response: &Response<Bytes>) -> Said {
+fn said(direction: Direction, response: &Response<Bytes>, rejected: &[u16]) -> Said {
     let named = response.headers().get(OUTCOME).and_then(|value| value.to_str().ok());
-    named.and_then(|name| by_name(direction, name)).unwrap_or_else(|| by_status(direction, response))
+    let named = named.and_then(|name| by_name(direction, name));
+    named.unwrap_or_else(|| match response.status().as_u16() {
+        status if direction == Direction::Forward && rejected.contains(&status) => Said::Rejected,
+        status => by_status(direction, status, response),
+    })
 }
 
 /// None: a name that is not known here says nothing.
@@ -167,12 +193,25 @@ fn by_name(direction: Direction, name: &str) -> Option<Said> {
         ("retry", _) => Said::Again { left: false },
         ("uncertain" | "running", _) | ("needs-operator", Direction::Forward) => Said::Again { left: true },
         ("unsent", _) => Said::Unsent,
+        ("completed", Direction::Undo) | ("undone" | "nothing-to-undo" | "stuck", Direction::Forward) => {
+            Said::OfTheOtherDirection
+        }
         _ => return None,
     })
 }
 
-fn by_status(direction: Direction, response: &Response<Bytes>) -> Said {
-    match response.status().as_u16() {
+/// A status would be read as what it contradicts.
+fn other_direction(call: &Call, response: &Response<Bytes>) -> String {
+    let named = response.headers().get(OUTCOME).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (asked, field) = match call.direction {
+        Direction::Forward => ("a step", "url"),
+        Direction::Undo => ("an undoing", "undo-url"),
+    };
+    format!("it answered `{named}` to {asked}: look whether `{field}` is the right address")
+}
+
+fn by_status(direction: Direction, status: u16, response: &Response<Bytes>) -> Said {
+    match status {
         200 | 201 | 204 => Said::Done,
         402 | 422 if direction == Direction::Forward => Said::Rejected,
         402 | 422 => Said::Stuck,
@@ -192,32 +231,28 @@ fn of_a_gateway(response: &Response<Bytes>) -> bool {
 }
 
 /// The step happened.
-fn done(call: &Call, manifest: &Manifest, response: &Response<Bytes>) -> Meaning {
-    let answers = |end, left| Meaning { end, left, reach: Reach::Answers };
+fn done(call: &Call, Terms { manifest, limits, .. }: Terms<'_>, response: &Response<Bytes>) -> Meaning {
+    let answers = |end| Meaning { end, left: true, reach: Reach::Answers };
     let emit = match events(response, manifest) {
         Ok(emit) => emit,
-        Err(why) => return answers(unknown(call, "bad-answer", &why), true),
+        Err(why) => return answers(unknown(call, "bad-answer", &why)),
     };
     let subscription = manifest.subscription(call.event.kind.as_str());
     let undo = match subscription.map(|subscription| (subscription.role, subscription.undo_bytes_max)) {
         Some((Role::Compensable, max)) => {
-            let data = Kept::write(response.body(), max.unwrap_or(UNDO_BYTES_MAX));
-            Undo::Data(Saved { data, format: manifest.data_format })
+            let max = max.unwrap_or(limits.undo_bytes_max).min(limits.undo_bytes_max);
+            Undo::Data(Saved { data: Kept::write(response.body(), max), format: manifest.data_format })
         }
         _ => Undo::NothingToUndo,
     };
     let completion =
         Completion { emit, state: StateChange::Keep, undo, progress: Progress::GoingOn, attributes: Vec::new() };
-    answers(End::Outcome(Outcome::Completed(completion)), true)
+    answers(End::Outcome(Outcome::Completed(completion)))
 }
 
-fn undone(call: &Call, manifest: &Manifest, response: &Response<Bytes>) -> End {
-    let content_type = content_type(response.headers());
-    match cloud_events::read(content_type, response.body()).unwrap_or(Ok(Vec::new())) {
-        Ok(emit) if undeclared(&emit, manifest).is_none() => {
-            End::Undo(UndoOutcome::Undone(Undone { emit, state: StateChange::Keep, attributes: Vec::new() }))
-        }
-        Ok(emit) => unknown(call, "bad-answer", &undeclared(&emit, manifest).unwrap_or_default()),
+fn undone(call: &Call, response: &Response<Bytes>) -> End {
+    match cloud_events::read(content_type(response.headers()), response.body()).unwrap_or(Ok(Vec::new())) {
+        Ok(emit) => End::Undo(UndoOutcome::Undone(Undone { emit, state: StateChange::Keep, attributes: Vec::new() })),
         Err(why) => unknown(call, "bad-answer", &why),
     }
 }
@@ -225,49 +260,36 @@ fn undone(call: &Call, manifest: &Manifest, response: &Response<Bytes>) -> End {
 /// What a step that is done emits.
 fn events(response: &Response<Bytes>, manifest: &Manifest) -> Result<Vec<Emission>, String> {
     let (content_type, body) = (content_type(response.headers()), response.body());
-    let emit = match (cloud_events::read(content_type, body), &manifest.emits[..]) {
-        (Some(events), _) => events?,
-        (None, _) if body.is_empty() => Vec::new(),
-        (None, []) => Vec::new(),
-        (None, [kind]) => vec![Emission {
+    match (cloud_events::read(content_type, body), &manifest.emits[..]) {
+        (Some(events), _) => events,
+        (None, []) => Ok(Vec::new()),
+        (None, _) if body.is_empty() => Ok(Vec::new()),
+        (None, [kind]) => Ok(vec![Emission {
             kind: Kind::new(kind),
             data: Arc::from(&body[..]),
             content_type: (!content_type.is_empty()).then(|| content_type.to_owned()),
             saga: None,
             after: None,
             attributes: Vec::new(),
-        }],
-        (None, kinds) => {
-            return Err(format!(
-                "its manifest names several kinds ({}), so the answer must be CloudEvents ({} or {}), and it is {}",
-                kinds.join(", "),
-                cloud_events::EVENT,
-                cloud_events::BATCH,
-                if content_type.is_empty() { "of no content type" } else { content_type },
-            ));
-        }
-    };
-    undeclared(&emit, manifest).map_or(Ok(emit), Err)
+        }]),
+        (None, kinds) => Err(format!(
+            "its manifest names several kinds ({}), so the answer must be CloudEvents ({} or {}), and it is {}",
+            kinds.join(", "),
+            cloud_events::EVENT,
+            cloud_events::BATCH,
+            if content_type.is_empty() { "of no content type" } else { content_type },
+        )),
+    }
 }
 
-fn events_of_problem(response: &Response<Bytes>, manifest: &Manifest) -> Result<Vec<Emission>, String> {
-    let emit = match cloud_events::read(content_type(response.headers()), response.body()) {
-        Some(events) => events?,
+fn events_of_problem(response: &Response<Bytes>) -> Result<Vec<Emission>, String> {
+    match cloud_events::read(content_type(response.headers()), response.body()) {
+        Some(events) => events,
         None => match document(response).and_then(|document| document.events) {
-            Some(list) => cloud_events::of_list(&list)?,
-            None => Vec::new(),
+            Some(list) => cloud_events::of_list(&list),
+            None => Ok(Vec::new()),
         },
-    };
-    undeclared(&emit, manifest).map_or(Ok(emit), Err)
-}
-
-fn undeclared(emit: &[Emission], manifest: &Manifest) -> Option<String> {
-    let declared = |event: &Emission| {
-        let kinds = if event.saga.is_some() { &manifest.starts } else { &manifest.emits };
-        kinds.iter().any(|kind| kind == event.kind.as_str())
-    };
-    let stranger = emit.iter().find(|event| !declared(event))?;
-    Some(format!("it emits {}, which its manifest does not name", stranger.kind))
+    }
 }
 
 fn unknown(call: &Call, code: &str, detail: &str) -> End {

@@ -86,6 +86,14 @@ impl Breaker {
         }
     }
 
+    /// Nobody can be connected to: it is not even tried for as long again. None: it is asked already.
+    pub fn postpone(&mut self, now: Instant) -> Option<Duration> {
+        let State::Open { wait, .. } = self.state else { return None };
+        let wait = (wait * 2).min(WAIT.1);
+        self.state = State::Open { until: now + wait, wait };
+        Some(wait)
+    }
+
     fn count(&mut self, answered: bool, now: Instant) -> Turned {
         self.in_a_row = if answered { 0 } else { self.in_a_row + 1 };
         self.recent.push_back((now, answered));

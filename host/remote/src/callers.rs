@@ -3,40 +3,45 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
-use sagahost_manifest::Manifest;
-use sagahost_net::{Bounds, Client, ClientError, Failed, Runtime};
+use sagahost_manifest::{Limits, Manifest};
+use sagahost_net::{Bounds, Client, ClientError, Failed, Runtime, without_query};
 use sagahost_processor::{
     outside::{Answer, Answers, Outside},
     step::Signal,
 };
 use sagahost_saga::{
-    id::{Participant, SagaId},
+    id::{Direction, Participant, SagaId},
     input::CallRef,
-    outcome::{Behaviour, Call, End, Problem, UndoOutcome},
+    outcome::{Behaviour, Call, Crash, End, Outcome, Problem, UndoOutcome},
 };
 use sagahost_serving::keeper::Services;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tracing::{debug, info, warn};
 
 use crate::{
-    answer::{self, Meaning, Reach},
+    answer::{self, Meaning, Reach, Terms},
     breaker::{Breaker, May, Turned},
     manifests::Manifests,
-    request::request,
+    request::{Unasked, request, unasked},
     settings::RemoteSettings,
 };
 
+/// So many calls may wait for each that may be out: they are in memory. What is beyond is tried again later, from the journal.
+const WAITING_PER_PLACE: usize = 16;
 /// To find a service and to connect, of the time that a call has.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// All services of an app.
 pub struct Callers {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     services: BTreeMap<Participant, Arc<Service>>,
     manifests: Arc<Manifests>,
     begun: OnceLock<Begun>,
@@ -53,11 +58,14 @@ struct Begun {
 struct Service {
     name: Participant,
     settings: RemoteSettings,
+    limits: Arc<Limits>,
     client: Client,
     places: Semaphore,
+    /// Calls that wait for one.
+    waiting: AtomicUsize,
     breaker: Mutex<Breaker>,
-    /// Why it is not asked at the moment.
-    away: Mutex<Option<String>>,
+    /// Why it is not asked at the moment, and how often that has been so.
+    away: Mutex<(Option<String>, u64)>,
     /// Moves when the call that tried has ended.
     tried: watch::Sender<()>,
 }
@@ -66,22 +74,25 @@ impl Callers {
     /// # Errors
     /// TLS cannot be prepared.
     pub fn new(
-        runtime: Runtime,
+        runtime: Arc<Runtime>,
         services: &BTreeMap<String, RemoteSettings>,
         manifests: Arc<Manifests>,
-        answer_bytes_max: usize,
+        limits: Arc<Limits>,
     ) -> Result<Self, ClientError> {
+        let body_bytes_max = limits.outcome_bytes_max;
         let service = |(name, settings): (&String, &RemoteSettings)| {
             let timeout = settings.timeout;
-            let bounds = Bounds { timeout, connect_timeout: CONNECT.min(timeout), body_bytes_max: answer_bytes_max };
+            let bounds = Bounds { timeout, connect_timeout: CONNECT.min(timeout), body_bytes_max };
             let name = Participant::new(name);
             let service = Service {
                 client: Client::new(bounds)?,
                 places: Semaphore::new(settings.calls_at_once_max),
+                waiting: AtomicUsize::new(0),
                 breaker: Mutex::new(Breaker::new()),
                 away: Mutex::default(),
                 tried: watch::Sender::new(()),
                 settings: settings.clone(),
+                limits: limits.clone(),
                 name: name.clone(),
             };
             Ok((name, Arc::new(service)))
@@ -110,7 +121,7 @@ impl Callers {
 impl Services for Callers {
     fn unreachable(&self) -> BTreeMap<Participant, String> {
         let away = |(name, service): (&Participant, &Arc<Service>)| {
-            let away = service.away.lock().clone();
+            let away = service.away.lock().0.clone();
             away.map(|why| (name.clone(), why))
         };
         self.services.iter().filter_map(away).collect()
@@ -122,17 +133,96 @@ impl Outside for Callers {
         let Some(begun) = self.begun.get().cloned() else { return };
         let service = self.services.get(&call.participant).cloned();
         let manifest = by.as_ref().and_then(|by| self.manifests.of(&by.digest));
-        let (saga, stopping) = (saga.clone(), self.stopping.subscribe());
+        let stopping = self.stopping.subscribe();
+        let pending = Pending {
+            answers: begun.answers,
+            saga: saga.clone(),
+            call: CallRef::from(&call),
+            by,
+            at: Instant::now(),
+            answered: false,
+        };
         self.runtime.spawn(async move {
-            let at = Instant::now();
-            let Meaning { end, left, .. } = match (service, manifest) {
+            let meaning = match (service, manifest) {
                 (Some(service), Some(manifest)) => service.call(&call, &manifest, stopping, &begun.changed).await,
-                _ => Meaning { end: not_configured(&call), left: false, reach: Reach::Away },
+                (None, _) => not_asked(not_configured(&call)),
+                // What is to be undone was done by a plugin of this name, whose data no service reads.
+                (Some(_), None) => not_asked(End::unreadable(&call)),
             };
-            debug!(%saga, participant = %call.participant, end = end.name(), left, "a call outside ended");
-            let (by, took) = (by.unwrap_or_default(), at.elapsed());
-            begun.answers.answer(&saga, &CallRef::from(&call), Answer { by, end, left, took });
+            pending.ended(meaning);
         });
+    }
+}
+
+/// A call whose end is owed.
+struct Pending {
+    answers: Answers,
+    saga: SagaId,
+    call: CallRef,
+    by: Option<Behaviour>,
+    at: Instant,
+    answered: bool,
+}
+
+impl Pending {
+    fn ended(mut self, Meaning { end, left, .. }: Meaning) {
+        self.answer(end, left);
+    }
+
+    fn answer(&mut self, end: End, left: bool) {
+        let Self { saga, call, by, at, .. } = self;
+        debug!(%saga, participant = %call.participant, end = end.name(), left, "a call outside ended");
+        let answer = Answer { by: by.clone().unwrap_or_default(), end, left, took: at.elapsed() };
+        self.answers.answer(saga, call, answer);
+        self.answered = true;
+    }
+}
+
+impl Drop for Pending {
+    /// Where the task ends without an end, for a panic, its saga does not wait for ever. (When the runtime ends, so does the
+    /// host, and the next one finds the call in doubt.)
+    fn drop(&mut self) {
+        if !self.answered && std::thread::panicking() {
+            let crash =
+                Crash { code: "host-panicked".into(), detail: "the host panicked while the call was out".into() };
+            let end = match self.call.direction {
+                Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: true }),
+                Direction::Undo => End::Undo(UndoOutcome::Unknown { crash }),
+            };
+            self.answer(end, true);
+        }
+    }
+}
+
+/// A place among the calls that are out.
+struct Turn<'s> {
+    service: &'s Service,
+    may: May,
+    _place: SemaphorePermit<'s>,
+    ended: bool,
+}
+
+impl Turn<'_> {
+    fn ended(mut self, answered: bool) -> Turned {
+        self.ended = true;
+        self.end(answered)
+    }
+
+    fn end(&self, answered: bool) -> Turned {
+        let turned = self.service.breaker.lock().ended(self.may, answered, Instant::now());
+        if self.may == May::Try {
+            self.service.tried.send_replace(());
+        }
+        turned
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// One that tried, and will not say what it found, lets another one try.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(false);
+        }
     }
 }
 
@@ -144,38 +234,53 @@ impl Service {
         mut stopping: watch::Receiver<bool>,
         changed: &Arc<Signal>,
     ) -> Meaning {
-        let Some(request) = request(call, &self.settings) else {
-            return Meaning { end: End::Undo(UndoOutcome::NothingToUndo), left: false, reach: Reach::Answers };
-        };
+        if let Some(why) = unasked(call, &self.settings) {
+            return not_sent(call, why);
+        }
+        let waiting = Waiting::of(&self.waiting);
+        if waiting.others > WAITING_PER_PLACE * self.settings.calls_at_once_max {
+            let detail = format!("{} calls of {} wait for their turn (calls-at-once-max)", waiting.others, self.name);
+            return unsent(call, "busy", &detail);
+        }
         let turn = tokio::select! {
             biased;
             _ = stopping.wait_for(|stops| *stops) => return unsent(call, "stopping", "the host stops"),
             turn = self.turn() => turn,
         };
-        let (_place, may) = match turn {
+        let turn = match turn {
             Ok(turn) => turn,
             Err(why) => return unsent(call, "away", &why),
         };
+        drop(waiting);
+        let request = match request(call, &self.settings) {
+            Ok(request) => request,
+            Err(why) => {
+                turn.ended(true);
+                return not_sent(call, why);
+            }
+        };
         let answer = self.client.ask(request).await;
+        let terms = Terms { manifest, rejected: &self.settings.rejected, limits: &self.limits };
         let meaning = match &answer {
-            Ok(response) => answer::of_response(call, manifest, response, SystemTime::now()),
+            Ok(response) => answer::of_response(call, terms, response, SystemTime::now()),
             Err(failed) => answer::of_failure(call, failed),
         };
-        self.ended(may, &meaning, answer.err(), changed);
+        let turned = turn.ended(meaning.reach == Reach::Answers);
+        self.tell(turned, &meaning, answer.err(), changed);
         meaning
     }
 
-    /// A place among the calls that are out. While one call tries whether the service answers, the others wait for that.
-    async fn turn(&self) -> Result<(SemaphorePermit<'_>, May), String> {
+    /// While one call tries whether the service answers, the others wait for that.
+    async fn turn(&self) -> Result<Turn<'_>, String> {
         let mut tried = self.tried.subscribe();
         loop {
             let place = self.places.acquire().await.map_err(|_| "the host stops".to_owned())?;
             tried.borrow_and_update();
             let may = self.breaker.lock().may(Instant::now());
             match may {
-                May::Leave | May::Try => return Ok((place, may)),
+                May::Leave | May::Try => return Ok(Turn { service: self, may, _place: place, ended: false }),
                 May::No { until: Some(_) } => {
-                    return Err(self.away.lock().clone().unwrap_or_else(|| "it did not answer lately".to_owned()));
+                    return Err(self.away.lock().0.clone().unwrap_or_else(|| "it did not answer lately".to_owned()));
                 }
                 May::No { until: None } => drop(place),
             }
@@ -184,39 +289,81 @@ impl Service {
         }
     }
 
-    fn ended(self: &Arc<Self>, may: May, meaning: &Meaning, failed: Option<Failed>, changed: &Arc<Signal>) {
+    fn tell(self: &Arc<Self>, turned: Turned, meaning: &Meaning, failed: Option<Failed>, changed: &Arc<Signal>) {
         let Self { name, settings, .. } = &**self;
-        let turned = self.breaker.lock().ended(may, meaning.reach == Reach::Answers, Instant::now());
         match turned {
+            Turned::Nothing => return,
             Turned::Back => info!(participant = %name, "answers again"),
             Turned::Away(wait) => {
+                let nobody = matches!(failed, Some(Failed::Unsent { .. }));
                 let why = match (failed, meaning.end.why()) {
                     (Some(Failed::Unsent { what } | Failed::Sent { what, .. }), _) => what,
                     (None, Some((_, detail))) => detail.to_owned(),
                     (None, None) => "no answer".to_owned(),
                 };
-                warn!(participant = %name, url = %settings.url, why, "does not answer: its events park; asked again in {} s", wait.as_secs());
-                *self.away.lock() = Some(format!("does not answer, its events park: {why}"));
-                self.ask_again_after(wait, changed.clone());
+                let url = without_query(&settings.url);
+                warn!(participant = %name, url, why, "does not answer: its events park; asked again in {} s", wait.as_secs());
+                let pause = {
+                    let mut away = self.away.lock();
+                    *away = (Some(format!("does not answer, its events park: {why}")), away.1 + 1);
+                    away.1
+                };
+                tokio::spawn(self.clone().ask_again(pause, wait, nobody, changed.clone()));
             }
-            Turned::Nothing => {}
         }
-        if may == May::Try {
-            self.tried.send_replace(());
+        changed.raise();
+    }
+
+    /// After a pause its events go on, and the first of them finds out. Where nobody could be connected to (`nobody`), they
+    /// do so only when that is possible again: until then no saga has to try.
+    async fn ask_again(self: Arc<Self>, pause: u64, mut wait: Duration, nobody: bool, changed: Arc<Signal>) {
+        loop {
+            tokio::time::sleep(wait).await;
+            if !nobody || self.client.reach(&self.settings.url).await.is_ok() {
+                break;
+            }
+            wait = self.breaker.lock().postpone(Instant::now()).unwrap_or(wait);
         }
-        if turned != Turned::Nothing {
+        let mut away = self.away.lock();
+        // A later pause has its own end.
+        if away.1 == pause {
+            away.0 = None;
+            drop(away);
             changed.raise();
         }
     }
+}
 
-    /// Then its events go on, and the first of them finds out.
-    fn ask_again_after(self: &Arc<Self>, wait: Duration, changed: Arc<Signal>) {
-        let service = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            *service.away.lock() = None;
-            changed.raise();
-        });
+/// Nothing was sent.
+fn not_sent(call: &Call, why: Unasked) -> Meaning {
+    match why {
+        Unasked::NeverRan => not_asked(End::Undo(UndoOutcome::NothingToUndo)),
+        Unasked::NoUndoUrl => {
+            let detail = format!("[participant.{}] has no undo-url, and there is something to undo", call.participant);
+            unsent(call, "no-undo-url", &detail)
+        }
+    }
+}
+
+fn not_asked(end: End) -> Meaning {
+    Meaning { end, left: false, reach: Reach::Answers }
+}
+
+/// One that waits for its turn, until it is dropped.
+struct Waiting<'s> {
+    all: &'s AtomicUsize,
+    others: usize,
+}
+
+impl<'s> Waiting<'s> {
+    fn of(all: &'s AtomicUsize) -> Self {
+        Self { all, others: all.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

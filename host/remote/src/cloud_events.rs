@@ -60,6 +60,13 @@ fn emission(event: Structured) -> Result<Emission, String> {
         return Err(format!("its event is of CloudEvents {specversion}, and 1.0 is understood"));
     }
     let data: Arc<[u8]> = match (data, data_base64) {
+        // CloudEvents 1.0, JSON event format, 3.1.1: of another type than JSON, a string is the data itself.
+        (Some(json), None) if !datacontenttype.as_deref().is_none_or(is_json) => {
+            let text = serde_json::from_str::<String>(json.get());
+            text.map_err(|_| "its data is not JSON by its `datacontenttype`, and no string".to_owned())?
+                .into_bytes()
+                .into()
+        }
         (Some(json), None) => json.get().as_bytes().into(),
         (None, Some(text)) => STANDARD.decode(text).map_err(|error| format!("`data_base64`: {error}"))?.into(),
         (None, None) => Arc::from(*b"null"),
@@ -73,6 +80,11 @@ fn emission(event: Structured) -> Result<Emission, String> {
         after: None,
         attributes: Vec::new(),
     })
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
 }
 
 pub(crate) fn base64(data: &[u8]) -> String {

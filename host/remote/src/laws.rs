@@ -3,8 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use hyper::body::Bytes;
-use sagahost_manifest::Manifest;
+use sagahost_manifest::{Limits, Manifest};
 use sagahost_net::Client;
 use sagahost_saga::{
     event::Event,
@@ -14,7 +13,7 @@ use sagahost_saga::{
 use serde::Serialize;
 
 use crate::{
-    answer::{self, Meaning, Reach},
+    answer::{self, Meaning, Reach, Terms},
     request::request,
     settings::RemoteSettings,
 };
@@ -88,6 +87,7 @@ pub struct Trial {
     pub manifest: Manifest,
     pub settings: RemoteSettings,
     pub client: Client,
+    pub limits: Arc<Limits>,
     /// No two trials use the same sagas.
     pub tag: String,
 }
@@ -201,11 +201,11 @@ impl Trial {
     }
 
     async fn ask(&self, call: &Call) -> Meaning {
-        let Some(request): Option<http::Request<Bytes>> = request(call, &self.settings) else {
-            return Meaning { end: End::Undo(UndoOutcome::NothingToUndo), left: false, reach: Reach::Answers };
-        };
+        let nothing = || Meaning { end: End::Undo(UndoOutcome::NothingToUndo), left: false, reach: Reach::Answers };
+        let Ok(request) = request(call, &self.settings) else { return nothing() };
+        let terms = Terms { manifest: &self.manifest, rejected: &self.settings.rejected, limits: &self.limits };
         match self.client.ask(request).await {
-            Ok(response) => answer::of_response(call, &self.manifest, &response, SystemTime::now()),
+            Ok(response) => answer::of_response(call, terms, &response, SystemTime::now()),
             Err(failed) => answer::of_failure(call, &failed),
         }
     }

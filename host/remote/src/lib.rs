@@ -18,5 +18,5 @@ mod tests;
 pub use self::{
     callers::{Callers, not_configured},
     manifests::{Manifests, faults},
-    settings::{RemoteSettings, SentHeader},
+    settings::RemoteSettings,
 };

@@ -10,6 +10,7 @@ use http::{
 };
 use hyper::body::Bytes;
 use sagahost_codec::timestamp;
+use sagahost_net::SentHeader;
 use sagahost_saga::{
     id::{self, Direction},
     outcome::{Call, Cause, Evidence, Saved, UndoCall},
@@ -17,11 +18,7 @@ use sagahost_saga::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{
-    answer::Kept,
-    cloud_events,
-    settings::{RemoteSettings, SentHeader},
-};
+use crate::{answer::Kept, cloud_events, settings::RemoteSettings};
 
 /// draft-ietf-httpapi-idempotency-key-header
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -55,12 +52,34 @@ struct CauseBody<'c> {
     event_kind: Option<&'c str>,
 }
 
-/// None: the service has nothing to undo, for it was asked for nothing, or has no place to undo it.
-pub fn request(call: &Call, settings: &RemoteSettings) -> Option<Request<Bytes>> {
-    let (url, body) = match (&call.direction, &call.undo) {
-        (Direction::Undo, Some(undo)) if undo.evidence == Evidence::NeverRan => return None,
-        (Direction::Undo, Some(undo)) => (settings.undo_url.as_ref()?, Bytes::from(undo_body(call, undo))),
-        (Direction::Forward | Direction::Undo, _) => (&settings.url, Bytes::copy_from_slice(&call.event.data)),
+/// Why nothing is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// The service was never asked for the step.
+    NeverRan,
+    /// Nobody says where it is undone.
+    NoUndoUrl,
+}
+
+/// Is there nothing to send, or no place to send it to?
+pub fn unasked(call: &Call, settings: &RemoteSettings) -> Option<Unasked> {
+    match (call.direction, &call.undo) {
+        (Direction::Forward, _) => None,
+        (Direction::Undo, Some(UndoCall { evidence: Evidence::NeverRan, .. })) => Some(Unasked::NeverRan),
+        (Direction::Undo, _) => settings.undo_url.is_none().then_some(Unasked::NoUndoUrl),
+    }
+}
+
+/// # Errors
+/// It is not to be sent.
+pub fn request(call: &Call, settings: &RemoteSettings) -> Result<Request<Bytes>, Unasked> {
+    if let Some(why) = unasked(call, settings) {
+        return Err(why);
+    }
+    let (url, body) = match (call.direction, &call.undo, &settings.undo_url) {
+        (Direction::Forward, _, _) => (&settings.url, Bytes::copy_from_slice(&call.event.data)),
+        (Direction::Undo, Some(undo), Some(url)) => (url, Bytes::from(undo_body(call, undo))),
+        (Direction::Undo, _, _) => return Err(Unasked::NoUndoUrl),
     };
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
@@ -84,7 +103,7 @@ pub fn request(call: &Call, settings: &RemoteSettings) -> Option<Request<Bytes>>
             headers.insert(name, header);
         }
     }
-    Some(request)
+    Ok(request)
 }
 
 /// The same on every attempt, and of this direction alone.

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http::{HeaderName, Uri};
-use sagahost_net::Secret;
+use http::Uri;
+use sagahost_net::SentHeader;
 
 /// `[participant.NAME]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,14 +17,7 @@ pub struct RemoteSettings {
     /// From connecting to the last byte of an answer.
     pub timeout: Duration,
     pub calls_at_once_max: usize,
+    /// Status codes by which this service says that nothing happened and the saga is to be compensated, beside 402 and 422.
+    pub rejected: Vec<u16>,
     pub headers: Vec<SentHeader>,
-}
-
-/// Sent with each call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentHeader {
-    pub name: HeaderName,
-    pub value: Secret,
-    /// For people: the value, where it comes from (`(env STOCK_TOKEN)`), or `(hidden)`.
-    pub shown: String,
 }

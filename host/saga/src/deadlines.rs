@@ -12,7 +12,7 @@ use crate::{
     parked::orphan,
     saga::{Phase, Saga},
     step::{Early, Stage, Step},
-    topology::Topology,
+    topology::{Member, Topology},
 };
 
 impl Saga {
@@ -48,7 +48,7 @@ impl Saga {
         let mut fired = false;
         for index in 0..self.steps.len() {
             let member = turn.topology.member(&self.steps[index].participant);
-            if !member.is_some_and(|member| member.serving) || self.held() {
+            if !member.is_some_and(Member::hears_of_time) || self.held() {
                 continue;
             }
             let step = &self.steps[index];
@@ -135,8 +135,8 @@ impl Saga {
             return None;
         }
         let forgotten = self.phase == Phase::Open && mutation::on(Mutation::ForgetEarly);
-        let serving = |step: &&Step| topology.member(&step.participant).is_some_and(|member| member.serving);
-        let steps = self.steps.iter().filter(serving).flat_map(|step| {
+        let timed = |step: &&Step| topology.member(&step.participant).is_some_and(Member::hears_of_time);
+        let steps = self.steps.iter().filter(timed).flat_map(|step| {
             let park = step.park_until.filter(|_| step.expires() && !forgotten);
             let deadline = step.deadline.filter(|_| step.runs_out());
             [park, deadline].into_iter().flatten()

@@ -159,11 +159,14 @@ impl Saga {
     }
 
     /// Whoever would answer is away. That costs no attempt, and ends with the step's deadline.
-    fn unsent(&mut self, index: usize, problem: Problem, turn: &Turn<'_>) {
+    fn unsent(&mut self, index: usize, problem: Problem, turn: &mut Turn<'_>) {
         let retry = self.subscription(index, turn).map_or_else(Retry::default, |sub| sub.retry);
         let step = &mut self.steps[index];
         let key = step.key(&self.id, Direction::Forward, 0);
         let at = turn.now.after(backoff(&retry, step.attempts, &key, step.attempts));
+        if step.deadline.is_some_and(|deadline| at >= deadline) {
+            return self.give_up(index, problem, "step-deadline", true, turn);
+        }
         step.stage = Stage::Retrying { at };
         let why = short(&format!("unsent: {}", problem.code));
         step.problem = Some(problem);

@@ -87,6 +87,8 @@ pub struct Member {
     pub name: Participant,
     /// False: its plugin is away, its events park.
     pub serving: bool,
+    /// It is a service that does not answer just now: its events park as well, and the deadlines of its steps run on.
+    pub unreachable: bool,
     /// Calls may leave the host: `started` is journaled before each.
     pub outside_effects: bool,
     pub subscriptions: Vec<Subscription>,
@@ -96,6 +98,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// Do the deadlines of its steps run? Not while an operator has it paused, or its file is gone.
+    pub fn hears_of_time(&self) -> bool {
+        self.serving || self.unreachable
+    }
+
     pub fn subscription(&self, kind: &Kind) -> Option<&Subscription> {
         self.subscriptions.iter().find(|s| s.kind == *kind)
     }

@@ -32,7 +32,7 @@ pub struct Settings {
     /// Participants that run first when several subscribe to one event.
     pub plugin_order: Vec<String>,
     pub values: Values,
-    /// Participants whose calls run outside of the host. No grant exists yet: none.
+    /// Services of the configuration: what they did is undone over there, also while no version of theirs serves.
     pub outside: BTreeSet<String>,
     /// Named moments, for tests that end the process there.
     pub reached: fn(&'static str),

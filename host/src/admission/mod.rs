@@ -143,7 +143,11 @@ impl Sandbox {
 
 impl Admission for Sandbox {
     fn look(&self) -> Result<DirectorySnapshot, Report> {
-        let mut looks = directory::snapshot(&self.dir)?;
+        let mut looks = match directory::snapshot(&self.dir) {
+            // An app of services alone has none.
+            Err(_) if self.services.are_there() && !self.dir.exists() => DirectorySnapshot::new(),
+            looks => looks?,
+        };
         looks.extend(self.services.files().map(|file| (file.to_owned(), directory::look(file))));
         Ok(looks)
     }
@@ -167,7 +171,7 @@ impl Admission for Sandbox {
             Err(report) => return Verdict::Refused(report),
         };
         if self.services.has(file) {
-            return self.services.admit(bytes, file).map_or_else(Verdict::Refused, Verdict::Admitted);
+            return self.services.admit(bytes, file, settings).map_or_else(Verdict::Refused, Verdict::Admitted);
         }
         if let Some(compilers) = &self.compilers {
             let digest = admission::digest(&bytes);

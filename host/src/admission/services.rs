@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use sagahost_manifest::{Manifest, Report, host_calls::HostCalls};
+use sagahost_manifest::{Fault, Manifest, Report, host_calls::HostCalls};
 use sagahost_processor::code::{Callable, Ran};
 use sagahost_remote::{Manifests, RemoteSettings, faults, not_configured};
 use sagahost_saga::{
@@ -11,7 +11,7 @@ use sagahost_saga::{
     outcome::{Behaviour, Call},
 };
 use sagahost_sandbox::admission::digest;
-use sagahost_serving::admission::{Admitted, Plugin};
+use sagahost_serving::admission::{Admitted, Plugin, PluginSettings};
 
 use crate::{config::Config, threads::Clocks};
 
@@ -36,16 +36,25 @@ impl Services {
         self.settings.values().map(|service| &*service.manifest)
     }
 
+    pub(super) fn are_there(&self) -> bool {
+        !self.settings.is_empty()
+    }
+
     pub(super) fn has(&self, file: &Path) -> bool {
         self.files().any(|other| other == file)
     }
 
-    pub(super) fn admit(&self, bytes: Arc<[u8]>, file: &Path) -> Result<Admitted, Report> {
+    pub(super) fn admit(&self, bytes: Arc<[u8]>, file: &Path, values: &PluginSettings) -> Result<Admitted, Report> {
         let manifest = read(&bytes, file)?;
         let mut found: Vec<_> = self.settings.iter().filter(|(_, service)| service.manifest == file).collect();
         // Of two tables that name one file, it is that of its own name.
         found.sort_by_key(|(name, _)| **name != manifest.name);
-        let faults = found.first().map_or_else(Vec::new, |(name, settings)| faults(&manifest, name, settings));
+        let mut faults = found.first().map_or_else(Vec::new, |(name, settings)| faults(&manifest, name, settings));
+        if values.get(&manifest.name).is_some_and(|values| !values.config.is_empty()) {
+            let place = format!("configuration, [plugin.{}.config]", manifest.name);
+            let fix = "remove it: a service has its configuration where it runs";
+            faults.push(Fault::new("nobody hands a service its configuration", place, fix));
+        }
         if !faults.is_empty() {
             return Err(Report { plugin: Some(manifest.name), faults, ..Report::new(file) });
         }
@@ -92,6 +101,10 @@ impl Callable for Version {
 
     fn behaviour(&self) -> Behaviour {
         self.behaviour.clone()
+    }
+
+    fn is_outside(&self) -> bool {
+        true
     }
 
     /// Asked only where the configuration does not name the service any more.

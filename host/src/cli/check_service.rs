@@ -1,15 +1,15 @@
 //! `sagahost check --url`: does a service that runs keep what it owes whoever calls it? Invariant: it is sent nothing but calls
 //! under keys and saga ids that nobody has used before.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use http::{HeaderName, Uri};
 use sagahost_check::Input;
 use sagahost_manifest::Manifest;
-use sagahost_net::{Bounds, Client, Runtime, Secret};
+use sagahost_net::{Bounds, Client, Runtime, Secret, SentHeader, without_query};
 use sagahost_remote::{
-    RemoteSettings, SentHeader, faults,
+    RemoteSettings, faults,
     laws::{Finding, Trial, Verdict},
 };
 use sagahost_saga::{id, notation};
@@ -19,7 +19,7 @@ use super::{
     output::{Output, say},
     table::Tone,
 };
-use crate::config::parse_url;
+use crate::config::{is_own, parse_url};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -67,6 +67,7 @@ impl Service {
             undo_url: self.undo_url,
             timeout: TIMEOUT,
             calls_at_once_max: 2,
+            rejected: Vec::new(),
             headers: self.headers,
         };
         let wrong = faults(&manifest, &manifest.name, &settings);
@@ -80,9 +81,9 @@ impl Service {
         let mut tag = [0; 6];
         getrandom::fill(&mut tag).map_err(|error| failed(&error))?;
         if !out.json {
-            say(&format!("asking {} with {} kinds of events", settings.url, examples.len()));
+            say(&format!("asking {} with {} kinds of events", without_query(&settings.url), examples.len()));
         }
-        let trial = Trial { manifest, settings, client, tag: id::hex(&tag) };
+        let trial = Trial { manifest, settings, client, limits: Arc::default(), tag: id::hex(&tag) };
         let findings = runtime.block_on(trial.run(&examples));
         out.show(&findings, |findings, out| findings.iter().map(|finding| line(finding, out)).collect())?;
         verdict(&findings)
@@ -114,6 +115,9 @@ fn examples(manifest: &Manifest, events: Vec<Input>) -> Result<Vec<(String, Stri
 fn header(text: &str) -> Result<SentHeader, String> {
     let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
     let name = HeaderName::try_from(name.trim()).map_err(|error| error.to_string())?;
+    if is_own(&name) {
+        return Err(format!("{name} is the host's own"));
+    }
     let value = value.trim();
     http::HeaderValue::from_str(value).map_err(|_| "it has characters that no HTTP header can carry".to_owned())?;
     Ok(SentHeader { name, value: Secret::new(value), shown: "(hidden)".into() })

@@ -3,7 +3,9 @@
 
 mod settings;
 
+mod alerts;
 mod faults;
+mod http;
 mod java_clients;
 mod kafka;
 mod limits;
@@ -21,7 +23,7 @@ mod show;
 use std::{fs, path::Path};
 
 pub use faults::{Fault, Faults};
-pub use participants::parse_url;
+pub use http::{is_own, parse_url};
 pub use reader::{format_duration, parse_duration};
 pub use reload::ReloadedFile;
 pub use sagahost_sandbox::limits::Limits;

@@ -255,6 +255,22 @@ impl<'s, 't> Table<'s, 't> {
         self.texts_of(name, array)
     }
 
+    pub fn numbers(&mut self, name: &str) -> Vec<(i64, Range<usize>)> {
+        let Some(value) = self.value(name) else { return Vec::new() };
+        let DeValue::Array(array) = value.get_ref() else {
+            self.wrong_type::<()>(name, value.span(), "a list of whole numbers, [1, 2]", value.get_ref());
+            return Vec::new();
+        };
+        let mut numbers = Vec::new();
+        for item in array {
+            match integer(item.get_ref()) {
+                Some(number) => numbers.push((number, item.span())),
+                None => drop(self.wrong_type::<()>(name, item.span(), "whole numbers only", item.get_ref())),
+            }
+        }
+        numbers
+    }
+
     fn texts_of(&self, name: &str, array: &DeArray<'t>) -> Vec<(String, Range<usize>)> {
         let mut texts = Vec::new();
         for item in array {

@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     AdminSettings, CodeKeyPlace, Config, DataAccess, DeadLetterSettings, EmbeddedSettings, LogFormat, LogSettings,
-    PipelineSettings, PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings,
+    PipelineSettings, PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings, alerts,
     faults::Fault,
     kafka, limits, participants,
     reader::{Source, Table, Value, type_of},
@@ -93,6 +93,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         dead_letters: kept_letters(table.table("dead-letters")),
         plugins: plugins(table.table("plugin")),
         participants: participants::read(&table.table("participant"), base),
+        alerts: alerts::read(table.table("alerts"), base),
         admin: admin(table.table("admin"), base),
         log: log(table.table("log")),
         app: app.into(),

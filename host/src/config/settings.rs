@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use sagahost_alerts::AlertSettings;
 use sagahost_codec::TopicSettings;
 use sagahost_remote::RemoteSettings;
 use sagahost_saga::{
@@ -56,6 +57,8 @@ pub struct Config {
     pub plugins: BTreeMap<String, PluginSettings>,
     /// Services that take part, by participant.
     pub participants: BTreeMap<String, RemoteSettings>,
+    /// Who hears of what needs a person.
+    pub alerts: AlertSettings,
     pub admin: AdminSettings,
     pub log: LogSettings,
 }
@@ -84,6 +87,7 @@ impl Config {
             dead_letters: DeadLetterSettings::default(),
             plugins: BTreeMap::new(),
             participants: BTreeMap::new(),
+            alerts: AlertSettings::default(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
         }

@@ -1,8 +1,10 @@
 //! The effective configuration, to be shown. Invariant: it names every field that can be set, and no secret; read
 //! again it means the same (but for the secrets).
 
+use sagahost_alerts::AlertSettings;
 use sagahost_codec::{RecordMapping, TopicSettings};
-use sagahost_remote::{RemoteSettings, SentHeader};
+use sagahost_net::{SentHeader, without_query};
+use sagahost_remote::RemoteSettings;
 use sagahost_saga::topology::OnDeadLetter;
 use sagahost_transport::StartAt;
 use sagahost_transport_kafka::{KafkaSettings, is_secret};
@@ -65,6 +67,9 @@ pub fn table(config: &Config) -> Table {
     if !config.participants.is_empty() {
         let services = config.participants.iter().map(|(name, settings)| (name.clone(), participant(settings)));
         all.insert("participant".into(), Value::Table(services.collect()));
+    }
+    if !config.alerts.is_off() {
+        all.insert("alerts".into(), alerts(&config.alerts));
     }
     all.insert("admin".into(), admin(config));
     all.insert("log".into(), log(config));
@@ -191,15 +196,31 @@ fn subscription(settings: &SubscriptionSettings) -> Value {
     fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }
 
+fn sent(headers: &[SentHeader]) -> Value {
+    Value::Table(headers.iter().map(|header| (header.name.to_string(), text(&header.shown))).collect())
+}
+
+fn alerts(settings: &AlertSettings) -> Value {
+    let command = settings.command.iter().map(text).collect();
+    let said = [
+        ("alertmanager", settings.alertmanager.as_ref().map(|url| text(without_query(url)))),
+        ("webhook", settings.webhook.as_ref().map(|url| text(without_query(url)))),
+        ("command", Some(Value::Array(command))),
+        ("interval", Some(text(format_duration(settings.interval)))),
+        ("headers", Some(sent(&settings.headers))),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
 fn participant(settings: &RemoteSettings) -> Value {
-    let header = |header: &SentHeader| (header.name.to_string(), text(&header.shown));
     let said = [
         ("manifest", Some(text(settings.manifest.display()))),
-        ("url", Some(text(&settings.url))),
-        ("undo-url", settings.undo_url.as_ref().map(text)),
+        ("url", Some(text(without_query(&settings.url)))),
+        ("undo-url", settings.undo_url.as_ref().map(|url| text(without_query(url)))),
         ("timeout", Some(text(format_duration(settings.timeout)))),
         ("calls-at-once-max", Some(size(settings.calls_at_once_max))),
-        ("headers", Some(Value::Table(settings.headers.iter().map(header).collect()))),
+        ("rejected", Some(Value::Array(settings.rejected.iter().map(|status| number(*status)).collect()))),
+        ("headers", Some(sent(&settings.headers))),
     ];
     fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }

@@ -7,3 +7,4 @@ mod laws;
 mod mock_modes;
 mod mock_protocol;
 mod other_languages;
+mod services;

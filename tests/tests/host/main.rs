@@ -1,6 +1,7 @@
 //! The whole host on embedded topics: the real binary and the host in this process, with faults around its parts.
 //! Invariant: no test here needs a broker.
 
+mod alerts;
 mod bad_records;
 mod bad_setup;
 mod bindings;

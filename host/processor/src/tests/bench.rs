@@ -100,6 +100,7 @@ pub fn serving(run: Arc<Handler>, generation: u64) -> Serving {
     let till = Member {
         name: "till".into(),
         serving: true,
+        unreachable: false,
         outside_effects: false,
         subscriptions: vec![subscription],
         compensate_on: Default::default(),

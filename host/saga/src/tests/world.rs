@@ -85,6 +85,7 @@ pub fn member(name: &str, subscriptions: Vec<Subscription>) -> Member {
     Member {
         name: name.into(),
         serving: true,
+        unreachable: false,
         outside_effects: false,
         subscriptions,
         compensate_on: Default::default(),

@@ -59,7 +59,8 @@ fn manifests_become_members_with_defaults_and_overrides() {
             Member {
                 name: "order",
                 serving: false,
-                outside_effects: false,
+                unreachable: false,
+        outside_effects: false,
                 subscriptions: [
                     Subscription {
                         kind: "A",
@@ -88,7 +89,8 @@ fn manifests_become_members_with_defaults_and_overrides() {
             Member {
                 name: "payment",
                 serving: true,
-                outside_effects: false,
+                unreachable: false,
+        outside_effects: false,
                 subscriptions: [
                     Subscription {
                         kind: "OrderCreated",

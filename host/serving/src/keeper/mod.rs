@@ -199,7 +199,7 @@ impl Keeper {
             self.take_back_failing(name, &why);
             return None;
         }
-        if self.reach_changed() {
+        if self.at.steady >= self.not_before && self.reach_changed() {
             self.park_unreachable();
             return None;
         }
@@ -216,19 +216,22 @@ impl Keeper {
 
     fn reach_changed(&self) -> bool {
         let unreachable = self.services.as_ref().map(|services| services.unreachable());
-        unreachable.is_some_and(|unreachable| !unreachable.keys().eq(self.plugins.unreachable.keys()))
+        unreachable.is_some_and(|unreachable| unreachable != self.plugins.unreachable)
     }
 
     /// Events for a service that does not answer park; they go on when it is to be asked again.
     fn park_unreachable(&mut self) {
         let Some(services) = &self.services else { return };
         let before = mem::replace(&mut self.plugins.unreachable, services.unreachable());
-        if let Err(error) = self.switch() {
+        let others = !before.keys().eq(self.plugins.unreachable.keys());
+        let done = if others { self.finish_journaled().and_then(|()| self.switch()) } else { Ok(()) };
+        if let Err(error) = done {
             warn!(
                 error = with_causes(&error),
                 "failed to park the events of services that do not answer; trying again"
             );
             self.plugins.unreachable = before;
+            self.not_before = self.at.steady.after(Duration::from_secs(1));
         }
         self.show();
     }

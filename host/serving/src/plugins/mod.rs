@@ -366,7 +366,11 @@ impl Plugins {
         let members: Vec<(&Manifest, bool)> = participants.iter().map(|p| (&p.manifest, p.serving)).collect();
         let mut members = topology_members(&members, &settings.values.overrides, &settings.plugin_order);
         for member in &mut members {
-            member.outside_effects = settings.outside.contains(member.name.as_str());
+            let name = &member.name;
+            let code = self.serving.values().find(|admitted| admitted.plugin.name() == *name);
+            let configured = settings.outside.contains(name.as_str());
+            member.outside_effects = code.map_or(configured, |admitted| admitted.plugin.code.is_outside());
+            member.unreachable = self.unreachable.contains_key(name) && !self.paused.contains_key(name);
         }
         let topology =
             Topology { app: settings.app.to_string(), members, bounds: settings.bounds.clone(), saga_failed: None };

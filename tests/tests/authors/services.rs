@@ -1,0 +1,140 @@
+//! Services in other languages as participants: the example that the documentation shows, held to what a service owes, behind
+//! a network that loses things, and killed again and again.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use sagahost::host::StopReport;
+use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_tests::{
+    binary::Site,
+    faulty::Death,
+    operator::Operator,
+    proxy::{Fate, Proxy},
+    shop::{PATIENCE, Shop},
+};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/services")
+}
+
+/// The payment service in Python, as a process.
+struct Payments {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Payments {
+    fn start(database: &Path, port: u16) -> Self {
+        let mut command = Command::new("python3");
+        command.arg(examples().join("payment.py")).args(["--port", &port.to_string(), "--database"]).arg(database);
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("python3 is there");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
+        let address = line.trim().rsplit('/').next().and_then(|text| text.parse().ok());
+        Self { process, address: address.unwrap_or_else(|| panic!("no address: {line}")) }
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it was killed");
+    }
+}
+
+impl Drop for Payments {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn the_example_in_python_keeps_what_a_service_owes() {
+    let site = Site::new(&[], "");
+    let payments = Payments::start(&site.file("payments.db"), 0);
+    let url = format!("http://{}/payments", payments.address);
+    let undo_url = format!("{url}/cancel");
+    let manifest = examples().join("payment.json");
+    let manifest = manifest.to_str().expect("it is text");
+    let ended = site.run(&["check", "--url", &url, "--undo-url", &undo_url, "--manifest", manifest]);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    assert_eq!(ended.out.matches("  pass ").count(), 6, "{}", ended.out);
+}
+
+/// One in three connections loses something, and the service is killed twice: each order ends once, and what was charged is
+/// what stands.
+#[test]
+fn money_is_conserved_by_the_example_behind_a_network_that_loses_things() {
+    let mut shop = Shop::new(&["order", "inventory"], "");
+    let database = shop.dir.path().join("payments.db");
+    let mut payments = Payments::start(&database, 0);
+    let fates = [
+        Fate::Whole,
+        Fate::NoAnswer,
+        Fate::Whole,
+        Fate::CutAfter(30),
+        Fate::Whole,
+        Fate::Whole,
+        Fate::Late(Duration::from_secs(2)),
+        Fate::Whole,
+        Fate::Refused,
+        Fate::CutAfter(200),
+        Fate::Whole,
+    ];
+    let proxy = Proxy::start(payments.address, move |number| fates[number % fates.len()]);
+    std::fs::copy(examples().join("payment.json"), shop.dir.path().join("payment.json")).expect("it can be copied");
+    let url = format!("http://{}/payments", proxy.address);
+    shop.configure(&format!(
+        "[participant.payment]\nmanifest = \"payment.json\"\nurl = \"{url}\"\nundo-url = \"{url}/cancel\"\ntimeout = \"1s\"\n\
+         [plugin.payment.on.OrderCreated]\nretry = {{ attempts-max = 50, base = \"20ms\", cap = \"200ms\" }}\n\
+         undo-retry = {{ attempts-max = 50, base = \"20ms\", cap = \"200ms\" }}\n"
+    ));
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let mut all: Vec<Order> = Vec::new();
+    for round in 0..3 {
+        let shape = Shape { customers: 5, articles: 5, prefix: format!("r{round}"), ..Shape::of(25) };
+        let fed: Vec<Order> = orders(&shape).collect();
+        shop.produce(&fed);
+        all.extend(fed);
+        if round < 2 {
+            std::thread::sleep(Duration::from_millis(300));
+            let port = payments.address.port();
+            payments.kill();
+            payments = Payments::start(&database, port);
+        }
+    }
+    let ends = shop.await_ends(&all, &Death::never(), PATIENCE);
+    assert_eq!(ends.len(), all.len());
+    assert_eq!(operator.letters(), []);
+    assert!(proxy.spoilt() > 5, "the network was too good: {}", proxy.spoilt());
+    let completed = all.iter().filter(|order| ends.completed.contains_key(&order.order_id));
+    let wanted: BTreeMap<String, u64> = completed.map(|order| (order.order_id.clone(), order.amount_cents)).collect();
+    assert!(!wanted.is_empty() && wanted.len() < all.len(), "some are completed, and some are not");
+    assert_eq!(charges(&database), wanted);
+    assert_eq!(host.stop(Duration::from_secs(20)), StopReport::default());
+}
+
+/// Cents by order.
+fn charges(database: &Path) -> BTreeMap<String, u64> {
+    let db = rusqlite::Connection::open(database).expect("it is there");
+    let mut statement = db.prepare("SELECT saga, cents FROM charge").expect("it has that table");
+    let rows =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))).expect("it can be read");
+    rows.collect::<Result<_, _>>().expect("each row can be read")
+}
+
+#[test]
+fn the_configuration_of_the_example_is_right() {
+    let file = examples().join("shop.toml");
+    let site = Site::new(&[], "");
+    let ended = site.run(&["config", "show", "--config", file.to_str().expect("it is text")]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("[participant.payment]"), "{}", ended.out);
+}
