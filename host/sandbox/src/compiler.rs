@@ -30,7 +30,7 @@ const CODE_BYTES_MIN: usize = 16 << 20;
 /// Of its last words.
 const WORDS_BYTES_MAX: u64 = 4 << 10;
 /// A machine that is busy gives it less than a core: so much longer than its time on a processor it may take.
-const WALL_PER_CPU: u32 = 5;
+const WALL_PER_CPU: u32 = 20;
 /// The host's own work goes first.
 const NICE: i32 = 10;
 const CODE: u8 = b'C';

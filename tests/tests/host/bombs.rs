@@ -1,7 +1,12 @@
 //! Plugin files that cost whoever compiles them much: what they are refused for, and who waits for them. The real binary, on
 //! embedded topics.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use expect_test::expect;
 use sagahost_operator::plugin_view::{PluginLine, PluginsView};
@@ -12,6 +17,9 @@ use sagahost_tests::{
     shop::THREE,
     wait::until,
 };
+
+/// Compilers have the lowest priority, and other tests keep the processors busy.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 fn config(limits: &str) -> String {
     format!("app = \"shop\"\n[limits]\n{limits}\n")
@@ -43,11 +51,15 @@ fn await_state(site: &Site, digest: &str, state: &str) {
 
 /// What is wrong with this file, once that is known.
 fn await_refusal(site: &Site, host: &Process, name: &str) -> String {
-    let end = format!("{name}.wasm");
-    until(&format!("{name} is refused: {}", host.log()), || {
-        let refused = listing(site).refused.into_iter().find(|report| report.file.ends_with(&end))?;
-        Some(refused.faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; "))
-    })
+    let file = format!("{name}.wasm");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(refused) = listing(site).refused.into_iter().find(|report| report.file.ends_with(&file)) {
+            return refused.faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; ");
+        }
+        assert!(Instant::now() < end, "{name} is not refused: {}", host.log());
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -78,7 +90,7 @@ fn what_costs_a_compiler_much_is_refused_with_numbers() {
 
 #[test]
 fn nobody_waits_for_a_compiler() {
-    let site = Site::new(&THREE, &config("compile-seconds-max = 10"));
+    let site = Site::new(&THREE, &config("compile-seconds-max = 5"));
     let host = site.start();
     let long = drop_in(&site, "payment", &bombs::long(1));
     await_state(&site, &long, "compiling");
@@ -102,7 +114,7 @@ fn nobody_waits_for_a_compiler() {
     let before = listing(&site).plugins.into_iter().find(|line| line.name == "payment" && line.digest != long);
     assert_eq!(before.map(|line| line.state).as_deref(), Some("serving"), "{}", serving.log());
     let refusal = await_refusal(&site, &serving, "payment");
-    assert_eq!(refusal, "compiling it takes more than 10 s of a processor");
+    assert_eq!(refusal, "compiling it takes more than 5 s of a processor");
     assert_eq!(serving.stop(), 0);
 }
 

@@ -14,7 +14,7 @@ use super::{
 
 pub(super) const CLOSED: &str = "SELECT seq FROM letter WHERE closed_at < ?1 ORDER BY closed_at LIMIT ?2";
 pub(super) const UNDECODABLE: &str = "
-    SELECT seq, at, bytes, code, saga FROM letter WHERE kind IS NULL AND closed IS NULL ORDER BY at, seq";
+    SELECT seq, at, bytes, code, saga FROM letter WHERE kind IS NULL AND closed IS NULL ORDER BY at";
 pub(super) const UNDECODABLE_TOTAL: &str = "
     SELECT count(*), coalesce(sum(bytes), 0) FROM letter WHERE kind IS NULL AND closed IS NULL";
 

@@ -36,9 +36,13 @@ fn answered_at_once(settings: &Settings) {
 
 /// All that the host says until it closes the connection.
 fn last_words(mut stream: &UnixStream) -> String {
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        // Something that was sent meanwhile was not read any more; what was answered before that is here.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        read => drop(read.unwrap()),
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 /// What the host has said; None: nothing, and the connection is open.
