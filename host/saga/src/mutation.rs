@@ -51,6 +51,8 @@ pub(crate) enum Mutation {
     SameVersion,
     /// Steps have no bound.
     StepsWithoutBound,
+    /// What steps keep has no bound.
+    DataWithoutBound,
     /// Ids stay in the record, history spills.
     KeepIds,
     /// Beside `needs-operator` nothing is said.

@@ -260,6 +260,10 @@ impl Saga {
         if full && !mutation::on(Mutation::StepsWithoutBound) {
             return over("too-many-steps", "steps in one saga", bounds.steps_per_saga_max);
         }
+        let full = self.data_bytes() + arrival.event.data.len() > bounds.data_bytes_max;
+        if full && !self.steps.is_empty() && !mutation::on(Mutation::DataWithoutBound) {
+            return over("too-many-bytes", "bytes of data in one saga", bounds.data_bytes_max);
+        }
         let parked = self.steps.iter().filter(|step| step.parked()).count();
         let full = parked >= bounds.parked_per_saga_max && !mutation::on(Mutation::ParkWithoutBound);
         if full && intake == Intake::Taken {
@@ -275,6 +279,13 @@ impl Saga {
             return over("too-many-events", "events in one saga", bounds.events_per_saga_max);
         }
         None
+    }
+
+    /// What the record has beside ids, codes and times: it is written anew with each change.
+    fn data_bytes(&self) -> usize {
+        let of = |step: &Step| step.event.data.len() + step.undo.as_ref().map_or(0, |undo| undo.data.len());
+        let states: usize = self.states.iter().map(|(_, state)| state.data.len()).sum();
+        self.steps.iter().map(of).sum::<usize>() + states
     }
 
     /// SEMANTICS.md, race 12, and rule 8 for failures.

@@ -114,6 +114,8 @@ pub struct Bounds {
     pub hops_max: u32,
     pub emissions_per_outcome_max: usize,
     pub steps_per_saga_max: usize,
+    /// What the steps of a saga keep: data of their events, undo data, state.
+    pub data_bytes_max: usize,
     pub events_per_saga_max: usize,
     pub parked_per_saga_max: usize,
     /// Known ids and history entries kept in the record itself; more spill to rows of their own.
@@ -133,6 +135,7 @@ impl Default for Bounds {
             hops_max: 32,
             emissions_per_outcome_max: 32,
             steps_per_saga_max: 256,
+            data_bytes_max: 16 << 20,
             events_per_saga_max: 4096,
             parked_per_saga_max: 64,
             inline_events_max: 32,

@@ -140,6 +140,9 @@ fn fit_together(table: &Table<'_, '_>, config: &Config) {
     if record > config.pipeline.in_flight_bytes_max {
         table.fault_of_table("pipeline.in-flight-bytes-max must not be less than pipeline.record-bytes-max");
     }
+    if record > config.bounds.data_bytes_max {
+        table.fault_of_table("saga.data-bytes-max must not be less than pipeline.record-bytes-max");
+    }
     if config.topics.dead_letters.as_ref() == Some(&config.topics.saga_failed) {
         table.fault_of_table("topics.dead-letters and topics.saga-failed must be different topics");
     }
@@ -246,6 +249,7 @@ fn bounds(mut table: Table<'_, '_>) -> Bounds {
         emissions_per_outcome_max: table.number("emissions-per-outcome-max", 1..=10_000, d.emissions_per_outcome_max),
         steps_per_saga_max: table.number("steps-max", 1..=100_000, d.steps_per_saga_max),
         events_per_saga_max: table.number("events-max", 1..=10_000_000, d.events_per_saga_max),
+        data_bytes_max: table.number("data-bytes-max", 1024..=1 << 30, d.data_bytes_max),
         parked_per_saga_max: table.number("parked-max", 1..=10_000, d.parked_per_saga_max),
         inline_events_max: table.number("inline-events-max", 1..=10_000, d.inline_events_max),
         inline_history_max: table.number("inline-history-max", 1..=10_000, d.inline_history_max),

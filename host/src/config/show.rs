@@ -128,6 +128,7 @@ fn saga(config: &Config) -> Value {
         ("emissions-per-outcome-max", size(b.emissions_per_outcome_max)),
         ("steps-max", size(b.steps_per_saga_max)),
         ("events-max", size(b.events_per_saga_max)),
+        ("data-bytes-max", size(b.data_bytes_max)),
         ("parked-max", size(b.parked_per_saga_max)),
         ("inline-events-max", size(b.inline_events_max)),
         ("inline-history-max", size(b.inline_history_max)),

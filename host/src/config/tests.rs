@@ -308,6 +308,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         emissions-per-outcome-max = 32
         steps-max = 256
         events-max = 4096
+        data-bytes-max = 16777216
         parked-max = 64
         inline-events-max = 32
         inline-history-max = 32

@@ -6,7 +6,10 @@ use super::{
     script::{check, play},
     world::{emission, event},
 };
-use crate::outcome::Emission;
+use crate::{
+    mutation::{self, Mutation},
+    outcome::Emission,
+};
 
 #[test]
 fn rule_01_the_main_job() {
@@ -1309,6 +1312,23 @@ fn rule_16_explosion() {
     "#]],
     );
     check(
+        "with only payment; with data-max 30; with payment.A; A; A#2; A#3; resolve accept",
+        expect![[r#"
+            > A
+            payment.A: ok
+            > A#2
+            letter payment.A too-many-bytes
+            > A#3
+            kept aside A too-many-bytes
+            nothing: the saga has no room for it
+            > resolve accept
+            answer: accepted as it is
+            = running
+              payment.A: done
+              open letter: too-many-bytes
+        "#]],
+    );
+    check(
         "with only payment; with steps-max 1; with payment.A; with payment.B; A; A#2; A#3; A#3; B; A; resolve accept; A#4",
         expect![[r#"
             > A
@@ -1607,4 +1627,15 @@ fn interrupted_undoing() {
               cause: rejected (EMPTY: as told)
         "#]],
     );
+}
+
+/// The data of a saga's events is written with each change of it.
+#[test]
+fn mutation_data_without_bound() {
+    let refused = || {
+        let world = play("with only payment; with data-max 30; with payment.A; A; A#2; A#3");
+        world.log.iter().any(|line| line.contains("too-many-bytes"))
+    };
+    assert!(refused());
+    assert!(!mutation::with(Mutation::DataWithoutBound, refused));
 }

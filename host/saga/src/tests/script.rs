@@ -168,6 +168,7 @@ impl World {
                 }
             }
             ["parked-max", max] => self.topology.bounds.parked_per_saga_max = max.parse().expect("a number"),
+            ["data-max", max] => self.topology.bounds.data_bytes_max = max.parse().expect("a number"),
             ["steps-max", max] => self.topology.bounds.steps_per_saga_max = max.parse().expect("a number"),
             ["emissions-max", max] => self.topology.bounds.emissions_per_outcome_max = max.parse().expect("a number"),
             ["hops-max", max] => self.topology.bounds.hops_max = max.parse().expect("a number"),

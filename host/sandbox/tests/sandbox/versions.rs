@@ -60,7 +60,7 @@ fn manifests_become_members_with_defaults_and_overrides() {
                 name: "order",
                 serving: false,
                 unreachable: false,
-        outside_effects: false,
+                outside_effects: false,
                 subscriptions: [
                     Subscription {
                         kind: "A",
@@ -90,7 +90,7 @@ fn manifests_become_members_with_defaults_and_overrides() {
                 name: "payment",
                 serving: true,
                 unreachable: false,
-        outside_effects: false,
+                outside_effects: false,
                 subscriptions: [
                     Subscription {
                         kind: "OrderCreated",
