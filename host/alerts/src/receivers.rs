@@ -131,10 +131,8 @@ async fn post(client: &Client, url: &Uri, headers: &[SentHeader], body: Value) -
     *request.method_mut() = Method::POST;
     *request.uri_mut() = url.clone();
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    for SentHeader { name, value, .. } in headers {
-        if let Ok(value) = HeaderValue::from_str(value.reveal()) {
-            request.headers_mut().insert(name, value);
-        }
+    for header in headers {
+        header.insert_into(request.headers_mut());
     }
     match client.ask(request).await {
         Ok(response) if response.status().is_success() => Ok(()),

@@ -117,7 +117,8 @@ impl Measure<'_> {
             self.text(content_type, &format!("content type of {what}"))?;
         }
         self.size(&what, emission.data.len(), self.limits.payload_bytes_max, "payload-bytes-max")?;
-        if is_json(emission.content_type.as_deref()) {
+        // No content type means `application/json`.
+        if emission.content_type.as_deref().is_none_or(is_json) {
             serde_json::from_slice::<serde::de::IgnoredAny>(&emission.data)
                 .map_err(|error| bad(format!("{what} claims to be JSON and is not: {error}")))?;
         }
@@ -300,11 +301,8 @@ fn over(detail: String) -> Crash {
     Crash { code: "payload-limit".to_owned(), detail }
 }
 
-/// No content type means `application/json`.
-fn is_json(content_type: Option<&str>) -> bool {
-    let Some(content_type) = content_type else {
-        return true;
-    };
+/// By its name, whatever its parameters: `application/json`, `text/json` or `…+json`.
+pub fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
 }

@@ -73,6 +73,11 @@ impl Manifest {
         check::parse_of_service(json)
     }
 
+    /// Whether these bytes are meant as the manifest of a service: a component's begin with its magic number.
+    pub fn is_of_service(bytes: &[u8]) -> bool {
+        bytes.trim_ascii_start().first() == Some(&b'{')
+    }
+
     /// What is wrong with it; empty: nothing.
     pub fn faults(&self) -> Vec<Fault> {
         check::faults(self)

@@ -42,7 +42,7 @@ pub struct Bounds {
     pub body_bytes_max: usize,
 }
 
-/// Why there is no answer.
+/// Why no answer came, and whether the request can have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failed {
     /// No byte of the request was handed to a connection.

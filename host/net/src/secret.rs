@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A text of which neither a message nor a page shows anything.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,4 +32,14 @@ pub struct SentHeader {
     pub value: Secret,
     /// For people: the value, where it comes from (`(env STOCK_TOKEN)`), or `(hidden)`.
     pub shown: String,
+}
+
+impl SentHeader {
+    /// A value that cannot be one of a header is left out: the configuration has refused it.
+    pub fn insert_into(&self, headers: &mut HeaderMap) {
+        if let Ok(mut value) = HeaderValue::from_str(self.value.reveal()) {
+            value.set_sensitive(self.shown != self.value.reveal());
+            headers.insert(&self.name, value);
+        }
+    }
 }

@@ -37,7 +37,7 @@ pub struct SagaCell {
     pub kept: Kept,
 }
 
-/// Where the known events of a saga are that are no longer in its record.
+/// Where those known events of a saga are kept that its record no longer holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Its row in the journal. None: it has none, or it is not known yet.

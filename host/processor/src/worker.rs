@@ -211,13 +211,10 @@ impl Worker {
                 if leaving.is_empty() {
                     self.nothing(id, item, now);
                 }
-                match self.launch(id, leaving, &serving) {
-                    Ok(()) => self.finish(&run),
-                    Err(why) => {
-                        self.stage.fail(run.life, why);
-                        self.finish(&run)
-                    }
+                if let Err(why) = self.launch(id, leaving, &serving) {
+                    self.stage.fail(run.life, why);
                 }
+                self.finish(&run)
             }
         }
     }

@@ -128,7 +128,7 @@ pub struct Terms<'t> {
 /// `now`: for a `Retry-After` that names a date.
 pub fn of_response(call: &Call, terms: Terms<'_>, response: &Response<Bytes>, now: SystemTime) -> Meaning {
     let meaning = read(call, terms, response, now);
-    // As of what a plugin returns: what does not keep to manifest and limits is no answer.
+    // The same check as for a plugin: an answer that breaks the manifest or the limits does not count as one.
     let measure = Measure { manifest: terms.manifest, limits: terms.limits, call };
     let mut end = measure.end(meaning.end, &mut Allowance::new(terms.limits.clone()));
     if let End::Outcome(Outcome::Unknown { uncertain, .. }) = &mut end {

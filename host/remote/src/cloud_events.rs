@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sagahost_manifest::answer::is_json;
 use sagahost_saga::{
     id::{Kind, SagaId},
     outcome::Emission,
@@ -80,11 +81,6 @@ fn emission(event: Structured) -> Result<Emission, String> {
         after: None,
         attributes: Vec::new(),
     })
-}
-
-fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
 }
 
 pub(crate) fn base64(data: &[u8]) -> String {

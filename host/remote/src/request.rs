@@ -1,8 +1,8 @@
 //! A call as a request. Invariant: it depends on the call alone, so that a second attempt differs in `Sagahost-Attempt` and in
 //! nothing else.
 //!
-//! Forward the body is the event's data, and its context stands in `ce-*` headers: CloudEvents 1.0, HTTP protocol binding,
-//! binary mode. Back it is a JSON object.
+//! Forward, the body is the event's data, and its context is in `ce-*` headers: CloudEvents 1.0, HTTP protocol binding,
+//! binary mode. Back, it is a JSON object.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
@@ -10,7 +10,6 @@ use http::{
 };
 use hyper::body::Bytes;
 use sagahost_codec::timestamp;
-use sagahost_net::SentHeader;
 use sagahost_saga::{
     id::{self, Direction},
     outcome::{Call, Cause, Evidence, Saved, UndoCall},
@@ -97,11 +96,8 @@ pub fn request(call: &Call, settings: &RemoteSettings) -> Result<Request<Bytes>,
             headers.insert(name, value);
         }
     }
-    for SentHeader { name, value, shown } in &settings.headers {
-        if let Ok(mut header) = HeaderValue::from_str(value.reveal()) {
-            header.set_sensitive(shown != value.reveal());
-            headers.insert(name, header);
-        }
+    for header in &settings.headers {
+        header.insert_into(headers);
     }
     Ok(request)
 }

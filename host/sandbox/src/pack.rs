@@ -96,7 +96,7 @@ fn leb128(out: &mut Vec<u8>, mut value: usize) {
 /// The manifest that a component carries, if it carries exactly one that can be read; or that of a service, which is all
 /// that there is of it.
 pub fn manifest_of(bytes: &[u8]) -> Option<Manifest> {
-    if bytes.trim_ascii_start().first() == Some(&b'{') {
+    if Manifest::is_of_service(bytes) {
         return Manifest::of_service(bytes).ok();
     }
     let anatomy = Anatomy::read(bytes).ok()?;

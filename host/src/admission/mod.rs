@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sagahost_manifest::{Report, host_calls::HostCalls};
+use sagahost_manifest::{Manifest, Report, host_calls::HostCalls};
 use sagahost_private as private;
 use sagahost_processor::{
     code::{Callable, Ran},
@@ -194,7 +194,7 @@ impl Admission for Sandbox {
     }
 
     fn admit_stored(&self, bytes: Arc<[u8]>, file: &Path, settings: &PluginSettings) -> Result<Admitted, Report> {
-        if services::is_manifest(&bytes) {
+        if Manifest::is_of_service(&bytes) {
             return self.services.admit_stored(bytes, file);
         }
         Ok(self.admitted(admission::admit_stored(bytes, file, &self.engine, settings)?))

@@ -22,11 +22,6 @@ pub struct Services {
     pub clocks: Clocks,
 }
 
-/// Of a component it would be the first byte of its magic number.
-pub(super) fn is_manifest(bytes: &[u8]) -> bool {
-    bytes.trim_ascii_start().first() == Some(&b'{')
-}
-
 impl Services {
     pub fn of(config: &Config, clocks: &Clocks) -> Self {
         Self { settings: config.participants.clone(), manifests: Arc::default(), clocks: clocks.clone() }

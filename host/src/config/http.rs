@@ -57,7 +57,7 @@ pub fn parse_url(text: &str) -> Result<Uri, String> {
     if !matches!(scheme, "http" | "https") {
         return Err(format!("`{scheme}` is not spoken here: {wanted}"));
     }
-    // What is no number would be left out, and another service be called.
+    // A port that cannot be read would be dropped, and the call would go to another service.
     let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     if authority.host().is_empty() || (!port.is_empty() && authority.port_u16().is_none_or(|port| port == 0)) {
         return Err(format!("`{authority}` is no host with a port: {wanted}"));
