@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -13,10 +14,11 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, unbounded};
+use sagahost_ingress::{Ingress, Reach};
 use sagahost_journal::{Journal, JournalError, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Report;
-use sagahost_net::{Bounds, Client, ClientError, Runtime};
+use sagahost_net::{Bounds, Client, ClientError, Runtime, Server, ServerError, ServerSettings, Serving};
 use sagahost_operator::Live;
 use sagahost_processor::{
     Fatal, Processor, Settings,
@@ -34,7 +36,7 @@ use sagahost_sandbox::Compiler;
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError,
     admission::DirectorySnapshot,
-    keeper::{self, Configuration, Reach},
+    keeper::{self, Configuration},
     plugins::{Readiness, Started},
 };
 use sagahost_transport::{Transport, TransportError};
@@ -53,6 +55,7 @@ use crate::{
     crash, data_directory,
     live::Running,
     preflight::warned_strays,
+    process,
     threads::{Clocks, ThreadError, Threads, await_until, begin, drive, join},
 };
 
@@ -77,6 +80,8 @@ pub enum HostError {
     Runtime { source: io::Error },
     #[error("failed to prepare the calls of services")]
     Client { source: ClientError },
+    #[error("failed to serve HTTP ([http])")]
+    Server { source: ServerError },
 }
 
 /// What a host is made of. Tests put decorators around the journal and the transport.
@@ -193,6 +198,10 @@ pub struct Host {
     runtime: Option<Arc<Runtime>>,
     /// None: nobody hears of them.
     alerts: Option<AbortHandle>,
+    /// None: there is no way in over HTTP.
+    ingress: Option<Arc<Ingress>>,
+    http: Option<Serving>,
+    http_address: Option<SocketAddr>,
     board: Arc<Board>,
     journal: Arc<dyn Journal>,
     transport: Arc<dyn Transport>,
@@ -223,6 +232,8 @@ impl Host {
         let services = Services::of(&config, &clocks);
         let runtime = runtime(&config)?;
         let callers = callers(&config, runtime.as_ref(), services.manifests.clone())?;
+        // An address that is taken is said before anything else is.
+        let server = server(&config, runtime.as_deref())?;
         let (serving, key) = (config.serving(), config.code_key());
         let mut plugins = admission::plugins(serving, key, clocks.clone(), compiler, compiling, services)?;
         let stopped = || stop_requested.load(Ordering::Relaxed);
@@ -256,6 +267,9 @@ impl Host {
             callers,
             runtime,
             alerts: None,
+            ingress: None,
+            http: None,
+            http_address: None,
             board,
             journal,
             transport,
@@ -269,8 +283,28 @@ impl Host {
         };
         host.spawn(begun, &threads, &stop_requested)?;
         host.keep(plugins, snapshot, started, &threads)?;
+        host.serve(server, clock.clone());
         host.tell_of_alerts(clock)?;
         Ok(host)
+    }
+
+    /// Requests are answered from now on.
+    fn serve(&mut self, server: Option<Server>, clock: Arc<dyn Clock>) {
+        let (Some(server), Some(settings), Some(runtime)) = (server, &self.config.http, &self.runtime) else { return };
+        let reach = Reach {
+            app: self.config.app.clone(),
+            inbox: self.processor.inbox.clone(),
+            intake: self.processor.intake.clone(),
+            journal: self.journal.clone(),
+            clock,
+            queue_events_max: self.config.pipeline.queue_events_max,
+        };
+        let ingress = Ingress::new(settings.clone(), reach, &self.processor.facts);
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        info!("requests are answered at {scheme}://{}", server.address());
+        self.http_address = Some(server.address());
+        self.http = Some(server.serve(runtime, sagahost_ingress::service(&ingress)));
+        self.ingress = Some(ingress);
     }
 
     /// What needs a person, from now on.
@@ -335,7 +369,7 @@ impl Host {
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
         let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
-        let reach = Reach {
+        let reach = keeper::Reach {
             switch: processor.switch(),
             transport: transport.clone(),
             board: board.clone(),
@@ -360,6 +394,11 @@ impl Host {
         self.transport.clone()
     }
 
+    /// Where requests are answered. None: nowhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -373,6 +412,7 @@ impl Host {
     /// `deadline`.
     pub fn stop(mut self, deadline: Duration) -> StopReport {
         let end = Instant::now() + deadline;
+        self.ingress.iter().for_each(|ingress| ingress.stop());
         self.stop_reading();
         let drained = {
             let mut drain = self.processor.drain(self.clocks.now().steady.after(deadline));
@@ -407,6 +447,11 @@ impl Host {
     /// `until`: threads that still wait for an answer by then are left to themselves. What they do is safe at any
     /// moment, as for a host that is killed.
     fn end(&mut self, until: Option<Instant>) {
+        const ANSWERS: Duration = Duration::from_millis(500);
+        self.ingress.iter().for_each(|ingress| ingress.end());
+        if let Some(serving) = self.http.take().filter(|_| until.is_some()) {
+            serving.end(ANSWERS);
+        }
         self.stop_reading();
         self.processor.stop();
         join(self.workers.drain(..), until);
@@ -423,9 +468,26 @@ impl Drop for Host {
     }
 }
 
-/// The threads for HTTP. None: nobody is called.
+/// Where requests come. None: nowhere.
+fn server(config: &Config, runtime: Option<&Runtime>) -> Result<Option<Server>, HostError> {
+    const HEADER_BYTES_MAX: usize = 32 << 10;
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+    let (Some(http), Some(runtime)) = (&config.http, runtime) else { return Ok(None) };
+    process::allow_descriptors(http.connections_max);
+    let settings = ServerSettings {
+        listen: http.listen,
+        tls: http.tls.clone(),
+        connections_max: http.connections_max,
+        header_timeout: http.header_timeout,
+        header_bytes_max: HEADER_BYTES_MAX,
+        write_timeout: WRITE_TIMEOUT,
+    };
+    Server::bind(runtime, settings).map(Some).map_err(|source| HostError::Server { source })
+}
+
+/// The threads for HTTP. None: nobody calls, and nobody is called.
 fn runtime(config: &Config) -> Result<Option<Arc<Runtime>>, HostError> {
-    if config.participants.is_empty() && config.alerts.is_off() {
+    if config.participants.is_empty() && config.alerts.is_off() && config.http.is_none() {
         return Ok(None);
     }
     let runtime = Runtime::start().map_err(|source| HostError::Runtime { source })?;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use sagahost_ingress::{Does, Route};
 use sagahost_journal::AdmittedRow;
 use sagahost_manifest::{
     Manifest,
@@ -11,7 +12,9 @@ use sagahost_manifest::{
     report::{hint, nearest},
     settings::{Fit, resolve},
 };
+use sagahost_net::TlsSettings;
 use sagahost_operator::topics::{needed, plugin_files};
+use sagahost_saga::notation::with_causes;
 use sagahost_serving::settings::Values;
 use sagahost_transport_kafka::client_faults;
 use tracing::warn;
@@ -29,6 +32,9 @@ pub fn refused(file: &ConfigFile) -> Vec<Fault> {
             named.and_then(|name| file.line_of(&format!("kafka.properties.{name}"))).or_else(|| file.line_of("kafka"))
         };
         faults.extend(clients.into_iter().map(|text| Fault { line: line(&text), text }));
+    }
+    if let Some(Err(error)) = file.config.http.as_ref().and_then(|http| http.tls.as_ref()).map(TlsSettings::check) {
+        faults.push(Fault { line: file.line_of("http.tls"), text: format!("http.tls: {}", with_causes(&error)) });
     }
     faults.sort();
     faults
@@ -86,6 +92,7 @@ pub fn strays(config: &Config, known: &Known) -> Vec<Stray> {
         let text = format!("plugin-order: there is no plugin `{name}`; {}", hint(name.as_str(), names()));
         strays.push(Stray { table: "plugin-order".to_owned(), text });
     }
+    strays.extend(route_strays(config, known));
     // Who is away may read any topic.
     if known.names.iter().all(|name| known.manifests.iter().any(|manifest| manifest.name == *name)) {
         strays.extend(topic_strays(config, &known.manifests));
@@ -101,6 +108,30 @@ pub fn warned_strays(config: &Config, rows: &[AdmittedRow]) -> Vec<Stray> {
         warn!("{} has no effect: {}", stray.table, stray.text);
     }
     strays
+}
+
+/// Routes for whom nobody is there.
+fn route_strays(config: &Config, known: &Known) -> Vec<Stray> {
+    let names = || known.names.iter().map(String::as_str);
+    let kinds = || known.manifests.iter().flat_map(|manifest| &manifest.subscriptions).map(|of| of.kind.as_str());
+    let all_are_known = known.names.iter().all(|name| known.manifests.iter().any(|manifest| manifest.name == *name));
+    let routes = config.http.iter().flat_map(|http| &http.routes);
+    let stray = |route: &Route| {
+        let why = match &route.does {
+            Does::Step { participant, .. } | Does::Undo { participant }
+                if !known.names.contains(participant.as_str()) =>
+            {
+                format!("there is no plugin `{participant}`; {}", hint(participant.as_str(), names()))
+            }
+            Does::Begin { kind, .. } if all_are_known && !kinds().any(|handled| handled == kind.as_str()) => {
+                format!("no plugin handles {kind}; {}", hint(kind.as_str(), kinds()))
+            }
+            Does::Begin { .. } | Does::Step { .. } | Does::Undo { .. } => return None,
+        };
+        let name = route.name();
+        Some(Stray { text: format!("[http.route.\"{name}\"]: {why}"), table: format!("http.route.{name}") })
+    };
+    routes.filter_map(stray).collect()
 }
 
 fn topic_strays(config: &Config, manifests: &[Manifest]) -> Vec<Stray> {

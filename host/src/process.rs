@@ -3,13 +3,34 @@
 
 use rustix::{
     fs::Mode,
-    process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask},
 };
 use tracing::warn;
 
 /// Whatever is made from here on, by any library, is for this user alone.
 pub fn make_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// A connection is a file, and a shell allows a process a thousand of them unless it asks for more.
+pub fn allow_descriptors(connections_max: usize) {
+    /// For the journal, the broker, plugins and services.
+    const BESIDE: u64 = 1_024;
+    let (wanted, Rlimit { current, maximum }) = (connections_max as u64 + BESIDE, getrlimit(Resource::Nofile));
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let allowed = maximum.map_or(wanted, |maximum| wanted.min(maximum));
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum }) {
+        warn!(%error, "failed to ask the system for more open files");
+    }
+    if allowed < wanted {
+        warn!(
+            allowed,
+            wanted,
+            "fewer connections than http.connections-max fit into the files that this process may open: raise the limit (`ulimit -Hn`)"
+        );
+    }
 }
 
 /// Memory holds what the configuration keeps secret, and the data of sagas. A limit of zero is not heard by programs that

@@ -8,6 +8,7 @@ pub mod built;
 pub mod compiled;
 pub mod events;
 pub mod faulty;
+pub mod http_client;
 pub mod http_service;
 pub mod kafka_shop;
 pub mod operator;

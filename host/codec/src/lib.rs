@@ -25,6 +25,7 @@ mod key;
 mod encode;
 mod former;
 mod letter_copy;
+mod request;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -48,6 +49,7 @@ pub use self::{
     headers::{LETTER, OMITTED},
     letter_copy::{copied_letter, without_value},
     mapping::{EventIdFrom, KeyForm, KindFrom, Locator, RecordMapping},
+    request::{data_of_request, json_of_request, saga_of_request},
     topics::{SAGA_FAILED, TopicSettings},
     undecodable::Undecodable,
 };

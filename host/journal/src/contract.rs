@@ -60,8 +60,8 @@ macro_rules! journal_contract {
             sagas: keys_in_order_of_arrival, key_of_a_saga_that_has_one, wrong_key_is_refused, due_in_order,
                    deadlines_in_order, parked_and_in_doubt, listed_by_status_and_notes, counted_by_status,
                    spilled_rows;
-            endings: digests_while_needed, removed_in_bites, removed_key_is_not_given_again, quarantine,
-                   quarantine_without_a_row;
+            endings: digests_while_needed, removed_in_bites, removed_key_is_not_given_again,
+                     requests_go_with_their_saga, quarantine, quarantine_without_a_row;
             letters: round_trip, reopened_under_its_key, filtered_and_grouped, open_letter_keeps_its_saga,
                      closed_letters_go, undecodable_letters_beyond_their_bounds_go, old_undecodable_letters_go,
                      letters_of_open_sagas_stay, removed_letters_are_counted;

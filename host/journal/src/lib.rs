@@ -4,6 +4,7 @@
 #[doc(hidden)]
 pub mod contract;
 mod decorate;
+pub mod requests;
 pub mod values;
 
 use std::{
@@ -377,7 +378,8 @@ pub trait Journal: Send + Sync {
     /// The way back: the saga's row says again what it said before.
     fn release(&self, epoch: Epoch, id: &SagaId) -> Result<(), JournalError>;
     fn quarantined(&self, id: &SagaId) -> Result<Option<String>, JournalError>;
-    /// Removes finished sagas whose retention is over, at most `limit`; returns how many.
+    /// Removes finished sagas whose retention is over, each with what it was asked over HTTP ([`requests`]), at most `limit`;
+    /// returns how many.
     fn remove_finished(&self, epoch: Epoch, now: Time, limit: usize) -> Result<usize, JournalError>;
     /// Removes dead letters that may go, at most `limit` of each sort. Closed ones of a saga go with it at the latest. An
     /// open one is removed only where its record could not be decoded, and never while the saga that it names is in the

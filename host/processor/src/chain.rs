@@ -9,8 +9,9 @@ use sagahost_manifest::answer;
 use sagahost_saga::{
     Saga,
     drive::{Drive, drive},
+    event::Event,
     history::Entry,
-    id::{Kind, Participant, SagaId},
+    id::{EventKey, Kind, Participant, SagaId},
     input::{Answer, Broken, CallRef, Disposition, Input, Letter, Publish, Transition},
     notation::with_causes,
     outcome::{Behaviour, Call, End, Outcome, Problem, Runs, UndoOutcome},
@@ -27,6 +28,7 @@ use crate::{
     overlay::Overlay,
     planted::{self, Planted},
     reply::Reply,
+    request::{self, Admission, Request},
     resent,
     serving::Serving,
     stage::{Departure, SagaChange, SagaError, Staging},
@@ -89,6 +91,10 @@ pub(crate) struct Chain<'w> {
     /// None: nobody reads what happened.
     facts: Option<Gathered>,
     answer: Option<Answer>,
+    /// What steps emitted that requests asked for.
+    answered: Vec<(Arc<str>, bool, Event)>,
+    /// What becomes of the request that it began with.
+    admission: Option<Admission>,
     changed: bool,
     /// The event that came in is of a kind that no plugin here acts on.
     pub unhandled: bool,
@@ -105,6 +111,12 @@ impl<'w> Chain<'w> {
         let mut chain = Self::begin(worker, id, now)?;
         if let Some(input) = chain.input(item)? {
             drive(&mut chain, input)?;
+        }
+        for (request, undoing, event) in std::mem::take(&mut chain.answered) {
+            request::answer(&mut chain.overlay, &request, undoing, event)?;
+        }
+        if let (Item::Requested { request, .. }, Some(Admission::TakenIn)) = (item, chain.admission) {
+            request::remember(&mut chain.overlay, request);
         }
         chain.saga.check(&chain.serving.topology)?;
         Ok(chain)
@@ -136,6 +148,8 @@ impl<'w> Chain<'w> {
             leaving: Vec::new(),
             facts: worker.facts.gather(now),
             answer: None,
+            answered: Vec::new(),
+            admission: None,
             changed: false,
             unhandled: false,
             taken: BTreeSet::new(),
@@ -166,6 +180,7 @@ impl<'w> Chain<'w> {
                 self.changed = true;
                 self.received(event.clone())?
             }
+            Item::Requested { request, .. } => return self.requested(request),
             Item::Due { deadlines } => Input::Due { deadlines: *deadlines },
             Item::TopologyChanged => Input::TopologyChanged,
             Item::Launch { call, interrupted } => Input::Started { call: call.clone(), interrupted: *interrupted },
@@ -175,13 +190,42 @@ impl<'w> Chain<'w> {
         Ok(Some(input))
     }
 
-    fn received(&self, event: sagahost_saga::event::Event) -> Result<Input, ChainError> {
-        let known = !self.saga.has_spilled() || self.saga.knows(&event.key);
-        let spilled = match known {
-            true => None,
-            false => self.spilled(&self.found, event.key.hash128())?,
-        };
+    fn received(&self, event: Event) -> Result<Input, ChainError> {
+        let spilled = self.spilled_data(&event)?;
         Ok(Input::Received { event, spilled })
+    }
+
+    /// None: its key is about another saga.
+    fn requested(&mut self, request: &Request) -> Result<Option<Input>, ChainError> {
+        let Request { event, to, .. } = request;
+        let known = request::saga_of_key(&mut self.overlay, &event.key.id)?;
+        if known.is_some_and(|saga| saga != event.saga) {
+            self.admission = Some(Admission::OtherBody);
+            return Ok(None);
+        }
+        let spilled = self.spilled_data(event)?;
+        Ok(Some(Input::Requested { event: event.clone(), spilled, to: to.clone() }))
+    }
+
+    /// What the event's key had for data, where only a row of its own says so.
+    fn spilled_data(&self, event: &Event) -> Result<Option<[u8; 16]>, ChainError> {
+        match self.saga.has_spilled() && !self.saga.knows(&event.key) {
+            true => self.spilled(&self.found, event.key.hash128()),
+            false => Ok(None),
+        }
+    }
+
+    /// A request that begins a saga is an event for everybody: it goes out, and this app has taken it in.
+    fn admitted(&mut self, event: &Event, to: Option<&Participant>, disposition: &Disposition) {
+        self.admission = Some(Admission::of(disposition));
+        if to.is_none() && *disposition == Disposition::Changed {
+            let outgoing = self.serving.codec.encode(event);
+            if let Some(facts) = &mut self.facts {
+                facts.emitted(event, &outgoing.topic, true);
+            }
+            let handled = (!planted::on(Planted::ForgetHandled)).then(|| event.key.id.clone());
+            self.departures.push(Departure { outgoing, handled });
+        }
     }
 
     /// Did an earlier version take the record in as this event? Asked only where it would have read the record
@@ -238,7 +282,7 @@ impl<'w> Chain<'w> {
             Pick::Plugin(plugin) => {
                 let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
                 let bytes_max = self.worker.chain_bounds.call_bytes_max;
-                let host = AttemptCalls::new(overlay, self.id.clone(), call, bytes_max, self.facts.is_some());
+                let host = AttemptCalls::new(overlay, self.id.clone(), call, bytes_max, self.worker.facts.of_calls());
                 let ran = plugin.run(call, Box::new(host));
                 let calls;
                 (self.overlay, calls) = AttemptCalls::into_parts(ran.host);
@@ -283,20 +327,32 @@ impl<'w> Chain<'w> {
             Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
             Item::Operator { queued, reply, receipt, .. } => (receipt.clone(), *queued, reply.clone()),
             Item::Redelivery { reply, receipt, .. } => (receipt.clone(), None, reply.clone()),
-            Item::Due { .. } | Item::TopologyChanged | Item::Launch { .. } | Item::Answered { .. } => {
-                (None, None, None)
-            }
+            Item::Requested { .. }
+            | Item::Due { .. }
+            | Item::TopologyChanged
+            | Item::Launch { .. }
+            | Item::Answered { .. } => (None, None, None),
         };
         let settled = match item {
             Item::Launch { call, .. } | Item::Answered { call, .. } => Some(call.clone()),
             Item::Delivery { .. }
+            | Item::Requested { .. }
             | Item::Operator { .. }
             | Item::Redelivery { .. }
             | Item::Due { .. }
             | Item::TopologyChanged => None,
         };
         let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
-        if !self.changed && command_done.is_none() && self.letters.is_empty() {
+        // Whoever asked may act on the answer, so it waits for the batch that it hangs on.
+        let admitted = match item {
+            Item::Requested { reply, .. } if planted::on(Planted::AnswerEarly) => {
+                self.admission.into_iter().for_each(|admission| reply.done(admission));
+                None
+            }
+            Item::Requested { reply, .. } => self.admission.map(|admission| reply.clone().promise(admission)),
+            _ => None,
+        };
+        if admitted.is_none() && !self.changed && command_done.is_none() && self.letters.is_empty() {
             answer_now(reply, answer);
             // A delivery that changed nothing hangs on nothing that was read.
             return None;
@@ -331,7 +387,7 @@ impl<'w> Chain<'w> {
             launches: self.launches,
             settled,
             facts,
-            reply: reply.map(|reply| (reply, answer)),
+            reply: admitted.or_else(|| reply.map(|reply| reply.promise(answer))),
             now,
         }))
     }
@@ -342,7 +398,11 @@ impl Drive for Chain<'_> {
 
     fn decide(&mut self, input: Input) -> Result<Transition, ChainError> {
         let kind = match &input {
-            Input::Received { event, .. } => Some(event.kind.clone()),
+            Input::Received { event, .. } | Input::Requested { event, .. } => Some(event.kind.clone()),
+            _ => None,
+        };
+        let request = match &input {
+            Input::Requested { event, to, .. } => Some((event.clone(), to.clone())),
             _ => None,
         };
         let asked = Asked::new(&self.saga, &input);
@@ -355,7 +415,11 @@ impl Drive for Chain<'_> {
             }
             Disposition::Known => Stats::add(&self.worker.stats.duplicates, 1),
             Disposition::Unhandled => self.unhandled = true,
+            Disposition::Refused(why) => trace!(saga = %self.id, why = why.name(), "request refused"),
             Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
+        }
+        if let Some((event, to)) = request {
+            self.admitted(&event, to.as_ref(), &transition.disposition);
         }
         if let Some(answer) = &transition.answer {
             self.answer = Some(answer.clone());
@@ -412,6 +476,10 @@ impl Drive for Chain<'_> {
         }
         self.departures.push(Departure { outgoing, handled });
         if fuse { self.received(event).map(Some) } else { Ok(None) }
+    }
+
+    fn answer(&mut self, request: &EventKey, undoing: bool, event: Event) {
+        self.answered.push((request.id.clone(), undoing, event));
     }
 
     fn open_letter(&mut self, letter: Letter) {

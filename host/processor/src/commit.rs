@@ -20,7 +20,7 @@ use crate::{
     mailbox::Item,
     outbox::Outbox,
     planted::{self, Planted},
-    reply::{Declined, Reply},
+    reply::{Declined, Promise},
     serving::Serving,
     stage::{Due, Move, Sealed, Stage},
     stats::Stats,
@@ -178,9 +178,7 @@ impl Committer {
         self.stage.journaled(number, keys);
         self.settled(now);
         self.confirmed = self.confirmed.max(sealed.write.confirmed);
-        for (reply, answer) in sealed.replies {
-            reply.done(answer);
-        }
+        sealed.replies.into_iter().for_each(Promise::keep);
         self.facts.journaled(number, sealed.facts, now);
         for (saga, call) in sealed.settled {
             self.inbox.calls.settled(saga, call);
@@ -198,7 +196,7 @@ impl Committer {
     }
 
     /// Somebody else writes to this journal, too. What was built on the old values is built again at once.
-    fn conflict(&mut self, lost: &[Contended], replies: Vec<(Reply, Answer)>, now: Now) {
+    fn conflict(&mut self, lost: &[Contended], replies: Vec<Promise>, now: Now) {
         let why = Contended::text(lost);
         decline_all(replies, &Declined::Conflict { why: why.clone() });
         info!(why, "the host begins anew from the journal; nothing is lost");
@@ -206,13 +204,13 @@ impl Committer {
     }
 
     /// Whether the batch is journaled is not known from the answer: the journal is asked.
-    fn answer_after(&self, error: &JournalError, number: BatchNo, replies: Vec<(Reply, Answer)>) {
+    fn answer_after(&self, error: &JournalError, number: BatchNo, replies: Vec<Promise>) {
         if replies.is_empty() {
             return;
         }
         match self.journal.reread() {
             Ok(identity) if identity.last_batch >= number => {
-                replies.into_iter().for_each(|(reply, answer)| reply.done(answer));
+                replies.into_iter().for_each(Promise::keep);
             }
             Ok(_) => decline_all(replies, &Declined::NotWritten { source: error.clone() }),
             Err(_) => decline_all(replies, &Declined::Unknown { source: error.clone() }),
@@ -342,8 +340,6 @@ impl Committer {
     }
 }
 
-fn decline_all(replies: Vec<(Reply, Answer)>, why: &Declined) {
-    for (reply, _) in replies {
-        reply.declined(why.clone());
-    }
+fn decline_all(replies: Vec<Promise>, why: &Declined) {
+    replies.into_iter().for_each(|promise| promise.decline(why.clone()));
 }

@@ -50,9 +50,11 @@ mod counted {
     /// A saga whose record is in quarantine is asked nothing.
     pub const PHASES: [&str; 7] =
         ["waiting", "running", "finishing", "completed", "compensating", "compensated", "needs-operator"];
-    pub const INPUTS: [&str; 25] = [
+    pub const INPUTS: [&str; 27] = [
         "received",
         "received-spilled",
+        "requested",
+        "asked",
         "completed",
         "rejected",
         "retry",
@@ -77,7 +79,7 @@ mod counted {
         "redrive",
         "discard",
     ];
-    pub const DISPOSITIONS: [&str; 4] = ["changed", "known", "unhandled", "nothing"];
+    pub const DISPOSITIONS: [&str; 5] = ["changed", "known", "unhandled", "refused", "nothing"];
 
     thread_local! {
         static TABLE: RefCell<BTreeMap<Cell, u64>> = const { RefCell::new(BTreeMap::new()) };
@@ -96,6 +98,8 @@ mod counted {
         match input {
             Input::Received { spilled: None, .. } => "received",
             Input::Received { spilled: Some(_), .. } => "received-spilled",
+            Input::Requested { to: None, .. } => "requested",
+            Input::Requested { to: Some(_), .. } => "asked",
             // To the saga's phases both are one.
             Input::Returned { outcome: Outcome::Unknown { .. }, .. } => "unknown",
             Input::Returned { outcome, .. } => outcome.name(),
@@ -122,6 +126,7 @@ mod counted {
             Disposition::Changed => "changed",
             Disposition::Known => "known",
             Disposition::Unhandled => "unhandled",
+            Disposition::Refused(_) => "refused",
             Disposition::Nothing(_) => "nothing",
         }
     }

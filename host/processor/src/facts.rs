@@ -18,12 +18,16 @@ use sagahost_saga::{
 };
 use sagahost_wire::{BatchNo, Partition};
 
-use crate::{mailbox::Item, step::Now};
+use crate::{mailbox::Item, request::Request, step::Now};
 
 /// Who watches. Its calls are made by the committer and the publisher, and return at once.
 pub trait Reader: Send + Sync {
     fn journaled(&self, batch: Batch);
     fn published(&self, batch: BatchNo, now: Now);
+    /// Outside of any batch: its record cannot be used.
+    fn quarantined(&self, saga: &SagaId);
+    /// Does it read what attempts asked of the host? That is gathered for whoever does.
+    fn reads_calls(&self) -> bool;
 }
 
 /// A batch that is journaled, with its chains in the order in which they were staged.
@@ -55,7 +59,7 @@ pub enum Input {
     Event {
         kind: Kind,
         key: EventKey,
-        /// Where its record stands; None: it came from a dead letter.
+        /// Where its record stands; None: it came from a dead letter, or with a request.
         at: Option<(Partition, i64)>,
         attributes: Vec<(String, String)>,
     },
@@ -118,6 +122,12 @@ impl Input {
                 kind: event.kind.clone(),
                 key: event.key.clone(),
                 at: receipt.as_ref().map(|receipt| (receipt.partition.clone(), receipt.offset)),
+                attributes: event.attributes.clone(),
+            },
+            Item::Requested { request: Request { event, .. }, .. } => Self::Event {
+                kind: event.kind.clone(),
+                key: event.key.clone(),
+                at: None,
                 attributes: event.attributes.clone(),
             },
             Item::Due { .. } => Self::Due,
@@ -183,6 +193,17 @@ impl Facts {
     /// From the next chain on; the first reader counts.
     pub fn read_by(&self, reader: Arc<dyn Reader>) {
         let _ = self.reader.set(reader);
+    }
+
+    /// Are host calls gathered?
+    pub(crate) fn of_calls(&self) -> bool {
+        self.reader.get().is_some_and(|reader| reader.reads_calls())
+    }
+
+    pub(crate) fn quarantined(&self, saga: &SagaId) {
+        if let Some(reader) = self.reader.get() {
+            reader.quarantined(saga);
+        }
     }
 
     pub(crate) fn gather(&self, began: Now) -> Option<Gathered> {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sagahost_codec::Decoded;
 use sagahost_journal::{Journal, JournalError, LetterFilter, SagaKey};
-use sagahost_saga::{Saga, id::SagaId};
+use sagahost_saga::{Saga, event::Event, id::SagaId};
 use tracing::error;
 
 use crate::{
     letters,
     mailbox::{Item, Loose, Mailboxes},
     outside::Calls,
+    request::Request,
     schedule::Class,
     serving::Serving,
     stage::{SagaError, Stage},
@@ -41,16 +42,22 @@ impl Inbox {
     /// What is known of it before its saga is asked.
     fn class(&self, item: &Item) -> Class {
         match item {
-            Item::Delivery { event, .. } | Item::Redelivery { event, .. } => {
-                let serving = self.serving.load();
-                let first = serving.topology.subscribers(&event.kind).next();
-                Class { participant: first.map(|(member, _)| member.name.clone()), again: false }
+            Item::Delivery { event, .. } | Item::Redelivery { event, .. } => self.class_of(event),
+            Item::Requested { request: Request { to: Some(participant), .. }, .. } => {
+                Class { participant: Some(participant.clone()), again: false }
             }
+            Item::Requested { request, .. } => self.class_of(&request.event),
             Item::Due { .. } => Class { participant: None, again: true },
             Item::TopologyChanged | Item::Launch { .. } | Item::Answered { .. } | Item::Operator { .. } => {
                 Class::default()
             }
         }
+    }
+
+    fn class_of(&self, event: &Event) -> Class {
+        let serving = self.serving.load();
+        let first = serving.topology.subscribers(&event.kind).next();
+        Class { participant: first.map(|(member, _)| member.name.clone()), again: false }
     }
 
     pub fn post_loose(&self, loose: Loose) {

@@ -109,6 +109,11 @@ impl Intake {
         state.broker = why;
     }
 
+    /// Why the journal takes nothing at the moment.
+    pub fn journal_is_away(&self) -> Option<String> {
+        self.state.lock().journal.clone()
+    }
+
     /// The journal takes nothing, or again something. What is due meanwhile counts as stalled from the first on.
     pub fn journal_trouble(&self, why: Option<String>, now: Now) {
         let mut state = self.state.lock();

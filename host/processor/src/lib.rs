@@ -53,6 +53,7 @@ pub mod unhandled;
 pub mod facts;
 pub mod fatal;
 pub mod reply;
+pub mod request;
 pub mod stats;
 
 #[cfg(test)]

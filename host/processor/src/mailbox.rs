@@ -21,6 +21,7 @@ use crate::{
     planted::{self, Planted},
     positions::Receipt,
     reply::Reply,
+    request::{Admission, Request},
     schedule::{Class, Schedule, ScheduleBounds, Turn, WorkerNo},
     step::{Now, Signal},
 };
@@ -46,6 +47,11 @@ pub enum Item {
         event: Event,
         formerly: Option<Box<Formerly>>,
         receipt: Option<Receipt>,
+    },
+    /// A request over HTTP brings an event, or asks for a step.
+    Requested {
+        request: Request,
+        reply: Reply<Admission>,
     },
     /// Something may be due. `deadlines`: deadlines and park expiries too.
     Due {

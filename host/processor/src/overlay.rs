@@ -152,6 +152,12 @@ impl Overlay {
         self.attempt.insert((participant.clone(), key.to_owned()), value);
     }
 
+    /// What the host itself keeps, whatever becomes of attempts.
+    pub(crate) fn keep(&mut self, name: Name, value: Arc<[u8]>) {
+        self.kept_bytes += entry_bytes(&name.1, &value);
+        self.writes.insert(name, Some(value));
+    }
+
     /// A page whose keys the chain has all deleted itself is kept and not shown: an empty one would be the end. `bytes_max`:
     /// what the attempt may hide in this way, since whoever counts what it is shown does not see that.
     pub fn scan(

@@ -108,6 +108,16 @@ planted! {
     ForgetAway,
     /// A start puts no version on probation.
     ForgetProbation,
+    /// What the key of a request is about is not written.
+    ForgetKeys,
+    /// That nobody else had the key is not compared again when the chain is staged.
+    TrustKeys,
+    /// A request is answered before its batch is journaled.
+    AnswerEarly,
+    /// The event of a request goes out as one that this app has not taken in.
+    ForgetHandled,
+    /// What a step emits that was asked for is kept nowhere.
+    ForgetAnswers,
     /// The disk says that it has synced, and has not. (The simulation's own, to see that it would find a journal that is
     /// not synced.)
     NoSync,

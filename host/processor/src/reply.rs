@@ -28,19 +28,41 @@ pub enum Declined {
     Unknown { source: JournalError },
 }
 
-/// Called once, when the batch is journaled or it is certain that it never will be.
-#[derive(Clone)]
-pub struct Reply(Arc<dyn Fn(Result<Answer, Declined>) + Send + Sync>);
+/// Called once, when the batch is journaled or it is certain that it never will be. Dropped, it is the same as
+/// [`Declined::BeganAgain`].
+pub struct Reply<T = Answer>(Arc<dyn Fn(Result<T, Declined>) + Send + Sync>);
 
-impl Reply {
+impl<T> Clone for Reply<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + 'static> Reply<T> {
     /// `tell` must not wait.
-    pub fn new(tell: impl Fn(Result<Answer, Declined>) + Send + Sync + 'static) -> Self {
+    pub fn new(tell: impl Fn(Result<T, Declined>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(tell))
     }
-    pub fn done(&self, answer: Answer) {
+    pub fn done(&self, answer: T) {
         (self.0)(Ok(answer));
     }
     pub fn declined(&self, why: Declined) {
+        (self.0)(Err(why));
+    }
+    /// To be kept with the batch.
+    pub fn promise(self, answer: T) -> Promise {
+        Promise(Box::new(move |journaled| (self.0)(journaled.map(|()| answer))))
+    }
+}
+
+/// What is answered once the batch is journaled.
+pub struct Promise(Box<dyn FnOnce(Result<(), Declined>) + Send>);
+
+impl Promise {
+    pub(crate) fn keep(self) {
+        (self.0)(Ok(()));
+    }
+    pub(crate) fn decline(self, why: Declined) {
         (self.0)(Err(why));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use sagahost_journal::{Name, SagaKey, StoreValue, Version};
+use sagahost_journal::{Name, SagaKey, StoreValue, Version, requests};
 use sagahost_saga::{
     Saga,
     id::{Participant, SagaId},
@@ -211,11 +211,12 @@ impl Values {
         }
     }
 
-    /// The journal forgot a saga: its retention is over. Nothing is dropped that it does not hold.
+    /// The journal forgot a saga, and what it was asked: its retention is over. Nothing is dropped that it does not hold.
     pub fn forget_clean_sagas(&mut self) {
         let journaled = self.journaled;
         self.drops += 1;
         self.sagas.retain(|_, cell| cell.written > journaled);
+        self.store.retain(|(owner, _), cell| cell.written > journaled || !requests::is_owner(owner));
     }
 
     /// `batch` is in the journal: what it and earlier ones wrote may be dropped when room is needed.

@@ -18,7 +18,7 @@ use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, LetterWrite};
 use sagahost_saga::{
     id::{Participant, SagaId},
-    input::{Answer, Letter},
+    input::Letter,
     notation::{self, with_causes},
     outcome::Call,
 };
@@ -37,7 +37,7 @@ use crate::{
     overlay::Overlay,
     planted::{self, Planted},
     positions::Receipt,
-    reply::{Declined, Reply},
+    reply::{Declined, Promise},
     schedule::{Turn, WorkerNo},
     serving::Serving,
     stage::{Conflict, Departure, Stage, Staged, Staging},
@@ -132,6 +132,7 @@ impl Worker {
             Task::Saga(id, item) => self.then(State::Run(Run { saga: Some((id, item)), ..run })),
             Task::Loose(loose) => {
                 let Loose { letter, receipt, reply } = *loose;
+                let reply = reply.map(|(reply, answer)| reply.promise(answer));
                 let staging = self.letter(&run, None, letter, receipt, reply, now);
                 self.then(State::Stage(run, staging))
             }
@@ -170,6 +171,7 @@ impl Worker {
             error!(%error, "failed to journal the quarantine");
         }
         self.stage.quarantine(&id, why.clone());
+        self.facts.quarantined(&id);
         self.stage.fail(life, why);
         self.leave(Some(&id))
     }
@@ -348,7 +350,12 @@ impl Worker {
                 self.stage.skipped(receipt, now);
             }
             Item::Launch { call, .. } | Item::Answered { call, .. } => self.stage.settle(id.clone(), call.clone()),
-            Item::Operator { .. } | Item::Due { .. } | Item::TopologyChanged | Item::Redelivery { .. } => {}
+            // A request is answered with a batch, whatever it changes.
+            Item::Requested { .. }
+            | Item::Operator { .. }
+            | Item::Due { .. }
+            | Item::TopologyChanged
+            | Item::Redelivery { .. } => {}
         }
     }
 
@@ -385,6 +392,7 @@ impl Worker {
             }
         }
         self.stage.quarantine(id, why.to_owned());
+        self.facts.quarantined(id);
         match item {
             Item::Delivery { event, receipt, .. } | Item::Redelivery { event, receipt: receipt @ Some(_), .. } => {
                 let letter = letters::quarantined(event, why, &self.serving.load().codec, now.wall);
@@ -398,6 +406,10 @@ impl Worker {
             }
             // The letter is open still, and is redriven when the saga is released.
             Item::Operator { receipt: Some(receipt), .. } => self.stage.skipped(receipt, now),
+            Item::Requested { reply, .. } => {
+                let saga = notation::id(id.as_str()).into_owned();
+                reply.declined(Declined::Quarantined { saga, why: why.to_owned() });
+            }
             Item::Operator { .. }
             | Item::Redelivery { .. }
             | Item::Due { .. }
@@ -427,7 +439,8 @@ impl Worker {
                 }
             }
             Some(
-                Item::Operator { .. }
+                Item::Requested { .. }
+                | Item::Operator { .. }
                 | Item::Due { .. }
                 | Item::TopologyChanged
                 | Item::Launch { .. }
@@ -445,7 +458,7 @@ impl Worker {
         id: Option<SagaId>,
         letter: LetterWrite,
         receipt: Option<Receipt>,
-        reply: Option<(Reply, Answer)>,
+        reply: Option<Promise>,
         now: Now,
     ) -> Box<Staging> {
         let serving = self.serving.load_full();

@@ -22,6 +22,8 @@ use crate::{answer::Kept, cloud_events, settings::RemoteSettings};
 /// draft-ietf-httpapi-idempotency-key-header
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const ATTEMPT: HeaderName = HeaderName::from_static("sagahost-attempt");
+/// How many events led to this one, for a service that is a host itself: two that ask each other come to an end.
+const HOPS: HeaderName = HeaderName::from_static("sagahost-hops");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The body of an undoing.
@@ -91,6 +93,9 @@ pub fn request(call: &Call, settings: &RemoteSettings) -> Result<Request<Bytes>,
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/cloudevents+json, */*;q=0.1"));
     headers.insert(IDEMPOTENCY_KEY, ascii(&key(call)));
     headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
+    if call.event.hops > 0 {
+        headers.insert(HOPS, HeaderValue::from(call.event.hops));
+    }
     for name in ["traceparent", "tracestate"] {
         if let Some(value) = call.event.attribute(name).and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(name, value);

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use crate::event::Event;
+use crate::id::EventKey;
 use crate::input::{Effect, Input, Letter, Publish, Transition};
 use crate::outcome::Call;
 
@@ -32,6 +34,9 @@ pub trait Drive {
     /// # Errors
     /// What is known of the event cannot be read.
     fn publish(&mut self, publish: Publish) -> Result<Option<Input>, Self::Error>;
+
+    /// What a step emits that a request asked for.
+    fn answer(&mut self, request: &EventKey, undoing: bool, event: Event);
 
     fn open_letter(&mut self, letter: Letter);
 
@@ -70,6 +75,7 @@ pub fn drive<D: Drive>(place: &mut D, first: Input) -> Result<(), D::Error> {
             match effect {
                 Effect::Call(call) => work.push_back(Work::Call(call)),
                 Effect::Publish(publish) => work.extend(place.publish(publish)?.map(Work::Input)),
+                Effect::Answer { request, undoing, event } => place.answer(&request, undoing, event),
                 Effect::OpenLetter(letter) => place.open_letter(letter),
                 Effect::KeepAside(letter) => place.keep_aside(letter),
                 Effect::CloseLetter { key, how } => place.close_letter(key, how),

@@ -25,7 +25,8 @@ impl Saga {
     ) {
         for (index, emission) in emissions.into_iter().enumerate() {
             let index = if mutation::on(Mutation::OneEmittedId) { 0 } else { index };
-            let delay = emission.after;
+            // Whoever asked has the answer before the time comes.
+            let delay = emission.after.filter(|_| !self.steps[step].event.is_asked(&turn.topology.app));
             let event = self.emitted(step, emitted_id(key, index), emission, turn);
             match delay {
                 None => self.publish(step, event, undoing, turn),
@@ -61,15 +62,21 @@ impl Saga {
         }
     }
 
-    /// Fused where it concerns this saga; the topology says whether a participant here acts on it.
+    /// What a step emits that a request asked for is the business of whoever asked: it is in the answer and nowhere else.
+    /// Anything else is fused where it concerns this saga; the topology says whether a participant here acts on it.
     fn publish(&mut self, step: usize, event: Event, undoing: bool, turn: &mut Turn<'_>) {
+        let participant = Some(self.steps[step].participant.clone());
+        self.note(turn.now, What::Emitted { participant, kind: event.kind.clone(), id: event.key.id.clone() });
+        let from = &self.steps[step].event;
+        if from.is_asked(&turn.topology.app) && !mutation::on(Mutation::PublishAnswers) {
+            turn.effects.push(Effect::Answer { request: from.key.clone(), undoing, event });
+            return;
+        }
         let fuse = event.saga == self.id;
         if fuse && turn.topology.concerns(&event.kind) {
             let step = u32::try_from(step).expect("steps are bounded");
             self.expected.push(Expected { key: event.key.hash128(), step, undoing });
         }
-        let participant = Some(self.steps[step].participant.clone());
-        self.note(turn.now, What::Emitted { participant, kind: event.kind.clone(), id: event.key.id.clone() });
         turn.effects.push(Effect::Publish(Publish { event, fuse }));
     }
 

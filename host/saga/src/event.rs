@@ -51,6 +51,17 @@ pub struct Event {
 }
 
 impl Event {
+    /// The source of what a request brings: `sagahost/APP/requests/PATH` where it begins a saga, `sagahost/APP/asked/PATH`
+    /// where it asks a participant for a step. No participant has a `/` in its name.
+    pub fn source_of_request(app: &str, asks: bool, path: &str) -> String {
+        format!("{}{}", if asks { asked(app) } else { format!("sagahost/{app}/requests") }, path)
+    }
+
+    /// Did a request ask a participant of this app for it?
+    pub fn is_asked(&self, app: &str) -> bool {
+        self.key.source.strip_prefix(&asked(app)).is_some_and(|path| path.starts_with('/'))
+    }
+
     /// Tells two events with one id apart (SEMANTICS.md, race 14).
     pub fn data_hash(&self) -> [u8; 16] {
         first16(&sha256(&[self.kind.as_str().as_bytes(), &self.data]))
@@ -58,4 +69,8 @@ impl Event {
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
+}
+
+fn asked(app: &str) -> String {
+    format!("sagahost/{app}/asked")
 }

@@ -19,6 +19,13 @@ pub enum Input {
         event: Event,
         spilled: Option<[u8; 16]>,
     },
+    /// A request over HTTP brings an event: as `Received`, but a conflict is an answer and never a dead letter (SEMANTICS.md,
+    /// rule 17). `to`: the one participant that it asks for a step; None: it begins the saga.
+    Requested {
+        event: Event,
+        spilled: Option<[u8; 16]>,
+        to: Option<Participant>,
+    },
     /// A forward attempt ended. `left`: something of it left the host, so that on any end but a completed one the step may
     /// have happened outside.
     Returned {
@@ -133,6 +140,12 @@ pub enum Effect {
     Call(Call),
     /// Publish; fuse with local subscribers when the event belongs to this saga.
     Publish(Publish),
+    /// What a step that a request asked for emits, forward or `undoing`: it belongs to whoever asked.
+    Answer {
+        request: EventKey,
+        undoing: bool,
+        event: Event,
+    },
     OpenLetter(Letter),
     /// A dead letter of which the saga knows nothing: should it be redriven, the event is taken in as if it came then.
     KeepAside(Letter),
@@ -209,8 +222,35 @@ pub enum Disposition {
     Known,
     /// No participant acts on events of this kind. Nothing changed.
     Unhandled,
+    /// What a request brought is not taken in. Nothing changed.
+    Refused(Refused),
     /// Nothing changed: the timer is stale, nothing waited for it. Nothing needs to be written.
     Nothing(&'static str),
+}
+
+/// Why a request is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its key came before, with other data.
+    OtherData,
+    /// The saga exists: another event began it.
+    SagaExists,
+    /// The saga has ended, and no step of it can begin any more.
+    SagaOver,
+    /// The saga has come to one of its bounds.
+    NoRoom,
+}
+
+impl Refused {
+    /// As timelines and JSON write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OtherData => "other-data",
+            Self::SagaExists => "saga-exists",
+            Self::SagaOver => "saga-over",
+            Self::NoRoom => "no-room",
+        }
+    }
 }
 
 impl Disposition {
@@ -220,6 +260,7 @@ impl Disposition {
             Self::Changed => None,
             Self::Known => Some("the event is known"),
             Self::Unhandled => Some("no participant acts on this kind"),
+            Self::Refused(why) => Some(why.name()),
             Self::Nothing(why) => Some(why),
         }
     }

@@ -69,6 +69,10 @@ pub(crate) enum Mutation {
     SwapUndoData,
     /// The time to live of an early event is not remembered.
     ForgetEarly,
+    /// A second request begins a saga that exists.
+    BeginTwice,
+    /// What a step emits that a request asked for is published.
+    PublishAnswers,
 }
 
 #[cfg(test)]

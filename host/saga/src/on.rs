@@ -56,6 +56,7 @@ impl Saga {
     fn dispatch(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<Disposition, Broken> {
         match input {
             Input::Received { event, spilled } => self.receive(event, spilled, turn),
+            Input::Requested { event, spilled, to } => self.requested(event, spilled, to.as_ref(), turn),
             Input::Returned { call, by, outcome, left, took } => {
                 let step = self.step_of(&call)?;
                 Ok(self.returned(step, &call, Ended { by, outcome, left, took }, turn))

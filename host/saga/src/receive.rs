@@ -6,7 +6,7 @@ use crate::{
     event::Event,
     history::{EventNote, What},
     id::{Kind, Participant},
-    input::{Disposition, Effect, Letter, content_key, letter_key},
+    input::{Disposition, Effect, Letter, Refused, content_key, letter_key},
     mutation::{self, Mutation},
     on::{Turn, broken},
     outcome::{Behaviour, Cause, Problem},
@@ -32,6 +32,18 @@ struct Arrival<'e> {
     expected: Option<Expected>,
     /// An operator sent it again: bounds that guard against floods do not hold it.
     redriven: bool,
+    /// It asks this participant for a step, and no other.
+    to: Option<&'e Participant>,
+}
+
+impl<'e> Arrival<'e> {
+    fn new(event: &'e Event) -> Self {
+        Self { event, expected: None, redriven: false, to: None }
+    }
+
+    fn subscribers<'a>(&'a self, topology: &'a Topology) -> impl Iterator<Item = (&'a Member, &'a Subscription)> {
+        topology.subscribers(&self.event.kind).filter(|(member, _)| self.to.is_none_or(|to| *to == member.name))
+    }
 }
 
 impl Saga {
@@ -44,11 +56,7 @@ impl Saga {
         if event.saga != self.id {
             return Err(broken(&self.id, format!("event {} belongs to saga {}", event.key, event.saga)));
         }
-        let known = self
-            .seen_data(&event.key)
-            .or(spilled)
-            .filter(|data| *data != event.data_hash() || !mutation::on(Mutation::ForgetSeen));
-        match known {
+        match self.known(&event, spilled) {
             Some(data) if data == event.data_hash() => {
                 self.late += u32::from(mutation::on(Mutation::SilentChange));
                 return Ok(Disposition::Known);
@@ -67,16 +75,74 @@ impl Saga {
             self.record_key.clone_from(&event.record_key);
         }
         let expected = self.take_expected(&event);
-        if self.overtaken(&event, turn) {
+        if self.overtaken(&Arrival::new(&event), turn.topology) {
             self.reopen(turn.now);
         }
         Ok(match self.phase {
             Phase::Completed | Phase::Compensated => self.after_the_end(event, turn),
             Phase::Finishing if expected.is_none() => self.after_the_end(event, turn),
             Phase::Open | Phase::Finishing | Phase::Compensating => {
-                self.take(Arrival { event: &event, expected, redriven: false }, turn)
+                self.take(Arrival { expected, ..Arrival::new(&event) }, turn)
             }
         })
+    }
+
+    /// The data hash of the event, or of the one that came under its id before.
+    fn known(&self, event: &Event, spilled: Option<[u8; 16]>) -> Option<[u8; 16]> {
+        let known = self.seen_data(&event.key).or(spilled);
+        known.filter(|data| *data != event.data_hash() || !mutation::on(Mutation::ForgetSeen))
+    }
+
+    /// SEMANTICS.md, rule 17: whoever asks hears what is in the way, so nothing of it is kept.
+    pub(crate) fn requested(
+        &mut self,
+        event: Event,
+        spilled: Option<[u8; 16]>,
+        to: Option<&Participant>,
+        turn: &mut Turn<'_>,
+    ) -> Result<Disposition, crate::input::Broken> {
+        if event.saga != self.id {
+            return Err(broken(&self.id, format!("request {} belongs to saga {}", event.key, event.saga)));
+        }
+        match self.known(&event, spilled) {
+            Some(data) if data == event.data_hash() => return Ok(Disposition::Known),
+            Some(_) => return Ok(Disposition::Refused(Refused::OtherData)),
+            None => {}
+        }
+        let topology = turn.topology;
+        let acts =
+            |member: &Member| member.subscription(&event.kind).is_some() || member.finish_on.contains(&event.kind);
+        let handled = match to {
+            Some(to) => topology.member(to).is_some_and(acts),
+            None => topology.concerns(&event.kind),
+        };
+        if !handled {
+            return Ok(Disposition::Unhandled);
+        }
+        let arrival = Arrival { to, ..Arrival::new(&event) };
+        if let Some(why) = self.refuses(&arrival, topology) {
+            return Ok(Disposition::Refused(why));
+        }
+        if self.phase == Phase::Compensated {
+            self.reopen(turn.now);
+        }
+        Ok(self.take(arrival, turn))
+    }
+
+    fn refuses(&self, arrival: &Arrival<'_>, topology: &Topology) -> Option<Refused> {
+        let kind = &arrival.event.kind;
+        let begun = self.start.as_ref() == Some(kind) || self.steps.iter().any(|step| step.event.kind == *kind);
+        if arrival.to.is_none() && begun && !mutation::on(Mutation::BeginTwice) {
+            return Some(Refused::SagaExists);
+        }
+        let over = matches!(self.phase, Phase::Completed | Phase::Compensated | Phase::Finishing);
+        if over && !self.overtaken(arrival, topology) {
+            return Some(Refused::SagaOver);
+        }
+        let intakes = arrival.subscribers(topology).map(|(_, sub)| self.intake(sub, arrival));
+        let mut taken = intakes.filter(|intake| *intake != Intake::Ignored).enumerate();
+        let full = taken.any(|(beside, intake)| self.over_bound_beside(beside, arrival, intake, topology).is_some());
+        full.then_some(Refused::NoRoom)
     }
 
     /// Why an event is not taken in but kept aside, if its id is not known: the saga has come to a bound, which waits for a
@@ -92,7 +158,7 @@ impl Saga {
         if expected || self.is_failure(event, topology) || ends() {
             return None;
         }
-        let arrival = Arrival { event, expected: None, redriven: false };
+        let arrival = Arrival::new(event);
         let mut refused = None;
         for (_, sub) in topology.subscribers(&event.kind) {
             let intake = self.intake(sub, &arrival);
@@ -111,8 +177,8 @@ impl Saga {
     /// Did this event come behind the compensation of its saga, for a participant that never heard of such a one? What
     /// it would have begun has to be called off, too (SEMANTICS.md, rule 6): another topic was faster. Where the saga has
     /// come to a bound it stays as it is.
-    fn overtaken(&self, event: &Event, turn: &Turn<'_>) -> bool {
-        let topology = turn.topology;
+    fn overtaken(&self, arrival: &Arrival<'_>, topology: &Topology) -> bool {
+        let event = arrival.event;
         let called_off = |(member, sub): (&Member, &Subscription)| {
             sub.role == Role::Compensable
                 && sub.when == When::Running
@@ -121,11 +187,9 @@ impl Saga {
         self.phase == Phase::Compensated
             && self.start.as_ref() != Some(&event.kind)
             && !self.is_failure(event, topology)
-            && topology.subscribers(&event.kind).any(called_off)
+            && arrival.subscribers(topology).any(called_off)
             && self.events_seen() < topology.bounds.events_per_saga_max as u64
-            && self
-                .over_bound(&Arrival { event, expected: None, redriven: false }, Intake::NeverRan, topology)
-                .is_none()
+            && self.over_bound(arrival, Intake::NeverRan, topology).is_none()
     }
 
     fn take(&mut self, arrival: Arrival<'_>, turn: &mut Turn<'_>) -> Disposition {
@@ -139,12 +203,13 @@ impl Saga {
         }
         let topology = turn.topology;
         let mut intakes = Vec::new();
-        for (member, subscription) in topology.subscribers(&event.kind) {
+        for (member, subscription) in arrival.subscribers(topology) {
             intakes.push(self.take_in(member, subscription, &arrival, turn));
         }
         self.ask_to_finish(&event.kind, topology);
         if let What::Event { note, .. } = &mut self.history[entry].what {
-            *note = match (failure, intakes.contains(&Intake::Taken), event.origin.is_some()) {
+            let from_outside = event.origin.is_some() || arrival.expected.is_none();
+            *note = match (failure, intakes.contains(&Intake::Taken), from_outside) {
                 (true, ..) => EventNote::Failure,
                 (_, true, true) => EventNote::TakenIn,
                 (_, true, false) => EventNote::Fused,
@@ -254,18 +319,29 @@ impl Saga {
 
     /// SEMANTICS.md, rules 11, 13, 16: where a saga stops growing.
     fn over_bound(&self, arrival: &Arrival<'_>, intake: Intake, topology: &Topology) -> Option<Problem> {
+        self.over_bound_beside(0, arrival, intake, topology)
+    }
+
+    /// `beside`: so many others take it in as well, and before.
+    fn over_bound_beside(
+        &self,
+        beside: usize,
+        arrival: &Arrival<'_>,
+        intake: Intake,
+        topology: &Topology,
+    ) -> Option<Problem> {
         let bounds = &topology.bounds;
         let over = |code: &str, what: &str, max: usize| Some(Problem::new(code, format!("more than {max} {what}")));
-        let full = self.steps.len() >= bounds.steps_per_saga_max;
+        let full = self.steps.len() + beside >= bounds.steps_per_saga_max;
         if full && !mutation::on(Mutation::StepsWithoutBound) {
             return over("too-many-steps", "steps in one saga", bounds.steps_per_saga_max);
         }
-        let full = self.data_bytes() + arrival.event.data.len() > bounds.data_bytes_max;
-        if full && !self.steps.is_empty() && !mutation::on(Mutation::DataWithoutBound) {
+        let full = self.data_bytes() + (beside + 1) * arrival.event.data.len() > bounds.data_bytes_max;
+        if full && !(self.steps.is_empty() && beside == 0) && !mutation::on(Mutation::DataWithoutBound) {
             return over("too-many-bytes", "bytes of data in one saga", bounds.data_bytes_max);
         }
         let parked = self.steps.iter().filter(|step| step.parked()).count();
-        let full = parked >= bounds.parked_per_saga_max && !mutation::on(Mutation::ParkWithoutBound);
+        let full = parked + beside >= bounds.parked_per_saga_max && !mutation::on(Mutation::ParkWithoutBound);
         if full && intake == Intake::Taken {
             return over("parked-overflow", "events of one saga wait", bounds.parked_per_saga_max);
         }
@@ -337,7 +413,7 @@ impl Saga {
 
     /// A dead letter's event, for the one participant (SEMANTICS.md, rule 12). Its id is among the known ones already.
     pub(crate) fn take_redriven(&mut self, event: &Event, member: &Member, sub: &Subscription, turn: &mut Turn<'_>) {
-        self.take_in(member, sub, &Arrival { event, expected: None, redriven: true }, turn);
+        self.take_in(member, sub, &Arrival { redriven: true, ..Arrival::new(event) }, turn);
     }
 
     /// A person must act; said once for each reason.

@@ -6,6 +6,7 @@ mod settings;
 mod alerts;
 mod faults;
 mod http;
+mod ingress;
 mod java_clients;
 mod kafka;
 mod limits;

@@ -25,7 +25,7 @@ use super::{
     AdminSettings, CodeKeyPlace, Config, DataAccess, DeadLetterSettings, EmbeddedSettings, LogFormat, LogSettings,
     PipelineSettings, PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings, alerts,
     faults::Fault,
-    kafka, limits, participants,
+    ingress, kafka, limits, participants,
     reader::{Source, Table, Value, type_of},
     records,
 };
@@ -75,6 +75,8 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
     let compiled_code_key = compiled_code_key(&mut table, base);
     let plugin_order = plugin_order(&mut table);
     let kafka = kafka::read(table.table("kafka"), base);
+    let limits = limits::read(table.table("limits"));
+    let http = ingress::read(table.table("http"), base, limits.payload_bytes_max);
     let config = Config {
         file: Some(file.to_owned()),
         plugins_dir,
@@ -88,12 +90,13 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         embedded: embedded(table.table("embedded")),
         pipeline: pipeline(table.table("pipeline")),
         bounds: bounds(table.table("saga")),
-        limits: limits::read(table.table("limits")),
+        limits,
         topics: topics(table.table("topics"), &app),
         dead_letters: kept_letters(table.table("dead-letters")),
         plugins: plugins(table.table("plugin")),
         participants: participants::read(&table.table("participant"), base),
         alerts: alerts::read(table.table("alerts"), base),
+        http,
         admin: admin(table.table("admin"), base),
         log: log(table.table("log")),
         app: app.into(),

@@ -11,6 +11,7 @@ use std::{
 
 use sagahost_alerts::AlertSettings;
 use sagahost_codec::TopicSettings;
+use sagahost_ingress::HttpSettings;
 use sagahost_remote::RemoteSettings;
 use sagahost_saga::{
     id::{Kind, Participant},
@@ -59,6 +60,8 @@ pub struct Config {
     pub participants: BTreeMap<String, RemoteSettings>,
     /// Who hears of what needs a person.
     pub alerts: AlertSettings,
+    /// None: there is no way in over HTTP.
+    pub http: Option<HttpSettings>,
     pub admin: AdminSettings,
     pub log: LogSettings,
 }
@@ -88,6 +91,7 @@ impl Config {
             plugins: BTreeMap::new(),
             participants: BTreeMap::new(),
             alerts: AlertSettings::default(),
+            http: None,
             admin: AdminSettings::default(),
             log: LogSettings::default(),
         }

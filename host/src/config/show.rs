@@ -3,9 +3,10 @@
 
 use sagahost_alerts::AlertSettings;
 use sagahost_codec::{RecordMapping, TopicSettings};
-use sagahost_net::{SentHeader, without_query};
+use sagahost_ingress::{Does, HttpSettings, Principal, Proof, Sees};
+use sagahost_net::{SentHeader, TlsSettings, without_query};
 use sagahost_remote::RemoteSettings;
-use sagahost_saga::topology::OnDeadLetter;
+use sagahost_saga::{id::hex, topology::OnDeadLetter};
 use sagahost_transport::StartAt;
 use sagahost_transport_kafka::{KafkaSettings, is_secret};
 use serde_json::Value as Json;
@@ -70,6 +71,9 @@ pub fn table(config: &Config) -> Table {
     }
     if !config.alerts.is_off() {
         all.insert("alerts".into(), alerts(&config.alerts));
+    }
+    if let Some(settings) = &config.http {
+        all.insert("http".into(), http(settings));
     }
     all.insert("admin".into(), admin(config));
     all.insert("log".into(), log(config));
@@ -209,6 +213,72 @@ fn alerts(settings: &AlertSettings) -> Value {
         ("command", Some(Value::Array(command))),
         ("interval", Some(text(format_duration(settings.interval)))),
         ("headers", Some(sent(&settings.headers))),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
+fn http(settings: &HttpSettings) -> Value {
+    let principal = |of: &Principal| (of.name.to_string(), principal(of));
+    let said = [
+        ("listen", Some(text(settings.listen))),
+        ("hosts", Some(Value::Array(settings.hosts.iter().map(text).collect()))),
+        ("body-bytes-max", Some(size(settings.body_bytes_max))),
+        ("bodies-bytes-max", Some(size(settings.bodies_bytes_max))),
+        ("connections-max", Some(size(settings.connections_max))),
+        ("header-timeout", Some(text(format_duration(settings.header_timeout)))),
+        ("body-timeout", Some(text(format_duration(settings.body_timeout)))),
+        ("wait", Some(text(format_duration(settings.wait)))),
+        ("tls", settings.tls.as_ref().map(tls)),
+        ("route", Some(Value::Table(settings.routes.iter().map(|of| (of.name(), route(&of.does))).collect()))),
+        ("principal", Some(Value::Table(settings.principals.iter().map(principal).collect()))),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
+fn tls(settings: &TlsSettings) -> Value {
+    let client_ca = settings.client_ca.as_ref().map(|file| text(file.display()));
+    let said = [
+        ("certificate", Some(text(settings.certificate.display()))),
+        ("key", Some(text(settings.key.display()))),
+        ("client-ca", client_ca),
+    ];
+    fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
+}
+
+fn route(does: &Does) -> Value {
+    match does {
+        Does::Begin { kind, saga_id, key_required, conflict } => fields([
+            ("kind", text(kind)),
+            ("saga-id", text(saga_id)),
+            ("key", text(if *key_required { "required" } else { "optional" })),
+            ("concurrent", text(if *conflict { "conflict" } else { "attach" })),
+        ]),
+        Does::Step { participant, saga_id } => {
+            let saga_id = saga_id.as_ref().map(|pointer| ("saga-id", text(pointer)));
+            fields([Some(("participant", text(participant))), saga_id].into_iter().flatten())
+        }
+        Does::Undo { participant } => fields([("undo", text(participant))]),
+    }
+}
+
+/// Hashes of tokens are no secrets.
+fn principal(principal: &Principal) -> Value {
+    let (mut tokens, mut subject) = (Vec::new(), None);
+    for proof in &principal.proofs {
+        match proof {
+            Proof::Token(hash) => tokens.push(text(hex(hash))),
+            Proof::Subject(name) => subject = Some(text(name)),
+        }
+    }
+    let sees = match principal.sees {
+        Sees::Own => "own",
+        Sees::All => "all",
+    };
+    let said = [
+        ("token-sha256", (!tokens.is_empty()).then_some(Value::Array(tokens))),
+        ("cert-subject", subject),
+        ("routes", principal.routes.as_ref().map(|routes| Value::Array(routes.iter().map(text).collect()))),
+        ("sagas", Some(text(sees))),
     ];
     fields(said.into_iter().filter_map(|(name, value)| Some((name, value?))))
 }

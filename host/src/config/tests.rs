@@ -106,6 +106,51 @@ fn wrong_values() {
 }
 
 #[test]
+fn wrong_ways_in() {
+    check(
+        "[http]\nlisten = \"0.0.0.0:8080\"\n[http.route.\"POST /orders\"]\nkind = \"OrderCreated\"\n[http.route.\"GET /x\"]\nundo = \"payment\"\n\
+         [http.route.\"POST /sagas/x\"]\nundo = \"payment\"\n[http.route.\"POST /a//b\"]\nundo = \"Pay\"\n[http.route.orders]\nparticipant = \"payment\"\nkey = \"required\"\n\
+         [http.route.\"POST /p\"]\nkind = \"K\"\nsaga-id = \"id\"\nconcurrent = \"wait\"\n[http.principal.Web]\ntoken-sha256 = \"s3cret\"\nroutes = [\"POST /q\"]\n\
+         [http.principal.desk]\ncert-subject = \"CN=desk\"\nsagas = \"mine\"\n",
+        expect![[r#"
+            sagahost.toml:2: [http] 0.0.0.0:8080 can be reached from other machines: that needs [http.tls] and a [http.principal.NAME]; or listen on 127.0.0.1, behind a proxy that does both
+            sagahost.toml:2: [http] principal.desk: cert-subject needs client-ca in [http.tls]: nobody else's certificate can be believed
+            sagahost.toml:4: [http.route."POST /orders"] POST /orders needs one of: kind = "KIND" with saga-id = "/POINTER" (it begins a saga; key, concurrent), participant = "NAME" (it asks for a step; saga-id), undo = "NAME"
+            sagahost.toml:5: http.route.GET /x: routes take POST, not GET: write "POST /orders"
+            sagahost.toml:7: http.route.POST /sagas/x: /sagas is the host's own: choose another path
+            sagahost.toml:9: http.route.POST /a//b: `/a//b` is not a path of letters, digits, `-`, `.`, `_` and `~` between single slashes: write "POST /orders"
+            sagahost.toml:10: http.route."POST /a//b".undo: `Pay` is not a valid participant name
+            sagahost.toml:11: http.route.orders: `orders` is not a method and a path: write "POST /orders"
+            sagahost.toml:12: [http.route.orders] orders needs one of: kind = "KIND" with saga-id = "/POINTER" (it begins a saga; key, concurrent), participant = "NAME" (it asks for a step; saga-id), undo = "NAME"
+            sagahost.toml:16: http.route."POST /p".saga-id: `id` is not a JSON pointer into the body: write "/orderId"
+            sagahost.toml:17: http.route."POST /p".concurrent: `wait` is not one of "attach", "conflict"
+            sagahost.toml:18: http.principal.Web: is not a valid name: lower-case letters, digits and hyphens, a letter first
+            sagahost.toml:19: [http.principal.Web] needs token-sha256 = "HEX" (printf %s TOKEN | sha256sum) or cert-subject = "CN=…"
+            sagahost.toml:19: http.principal.Web.token-sha256: must be the SHA-256 of a token, 64 hexadecimal digits: printf %s TOKEN | sha256sum
+            sagahost.toml:20: http.principal.Web.routes: there is no [http.route."POST /q"]
+            sagahost.toml:23: http.principal.desk.sagas: `mine` is not one of "own", "all""#]],
+    );
+    check(
+        "[http]\nlisten = \"8080\"\nbody-bytes-max = 1000000000\nwait = \"2m\"\n[http.tls]\ncertificate = \"a.pem\"\n[http.principal.none]\n",
+        expect![[r#"
+            sagahost.toml: [http.principal.none] needs token-sha256 = "HEX" (printf %s TOKEN | sha256sum) or cert-subject = "CN=…"
+            sagahost.toml:2: http.listen: `8080` is not an address with a port: write "127.0.0.1:8080"
+            sagahost.toml:3: http.body-bytes-max: must be from 1 to 921600
+            sagahost.toml:4: http.wait: must be from 0ms to 50s
+            sagahost.toml:6: [http.tls] needs certificate = "FILE" and key = "FILE", both PEM"#]],
+    );
+    let digest = "0".repeat(64);
+    check(
+        &format!(
+            "[http.principal.a]\ntoken-sha256 = \"{digest}\"\n[http.principal.b]\ntoken-sha256 = [\"{digest}\", 1]\n"
+        ),
+        expect![[r#"
+            sagahost.toml:3: http.principal.b: has a token or a certificate of a, too
+            sagahost.toml:4: http.principal.b.token-sha256: must be text in quotes, and is a whole number"#]],
+    );
+}
+
+#[test]
 fn wrong_topics_and_plugins() {
     check(
         "[topics]\ndead-letters = \"a b\"\n[topics.of-kind]\nA = \"x\"\nB = \"x\"\nSagaFailed = \"y\"\n[topics.records.t]\nsaga-id = \"order.id\"\nevent-id = \"id\"\n[plugin.Payment.config]\nwhen = 2020-01-01\n[plugin.p.on.K]\non-dead-letter = \"drop\"\nretry = { attempts = 3 }\n[plugins]\n",

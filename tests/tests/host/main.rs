@@ -14,6 +14,8 @@ mod embedded;
 mod exit_codes;
 mod guests_that_fail;
 mod hot_reload;
+mod ingress;
+mod ingress_steps;
 mod operator_commands;
 mod plugin_commands;
 mod plugin_restarts;

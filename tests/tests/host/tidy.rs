@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sagahost_tests::built::root;
 
 /// Crates of the house, each with those of the house that it may know.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("host/saga", &[]),
     ("host/manifest", &["saga"]),
     ("host/private", &[]),
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("host/serving", &["codec", "journal", "manifest", "processor", "saga", "transport", "wire"]),
     ("host/net", &[]),
     ("host/alerts", &["codec", "journal", "net", "saga", "wire"]),
+    ("host/ingress", &["codec", "journal", "manifest", "net", "processor", "saga", "wire"]),
     ("host/remote", &["codec", "manifest", "net", "processor", "saga", "serving"]),
     ("host/operator", &["codec", "journal", "private", "processor", "saga", "sandbox", "serving", "transport", "wire"]),
 ];
@@ -178,7 +179,7 @@ const PHRASES: [(&str, &str); 13] = [
 ];
 
 /// Crates whose text is read by people, and pages.
-const PLAIN: [&str; 18] = [
+const PLAIN: [&str; 19] = [
     "host/saga",
     "host/manifest",
     "host/private",
@@ -188,6 +189,7 @@ const PLAIN: [&str; 18] = [
     "host/transport",
     "host/operator",
     "host/net",
+    "host/ingress",
     "host/alerts",
     "host/remote",
     "host/check",

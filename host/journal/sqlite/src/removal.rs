@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sagahost_journal::{PageBounds, requests};
 use sagahost_saga::{
     id::{SagaId, Time},
     input::Status,
 };
 
 use super::{
+    data,
     fault::{Outcome, failed},
     format::{int, status_code},
     head::Head,
@@ -54,10 +56,31 @@ fn remove(conn: &Connection, saga: &Finished) -> Outcome<()> {
     for sql in CHILDREN {
         conn.prepare_cached(sql)?.execute([saga.key])?;
     }
+    remove_requests(conn, &SagaId::new(&saga.id))?;
     conn.prepare_cached("DELETE FROM letter WHERE saga = ?1")?.execute([&saga.id])?;
     conn.prepare_cached("DELETE FROM quarantine WHERE id = ?1")?.execute([&saga.id])?;
     conn.prepare_cached("DELETE FROM saga WHERE key = ?1")?.execute([saga.key])?;
     Ok(())
+}
+
+/// What a saga was asked over HTTP: its keys may be used for something else from now on.
+fn remove_requests(conn: &Connection, saga: &SagaId) -> Outcome<()> {
+    const PAGE: PageBounds = PageBounds { entries: 100, bytes: usize::MAX };
+    let (owner, prefix) = (requests::owner(), requests::saga_prefix(saga));
+    let mut delete = conn.prepare_cached("DELETE FROM store WHERE participant = ?1 AND key = ?2")?;
+    loop {
+        let page = data::scan(conn, &owner, &prefix, None, PAGE)?;
+        for (key, _) in &page.rows {
+            let request = &key[prefix.len()..];
+            let rows = [requests::key(request), requests::answer(request), requests::undone(request)];
+            for key in rows.iter().map(|(_, key)| key).chain([key]) {
+                delete.execute([owner.as_str(), key])?;
+            }
+        }
+        if page.complete {
+            return Ok(());
+        }
+    }
 }
 
 /// The saga's timers stop; its bytes stay as they are. A saga without a row gets one without bytes, so that it is

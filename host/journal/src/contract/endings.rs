@@ -1,7 +1,7 @@
 //! How sagas leave: after their retention, or into quarantine. Invariant: nothing of a saga stays behind, and its key
 //! is not given again.
 
-use crate::LetterWrite;
+use crate::{LetterWrite, requests};
 
 use super::*;
 
@@ -55,6 +55,30 @@ pub fn removed_in_bites(place: &dyn Place) {
     assert_eq!(owner.journal.spilled_event(key, [1; 16]).unwrap(), None);
     let noted = SagaFilter { notes: vec![("n".to_owned(), "v".to_owned())], limit: 9, ..SagaFilter::default() };
     assert_eq!(owner.list(noted), [""; 0]);
+}
+
+/// What the saga was asked over HTTP, whatever its id looks like; and nothing of another saga, nor of a plugin.
+pub fn requests_go_with_their_saga(place: &dyn Place) {
+    let owner = Owner::of(place);
+    let epoch = owner.identity.epoch;
+    let of = |saga: &str, request: &str| {
+        let id = SagaId::from(saga);
+        [requests::key(request), requests::of_saga(&id, request), requests::answer(request), requests::undone(request)]
+    };
+    let many: Vec<String> = (0..250).map(|n| format!("{n:032x}")).collect();
+    let gone: Vec<_> = many.iter().flat_map(|request| of("a", request)).collect();
+    let mut stays: Vec<_> = of("a/b", "f0").into();
+    stays.push(("payment".into(), requests::key(&many[0]).1));
+    let all = || gone.iter().chain(&stays).cloned();
+    owner.commit(|batch| {
+        batch.sagas = vec![finished("a", 1), saga("a/b")];
+        batch.store = all().map(|name| (name, Some(Arc::from(&b"v"[..])))).collect();
+    });
+    let there = |(participant, key): &crate::Name| owner.journal.store_get(participant, key).unwrap().is_some();
+    assert!(all().all(|name| there(&name)));
+    assert_eq!(owner.journal.remove_finished(epoch, FOREVER, 9).unwrap(), 1);
+    assert!(!gone.iter().any(there), "a key begins something new");
+    assert!(stays.iter().all(there));
 }
 
 pub fn removed_key_is_not_given_again(place: &dyn Place) {

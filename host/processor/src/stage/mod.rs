@@ -18,7 +18,7 @@ use sagahost_saga::{
     Saga,
     history::Entry,
     id::{Kind, Participant, SagaId, Time},
-    input::{Answer, CallRef, Status, Wake},
+    input::{CallRef, Status, Wake},
 };
 use sagahost_transport::Verified;
 use sagahost_wire::{BatchNo, Outgoing, Partition, Position, TopicId};
@@ -31,7 +31,7 @@ use crate::{
     planted::{self, Planted},
     positions::{Positions, Receipt},
     read_ahead::{Held, ReadAhead},
-    reply::{Declined, Reply},
+    reply::{Declined, Promise, Reply},
     serving::Serving,
     step::{Now, Signal, Steady, Wait},
     values::{Kept, SagaCell, Values},
@@ -82,7 +82,7 @@ pub struct Staging {
     pub settled: Option<CallRef>,
     /// None: nobody reads what happened.
     pub facts: Option<Box<facts::Chain>>,
-    pub reply: Option<(Reply, Answer)>,
+    pub reply: Option<Promise>,
     pub now: Time,
 }
 
@@ -157,7 +157,7 @@ struct OpenBatch {
     launches: Vec<(SagaId, CallRef)>,
     settled: Vec<(SagaId, CallRef)>,
     facts: Vec<facts::Chain>,
-    replies: Vec<(Reply, Answer)>,
+    replies: Vec<Promise>,
     /// From which its chains took records in.
     partitions: BTreeSet<Partition>,
     chains: usize,
@@ -252,7 +252,7 @@ pub struct Stage {
 pub struct Sealed {
     pub life: u64,
     pub write: BatchWrite,
-    pub replies: Vec<(Reply, Answer)>,
+    pub replies: Vec<Promise>,
     /// Calls outside that may leave once it is journaled, and those whose end is.
     pub launches: Vec<(SagaId, CallRef)>,
     pub settled: Vec<(SagaId, CallRef)>,
@@ -823,9 +823,8 @@ impl Stage {
         self.settled.raise_all();
         self.progress.raise_all();
         // A place was chosen by what was handled then.
-        for reply in open.replies.into_iter().map(|(reply, _)| reply).chain(to_move.map(|to_move| to_move.reply)) {
-            reply.declined(Declined::BeganAgain);
-        }
+        open.replies.into_iter().for_each(|promise| promise.decline(Declined::BeganAgain));
+        to_move.iter().for_each(|to_move| to_move.reply.declined(Declined::BeganAgain));
     }
 
     /// No chain is staged any more.

@@ -26,7 +26,7 @@ type Told = Arc<Mutex<Vec<Result<String, Declined>>>>;
 fn waits() -> (Reply, Told) {
     let told = Told::default();
     let tell = told.clone();
-    (Reply::new(move |answer| tell.lock().push(answer.map(|answer| answer.text))), told)
+    (Reply::new(move |answer| tell.lock().push(answer.map(|answer: Answer| answer.text))), told)
 }
 
 /// A chain that took record 0 in, and for which somebody waits.
@@ -38,7 +38,7 @@ fn stage(bench: &Bench) -> Told {
     overlay.put(&"till".into(), "k", Some(Arc::from(*b"v")));
     let mut staging = bench.staging(1, overlay);
     staging.receipt = Some(receipt);
-    staging.reply = Some((reply, Answer { done: true, text: "done".to_owned() }));
+    staging.reply = Some(reply.promise(Answer { done: true, text: "done".to_owned() }));
     assert!(matches!(bench.processor.stage.stage(staging, at(0)), crate::stage::Staged::Joined));
     told
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use sagahost_saga::{
-    id::{Direction, Kind},
+    id::{Direction, Kind, SagaId},
     input::Status,
     outcome::Emission,
 };
@@ -31,6 +31,10 @@ impl Reader for Watcher {
     }
     fn published(&self, batch: BatchNo, _: Now) {
         self.out.lock().push(batch);
+    }
+    fn quarantined(&self, _: &SagaId) {}
+    fn reads_calls(&self) -> bool {
+        true
     }
 }
 

@@ -12,6 +12,7 @@ mod draining;
 mod facts;
 mod outside;
 mod reading;
+mod requests;
 mod sagas;
 mod scans;
 mod staging;

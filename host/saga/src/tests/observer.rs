@@ -61,6 +61,13 @@ struct Ledger {
     spent: BTreeSet<(bool, u32)>,
 }
 
+/// Is the call that ended of a step that a request asked for?
+fn answers(seen: &Seen<'_>) -> bool {
+    let (Input::Returned { call, .. } | Input::Undone { call, .. }) = seen.input else { return false };
+    let mut steps = seen.before.steps().filter(|step| step.step_id == call.step_id);
+    steps.any(|step| step.event.source.contains("/asked/"))
+}
+
 fn must(holds: bool, otherwise: &'static str) -> Found {
     if holds { Ok(()) } else { Err(otherwise) }
 }
@@ -78,7 +85,14 @@ impl Observer {
         for effect in &seen.transition.effects {
             match effect {
                 Effect::Call(call) => self.see_call(call, seen)?,
-                Effect::Publish(publish) => self.see_published(&publish.event, seen.topology)?,
+                Effect::Publish(publish) => {
+                    must(!answers(seen) || !publish.fuse, "what a request asked for is published")?;
+                    self.see_published(&publish.event, seen.topology)?;
+                }
+                Effect::Answer { event, .. } => {
+                    must(answers(seen), "nobody asked for what is answered")?;
+                    self.see_published(event, seen.topology)?;
+                }
                 Effect::OpenLetter(letter) => drop(self.letters.insert(letter.key.clone())),
                 Effect::KeepAside(letter) => self.kept_aside(&letter.event, nothing)?,
                 Effect::CloseLetter { key, .. } => drop(self.letters.remove(key)),
@@ -94,9 +108,20 @@ impl Observer {
     }
 
     fn see_received(&mut self, seen: &Seen<'_>) -> Found {
-        let Input::Received { event, .. } = seen.input else {
+        let (Input::Received { event, .. } | Input::Requested { event, .. }) = seen.input else {
             return Ok(());
         };
+        if let Input::Requested { to, .. } = seen.input {
+            let letter = |effect: &Effect| matches!(effect, Effect::OpenLetter(_) | Effect::KeepAside(_));
+            let failed = seen.after.cause().is_some() && seen.before.cause().is_none();
+            must(failed || !seen.transition.effects.iter().any(letter), "a request that is refused opens a letter")?;
+            let begun = seen.before.steps().any(|step| *step.kind == event.kind);
+            let changed = seen.transition.disposition == Disposition::Changed;
+            must(to.is_some() || !begun || !changed, "a second request begins a saga that exists")?;
+            if matches!(seen.transition.disposition, Disposition::Refused(_) | Disposition::Unhandled) {
+                return Ok(());
+            }
+        }
         let new = self.taken.insert((event.key.clone(), event.data_hash()));
         let changed = seen.transition.disposition == Disposition::Changed;
         must(new || !changed, "an event is taken in twice")
@@ -212,6 +237,7 @@ impl Observer {
             | Input::Undone { .. }
             | Input::Started { .. }
             | Input::Received { .. }
+            | Input::Requested { .. }
             | Input::Due { .. }
             | Input::TopologyChanged
             | Input::Operator(_) => must(!seen.transition.keep_writes, "writes of a late attempt are kept"),

@@ -62,6 +62,13 @@ enum Act {
         id: u8,
         other: bool,
     },
+    /// `to`: whom it asks for a step.
+    Request {
+        kind: usize,
+        id: u8,
+        other: bool,
+        to: Option<usize>,
+    },
     /// The next so many calls answer so.
     Answer {
         who: usize,
@@ -138,6 +145,8 @@ fn act() -> impl Strategy<Value = Act> {
     let at = || any::<u8>().prop_map(usize::from);
     prop_oneof![
         6 => (0..KINDS.len(), 0..3u8, prop::bool::weighted(0.1)).prop_map(|(kind, id, other)| Act::Event { kind, id, other }),
+        2 => (0..KINDS.len(), 0..3u8, prop::bool::weighted(0.1), prop::option::of(0..WHO.len()))
+            .prop_map(|(kind, id, other, to)| Act::Request { kind, id, other, to }),
         5 => answers(),
         3 => (at(), answer()).prop_map(|(call, answer)| Act::Return { call, answer }),
         2 => at().prop_map(|call| Act::LateReturn { call }),
@@ -197,6 +206,11 @@ impl Life {
             Act::Event { kind, id, other } => {
                 let data = if *other { "other" } else { "{}" };
                 world.receive(event(KINDS[*kind], &format!("{}-{id}", KINDS[*kind]), data));
+            }
+            Act::Request { kind, id, other, to } => {
+                let data = if *other { "other" } else { "{}" };
+                let event = event(KINDS[*kind], &format!("{}-{id}", KINDS[*kind]), data);
+                world.requested(event, to.map(|who| WHO[who]));
             }
             Act::Answer { who, undo, answer, times } => self.answer(*who, *undo, answer, *times),
             Act::Return { call, answer } if !world.hanging.is_empty() => {
@@ -415,6 +429,8 @@ mutations! {
     mutation_held_for_ever: NeverSettle => "no next action: neither a time, nor a call, nor an operator";
     mutation_hot_timer: HotTimer => "no end: it wakes again and again";
     mutation_resolved_in_vain: ResolveNothing => "no next action: an operator cannot end it";
+    mutation_begun_twice: BeginTwice => "a second request begins a saga that exists";
+    mutation_answers_published: PublishAnswers => "what a request asked for is published";
     mutation_lost_in_the_record: LoseCount => "the record does not come back as it was";
     mutation_undone_with_other_data: SwapUndoData => "a step is undone with what another call left";
     mutation_late_writes_kept: KeepLateWrites => "writes of a late attempt are kept";

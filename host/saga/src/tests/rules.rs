@@ -1639,3 +1639,206 @@ fn mutation_data_without_bound() {
     assert!(refused());
     assert!(!mutation::with(Mutation::DataWithoutBound, refused));
 }
+
+#[test]
+fn rule_17_a_request_begins_a_saga_once() {
+    check(
+        "request OrderCreated; request OrderCreated; request OrderCreated=other; request OrderCreated#2",
+        expect![[r#"
+        > request OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        > request OrderCreated
+        nothing: the event is known
+        > request OrderCreated=other
+        nothing: other-data
+        > request OrderCreated#2
+        nothing: saga-exists
+        = completed
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_a_request_behind_a_cancel_is_called_off() {
+    check(
+        "cancel; request OrderCreated",
+        expect![[r#"
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        > request OrderCreated
+        undo payment.OrderCreated (never-ran): ok
+        undo order.OrderCreated (never-ran): ok
+        publish OrderCancelled
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: nothing-to-undo
+          cause: cancelled (by ann: because)
+          late: 1
+    "#]],
+    );
+    check(
+        "payment rejects NO; request OrderCreated; request OrderCreated#2",
+        expect![[r#"
+        > request OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: rejects NO
+        publish SagaFailed {"app":"shop","code":"NO","detail":"as told","participant":"payment","saga":"o-1"}
+        publish PaymentFailed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > request OrderCreated#2
+        nothing: saga-exists
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: rejected
+          cause: rejected (NO: as told)
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_other_events_do_not_keep_a_request_out() {
+    check(
+        "with inventory.PaymentProcessed after Noted; PaymentProcessed; request OrderCreated",
+        expect![[r#"
+        > PaymentProcessed
+        > request OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        = running
+          inventory.PaymentProcessed: early
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: early
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_a_step_that_is_asked_for_is_one_participants() {
+    check(
+        "request OrderCreated payment; request OrderCreated#2 order; request StockCounted payment",
+        expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: ok
+        answer OrderCreated: PaymentProcessed
+        > request OrderCreated#2 order
+        order.OrderCreated: ok
+        > request StockCounted payment
+        nothing: no participant acts on this kind
+        = running
+          payment.OrderCreated: done
+          order.OrderCreated: done
+    "#]],
+    );
+    check(
+        "with payment.OrderCreated emits PaymentNoted after 5s; request OrderCreated payment; cancel",
+        expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: ok
+        answer OrderCreated: PaymentProcessed
+        answer OrderCreated: PaymentNoted
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        undo payment.OrderCreated (done): ok
+        answer OrderCreated of its undoing: PaymentRefunded
+        = compensated
+          payment.OrderCreated: compensated
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+    check(
+        "payment rejects NO; request OrderCreated payment; request OrderCreated#2 payment",
+        expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: rejects NO
+        publish SagaFailed {"app":"shop","code":"NO","detail":"as told","participant":"payment","saga":"o-1"}
+        answer OrderCreated: PaymentFailed
+        > request OrderCreated#2 payment
+        nothing: saga-over
+        = compensated
+          payment.OrderCreated: rejected
+          cause: rejected (NO: as told)
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_a_step_is_asked_for_behind_a_cancel() {
+    check(
+        "cancel; request OrderCreated payment; request OrderCreated payment; request PaymentProcessed inventory",
+        expect![[r#"
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        > request OrderCreated payment
+        undo payment.OrderCreated (never-ran): ok
+        > request OrderCreated payment
+        nothing: the event is known
+        > request PaymentProcessed inventory
+        undo inventory.PaymentProcessed (never-ran): ok
+        = compensated
+          payment.OrderCreated: nothing-to-undo
+          inventory.PaymentProcessed: nothing-to-undo
+          cause: cancelled (by ann: because)
+          late: 2
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_what_ends_a_participants_part_can_be_asked() {
+    check(
+        "with only payment; request OrderCreated payment; request OrderCompleted payment; request OrderCreated#2 payment",
+        expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: ok
+        answer OrderCreated: PaymentProcessed
+        > request OrderCompleted payment
+        > request OrderCreated#2 payment
+        nothing: saga-over
+        = completed
+          payment.OrderCreated: done, released
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_a_full_saga_refuses() {
+    check(
+        "with steps-max 1; request OrderCreated",
+        expect![[r#"
+        > request OrderCreated
+        nothing: no-room
+        = waiting
+    "#]],
+    );
+    check(
+        "with steps-max 2; request OrderCreated",
+        expect![[r#"
+        > request OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        letter inventory.PaymentProcessed too-many-steps
+        = needs-operator
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          open letter: too-many-steps
+          sagahost dead-letters redrive 'sagahost/shop/payment/6186220c3188522e148465fbb737f733|inventory' --participant inventory  # too-many-steps: too-many-steps: more than 2 steps in one saga
+    "#]],
+    );
+}

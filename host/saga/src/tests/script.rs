@@ -5,7 +5,7 @@
 //! (`payment rejects DECLINED`, `payment undo stuck NO`, with `always` in front: every time), `return PARTICIPANT
 //! ANSWER` brings a hanging call back, a capitalised word is an event (`OrderCreated#2=data`), the rest is time,
 //! operators and the host (`wait 5s`, `stall 20m`, `cancel`, `retry`, `resolve accept|undone [P]`, `redrive P`,
-//! `discard P`, `crash`, `away P`, `back P`, `upgrade P`).
+//! `discard P`, `request EVENT [P]`, `crash`, `away P`, `back P`, `upgrade P`).
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -55,6 +55,7 @@ impl World {
             ["wait", time] => self.pass(duration(time), true),
             ["stall", time] => self.pass(duration(time), false),
             ["due"] => self.due(true),
+            ["request", word, rest @ ..] => self.request(word, rest.first().copied()),
             ["cancel"] => self.operator(Command::Cancel { by: by(), reason: reason() }),
             ["retry"] => self.operator(Command::Retry { by: by() }),
             ["resolve", how, rest @ ..] => {
@@ -107,6 +108,16 @@ impl World {
             event.hops = hops.parse().expect("a number");
         }
         let transition = self.receive(event);
+        if let Some(why) = transition.disposition.nothing() {
+            self.log.push(format!("nothing: {why}"));
+        }
+    }
+
+    /// `to`: the participant that it asks for a step.
+    fn request(&mut self, word: &str, to: Option<&str>) {
+        let (word, data) = word.split_once('=').unwrap_or((word, "{}"));
+        let kind = word.split_once('#').map_or(word, |(kind, _)| kind);
+        let transition = self.requested(event(kind, word, data), to);
         if let Some(why) = transition.disposition.nothing() {
             self.log.push(format!("nothing: {why}"));
         }

@@ -172,6 +172,14 @@ impl World {
         self.input(Input::Received { event, spilled })
     }
 
+    /// `to`: the participant that it asks for a step.
+    pub fn requested(&mut self, event: Event, to: Option<&str>) -> Transition {
+        let source = Event::source_of_request(&self.topology.app, to.is_some(), "/test");
+        let event = Event { key: EventKey::new(source, &event.key.id), origin: None, ..event };
+        let spilled = self.spilled_data(&event);
+        self.input(Input::Requested { event, spilled, to: to.map(Into::into) })
+    }
+
     /// As the pipeline does it: on a copy, then the effects in their order, fused events and calls in the same chain;
     /// and once that is durable, the calls that waited for it.
     pub fn input(&mut self, input: Input) -> Transition {
@@ -336,6 +344,11 @@ impl Drive for World {
         }
         let spilled = self.spilled_data(&event);
         Ok(Some(Input::Received { event, spilled }))
+    }
+
+    fn answer(&mut self, request: &EventKey, undoing: bool, event: Event) {
+        let how = if undoing { " of its undoing" } else { "" };
+        self.log.push(format!("answer {}{how}: {}", request.id, event.kind));
     }
 
     fn open_letter(&mut self, letter: Letter) {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use sagahost_saga::{
     Saga,
     drive::{Drive, drive},
+    event::Event,
     history::Entry,
-    id::{Direction, Participant, SagaId},
+    id::{Direction, EventKey, Participant, SagaId},
     input::{Disposition, Input, Letter, Publish, Transition},
     outcome::{Call, Crash, End, Outcome, Runs, UndoOutcome},
 };
@@ -69,7 +70,7 @@ impl Drive for Chain<'_> {
         let transition = self.record.saga.on(input, &self.engine.topology, now).map_err(|broken| broken.to_string())?;
         match transition.disposition {
             Disposition::Changed => self.changed = true,
-            Disposition::Known | Disposition::Unhandled | Disposition::Nothing(_) => {}
+            Disposition::Known | Disposition::Unhandled | Disposition::Refused(_) | Disposition::Nothing(_) => {}
         }
         if let Some(answer) = &transition.answer {
             self.happened.answer = Some(Answered { done: answer.done, text: answer.text.clone() });
@@ -124,6 +125,10 @@ impl Drive for Chain<'_> {
             self.engine.world.topics.push_back(event);
         }
         Ok(None)
+    }
+
+    fn answer(&mut self, _: &EventKey, _: bool, _: Event) {
+        unreachable!("nobody asks a simulated app for a step")
     }
 
     fn open_letter(&mut self, letter: Letter) {

@@ -1,0 +1,71 @@
+//! What the store keeps of requests over HTTP: rows of a participant that no plugin can be. Invariant: all rows of a request
+//! are found by its saga, and go with it.
+//!
+//! | row | value |
+//! |---|---|
+//! | `key/REQUEST` | the saga that the request is about |
+//! | `saga/SAGA/REQUEST` | who asked |
+//! | `answer/REQUEST`, `undone/REQUEST` | what the step emitted that it asked for, and what its undoing did |
+//!
+//! REQUEST is the event id that the request has, lower-case hexadecimal. In SAGA `%` and `/` are percent-encoded.
+
+use sagahost_saga::id::{Participant, SagaId};
+
+use crate::Name;
+
+/// Upper case and signs are in no plugin's name.
+const OWNER: &str = "$HTTP";
+
+/// Whose rows they are.
+pub fn owner() -> Participant {
+    Participant::new(OWNER)
+}
+
+pub fn is_owner(participant: &Participant) -> bool {
+    participant.as_str() == OWNER
+}
+
+fn row(key: String) -> Name {
+    (owner(), key)
+}
+
+/// Which saga a request is about.
+pub fn key(request: &str) -> Name {
+    row(format!("key/{request}"))
+}
+
+/// Who asked.
+pub fn of_saga(saga: &SagaId, request: &str) -> Name {
+    row(format!("{}{request}", saga_prefix(saga)))
+}
+
+/// What the keys of [`of_saga`] begin with.
+pub fn saga_prefix(saga: &SagaId) -> String {
+    format!("saga/{}/", saga.as_str().replace('%', "%25").replace('/', "%2F"))
+}
+
+/// What the step emitted that the request asked for.
+pub fn answer(request: &str) -> Name {
+    row(format!("answer/{request}"))
+}
+
+/// What the undoing of that step emitted.
+pub fn undone(request: &str) -> Name {
+    row(format!("undone/{request}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_saga_has_the_rows_of_another() {
+        let ids = ["a", "a/b", "a%2Fb", "a/", "%", "a%25"];
+        for one in ids {
+            for other in ids.into_iter().filter(|other| *other != one) {
+                let (_, key) = of_saga(&SagaId::new(other), "00");
+                assert!(!key.starts_with(&saga_prefix(&SagaId::new(one))), "{one} has {key}");
+            }
+        }
+    }
+}
