@@ -66,7 +66,7 @@ pub enum Does {
     Undo { participant: Participant },
 }
 
-/// Somebody who may ask.
+/// One who may ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub name: Arc<str>,
@@ -76,7 +76,7 @@ pub struct Principal {
     pub sees: Sees,
 }
 
-/// How somebody shows who they are.
+/// How a principal shows who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// `Authorization: Bearer TOKEN`, and this is the token's SHA-256.
@@ -85,7 +85,7 @@ pub enum Proof {
     Subject(String),
 }
 
-/// Which sagas somebody may ask for.
+/// Which sagas a principal may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sees {
     /// Those that a request of theirs was about; any other is as if it did not exist.

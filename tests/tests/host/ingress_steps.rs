@@ -1,4 +1,4 @@
-//! A host as somebody's participant: asked for steps over HTTP, and to undo them. Invariant: what it says of a step is so, however
+//! A host as a participant: asked for steps over HTTP, and to undo them. Invariant: what it says of a step is so, however
 //! often and in which order it is asked; and two hosts end an order as one does.
 
 use std::{net::SocketAddr, time::Duration};
