@@ -1,4 +1,5 @@
 //! What the demonstration and the tests share: a workload and a real broker.
 
 pub mod broker;
+pub mod requests;
 pub mod workload;

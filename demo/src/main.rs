@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{IsTerminal as _, Write as _},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -21,6 +22,7 @@ use rdkafka::{
 use sagahost::{config::Config, host::open_transport};
 use sagahost_demo::{
     broker::{Broker, Options},
+    requests::{Answers, Requests},
     workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
 };
 use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
@@ -38,6 +40,9 @@ struct Args {
     /// On a real broker, which the demonstration starts.
     #[arg(long)]
     kafka: bool,
+    /// Orders come as HTTP requests, each of which waits for the end of its order.
+    #[arg(long)]
+    http: bool,
     #[arg(long, default_value_t = 1_000)]
     orders: usize,
     /// Orders per second; without it as fast as they are taken.
@@ -61,7 +66,8 @@ fn main() -> Result<()> {
         true => Some(Broker::start(Options::default()).context("failed to start a broker")?),
         false => None,
     };
-    let file = configure(&args, broker.as_ref())?;
+    let address = if args.http { Some(free_address()?) } else { None };
+    let file = configure(&args, broker.as_ref(), address)?;
     let config = Config::load(&file).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     say(&format!("host: {} run --config {}", args.sagahost.display(), file.display()));
     let mut host = HostProcess::start(&args, &file)?;
@@ -79,11 +85,13 @@ fn main() -> Result<()> {
     ));
     let mut run = Run { watch: Watch::begin(&*transport)?, ends: Ends::default(), sent_ms: BTreeMap::new() };
     let began = Instant::now();
-    run.feed_and_watch(&args, &config, broker.as_ref(), &orders, &mut host)?;
+    let feeder = Feeder::new(&config, broker.as_ref(), address)?;
+    run.feed_and_watch(&args, &feeder, &orders, &mut host)?;
     let took = began.elapsed();
     run.settle()?;
+    let answers = feeder.finish(orders.len())?;
     host.stop()?;
-    let faults = summary(&args, &file, &orders, &run, took)?;
+    let faults = summary(&args, &file, &orders, &run, took)? + told(answers.as_ref(), &run.ends);
     ensure!(faults == 0, "{faults} faults");
     Ok(())
 }
@@ -92,8 +100,13 @@ fn say(text: &str) {
     println!("demo: {text}");
 }
 
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("failed to find a free port")?;
+    Ok(listener.local_addr()?)
+}
+
 /// The configuration that the host gets: what a user would write.
-fn configure(args: &Args, broker: Option<&Broker>) -> Result<PathBuf> {
+fn configure(args: &Args, broker: Option<&Broker>, address: Option<SocketAddr>) -> Result<PathBuf> {
     let data = args.work.join("data");
     if data.exists() {
         fs::remove_dir_all(&data)?;
@@ -102,11 +115,16 @@ fn configure(args: &Args, broker: Option<&Broker>) -> Result<PathBuf> {
     let kafka = broker.map_or(String::new(), |broker| {
         format!("[kafka]\nbootstrap-servers = \"{}\"\ncreate-topics = true\npartitions = 4\n", broker.bootstrap())
     });
+    let http = address.map_or(String::new(), |address| {
+        format!(
+            "[http]\nlisten = \"{address}\"\n[http.route.\"POST /orders\"]\nkind = \"OrderCreated\"\nsaga-id = \"/orderId\"\n"
+        )
+    });
     let text = format!(
         r#"app = "demo"
 plugins = "{}"
 data = "data"
-{kafka}
+{kafka}{http}
 [plugin.payment.config]
 limit-cents = {LIMIT_CENTS}
 opening-balance-cents = {OPENING_BALANCE_CENTS}
@@ -227,9 +245,43 @@ fn now_ms() -> u64 {
 enum Feeder {
     Embedded(EmbeddedTransport),
     Kafka(ThreadedProducer<rdkafka::producer::DefaultProducerContext>),
+    Http(Box<Requests>),
 }
 
 impl Feeder {
+    fn new(config: &Config, broker: Option<&Broker>, address: Option<SocketAddr>) -> Result<Self> {
+        Ok(match (address, broker) {
+            (Some(address), _) => Self::Http(Box::new(Requests::new(&format!("http://{address}/orders"))?)),
+            (None, Some(broker)) => Self::Kafka(
+                ClientConfig::new()
+                    .set("bootstrap.servers", broker.bootstrap())
+                    .set("partitioner", "murmur2_random")
+                    .set("linger.ms", "2")
+                    .create()?,
+            ),
+            (None, None) => Self::Embedded(EmbeddedTransport::open(&config.data_dir, "demo-feeder")?),
+        })
+    }
+
+    /// What was sent is out; over HTTP, it is answered.
+    fn finish(&self, orders: usize) -> Result<Option<Answers>> {
+        match self {
+            Self::Embedded(_) => Ok(None),
+            Self::Kafka(producer) => producer.flush(Duration::from_secs(10)).map(|()| None).map_err(Into::into),
+            Self::Http(requests) => {
+                let end = Instant::now() + Duration::from_secs(60);
+                loop {
+                    let answers = requests.answers();
+                    if answers.by_order.len() >= orders {
+                        return Ok(Some(answers));
+                    }
+                    ensure!(Instant::now() < end, "{} of {orders} orders are answered", answers.by_order.len());
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
     fn send(&self, orders: &[&Order]) -> Result<()> {
         let bytes = |order: &Order| serde_json::to_vec(order).context("an order is JSON");
         match self {
@@ -245,6 +297,7 @@ impl Feeder {
                 }
                 topics.offer_all(&records)?;
             }
+            Self::Http(requests) => orders.iter().try_for_each(|order| requests.send(order))?,
             Self::Kafka(producer) => {
                 for order in orders {
                     let data = bytes(order)?;
@@ -271,24 +324,7 @@ struct Run {
 }
 
 impl Run {
-    fn feed_and_watch(
-        &mut self,
-        args: &Args,
-        config: &Config,
-        broker: Option<&Broker>,
-        orders: &[Order],
-        host: &mut HostProcess,
-    ) -> Result<()> {
-        let feeder = match broker {
-            Some(broker) => Feeder::Kafka(
-                ClientConfig::new()
-                    .set("bootstrap.servers", broker.bootstrap())
-                    .set("partitioner", "murmur2_random")
-                    .set("linger.ms", "2")
-                    .create()?,
-            ),
-            None => Feeder::Embedded(EmbeddedTransport::open(&config.data_dir, "demo-feeder")?),
-        };
+    fn feed_and_watch(&mut self, args: &Args, feeder: &Feeder, orders: &[Order], host: &mut HostProcess) -> Result<()> {
         let began = Instant::now();
         let mut shown = Instant::now();
         let mut sent = 0;
@@ -330,9 +366,6 @@ impl Run {
         }
         self.show(sent, orders.len());
         println!();
-        if let Feeder::Kafka(producer) = feeder {
-            producer.flush(Duration::from_secs(10))?;
-        }
         Ok(())
     }
 
@@ -367,6 +400,20 @@ impl Run {
         let at = ((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1));
         all.get(at).copied().unwrap_or(0)
     }
+}
+
+/// What clients were answered; how many answers are wrong.
+fn told(answers: Option<&Answers>, ends: &Ends) -> usize {
+    let Some(answers) = answers else { return 0 };
+    let faults = answers.faults(|order| ends.completed.contains_key(order));
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    answers.by_order.values().for_each(|status| *counts.entry(status.as_u16()).or_default() += 1);
+    let counts: Vec<String> = counts.iter().map(|(status, count)| format!("{count} with {status}")).collect();
+    println!("\n  answered over HTTP: {}; {} requests were repeated", counts.join(", "), answers.repeated);
+    for fault in faults.iter().take(20) {
+        println!("  {fault}");
+    }
+    faults.len()
 }
 
 fn ask(args: &Args, config: &Path, words: &[&str]) -> Result<String> {

@@ -9,6 +9,7 @@ mod bombs;
 mod commits;
 mod data_directory;
 mod deaths;
+mod demonstration;
 mod disk_full;
 mod embedded;
 mod exit_codes;
