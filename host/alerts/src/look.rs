@@ -47,6 +47,9 @@ impl Alert {
     }
 }
 
+/// Of sagas, and of the dead letters that they open.
+const COMPENSATION_FAILED: &str = "compensation-failed";
+
 /// `command`: makes of `sagas list` the line that reaches this app.
 ///
 /// # Errors
@@ -54,7 +57,9 @@ impl Alert {
 pub fn firing(journal: &dyn Journal, command: &dyn Fn(&str) -> String) -> Result<Vec<Alert>, JournalError> {
     let mut alerts = needing(journal, command)?;
     alerts.extend(quarantined(journal, command)?);
-    for (code, participant, count) in journal.letter_groups()? {
+    // Of a compensation that failed its saga says it.
+    let of_sagas = |code: &str| code == COMPENSATION_FAILED;
+    for (code, participant, count) in journal.letter_groups()?.into_iter().filter(|(code, ..)| !of_sagas(code)) {
         let filter = LetterFilter {
             code: Some(code.clone()),
             participant: participant.clone(),
@@ -114,7 +119,7 @@ fn reasons(journal: &dyn Journal, id: &SagaId) -> Result<Vec<(Option<String>, St
     let mut reasons: Vec<_> = stuck
         .map(|step| {
             let code = match step.state {
-                StepState::CompensationFailed => "compensation-failed".to_owned(),
+                StepState::CompensationFailed => COMPENSATION_FAILED.to_owned(),
                 _ => step.problem.map_or_else(|| "blocked".to_owned(), |problem| problem.code.clone()),
             };
             (Some(step.participant.to_string()), code)

@@ -140,6 +140,9 @@ fn forecast(letter: &StoredLetter, saga: Option<&Saga>) -> (bool, String) {
     let Some(saga) = saga else {
         return (false, "its saga is not in the journal any more: discard it".to_owned());
     };
+    if saga.fails_to_undo(&letter.key) {
+        return (true, format!("would have {participant} undo {} again", kept.event.kind));
+    }
     let status = saga.status();
     let past = match status {
         Status::Compensating | Status::Compensated | Status::Completed | Status::Finishing => true,

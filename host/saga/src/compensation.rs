@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     history::What,
     id::{Direction, Participant, Time},
-    input::{CallRef, Disposition, Status},
+    input::{CallRef, Disposition, Letter, Status, undo_letter_key},
     mutation::{self, Mutation},
     on::{Turn, short},
     outcome::{Behaviour, Call, Cause, Crash, Evidence, Problem, Runs, UndoCall, UndoOutcome, Undone},
@@ -291,22 +291,22 @@ impl Saga {
         };
         self.note_undo(self.plan[index].step as usize, call, by, &outcome, took, turn.now);
         match outcome {
-            UndoOutcome::Undone(undone) => self.undo_done(index, undone, turn),
+            UndoOutcome::Undone(undone) => self.undo_done(index, by, undone, turn),
             UndoOutcome::NothingToUndo => self.plan[index].state = UndoState::NothingToUndo,
             UndoOutcome::Retry(delay) => self.undo_failed(index, by, delay.problem, delay.after, turn),
             UndoOutcome::Unknown { crash: Crash { code, detail } } => {
                 self.undo_failed(index, by, Problem { code, detail }, None, turn);
             }
-            UndoOutcome::Stuck(problem) => self.undo_stuck(index, problem),
-            UndoOutcome::Unreadable { formats } => self.undo_stuck(index, unreadable(&formats)),
+            UndoOutcome::Stuck(problem) => self.undo_stuck(index, by, problem, turn),
+            UndoOutcome::Unreadable { formats } => self.undo_stuck(index, by, unreadable(&formats), turn),
             UndoOutcome::Unsent(problem) => self.undo_unsent(index, problem, turn),
         }
         Disposition::Changed
     }
 
-    fn undo_done(&mut self, index: usize, undone: Undone, turn: &mut Turn<'_>) {
+    fn undo_done(&mut self, index: usize, by: &Behaviour, undone: Undone, turn: &mut Turn<'_>) {
         if undone.emit.len() > turn.topology.bounds.emissions_per_outcome_max {
-            return self.undo_stuck(index, too_many(undone.emit.len()));
+            return self.undo_stuck(index, by, too_many(undone.emit.len()), turn);
         }
         let step = self.plan[index].step as usize;
         let participant = self.steps[step].participant.clone();
@@ -325,13 +325,13 @@ impl Saga {
         by: &Behaviour,
         problem: Problem,
         after: Option<std::time::Duration>,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
     ) {
         let undoing = &mut self.plan[index];
         let step = &self.steps[undoing.step as usize];
         let retry = undo_retry(step, turn);
         if undoing.budget.spend(&by.digest, &retry) {
-            return self.undo_stuck(index, problem);
+            return self.undo_stuck(index, by, problem, turn);
         }
         let key = step.key(&self.id, Direction::Undo, undoing.ordinal);
         let wait = after.unwrap_or_else(|| backoff(&retry, undoing.budget.used, &key, undoing.attempts));
@@ -361,9 +361,50 @@ impl Saga {
         self.note(now, what);
     }
 
-    fn undo_stuck(&mut self, index: usize, problem: Problem) {
-        self.plan[index].state = UndoState::Stuck;
-        self.plan[index].problem = Some(problem);
+    /// It is a dead letter until it is tried again, or settled by hand (SEMANTICS.md, rule 10).
+    fn undo_stuck(&mut self, index: usize, by: &Behaviour, problem: Problem, turn: &mut Turn<'_>) {
+        let undoing = &mut self.plan[index];
+        undoing.state = UndoState::Stuck;
+        let detail = if problem.detail.is_empty() {
+            problem.code.clone()
+        } else {
+            format!("{}: {}", problem.code, problem.detail)
+        };
+        undoing.problem = Some(problem);
+        let (step, attempts) = (&self.steps[undoing.step as usize], undoing.attempts);
+        let letter = Letter {
+            key: undo_letter_key(&step.event.key, &step.participant),
+            participant: Some(step.participant.clone()),
+            event: step.event.clone(),
+            problem: Problem::new("compensation-failed", detail),
+            attempts,
+            by: by.clone(),
+            at: turn.now,
+        };
+        self.open(letter, turn);
+    }
+
+    /// Is the dead letter about a compensation that failed, and is stuck?
+    pub fn fails_to_undo(&self, letter: &str) -> bool {
+        self.stuck_under(letter).is_some()
+    }
+
+    /// The stuck compensation that a dead letter is about.
+    pub(crate) fn stuck_under(&self, letter: &str) -> Option<usize> {
+        let about = |undoing: &&Undoing| {
+            let step = &self.steps[undoing.step as usize];
+            undoing.stuck() && undo_letter_key(&step.event.key, &step.participant) == letter
+        };
+        self.plan.iter().rposition(|undoing| about(&undoing))
+    }
+
+    /// It is not stuck any more.
+    pub(crate) fn close_undo_letter(&mut self, undoing: usize, how: &str, turn: &mut Turn<'_>) {
+        let step = &self.steps[self.plan[undoing].step as usize];
+        let key = undo_letter_key(&step.event.key, &step.participant);
+        if self.may_be_open(&key) {
+            self.close_named(&key, how, turn);
+        }
     }
 
     /// The end of a call that had left the host before the fence is known now (race 1).
@@ -378,14 +419,18 @@ impl Saga {
     }
 
     /// The success of a step that is being, or was, compensated as uncertain: again, with the real data (race 2).
-    pub(crate) fn undo_again(&mut self, step: usize) {
+    pub(crate) fn undo_again(&mut self, step: usize, turn: &mut Turn<'_>) {
         let Some(last) = self.plan.iter().rposition(|undoing| undoing.step as usize == step) else {
             return self.insert_undoing(Undoing::of(step, Known::Done));
         };
         let undoing = &mut self.plan[last];
         match undoing.state {
             UndoState::Waiting => return undoing.known = Known::Done,
-            UndoState::Retrying { .. } | UndoState::Stuck => undoing.state = UndoState::NothingToUndo,
+            UndoState::Retrying { .. } => undoing.state = UndoState::NothingToUndo,
+            UndoState::Stuck => {
+                undoing.state = UndoState::NothingToUndo;
+                self.close_undo_letter(last, "the step succeeded after all, and is undone with what it did", turn);
+            }
             UndoState::Running
             | UndoState::Out { .. }
             | UndoState::Undone
@@ -393,7 +438,7 @@ impl Saga {
             | UndoState::ByHand
             | UndoState::Accepted => {}
         }
-        let ordinal = undoing.ordinal + 1;
+        let ordinal = self.plan[last].ordinal + 1;
         let again = Undoing { ordinal, ..Undoing::of(step, Known::Done) };
         self.plan.insert(last + 1, again);
     }

@@ -327,7 +327,7 @@ impl Saga {
             let undoable = matches!(completion.undo, Undo::Data(_));
             self.late_success(index, completion, turn);
             if undoable && self.steps[index].undoable() {
-                self.undo_again(index);
+                self.undo_again(index, turn);
             }
         }
         Disposition::Changed

@@ -195,6 +195,11 @@ pub(crate) fn content_key(event: &Event) -> String {
     format!("{}#{}", letter_key(&event.key, None), hex(&event.data_hash()[..4]))
 }
 
+/// Of a compensation that failed. No participant has a `/` in its name.
+pub(crate) fn undo_letter_key(event: &EventKey, participant: &Participant) -> String {
+    format!("{}/undo", letter_key(event, Some(participant)))
+}
+
 pub fn letter_key(event: &EventKey, participant: Option<&Participant>) -> String {
     format!("{event}|{}", participant.map_or("", |p| p.as_str()))
 }

@@ -53,13 +53,9 @@ impl Saga {
     /// Tries again what is stuck, blocked or waits for its next attempt: one more attempt each, whatever a timer does
     /// later (race 19).
     fn retry(&mut self, by: &str, turn: &mut Turn<'_>) -> Disposition {
-        let stuck = self.plan.iter_mut().filter(|undoing| undoing.stuck());
-        let mut count = 0;
-        for undoing in stuck {
-            undoing.state = UndoState::Waiting;
-            undoing.budget = Budget::default();
-            count += 1;
-        }
+        let stuck = self.stuck_of(None);
+        stuck.iter().for_each(|undoing| self.undo_from_the_start(*undoing));
+        let mut count = stuck.len();
         let mut letters = Vec::new();
         for step in self.steps.iter_mut().filter(|step| step.stage == Stage::Blocked) {
             step.stage = Stage::Ready;
@@ -72,11 +68,19 @@ impl Saga {
             return turn.refuse("nothing is stuck, blocked or waiting for a retry");
         }
         self.note_operator(by, "retry", "", turn);
+        for undoing in stuck {
+            self.close_undo_letter(undoing, &format!("retried by {by}"), turn);
+        }
         for letter in letters {
             self.close_letter(&letter, &format!("retried by {by}"), turn);
         }
         turn.answer(true, "it is tried again");
         Disposition::Changed
+    }
+
+    fn undo_from_the_start(&mut self, undoing: usize) {
+        self.plan[undoing].state = UndoState::Waiting;
+        self.plan[undoing].budget = Budget::default();
     }
 
     fn resolve(
@@ -98,6 +102,7 @@ impl Saga {
         self.note_operator(by, if accept { "resolve --accept" } else { "resolve --undone" }, reason, turn);
         for index in stuck {
             self.plan[index].state = if accept { UndoState::Accepted } else { UndoState::ByHand };
+            self.close_undo_letter(index, &format!("resolved by {by}: {reason}"), turn);
         }
         if accept || self.phase != Phase::Open {
             for index in blocked {
@@ -153,6 +158,13 @@ impl Saga {
     ) -> Disposition {
         if !self.may_be_open(letter) {
             return turn.refuse(format!("no open dead letter {letter}"));
+        }
+        if let Some(undoing) = self.stuck_under(letter) {
+            self.note_operator(by, &format!("redrive {letter}"), "", turn);
+            self.undo_from_the_start(undoing);
+            self.close_named(letter, &format!("redriven by {by}"), turn);
+            turn.answer(true, format!("{participant} undoes {} again", event.kind));
+            return Disposition::Changed;
         }
         let topology = turn.topology;
         let Some(member) = topology.member(participant) else {

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     Saga,
     id::{Direction, EventKey, emitted_id, step_id},
-    input::{CallRef, Command, Disposition, Effect, Input, Status, Transition},
+    input::{CallRef, Command, Disposition, Effect, Input, Status, Transition, letter_key},
     outcome::{Call, Completion, Evidence, Outcome, Runs, Saved, Undo, UndoOutcome},
     topology::{Role, Topology, When},
-    view::StepState,
+    view::{StepState, StepView},
 };
 
 pub type Found = Result<(), &'static str>;
@@ -349,6 +349,20 @@ impl Observer {
                 }
                 for step in before.steps().filter(|step| step.state == StepState::Blocked) {
                     self.renew(&step.step_id);
+                }
+            }
+            // Of a compensation that failed: as a retry of it alone.
+            Command::Redrive { participant, event, letter, .. } if letter.ends_with("/undo") => {
+                let stuck = |step: &StepView<'_>| {
+                    step.state == StepState::CompensationFailed
+                        && *letter == format!("{}/undo", letter_key(step.event, Some(step.participant)))
+                };
+                if before.steps().any(|step| stuck(&step))
+                    && let Some(ledger) = self.steps.get_mut(&step_id(participant, &event.0.key))
+                {
+                    ledger.stuck = false;
+                    ledger.spent.retain(|(forward, _)| *forward);
+                    ledger.failed.retain(|(forward, _), _| *forward);
                 }
             }
             Command::Redrive { participant, event, .. } => {

@@ -790,31 +790,33 @@ fn race_17_compensation_that_always_traps() {
     check(
         "inventory rejects EMPTY; payment always undo crashes; OrderCreated; wait 1s; wait 1s; wait 1s",
         expect![[r#"
-        > payment always undo crashes
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: rejects EMPTY
-        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
-        publish InventoryRejected
-        undo payment.OrderCreated (done): crashes
-        > wait 1s
-        undo payment.OrderCreated (done) attempt 2: crashes
-        > wait 1s
-        undo payment.OrderCreated (done) attempt 3: crashes
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > wait 1s
-        nothing: nothing is due
-        = needs-operator
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensation-failed
-          inventory.PaymentProcessed: rejected
-          cause: rejected (EMPTY: as told)
-          sagahost sagas retry o-1  # payment could not undo OrderCreated: trap: unreachable
-          sagahost sagas resolve o-1 --undone --participant payment --reason TEXT  # it was undone by hand
-    "#]],
+            > payment always undo crashes
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: rejects EMPTY
+            publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+            publish InventoryRejected
+            undo payment.OrderCreated (done): crashes
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 2: crashes
+            > wait 1s
+            undo payment.OrderCreated (done) attempt 3: crashes
+            letter payment.OrderCreated compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > wait 1s
+            nothing: nothing is due
+            = needs-operator
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensation-failed
+              inventory.PaymentProcessed: rejected
+              cause: rejected (EMPTY: as told)
+              open letter: compensation-failed
+              sagahost sagas retry o-1  # payment could not undo OrderCreated: trap: unreachable
+              sagahost sagas resolve o-1 --undone --participant payment --reason TEXT  # it was undone by hand
+        "#]],
     );
 }
 

@@ -669,102 +669,110 @@ fn rule_10_compensation_fails() {
     check(
         stuck,
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: retries BUSY
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        undo inventory.PaymentProcessed (never-ran): ok
-        undo payment.OrderCreated (done): stuck NO
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        = needs-operator
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensation-failed
-          inventory.PaymentProcessed: nothing-to-undo
-          cause: cancelled (by ann: because)
-          sagahost sagas retry o-1  # payment could not undo OrderCreated: NO: as told
-          sagahost sagas resolve o-1 --undone --participant payment --reason TEXT  # it was undone by hand
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: retries BUSY
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            undo inventory.PaymentProcessed (never-ran): ok
+            undo payment.OrderCreated (done): stuck NO
+            letter payment.OrderCreated compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            = needs-operator
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensation-failed
+              inventory.PaymentProcessed: nothing-to-undo
+              cause: cancelled (by ann: because)
+              open letter: compensation-failed
+              sagahost sagas retry o-1  # payment could not undo OrderCreated: NO: as told
+              sagahost sagas resolve o-1 --undone --participant payment --reason TEXT  # it was undone by hand
+        "#]],
     );
     check(
         &format!("{stuck} retry"),
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: retries BUSY
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        undo inventory.PaymentProcessed (never-ran): ok
-        undo payment.OrderCreated (done): stuck NO
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > retry
-        answer: it is tried again
-        undo payment.OrderCreated (done) attempt 2: ok
-        publish PaymentRefunded
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated
-          inventory.PaymentProcessed: nothing-to-undo
-          cause: cancelled (by ann: because)
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: retries BUSY
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            undo inventory.PaymentProcessed (never-ran): ok
+            undo payment.OrderCreated (done): stuck NO
+            letter payment.OrderCreated compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > retry
+            answer: it is tried again
+            letter outside/OrderCreated|payment/undo closed: retried by ann
+            undo payment.OrderCreated (done) attempt 2: ok
+            publish PaymentRefunded
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              inventory.PaymentProcessed: nothing-to-undo
+              cause: cancelled (by ann: because)
+        "#]],
     );
     check(
         &format!("{stuck} resolve undone payment; resolve undone"),
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: retries BUSY
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        undo inventory.PaymentProcessed (never-ran): ok
-        undo payment.OrderCreated (done): stuck NO
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > resolve undone payment
-        answer: taken as undone
-        > resolve undone
-        answer: no, nothing here waits to be resolved
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: undone-by-hand
-          inventory.PaymentProcessed: nothing-to-undo
-          cause: cancelled (by ann: because)
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: retries BUSY
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            undo inventory.PaymentProcessed (never-ran): ok
+            undo payment.OrderCreated (done): stuck NO
+            letter payment.OrderCreated compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > resolve undone payment
+            answer: taken as undone
+            letter outside/OrderCreated|payment/undo closed: resolved by ann: because
+            > resolve undone
+            answer: no, nothing here waits to be resolved
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: undone-by-hand
+              inventory.PaymentProcessed: nothing-to-undo
+              cause: cancelled (by ann: because)
+        "#]],
     );
     check(
         &format!("{stuck} resolve accept"),
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: retries BUSY
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        undo inventory.PaymentProcessed (never-ran): ok
-        undo payment.OrderCreated (done): stuck NO
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > resolve accept
-        answer: accepted as it is
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: accepted
-          inventory.PaymentProcessed: nothing-to-undo
-          cause: cancelled (by ann: because)
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: retries BUSY
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            undo inventory.PaymentProcessed (never-ran): ok
+            undo payment.OrderCreated (done): stuck NO
+            letter payment.OrderCreated compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > resolve accept
+            answer: accepted as it is
+            letter outside/OrderCreated|payment/undo closed: resolved by ann: because
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: accepted
+              inventory.PaymentProcessed: nothing-to-undo
+              cause: cancelled (by ann: because)
+        "#]],
     );
     // Only the steps that caused the stuck one wait.
     check(
@@ -790,57 +798,61 @@ fn rule_10_compensation_fails() {
     check(
         "with order.InventoryUpdated compensable; order ok; order retries BUSY 5s; inventory undo stuck NO; OrderCreated; cancel; retry",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: ok
-        publish InventoryUpdated
-        order.InventoryUpdated: retries BUSY
-        > cancel
-        answer: the saga is cancelled
-        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
-        undo order.InventoryUpdated (never-ran): ok
-        undo inventory.PaymentProcessed (done): stuck NO
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > retry
-        answer: it is tried again
-        undo inventory.PaymentProcessed (done) attempt 2: ok
-        publish InventoryReleased
-        undo payment.OrderCreated (done): ok
-        publish PaymentRefunded
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated
-          inventory.PaymentProcessed: compensated
-          order.InventoryUpdated: compensated
-          cause: cancelled (by ann: because)
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: ok
+            publish InventoryUpdated
+            order.InventoryUpdated: retries BUSY
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            undo order.InventoryUpdated (never-ran): ok
+            undo inventory.PaymentProcessed (done): stuck NO
+            letter inventory.PaymentProcessed compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > retry
+            answer: it is tried again
+            letter sagahost/shop/payment/7f5d07fe2b288eaa0e19a079d426e955|inventory/undo closed: retried by ann
+            undo inventory.PaymentProcessed (done) attempt 2: ok
+            publish InventoryReleased
+            undo payment.OrderCreated (done): ok
+            publish PaymentRefunded
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              inventory.PaymentProcessed: compensated
+              order.InventoryUpdated: compensated
+              cause: cancelled (by ann: because)
+        "#]],
     );
     check(
         "inventory rejects EMPTY; payment undo unreadable; OrderCreated; retry",
         expect![[r#"
-        > OrderCreated
-        order.OrderCreated: ok
-        payment.OrderCreated: ok
-        publish PaymentProcessed
-        inventory.PaymentProcessed: rejects EMPTY
-        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
-        publish InventoryRejected
-        undo payment.OrderCreated (done): unreadable
-        undo order.OrderCreated (done): ok
-        publish OrderCancelled
-        > retry
-        answer: it is tried again
-        undo payment.OrderCreated (done) attempt 2: ok
-        publish PaymentRefunded
-        = compensated
-          order.OrderCreated: compensated
-          payment.OrderCreated: compensated
-          inventory.PaymentProcessed: rejected
-          cause: rejected (EMPTY: as told)
-    "#]],
+            > OrderCreated
+            order.OrderCreated: ok
+            payment.OrderCreated: ok
+            publish PaymentProcessed
+            inventory.PaymentProcessed: rejects EMPTY
+            publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+            publish InventoryRejected
+            undo payment.OrderCreated (done): unreadable
+            letter payment.OrderCreated compensation-failed
+            undo order.OrderCreated (done): ok
+            publish OrderCancelled
+            > retry
+            answer: it is tried again
+            letter outside/OrderCreated|payment/undo closed: retried by ann
+            undo payment.OrderCreated (done) attempt 2: ok
+            publish PaymentRefunded
+            = compensated
+              order.OrderCreated: compensated
+              payment.OrderCreated: compensated
+              inventory.PaymentProcessed: rejected
+              cause: rejected (EMPTY: as told)
+        "#]],
     );
 }
 
@@ -1839,6 +1851,88 @@ fn rule_17_a_full_saga_refuses() {
           payment.OrderCreated: done
           open letter: too-many-steps
           sagahost dead-letters redrive 'sagahost/shop/payment/6186220c3188522e148465fbb737f733|inventory' --participant inventory  # too-many-steps: too-many-steps: more than 2 steps in one saga
+    "#]],
+    );
+}
+
+#[test]
+fn rule_10_a_compensation_that_failed_is_a_dead_letter() {
+    check(
+        "payment undo stuck NO; inventory rejects EMPTY; OrderCreated; redrive payment",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): stuck NO
+        letter payment.OrderCreated compensation-failed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > redrive payment
+        answer: payment undoes OrderCreated again
+        letter outside/OrderCreated|payment/undo closed: redriven by ann
+        undo payment.OrderCreated (done) attempt 2: ok
+        publish PaymentRefunded
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+    check(
+        "payment undo stuck NO; inventory rejects EMPTY; OrderCreated; resolve undone payment",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): stuck NO
+        letter payment.OrderCreated compensation-failed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > resolve undone payment
+        answer: taken as undone
+        letter outside/OrderCreated|payment/undo closed: resolved by ann: because
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: undone-by-hand
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
+    "#]],
+    );
+    check(
+        "payment undo stuck NO; inventory rejects EMPTY; OrderCreated; discard; retry",
+        expect![[r#"
+        > OrderCreated
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: rejects EMPTY
+        publish SagaFailed {"app":"shop","code":"EMPTY","detail":"as told","participant":"inventory","saga":"o-1"}
+        publish InventoryRejected
+        undo payment.OrderCreated (done): stuck NO
+        letter payment.OrderCreated compensation-failed
+        undo order.OrderCreated (done): ok
+        publish OrderCancelled
+        > discard
+        answer: discarded; the saga still waits
+        letter outside/OrderCreated|payment/undo closed: discarded by ann: because
+        > retry
+        answer: it is tried again
+        undo payment.OrderCreated (done) attempt 2: ok
+        publish PaymentRefunded
+        = compensated
+          order.OrderCreated: compensated
+          payment.OrderCreated: compensated
+          inventory.PaymentProcessed: rejected
+          cause: rejected (EMPTY: as told)
     "#]],
     );
 }
