@@ -49,8 +49,8 @@ fn await_state(site: &Site, digest: &str, state: &str) {
     until(&what, || line(site, digest).is_some_and(|line| line.state == state).then_some(()));
 }
 
+/// Which of a compiler's two bounds is met first is the machine's affair.
 const MEMORY: &str = "compiling it takes more than 1073741824 bytes of memory";
-const PROCESSOR: &str = "compiling it takes more than 8 s of a processor";
 
 /// What is wrong with this file, once that is known.
 fn await_refusal(site: &Site, host: &Process, name: &str) -> String {
@@ -58,9 +58,7 @@ fn await_refusal(site: &Site, host: &Process, name: &str) -> String {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(refused) = listing(site).refused.into_iter().find(|report| report.file.ends_with(&file)) {
-            let faults = refused.faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; ");
-            // Which of a compiler's two bounds is met first is the machine's affair.
-            return faults.replace(MEMORY, PROCESSOR);
+            return refused.faults.into_iter().map(|fault| fault.what).collect::<Vec<_>>().join("; ");
         }
         assert!(Instant::now() < end, "{name} is not refused: {}", host.log());
         thread::sleep(Duration::from_millis(50));
@@ -87,7 +85,8 @@ fn what_costs_a_compiler_much_is_refused_with_numbers() {
         instances: it has 3009 instances, 1000 are allowed
         tables: it begins with 4000000000 table elements, 20000 are allowed
         manifest: its manifest has 10000000 bytes, 262144 are allowed
-    "#]].assert_eq(&told.concat());
+    "#]]
+    .assert_eq(&told.concat().replace(MEMORY, "compiling it takes more than 8 s of a processor"));
     let serve = |name: &str| listing(&site).plugins.iter().any(|line| line.name == name && line.state == "serving");
     assert!(THREE.into_iter().all(serve), "{}", host.log());
     assert_eq!(host.stop(), 0);
@@ -121,7 +120,8 @@ fn nobody_waits_for_a_compiler() {
     let before = listing(&site).plugins.into_iter().find(|line| line.name == "payment" && line.digest != long);
     assert_eq!(before.map(|line| line.state).as_deref(), Some("serving"), "{}", serving.log());
     let refusal = await_refusal(&site, &serving, "payment");
-    assert_eq!(refusal, format!("compiling it takes more than {seconds} s of a processor"));
+    let time = format!("compiling it takes more than {seconds} s of a processor");
+    assert!([time.as_str(), MEMORY].contains(&refusal.as_str()), "{refusal}");
     assert_eq!(serving.stop(), 0);
 }
 
