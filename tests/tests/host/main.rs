@@ -16,6 +16,7 @@ mod exit_codes;
 mod guests_that_fail;
 mod hot_reload;
 mod ingress;
+mod ingress_deaths;
 mod ingress_steps;
 mod operator_commands;
 mod plugin_commands;
