@@ -38,8 +38,34 @@ pub async fn begin(
     caller: &Caller,
     route: &Route,
     of: Beginning<'_>,
-    (head, body): (Parts, Body),
+    parts: (Parts, Body),
 ) -> Result<Response, Problem> {
+    // In a place of its own, which is free again while it waits.
+    let begun = Box::pin(take_in(ingress, caller, route, of, parts)).await?;
+    let Begun { saga, prefer, until } = begun;
+    let mut following = ingress.follow(&saga, until);
+    while let Some(look) = following.next().await? {
+        if let Some(response) = standing::of_begun(&look, &saga) {
+            return Ok(applied(response, prefer));
+        }
+    }
+    Ok(applied(standing::undecided(&saga), prefer))
+}
+
+/// A request that is taken in, now or before.
+struct Begun {
+    saga: SagaId,
+    prefer: Prefer,
+    until: Instant,
+}
+
+async fn take_in(
+    ingress: &Arc<Ingress>,
+    caller: &Caller,
+    route: &Route,
+    of: Beginning<'_>,
+    (head, body): (Parts, Body),
+) -> Result<Begun, Problem> {
     let prefer = Prefer::read(&head.headers);
     let until = Instant::now() + prefer.wait(ingress.settings.wait);
     let key = key::read(&head.headers).map_err(|why| Problem::bad_request("invalid-key", why))?;
@@ -69,22 +95,15 @@ pub async fn begin(
     let request = Request { event, to: None, principal: caller.name.clone() };
     match ingress.admit(request, until).await? {
         Admission::TakenIn => {}
-        Admission::Known if of.conflict => {
-            let look = ingress.look(&saga).await?;
-            return standing::of_begun(&look, &saga).ok_or_else(|| running(&saga));
+        Admission::Known => {
+            let undecided = of.conflict && standing::of_begun(&ingress.look(&saga).await?, &saga).is_none();
+            if undecided {
+                return Err(running(&saga));
+            }
         }
-        Admission::Known => {}
         refused => return Err(refusal(refused, &saga, of.kind)),
     }
-    // The bytes are in the journal.
-    drop(body);
-    let mut following = ingress.follow(&saga, until);
-    while let Some(look) = following.next().await? {
-        if let Some(response) = standing::of_begun(&look, &saga) {
-            return Ok(applied(response, prefer));
-        }
-    }
-    Ok(applied(standing::undecided(&saga), prefer))
+    Ok(Begun { saga, prefer, until })
 }
 
 fn running(saga: &SagaId) -> Problem {

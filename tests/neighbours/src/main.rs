@@ -3,11 +3,14 @@
 
 mod bombs;
 mod bytes;
+mod crowd;
 mod figures;
 mod hot;
+mod http;
 mod load;
 mod site;
 mod slow;
+mod waiting;
 
 use std::{
     fs,
@@ -29,11 +32,13 @@ struct Case {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case { name: "bombs", about: bombs::ABOUT, run: bombs::run },
     Case { name: "slow", about: slow::ABOUT, run: slow::run },
     Case { name: "hot", about: hot::ABOUT, run: hot::run },
     Case { name: "bytes", about: bytes::ABOUT, run: bytes::run },
+    Case { name: "waiting", about: waiting::ABOUT, run: waiting::run },
+    Case { name: "crowd", about: crowd::ABOUT, run: crowd::run },
 ];
 
 #[derive(Parser)]

@@ -86,8 +86,9 @@ pub(super) async fn serve<S, B>(
         let peer = Peer { address, subject: None };
         return exchanges(&shared, service, socket.clone(), &socket, peer, ending).await;
     };
+    let shakes = Box::pin(shake_hands(&shared, certificates, socket.clone()));
     let stream = tokio::select! {
-        shaken = shake_hands(&shared, certificates, socket.clone()) => shaken,
+        shaken = shakes => shaken,
         _ = ending.changed() => return,
     };
     let accepted = stream.and_then(|stream| {
@@ -96,7 +97,8 @@ pub(super) async fn serve<S, B>(
         Ok((stream, Peer { address, subject }))
     });
     match accepted {
-        Ok((stream, peer)) => exchanges(&shared, service, stream, &socket, peer, ending).await,
+        // In a place of its own, which connections without TLS do not have.
+        Ok((stream, peer)) => Box::pin(exchanges(&shared, service, stream, &socket, peer, ending)).await,
         Err(error) => {
             debug!(%address, %error, "no TLS with a client");
             // Who only looks whether a port is open leaves without a word.

@@ -49,7 +49,8 @@ impl Socket {
     /// Behind the end of what is sent. Without this, the system answers bytes that nobody read with a reset, and a peer that
     /// is still sending its request loses the answer that refuses it.
     pub async fn drain(&self) {
-        let mut dropped = [0; 4 << 10];
+        // Not in the future, which each connection has from its beginning.
+        let mut dropped = vec![0; 4 << 10];
         let ended = async {
             while self.0.readable().await.is_ok() {
                 match self.0.try_read(&mut dropped) {
