@@ -23,16 +23,17 @@ use crate::{
     courier::Courier,
     ledger::Ledger,
     plan::Fault,
+    till::Till,
     world::{self, HostNo, happens, inside},
 };
 
-/// The three, as they come, one that reads what it writes, and one whose calls run outside.
+/// The three, as they come, one that reads what it writes, one whose calls run outside, and one that only requests reach.
 #[derive(Clone)]
 pub struct Natives(pub BTreeMap<Participant, Arc<Native>>);
 
 impl Natives {
-    /// `courier`: the service outside takes part.
-    pub fn new(courier: bool) -> Self {
+    /// `courier`: the service outside takes part. `till`: what only requests reach does.
+    pub fn new(courier: bool, till: bool) -> Self {
         let (limits, settings) = (Arc::new(Limits::default()), Settings::default());
         let mut all = vec![
             Native::new::<order::Orders>(&settings, limits.clone()),
@@ -41,7 +42,10 @@ impl Natives {
             Native::new::<Ledger>(&settings, limits.clone()),
         ];
         if courier {
-            all.push(Native::new::<Courier>(&settings, limits));
+            all.push(Native::new::<Courier>(&settings, limits.clone()));
+        }
+        if till {
+            all.push(Native::new::<Till>(&settings, limits));
         }
         let named = all.into_iter().map(|plugin| {
             let plugin = plugin.expect("the reference plugins are in order");

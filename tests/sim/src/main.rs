@@ -1,6 +1,7 @@
 //! The processor under a seeded scheduler, with everything around it failing: crashes at every durable write, lies, lost
 //! answers, zombies, clocks that jump. Invariant: a seed is a run; what it finds, the same seed finds again.
 
+mod clients;
 mod code;
 mod courier;
 mod coverage;
@@ -14,6 +15,7 @@ mod plan;
 mod run;
 mod served;
 mod shrink;
+mod till;
 mod transport;
 mod world;
 
@@ -35,6 +37,7 @@ use clap::Parser;
 use sagahost_processor::planted::Planted;
 
 use crate::{
+    clients::Answers,
     plan::{Ask, Fault},
     run::{Finding, run},
 };
@@ -57,6 +60,9 @@ struct Arguments {
     /// Of the seed: parts take their steps in turn.
     #[arg(long)]
     in_turn: bool,
+    /// Of the seed: all orders come as records.
+    #[arg(long)]
+    without_requests: bool,
     /// With this mistake planted in the processor.
     #[arg(long, value_parser = planted_by_name)]
     with: Option<Planted>,
@@ -91,6 +97,7 @@ fn main() -> ExitCode {
             without: arguments.without.iter().copied().collect(),
             in_turn: arguments.in_turn,
             planted: arguments.with,
+            without_requests: arguments.without_requests,
         };
         if arguments.shrink {
             if run(ask.clone(), false).finding.is_none() {
@@ -150,8 +157,10 @@ fn tries(planted: Planted, arguments: &Arguments) -> impl Iterator<Item = Ask> {
     let short = (1..=SHORT_SEEDS.min(arguments.seeds)).map(|seed| (seed, Some(SHORT_ORDERS)));
     let orders = arguments.orders;
     let any = (1..=arguments.seeds).map(move |seed| (seed, orders));
-    let asks = hint(planted).into_iter().chain(short).chain(any);
-    asks.map(move |(seed, orders)| Ask { seed, orders, planted: Some(planted), ..Ask::default() })
+    let ask = move |(seed, orders)| Ask { seed, orders, planted: Some(planted), ..Ask::default() };
+    // Most were written down when there were no requests.
+    let before = hint(planted).map(|hint| Ask { without_requests: true, ..ask(hint) });
+    before.into_iter().chain(hint(planted).into_iter().chain(short).chain(any).map(ask))
 }
 
 /// From lines as `NAME SEED [ORDERS]`.
@@ -161,27 +170,36 @@ fn hint(planted: Planted) -> Option<(u64, Option<usize>)> {
     Some((words.get(1)?.parse().ok()?, words.get(2).and_then(|orders| orders.parse().ok())))
 }
 
-/// Seeds that once found a real fault: lines as `SEED ORDERS: what it found`.
+/// Seeds that once found a real fault: lines as `SEED ORDERS [requests]: what it found`. Those without the word are from before
+/// there were requests, and mean something without them.
 fn regressions() -> Vec<Ask> {
     let lines = include_str!("../seeds.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let ask = |line: &str| {
-        let (seed, orders) = line.split_once(": ")?.0.split_once(' ')?;
-        Some(Ask { seed: seed.parse().ok()?, orders: Some(orders.parse().ok()?), ..Ask::default() })
+        let mut words = line.split_once(": ")?.0.split(' ');
+        let (seed, orders) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let without_requests = words.next() != Some("requests");
+        Some(Ask { seed, orders: Some(orders), without_requests, ..Ask::default() })
     };
     lines
-        .map(|line| ask(line).unwrap_or_else(|| panic!("seeds.txt: write it as `SEED ORDERS: what it found`: {line}")))
+        .map(|line| {
+            ask(line)
+                .unwrap_or_else(|| panic!("seeds.txt: write it as `SEED ORDERS [requests]: what it found`: {line}"))
+        })
         .collect()
 }
 
 /// What to type to see it again.
 fn command(ask: &Ask) -> String {
-    let Ask { seed, orders, without_orders, without, planted, in_turn } = ask;
+    let Ask { seed, orders, without_orders, without, planted, in_turn, without_requests } = ask;
     let mut line = format!("tests/sim/run --seed {seed}");
     if let Some(orders) = orders {
         line += &format!(" --orders {orders}");
     }
     if *in_turn {
         line += " --in-turn";
+    }
+    if *without_requests {
+        line += " --without-requests";
     }
     if let Some(planted) = planted {
         line += &format!(" --with {planted:?}");
@@ -219,6 +237,7 @@ struct Sum {
     sagas: usize,
     steps: u64,
     findings: Vec<Finding>,
+    answers: Answers,
     covered: coverage::Table,
 }
 
@@ -235,7 +254,9 @@ fn many(arguments: &Arguments) -> ExitCode {
                         return;
                     }
                     let (orders, planted) = (arguments.orders, arguments.with);
-                    let ask = first.get(at).cloned().unwrap_or(Ask { seed, orders, planted, ..Ask::default() });
+                    let without_requests = arguments.without_requests;
+                    let plain = Ask { seed, orders, planted, without_requests, ..Ask::default() };
+                    let ask = first.get(at).cloned().unwrap_or(plain);
                     let seed = ask.seed;
                     let mut outcome = run(ask.clone(), false);
                     if seed.is_multiple_of(500) && run(ask.clone(), false).digest != outcome.digest {
@@ -248,6 +269,9 @@ fn many(arguments: &Arguments) -> ExitCode {
                     }
                     coverage::add(&mut sum.covered, seed, sagahost_processor::coverage::take());
                     sum.sagas += outcome.sagas;
+                    for (answer, count) in outcome.answers {
+                        *sum.answers.entry(answer).or_default() += count;
+                    }
                     sum.steps += outcome.steps;
                     if let Some(finding) = outcome.finding {
                         println!("{finding}\nagain: {}", command(&ask));
@@ -263,6 +287,9 @@ fn many(arguments: &Arguments) -> ExitCode {
     let sum = sum.into_inner().expect("nobody panics with it");
     for fault in Fault::ALL {
         println!("{:>10} × {fault:?}", sum.happened.get(fault).copied().unwrap_or(0));
+    }
+    for (answer, count) in &sum.answers {
+        println!("{count:>10} × {answer}");
     }
     println!(
         "{} seeds, {} sagas, {} steps, {} findings, {:.1} s",

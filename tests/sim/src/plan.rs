@@ -171,6 +171,20 @@ faults! {
     Stopped: 1_000,
     /// Compiling a file takes its time.
     CompilesSlowly: 300_000,
+    /// Whoever sends a request sends it once more, before it is answered or long after,
+    RequestAgain: 150_000,
+    /// does not hear the answer,
+    AnswerUnheard: 150_000,
+    /// or has a line to a host that another one took over from.
+    RequestToOld: 200_000,
+    /// A second request has the key of a first one, and another body,
+    KeyForOtherBody: 300_000,
+    /// or is about another saga;
+    KeyForOtherSaga: 300_000,
+    /// or it has another key, and is about the same saga.
+    OtherKey: 300_000,
+    /// An order is cancelled, and then it is requested.
+    CancelledFirst: 150_000,
 }
 
 /// What a run is asked for, and what of it is left out while it is made shorter.
@@ -187,6 +201,8 @@ pub struct Ask {
     pub planted: Option<Planted>,
     /// Steps are taken in turn, and never inside others.
     pub in_turn: bool,
+    /// All orders come as records, whatever the seed says.
+    pub without_requests: bool,
 }
 
 /// A run.
@@ -209,6 +225,10 @@ pub struct Plan {
     pub ledger_joins: bool,
     /// A service outside takes part.
     pub courier: bool,
+    /// One of so many orders comes as a request over HTTP; 0: none.
+    pub requests: usize,
+    /// A participant that only requests reach takes part.
+    pub till: bool,
     /// How long a version that replaced another is on probation.
     pub probation: Duration,
     /// Of a thousand calls of a part's surroundings, in so many another part takes a step.
@@ -254,6 +274,7 @@ impl Plan {
                 others.iter().for_each(|other| rates[*other as usize] = 0);
             }
         }
+        let requests = if ask.without_requests { 0 } else { pick(20, &[0, 0, 0, 4, 2, 1]) };
         Self {
             orders: ask.orders.unwrap_or_else(|| pick(3, &[10, 40, 150, 300])),
             workers: pick(4, &[1, 2, 3, 3]),
@@ -270,6 +291,8 @@ impl Plan {
             ledger_joins: pick(13, &[0, 1]) == 1,
             // An older copy of the journal knows nothing of calls that were made since.
             courier: pick(14, &[0, 1]) == 1 && rates[Fault::JournalRestored as usize] == 0,
+            requests,
+            till: requests > 0 && pick(21, &[0, 1]) == 1,
             probation: Duration::from_secs(pick(15, &[2, 5, 20]) as u64),
             customers: pick(10, &[1, 3, 20]) as u64,
             inside: if ask.in_turn { 0 } else { pick(11, &[0, 20, 100, 300]) as u64 },

@@ -27,10 +27,10 @@ use sagahost_saga::{
 };
 use sagahost_transport::Transport;
 use sagahost_wire::{BatchNo, Outgoing, Partition};
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
+    clients::{Answers, Clients, InTheWorld, Others},
     code::Natives,
     courier::{AtWork, Service},
     disk,
@@ -73,6 +73,7 @@ pub struct Outcome {
     pub went_wrong: Vec<(Fault, u64)>,
     pub steps: u64,
     pub sagas: usize,
+    pub answers: Answers,
     pub digest: u64,
 }
 
@@ -85,11 +86,12 @@ pub fn run(ask: Ask, timeline: bool) -> Outcome {
     let mut run = Run::new(plan, dir.path());
     let faults = run.play();
     let sagas = run.asked.orders.len();
+    let answers = std::mem::take(&mut run.clients.answers);
     drop(run);
     disk::begin(false, false);
     let World { went_wrong, steps, digest, plan, .. } = world::end();
     let finding = (!faults.is_empty()).then_some(Finding { seed: plan.ask.seed, faults });
-    Outcome { finding, went_wrong, steps, sagas, digest }
+    Outcome { finding, went_wrong, steps, sagas, answers, digest }
 }
 
 /// In memory, where there is such a place: nothing is left of a run.
@@ -114,7 +116,10 @@ struct Run {
     later: Option<(Steady, Vec<Content>)>,
     served: Served,
     hosts: Vec<Running>,
+    clients: Clients,
     asked: Asked,
+    /// Orders that came as records.
+    by_record: BTreeSet<String>,
     next_order: Steady,
     /// Orders that have come, or were left out.
     numbers: usize,
@@ -136,17 +141,19 @@ struct Run {
 impl Run {
     fn new(plan: Plan, dir: &Path) -> Self {
         let transport = host::transport(dir);
-        let mut topics: BTreeSet<Arc<str>> = topics().into_values().map(Arc::from).collect();
-        topics.insert(host::topics().topic_of(&Kind::new("OrderCreated")));
+        let mut topics: BTreeSet<Arc<str>> = topics(plan.till).into_values().map(Arc::from).collect();
+        let read = ["OrderCreated", "Withdraw", "Settled"];
+        let read = if plan.till { &read[..] } else { &read[..1] };
+        topics.extend(read.iter().map(|kind| host::topics().topic_of(&Kind::new(*kind))));
         transport.create_topics(&topics.into_iter().collect::<Vec<_>>(), host::PARTITIONS).expect("topics can be made");
         let courier: Arc<Service> = Arc::default();
         world(|world| {
             let process = world.process();
             world.add(process, "courier", Box::new(AtWork(courier.clone())));
         });
-        let reading = Reading::begin(&*transport, &self::topics());
+        let reading = Reading::begin(&*transport, &self::topics(plan.till));
         let files = Arc::<Files>::default();
-        let natives = Natives::new(plan.courier);
+        let natives = Natives::new(plan.courier, plan.till);
         let first = natives.names().filter(|name| !plan.ledger_joins || name.as_str() != LEDGER).cloned();
         files.change(first.map(|name| Content { name, number: 0, behaves: Behaves::Well }).collect(), &[]);
         Self {
@@ -158,6 +165,8 @@ impl Run {
             later: None,
             served: Served::default(),
             hosts: Vec::new(),
+            clients: Clients::default(),
+            by_record: BTreeSet::new(),
             asked: Asked { ledger_joined: if plan.ledger_joins { u64::MAX } else { 0 }, ..Asked::default() },
             next_order: Steady::default(),
             numbers: 0,
@@ -214,8 +223,8 @@ impl Run {
             }
             let next = world(|world| world.next_time());
             let files = self.later.as_ref().map(|(at, _)| *at);
-            let times =
-                [next, self.next_start, self.orders_left().then_some(self.next_order), self.storm_ends(), files];
+            let order = self.orders_left().then_some(self.next_order);
+            let times = [next, self.next_start, order, self.storm_ends(), files, self.clients.next()];
             let Some(next) = times.into_iter().flatten().min() else { return self.stuck() };
             world(|world| {
                 let wait = next.since(world.now().steady);
@@ -248,6 +257,8 @@ impl Run {
                 Err(wrong) => self.unexpected.push(wrong),
             }
         }
+        self.clients.go_on(&self.hosts);
+        self.unexpected.append(&mut self.clients.faults);
         if let Some((_, contents)) = self.later.take_if(|(then, _)| *then <= at) {
             self.write(contents, &[]);
         }
@@ -353,6 +364,8 @@ impl Run {
         self.next_order = world::now().steady.after(if choose(3, 9) == 0 { Duration::ZERO } else { pause });
         let [order_again, record_again, bad_record, cancel] =
             [Fault::OrderAgain, Fault::RecordAgain, Fault::BadRecord, Fault::Cancel].map(happens);
+        let requested = self.plan.requests > 0 && number.is_multiple_of(self.plan.requests);
+        let others = requested.then(Others::choose);
         if self.plan.ask.without_orders.contains(&number) {
             return;
         }
@@ -366,16 +379,12 @@ impl Run {
             quantity: if piano { 400 } else { 1 + (number % 3) as i64 },
             cents: if one_in(11) { 150_000 } else { 500 + (number as u64 * 7_919) % 1_000 },
         };
-        let value = json!({
-            "orderId": order.id, "customerId": order.customer, "sku": order.sku, "quantity": order.quantity,
-            "amountCents": order.cents, "currency": "EUR"
-        });
         let topic: Arc<str> = host::topics().topic_of(&Kind::new("OrderCreated"));
         let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
         let record = Outgoing {
             topic: topic.clone(),
             key: Some(order.id.clone().into_bytes()),
-            value: Some(value.to_string().into_bytes()),
+            value: Some(order.value().to_string().into_bytes()),
             headers: vec![
                 header("ce_specversion", "1.0"),
                 header("ce_type", "OrderCreated"),
@@ -385,16 +394,25 @@ impl Run {
             ],
         };
         world(|world| world.note(|| format!("{} is ordered", order.id)));
-        self.asked.orders.push(order);
-        self.send(record.clone());
-        self.sent.push(record);
+        self.asked.orders.push(order.clone());
+        if let Some(others) = others {
+            self.request(number, &order, others, order_again);
+        } else {
+            self.by_record.insert(order.id);
+            self.send(record.clone());
+            self.sent.push(record.clone());
+        }
         if order_again {
-            let mut again = self.sent.last().expect("it was sent").clone();
+            let mut again = record;
             again.headers.retain(|(name, _)| name != "ce_id");
             again.headers.push(("ce_id".to_owned(), Some(format!("again-{number}").into_bytes())));
-            self.send(again);
+            self.send(again.clone());
+            if requested {
+                // It competes with the request; whoever sends all again sends it again as well.
+                self.sent.push(again);
+            }
         }
-        if record_again {
+        if record_again && !self.sent.is_empty() {
             let (all, recent) = (self.sent.len(), choose(self.sent.len().min(4), 14));
             let at = if choose(2, 15) == 0 { choose(all, 6) } else { all - 1 - recent };
             let mut again = self.sent[at].clone();
@@ -413,6 +431,25 @@ impl Run {
         }
     }
 
+    /// `again`: the order comes as a record, too.
+    fn request(&mut self, number: usize, order: &Order, others: Others, again: bool) {
+        self.clients.order(number, order, others, again);
+        if again {
+            self.by_record.insert(order.id.clone());
+        }
+        if self.plan.till && number.is_multiple_of(3) {
+            self.clients.till(number, order, others);
+        }
+        if self.plan.till && number % 5 < 2 && !self.may_never_begin(&order.id) {
+            self.clients.till_of_order(number, order);
+        }
+    }
+
+    /// What is done to a saga that nobody begins, after all, would wait for ever.
+    fn may_never_begin(&self, order: &str) -> bool {
+        self.clients.contested.contains(order) && !self.by_record.contains(order)
+    }
+
     fn send(&self, record: Outgoing) {
         let (partition, offset) = self.place.topics.offer(&record).expect("a record can be sent");
         world(|world| world.note(|| format!("sent as {partition}@{offset}")));
@@ -428,6 +465,9 @@ impl Run {
             orders.len() - 1 - choose(orders.len().min(5), 13)
         };
         let id = orders[at].id.clone();
+        if self.may_never_begin(&id) {
+            return;
+        }
         world(|world| world.note(|| format!("a person cancels {id}")));
         self.asked.either.insert(id.clone());
         let command = Command::Cancel { by: "ann".to_owned(), reason: "simulated".to_owned() };
@@ -521,7 +561,13 @@ impl Run {
     }
 
     fn all_ended(&mut self) -> bool {
-        self.reading.go_on().ended() >= self.asked.orders.len()
+        let orders = self.orders().len();
+        self.clients.are_answered() && self.reading.go_on().ended() >= orders
+    }
+
+    /// As they came to be.
+    fn orders(&self) -> Vec<Order> {
+        self.clients.orders(&self.asked.orders, &self.by_record)
     }
 
     fn is_done(&self) -> bool {
@@ -549,12 +595,25 @@ impl Run {
         let refused = world(|world| world.went_wrong.iter().any(|(fault, _)| refuses(*fault)));
         self.asked.rows_refused = refused;
         self.asked.either.extend(world(|world| std::mem::take(&mut world.given_up)));
+        self.asked.orders = self.orders();
+        self.asked.either.extend(self.clients.cancels());
+        let went_wrong = |fault: Fault| world(|world| world.went_wrong.iter().any(|(other, _)| *other == fault));
         let journal = self.journal();
         let seen = self.reading.go_on();
         let mut faults = oracle::faults(&self.asked, seen, &*journal);
         if self.plan.courier {
             faults.extend(oracle::booked(&self.asked, seen, &self.place.courier));
         }
+        faults.extend(self.clients.faults(&InTheWorld {
+            journal: &*journal,
+            topics: &*self.place.topics,
+            seen,
+            orders: &self.asked.orders,
+            by_record: &self.by_record,
+            either: &self.asked.either,
+            one_journal: !went_wrong(Fault::JournalRestored),
+            topics_anew: went_wrong(Fault::TopicAnew),
+        }));
         faults
     }
 
@@ -584,6 +643,7 @@ impl Run {
             let open = journal.sagas(&all).unwrap_or_default().into_iter().filter(|row| !row.status.terminal());
             lines.extend(open.map(|row| format!("saga {} is {:?}", row.id, row.status)));
         }
+        lines.extend(self.clients.waiting());
         lines.extend(self.wrong_in_the_end());
         lines.extend(world(|world| world.waiting()));
         lines
@@ -600,8 +660,8 @@ fn outside_of<T>(host: usize, deed: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// What is read in the end, by kind.
-fn topics() -> BTreeMap<String, String> {
+/// What is read in the end, by kind. `till`: of what only requests reach, too.
+fn topics(till: bool) -> BTreeMap<String, String> {
     let kinds = [
         "OrderCreated",
         "PaymentProcessed",
@@ -616,7 +676,8 @@ fn topics() -> BTreeMap<String, String> {
         "SagaFailed",
     ];
     let settings = host::topics();
+    let kinds = kinds.into_iter().chain(["Withdrawn", "PutBack"].into_iter().filter(|_| till));
     let named = kinds.map(|kind| (kind.to_owned(), settings.topic_of(&Kind::new(kind)).to_string()));
-    let letters = settings.dead_letters.map(|topic| ("dead letters".to_owned(), topic.to_string()));
-    named.into_iter().filter(|(kind, _)| kind != "OrderCreated").chain(letters).collect()
+    let letters = settings.dead_letters.as_ref().map(|topic| ("dead letters".to_owned(), topic.to_string()));
+    named.filter(|(kind, _)| kind != "OrderCreated").chain(letters).collect()
 }

@@ -20,6 +20,8 @@ pub fn shrink(ask: Ask) -> Ask {
     shrinker.orders();
     let in_turn = Ask { in_turn: true, ..shrinker.best.clone() };
     shrinker.accept(in_turn);
+    let without_requests = Ask { without_requests: true, ..shrinker.best.clone() };
+    shrinker.accept(without_requests);
     shrinker.faults();
     shrinker.orders();
     shrinker.single_orders();
