@@ -66,6 +66,7 @@ pub async fn step(
     let asked = Asked { headers: &head.headers, body: &body.bytes, participant, saga_id };
     let event = asked.event(ingress, caller, route, key.as_deref())?;
     let (saga, kind, id) = (event.saga.clone(), event.kind.clone(), event.key.clone());
+    may_ask(ingress, caller, &saga).await?;
     let request = Request { event, to: Some(participant.clone()), principal: caller.name.clone() };
     match ingress.admit(request, until).await? {
         Admission::TakenIn | Admission::Known => {}
@@ -81,6 +82,20 @@ pub async fn step(
         }
     }
     Ok(applied(standing::undecided(&saga), prefer))
+}
+
+/// A saga of others is as if it did not exist. One in which nothing has happened is nobody's: a cancel came before all else.
+async fn may_ask(ingress: &Ingress, caller: &Caller, saga: &SagaId) -> Result<(), Problem> {
+    if ingress.sees(caller, saga).await? {
+        return Ok(());
+    }
+    match ingress.look(saga).await? {
+        Look::Absent => Ok(()),
+        Look::Here(saga) if saga.steps().next().is_none() => Ok(()),
+        Look::Here(_) | Look::Quarantined(_) => {
+            Err(Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga"))
+        }
+    }
 }
 
 /// The saga ended before the step was asked for.
@@ -316,9 +331,7 @@ pub async fn undo(
     let asked: UndoBody = serde_json::from_slice(&body.bytes)
         .map_err(|error| wanted(format!("the body must be JSON with `sagaId`: {error}")))?;
     let saga = saga_of_request(&asked.saga_id).map_err(|why| wanted(why.detail))?;
-    if !ingress.sees(caller, &saga).await? && !matches!(ingress.look(&saga).await?, Look::Absent) {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga"));
-    }
+    may_ask(ingress, caller, &saga).await?;
     let who = if caller.name.is_empty() { "http" } else { &caller.name };
     let reason =
         asked.cause.map_or_else(|| "asked over HTTP".to_owned(), |cause| format!("{}: {}", cause.code, cause.detail));

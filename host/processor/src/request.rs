@@ -61,9 +61,13 @@ impl Admission {
     }
 }
 
+/// First byte of a row of events, before postcard's encoding.
+const FORMAT: u8 = 1;
+
 /// What a row says that a step emitted. None: it is not such a row.
 pub fn emitted(row: &[u8]) -> Option<Vec<Event>> {
-    serde_json::from_slice(row).ok()
+    let (&FORMAT, events) = row.split_first()? else { return None };
+    postcard::from_bytes(events).ok()
 }
 
 /// The saga that the key was about. None: it is new.
@@ -95,7 +99,7 @@ pub(crate) fn answer(overlay: &mut Overlay, request: &str, undoing: bool, event:
     let mut all = get(overlay, &name)?.and_then(|row| emitted(&row)).unwrap_or_default();
     all.retain(|other| other.key != event.key);
     all.push(event);
-    let row = serde_json::to_vec(&all).expect("events have text keys, so they can be JSON");
+    let row = postcard::to_extend(&all, vec![FORMAT]).expect("events have an encoding, and a vector takes all of it");
     overlay.keep(name, row.into());
     Ok(())
 }

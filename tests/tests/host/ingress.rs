@@ -454,3 +454,61 @@ fn requests_and_records_meet_in_one_saga() {
     drop(operator);
     site.host.stop(SECONDS);
 }
+
+/// A certificate authority of the test's own, a server and a client that it knows: `NAME.pem` and `NAME.key`.
+fn certificates(dir: &std::path::Path) {
+    let openssl = |line: &str| {
+        let output = std::process::Command::new("openssl").args(line.split(' ')).current_dir(dir).output();
+        let output = output.expect("openssl is there");
+        assert!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey rsa:2048 -nodes";
+    openssl(&format!("req {key} -x509 -days 30 -subj /CN=authority -keyout ca.key -out ca.pem"));
+    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1\n").expect("it can be written");
+    for (name, subject) in [("server", "/CN=127.0.0.1"), ("desk", "/O=Shop/CN=desk")] {
+        openssl(&format!("req {key} -subj {subject} -keyout {name}.key -out {name}.csr"));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile san -out {name}.pem"
+        ));
+    }
+}
+
+/// What is answered over TLS. `client`: further words for the client.
+fn over_tls(address: SocketAddr, dir: &std::path::Path, client: &str, request: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut command = std::process::Command::new("openssl");
+    command.args(format!("s_client -quiet -verify_return_error -CAfile ca.pem -connect {address}").split(' '));
+    command.args(client.split_whitespace()).current_dir(dir);
+    let piped = std::process::Stdio::piped;
+    let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().expect("openssl is there");
+    let mut input = child.stdin.take().expect("it has one");
+    input.write_all(request.as_bytes()).expect("it reads");
+    let mut said = String::new();
+    child.stdout.take().expect("it has one").read_to_string(&mut said).expect("it is text");
+    drop(input);
+    child.wait().expect("it ends");
+    said.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_certificate_says_who_asks() {
+    let mut shop = shop("");
+    certificates(shop.dir.path());
+    shop.configure(&format!(
+        "{ORDERS}[http.tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient-ca = \"ca.pem\"\n\
+         [http.principal.desk]\ncert-subject = \"CN=desk,O=Shop\"\n[http.principal.server]\ncert-subject = \"CN=other\"\n"
+    ));
+    let site = Site::start(&shop);
+    let body = order("o-1", 500, 1).to_string();
+    let request = format!(
+        "POST /orders HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let ask = |client: &str| over_tls(site.address, shop.dir.path(), client, &request);
+    assert_eq!(ask("-cert desk.pem -key desk.key"), "HTTP/1.1 200 OK");
+    assert_eq!(ask(""), "HTTP/1.1 401 Unauthorized", "nobody says who asks");
+    assert_eq!(ask("-cert server.pem -key server.key"), "HTTP/1.1 401 Unauthorized", "it is known, and no principal");
+    // Without TLS nothing is understood.
+    assert_eq!(site.order("o-2", 500, 1).try_send(), None);
+    site.host.stop(SECONDS);
+}

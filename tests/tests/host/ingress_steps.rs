@@ -233,3 +233,35 @@ fn a_host_takes_part_in_the_sagas_of_another() {
     site.host.stop(SECONDS);
     participants.host.stop(SECONDS);
 }
+
+const PRINCIPALS: &str = "
+[http.principal.web]
+token-sha256 = \"671391faf68e509ca4ec48ccb0690453e9b82c2fa48273703233d60b52b9640d\"
+[http.principal.back]
+token-sha256 = \"41e6b600b6112825b5432c4e0e07d9a53ec48610afad04b303b35e6d00ec5229\"
+";
+
+/// Each token is its principal's name with `-token` behind it.
+#[test]
+fn nobody_asks_for_steps_in_the_sagas_of_others_or_undoes_them() {
+    let shop = Shop::new(
+        &["payment"],
+        &format!(
+            "[http]\nlisten = \"127.0.0.1:0\"\n[http.route.\"POST /payments\"]\nparticipant = \"payment\"\n\
+         [http.route.\"POST /payments/cancel\"]\nundo = \"payment\"\n{PRINCIPALS}"
+        ),
+    );
+    let site = Site::start(&shop);
+    let of = |asked: Asked, who: &str| asked.with("authorization", &format!("Bearer {who}-token")).send();
+    check(&of(site.charge("o-1", 500), "web"), expect!["200 completed"]);
+    check(&of(site.undo("/payments/cancel", "o-1"), "back"), expect!["404 no-such-saga"]);
+    check(&of(site.charge("o-1", 500), "back"), expect!["404 no-such-saga"]);
+    check(&of(site.undo("/payments/cancel", "o-1"), "web"), expect!["200 undone"]);
+    // What a cancel left that came first is whoever's comes next.
+    check(&of(site.undo("/payments/cancel", "o-2"), "web"), expect!["200 nothing-to-undo"]);
+    check(&of(site.undo("/payments/cancel", "o-2"), "web"), expect!["200 nothing-to-undo"]);
+    check(&of(site.charge("o-2", 500), "web"), expect!["409 compensated cancelled"]);
+    check(&of(site.undo("/payments/cancel", "o-2"), "web"), expect!["200 nothing-to-undo"]);
+    check(&of(site.undo("/payments/cancel", "o-2"), "back"), expect!["404 no-such-saga"]);
+    site.host.stop(SECONDS);
+}
