@@ -130,9 +130,9 @@ pub fn json(status: StatusCode, body: Vec<u8>) -> Response {
     response
 }
 
-/// Of the record: it grows with each change.
+/// The version grows with each change; an id may be used again when its saga is gone.
 pub fn etag(saga: &Saga) -> String {
-    format!("\"{}\"", saga.version())
+    format!("\"{:x}.{}\"", saga.created().0, saga.version())
 }
 
 pub fn put_version(response: &mut Response, saga: &Saga) {
