@@ -281,16 +281,17 @@ impl Host {
             committer: None,
             publisher: None,
         };
+        // It hears of every batch, and so it is there before the first.
+        host.ingress = host.way_in(clock.clone());
         host.spawn(begun, &threads, &stop_requested)?;
         host.keep(plugins, snapshot, started, &threads)?;
-        host.serve(server, clock.clone());
+        host.serve(server);
         host.tell_of_alerts(clock)?;
         Ok(host)
     }
 
-    /// Requests are answered from now on.
-    fn serve(&mut self, server: Option<Server>, clock: Arc<dyn Clock>) {
-        let (Some(server), Some(settings), Some(runtime)) = (server, &self.config.http, &self.runtime) else { return };
+    fn way_in(&self, clock: Arc<dyn Clock>) -> Option<Arc<Ingress>> {
+        let settings = self.config.http.clone()?;
         let reach = Reach {
             app: self.config.app.clone(),
             inbox: self.processor.inbox.clone(),
@@ -299,12 +300,17 @@ impl Host {
             clock,
             queue_events_max: self.config.pipeline.queue_events_max,
         };
-        let ingress = Ingress::new(settings.clone(), reach, &self.processor.facts);
-        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        Some(Ingress::new(settings, reach, &self.processor.facts))
+    }
+
+    /// Requests are answered from now on.
+    fn serve(&mut self, server: Option<Server>) {
+        let (Some(server), Some(ingress), Some(runtime)) = (server, &self.ingress, &self.runtime) else { return };
+        let tls = self.config.http.as_ref().is_some_and(|settings| settings.tls.is_some());
+        let scheme = if tls { "https" } else { "http" };
         info!("requests are answered at {scheme}://{}", server.address());
         self.http_address = Some(server.address());
-        self.http = Some(server.serve(runtime, sagahost_ingress::service(&ingress)));
-        self.ingress = Some(ingress);
+        self.http = Some(server.serve(runtime, sagahost_ingress::service(ingress)));
     }
 
     /// What needs a person, from now on.
@@ -449,8 +455,10 @@ impl Host {
     fn end(&mut self, until: Option<Instant>) {
         const ANSWERS: Duration = Duration::from_millis(500);
         self.ingress.iter().for_each(|ingress| ingress.end());
-        if let Some(serving) = self.http.take().filter(|_| until.is_some()) {
-            serving.end(ANSWERS);
+        if let (Some(serving), Some(until)) = (self.http.take(), until) {
+            // What is cut takes as long as a farewell.
+            let left = until.saturating_duration_since(Instant::now()).saturating_sub(FAREWELL);
+            serving.end(ANSWERS.min(left));
         }
         self.stop_reading();
         self.processor.stop();

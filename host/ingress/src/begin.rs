@@ -6,14 +6,13 @@ use axum::{body::Body, response::Response};
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts};
 use sagahost_codec::data_of_request;
 use sagahost_manifest::answer::is_json;
-use sagahost_processor::request::{Admission, Request};
+use sagahost_processor::request::{Admission, Asks};
 use sagahost_saga::{
     event::{Attributes, Event},
     id::{EventKey, Kind, SagaId, hex, sha256},
 };
 
 use crate::{
-    body,
     callers::Caller,
     ingress::Ingress,
     key,
@@ -45,7 +44,7 @@ pub async fn begin(
     let Begun { saga, prefer, until } = begun;
     let mut following = ingress.follow(&saga, until);
     while let Some(look) = following.next().await? {
-        if let Some(response) = standing::of_begun(&look, &saga) {
+        if let Some(response) = look.and_then(|saga| standing::of_begun(&saga)) {
             return Ok(applied(response, prefer));
         }
     }
@@ -74,13 +73,14 @@ async fn take_in(
         return Err(Problem::bad_request("key-required", detail));
     }
     must_be_json(&head.headers)?;
-    let body = body::read(body, &ingress.bodies).await?;
+    let body = ingress.bodies.read(body, &caller.name, ingress.stopping()).await?;
     let (data, saga) =
         data_of_request(&body.bytes, of.saga_id).map_err(|why| Problem::bad_request(why.code, why.detail))?;
     let event = Event {
         key: EventKey::new(
             Event::source_of_request(&ingress.reach.app, false, &route.path),
-            request_id(route, caller, key.as_deref().unwrap_or(saga.as_str())),
+            // No key has a space.
+            request_id(route, caller, &key.unwrap_or_else(|| format!(" {saga}"))),
         ),
         saga: saga.clone(),
         kind: of.kind.clone(),
@@ -92,15 +92,15 @@ async fn take_in(
         origin: None,
         record_key: None,
     };
-    let request = Request { event, to: None, principal: caller.name.clone() };
-    match ingress.admit(request, until).await? {
+    match ingress.admit(Asks::Begin(event), caller, body.room, until).await? {
         Admission::TakenIn => {}
-        Admission::Known => {
-            let undecided = of.conflict && standing::of_begun(&ingress.look(&saga).await?, &saga).is_none();
-            if undecided {
+        Admission::Known if of.conflict => {
+            let saga_now = ingress.look(&saga).await?;
+            if saga_now.is_some_and(|saga| standing::of_begun(&saga).is_none()) {
                 return Err(running(&saga));
             }
         }
+        Admission::Known => {}
         refused => return Err(refusal(refused, &saga, of.kind)),
     }
     Ok(Begun { saga, prefer, until })
@@ -150,12 +150,19 @@ pub fn refusal(admission: Admission, saga: &SagaId, kind: &Kind) -> Problem {
             "key-reused",
             "another request had this Idempotency-Key: a key is for one request and its repetitions",
         ),
-        Admission::SagaExists => {
+        // Of a saga of others nothing is said but that its id is taken.
+        Admission::SagaExists | Admission::Foreign => {
             new(StatusCode::CONFLICT, "saga-exists", "the saga exists: another request or event began it").about(saga)
         }
         Admission::SagaOver => {
-            new(StatusCode::CONFLICT, "saga-over", "the saga has ended: no step of it begins any more").about(saga)
+            let detail = "the saga has ended or is called off: no step of it begins any more";
+            new(StatusCode::CONFLICT, "saga-over", detail).about(saga)
         }
+        Admission::NotCompensating => {
+            let detail = format!("{kind} is for sagas that compensate, and this one does not");
+            new(StatusCode::CONFLICT, "not-compensating", &detail).about(saga)
+        }
+        Admission::TooLate(why) => new(StatusCode::INTERNAL_SERVER_ERROR, "too-late", &why).about(saga),
         Admission::NoRoom => {
             new(StatusCode::CONFLICT, "no-room", "the saga has come to one of its bounds ([saga])").about(saga)
         }

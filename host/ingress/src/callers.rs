@@ -49,6 +49,7 @@ pub struct Callers {
     by_subject: HashMap<String, Caller>,
     open: bool,
     hosts: Vec<String>,
+    tls: bool,
 }
 
 impl Callers {
@@ -65,7 +66,7 @@ impl Callers {
             }
         }
         let hosts = settings.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { by_token, by_subject, open: settings.principals.is_empty(), hosts }
+        Self { by_token, by_subject, open: settings.principals.is_empty(), hosts, tls: settings.tls.is_some() }
     }
 
     /// Must a body be JSON, so that no form of a page can send it?
@@ -73,10 +74,16 @@ impl Callers {
         self.open
     }
 
+    /// `authority`: of a target that names one (RFC 9112, 3.2.2).
+    ///
     /// # Errors
     /// Nobody who may ask.
-    pub fn caller(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Caller, Problem> {
+    pub fn caller(&self, headers: &HeaderMap, authority: Option<&str>, peer: Option<&Peer>) -> Result<Caller, Problem> {
         let host = the_one(headers, &HOST);
+        if authority.is_some_and(|authority| Some(authority) != host) {
+            let detail = "the target of the request names another host than the header `Host`";
+            return Err(Problem::bad_request("two-hosts", detail));
+        }
         self.check_origin(headers, host)?;
         if self.open {
             self.check_host(host)?;
@@ -97,7 +104,7 @@ impl Callers {
     fn check_origin(&self, headers: &HeaderMap, host: Option<&str>) -> Result<(), Problem> {
         let foreign = match headers.get(ORIGIN).map(|origin| origin.to_str()) {
             None => headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site"),
-            Some(Ok(origin)) => origin.split_once("://").map(|(_, authority)| authority) != host,
+            Some(Ok(origin)) => !self.is_own(origin, host),
             Some(Err(_)) => true,
         };
         match foreign {
@@ -106,9 +113,16 @@ impl Callers {
         }
     }
 
+    /// Behind a proxy `Host` need not be what the browser calls this host.
+    fn is_own(&self, origin: &str, host: Option<&str>) -> bool {
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        let here = Some(authority) == host && (scheme == "https" || !self.tls);
+        here || name_of(authority).is_some_and(|name| self.hosts.contains(&name.to_ascii_lowercase()))
+    }
+
     fn check_host(&self, host: Option<&str>) -> Result<(), Problem> {
-        let named = host.is_some_and(|host| {
-            let name = without_port(host).to_ascii_lowercase();
+        let named = host.and_then(name_of).is_some_and(|name| {
+            let name = name.to_ascii_lowercase();
             is_this_machine(&name) || self.hosts.contains(&name)
         });
         let detail = "the header `Host` does not name this machine; further names are in http.hosts";
@@ -136,12 +150,15 @@ fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn without_port(host: &str) -> &str {
-    match (host.starts_with('['), host.rfind(']'), host.rfind(':')) {
-        (true, Some(end), _) => &host[..=end],
-        (false, _, Some(colon)) => &host[..colon],
-        _ => host,
-    }
+/// Without the port. None: it is not a host (RFC 3986, 3.2.2).
+fn name_of(host: &str) -> Option<&str> {
+    let end = match host.strip_prefix('[') {
+        Some(address) => address.find(']')? + 2,
+        None => host.find(':').unwrap_or(host.len()),
+    };
+    let (name, port) = host.split_at(end);
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    (port.is_empty() || port.strip_prefix(':').is_some_and(digits)).then_some(name)
 }
 
 /// Parsed as an address, never by how it begins: `127.0.0.1.example.com` is not one.
@@ -152,27 +169,9 @@ fn is_this_machine(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use expect_test::{Expect, expect};
 
     use super::*;
-
-    fn settings(principals: Vec<Principal>) -> HttpSettings {
-        HttpSettings {
-            listen: ([127, 0, 0, 1], 8080).into(),
-            tls: None,
-            hosts: vec!["Shop.internal".to_owned()],
-            routes: Vec::new(),
-            principals,
-            body_bytes_max: 1,
-            bodies_bytes_max: 1,
-            connections_max: 1,
-            header_timeout: Duration::ZERO,
-            body_timeout: Duration::ZERO,
-            wait: Duration::ZERO,
-        }
-    }
 
     fn asked(callers: &Callers, headers: &[(&'static str, &str)], subject: Option<&str>) -> String {
         let mut all = HeaderMap::new();
@@ -180,7 +179,7 @@ mod tests {
             all.append(*name, value.parse().expect("a value"));
         }
         let peer = Peer { address: ([127, 0, 0, 1], 9).into(), subject: subject.map(Into::into) };
-        match callers.caller(&all, Some(&peer)) {
+        match callers.caller(&all, None, Some(&peer)) {
             Ok(caller) => format!("{}, {:?}", caller.name, caller.sees),
             Err(problem) => format!("{problem:?}").split('"').nth(1).unwrap_or_default().to_owned(),
         }
@@ -188,11 +187,22 @@ mod tests {
 
     #[test]
     fn without_principals_no_page_of_another_site_gets_in() {
-        let callers = Callers::new(&settings(Vec::new()));
+        let callers = Callers::new(&HttpSettings::for_tests(Vec::new()));
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "shop.internal:1"] {
             assert_eq!(asked(&callers, &[("host", host)], None), ", All", "{host}");
         }
-        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "", "[::2]"] {
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "",
+            "[::2]",
+            "[::1]evil.example",
+            "[::1",
+            "localhost:80:80",
+            "localhost:evil.example",
+        ] {
             assert_eq!(asked(&callers, &[("host", host)], None), "foreign-host", "{host}");
         }
         let check =
@@ -202,6 +212,8 @@ mod tests {
         check(&[("host", "localhost:8080"), ("origin", "http://localhost:8080")], expect![", All"]);
         check(&[("host", "localhost:8080"), ("origin", "http://localhost:9090")], expect!["foreign-origin"]);
         check(&[("host", "localhost:8080"), ("origin", "https://evil.example")], expect!["foreign-origin"]);
+        check(&[("host", "localhost"), ("origin", "https://shop.internal")], expect![", All"]);
+        check(&[("host", "localhost"), ("origin", "shop.internal")], expect!["foreign-origin"]);
         check(&[("host", "localhost:8080"), ("origin", "null")], expect!["foreign-origin"]);
         check(&[("host", "localhost"), ("sec-fetch-site", "cross-site")], expect!["foreign-origin"]);
         check(&[("host", "localhost"), ("sec-fetch-site", "none")], expect![", All"]);
@@ -217,7 +229,7 @@ mod tests {
         };
         let shop = principal("shop", Proof::Token(sha256("secret")), Sees::Own);
         let desk = principal("desk", Proof::Subject("CN=desk,O=Shop".to_owned()), Sees::All);
-        let callers = Callers::new(&settings(vec![shop, desk]));
+        let callers = Callers::new(&HttpSettings::for_tests(vec![shop, desk]));
         let host = ("host", "anything");
         let check = |headers: &[(&'static str, &str)], subject, expect: Expect| {
             expect.assert_eq(&asked(&callers, &[headers, &[host]].concat(), subject));

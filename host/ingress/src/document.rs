@@ -1,5 +1,7 @@
 //! A saga as those see it who asked for it. Invariant: names are in camelCase, as in all that HTTP carries here; what is not known
-//! is left out.
+//! is left out; and what a participant wrote comes as it wrote it, numbers of any length too.
+
+use std::collections::BTreeMap;
 
 use sagahost_codec::timestamp;
 use sagahost_saga::{
@@ -9,34 +11,44 @@ use sagahost_saga::{
     outcome::Cause,
     view::{StepState, StepView},
 };
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json, value::RawValue};
+
+/// Of a JSON object.
+pub type Members = BTreeMap<String, Box<RawValue>>;
+
+pub fn member(members: &mut Members, name: &str, value: &(impl Serialize + ?Sized)) {
+    members.insert(name.to_owned(), raw(value));
+}
+
+pub fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("it has names for keys, and numbers that JSON knows")
+}
 
 /// `GET /sagas/ID`
-pub fn of_saga(saga: &Saga, app: &str) -> Value {
-    let mut document = json!({
-        "sagaId": saga.id().as_str(),
-        "app": app,
-        "status": saga.status().name(),
-        "version": saga.version(),
-        "created": time(saga.created()),
-        "updated": time(saga.touched()),
-        "steps": saga.steps().map(|step| of_step(&step)).collect::<Vec<_>>(),
-    });
-    let Value::Object(members) = &mut document else { return document };
+pub fn of_saga(saga: &Saga, app: &str) -> Box<RawValue> {
+    let mut members = Members::new();
+    member(&mut members, "sagaId", saga.id().as_str());
+    member(&mut members, "app", app);
+    member(&mut members, "status", saga.status().name());
+    member(&mut members, "version", &saga.version());
+    member(&mut members, "created", &time(saga.created()));
+    member(&mut members, "updated", &time(saga.touched()));
+    member(&mut members, "steps", &saga.steps().map(|step| of_step(&step)).collect::<Vec<_>>());
     if let Some(ended) = saga.ended() {
-        members.insert("ended".to_owned(), time(ended));
+        member(&mut members, "ended", &time(ended));
     }
     if let Some(cause) = saga.cause() {
-        members.insert("cause".to_owned(), of_cause(cause));
+        member(&mut members, "cause", &of_cause(cause));
     }
     if let Some(result) = saga.result() {
-        members.insert("result".to_owned(), readable(result));
+        member(&mut members, "result", &readable(result));
     }
     if !saga.needs().is_empty() {
         let needs = saga.needs().iter().map(|need| json!({ "code": *need.code, "detail": *need.detail }));
-        members.insert("needs".to_owned(), needs.collect());
+        member(&mut members, "needs", &needs.collect::<Vec<_>>());
     }
-    document
+    raw(&members)
 }
 
 pub fn of_step(step: &StepView<'_>) -> Value {
@@ -118,6 +130,11 @@ fn time(at: Time) -> Value {
 }
 
 /// JSON where it is that, else text.
-pub fn readable(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+fn readable(bytes: &[u8]) -> Box<RawValue> {
+    json_of(bytes).unwrap_or_else(|| raw(&String::from_utf8_lossy(bytes)))
+}
+
+/// As it was written. None: it is none.
+pub fn json_of(bytes: &[u8]) -> Option<Box<RawValue>> {
+    serde_json::from_slice(bytes).ok()
 }

@@ -8,27 +8,27 @@ use std::{
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use sagahost_journal::{Journal, JournalError, PageBounds, requests};
+use sagahost_journal::{Journal, JournalError, Name, requests};
+use sagahost_net::Occurrences;
 use sagahost_processor::{
     facts::Facts,
     inbox::Inbox,
     intake::Intake,
     mailbox::Item,
     reply::{Declined, Reply},
-    request::{Admission, Request},
+    request::{Admission, Asker, Asks, Request},
 };
 use sagahost_saga::{
     Saga,
     history::Entry,
     id::{SagaId, Time},
-    input::{Answer, Command},
 };
 use sagahost_wire::clock::Clock;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::warn;
 
 use crate::{
-    body::Bounds,
+    body::{Bounds, Room},
     callers::{Caller, Callers},
     problem::Problem,
     settings::{HttpSettings, Sees},
@@ -37,6 +37,10 @@ use crate::{
 
 /// A request waits at least so long for its batch, whatever it prefers: without it there is nothing to say.
 const BATCH_WAIT: Duration = Duration::from_secs(10);
+/// So many at a time: the threads that read are those that find addresses for calls to services, too.
+const READS_MAX: usize = 8;
+/// Who follow sagas (server-sent events).
+const FOLLOWERS_MAX: usize = 1_000;
 
 /// What it reaches of the host.
 pub struct Reach {
@@ -65,7 +69,18 @@ pub struct Ingress {
     pub(crate) bodies: Bounds,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) reach: Reach,
+    pub(crate) followers: Arc<Semaphore>,
+    reads: Semaphore,
     stage: watch::Sender<Stage>,
+    troubles: Troubles,
+}
+
+/// Of which a line is written now and then, however many come.
+#[derive(Default)]
+struct Troubles {
+    not_taken_in: Occurrences,
+    unreadable: Occurrences,
+    quarantined: Occurrences,
 }
 
 /// One who waits for a saga.
@@ -74,43 +89,50 @@ pub(crate) struct Following<'a> {
     saga: &'a SagaId,
     watch: Watch,
     until: Instant,
-    looked: bool,
+    looks: Looks,
+}
+
+enum Looks {
+    First,
+    Next,
+    /// There was the last one.
+    Over,
 }
 
 impl Following<'_> {
-    /// None: the time is over, or the host stops.
-    pub async fn next(&mut self) -> Result<Option<Look>, Problem> {
-        if std::mem::replace(&mut self.looked, true) {
-            tokio::select! {
+    /// None: the time is over, or the host stops, and it has looked once more since.
+    pub async fn next(&mut self) -> Result<Option<Option<Box<Saga>>>, Problem> {
+        match self.looks {
+            Looks::First => self.looks = Looks::Next,
+            Looks::Next => tokio::select! {
                 () = self.watch.changed() => {}
-                () = tokio::time::sleep_until(self.until.into()) => return Ok(None),
-                () = self.ingress.stopping() => return Ok(None),
-            }
+                () = tokio::time::sleep_until(self.until.into()) => self.looks = Looks::Over,
+                () = self.ingress.stopping() => self.looks = Looks::Over,
+            },
+            Looks::Over => return Ok(None),
         }
         self.ingress.look(self.saga).await.map(Some)
     }
 }
 
-/// A saga as the journal has it.
-pub enum Look {
-    Absent,
-    /// Its record cannot be used.
-    Quarantined(String),
-    Here(Box<Saga>),
-}
+type Row = Arc<[u8]>;
 
 impl Ingress {
-    /// `facts`: where it hears of changes.
+    /// Before the first chain runs. `facts`: where it hears of changes.
     pub fn new(settings: HttpSettings, reach: Reach, facts: &Facts) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
         facts.read_by(waiters.clone());
-        let bodies = Bounds {
-            bytes_max: settings.body_bytes_max,
-            timeout: settings.body_timeout,
-            room: Arc::new(Semaphore::new(settings.bodies_bytes_max)),
-        };
-        let callers = Callers::new(&settings);
-        Arc::new(Self { settings, callers, bodies, waiters, reach, stage: watch::Sender::new(Stage::Serving) })
+        Arc::new(Self {
+            bodies: Bounds::new(&settings),
+            callers: Callers::new(&settings),
+            settings,
+            waiters,
+            reach,
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            reads: Semaphore::new(READS_MAX),
+            stage: watch::Sender::new(Stage::Serving),
+            troubles: Troubles::default(),
+        })
     }
 
     /// Whoever waits is answered as it stands, whoever comes is refused.
@@ -141,28 +163,12 @@ impl Ingress {
         self.reach.clock.now()
     }
 
-    /// # Errors
-    /// It is not taken in, as far as anybody knows.
-    pub(crate) async fn admit(&self, request: Request, until: Instant) -> Result<Admission, Problem> {
-        self.has_room()?;
-        let saga = request.event.saga.clone();
-        self.post(&saga, until, |reply| Item::Requested { request, reply }).await
-    }
-
-    /// # Errors
-    /// It is not carried out, as far as anybody knows.
-    pub(crate) async fn command(&self, saga: &SagaId, command: Command, until: Instant) -> Result<Answer, Problem> {
-        self.has_room()?;
-        let item = |reply| Item::Operator { command, queued: None, reply: Some(reply), receipt: None };
-        self.post(saga, until, item).await
-    }
-
     fn has_room(&self) -> Result<(), Problem> {
         if self.is_stopping() {
-            return Err(Problem::unavailable("stopping", "the host stops"));
+            return Err(Problem::stopping());
         }
         if let Some(why) = self.reach.intake.journal_is_away() {
-            warn!(why, "a request is refused: the journal takes nothing");
+            self.say(&self.troubles.not_taken_in, "requests are refused: the journal takes nothing", &why);
             return Err(Problem::unavailable("journal-away", "the journal takes nothing at the moment"));
         }
         if self.reach.inbox.mailboxes.queued() >= self.reach.queue_events_max {
@@ -171,99 +177,134 @@ impl Ingress {
         Ok(())
     }
 
-    async fn post<T: Send + 'static>(
+    /// `room`: of its body, which waits for its batch whoever goes away.
+    ///
+    /// # Errors
+    /// It is not taken in, as far as anybody knows.
+    pub(crate) async fn admit(
         &self,
-        saga: &SagaId,
+        asks: Asks,
+        caller: &Caller,
+        room: Room,
         until: Instant,
-        item: impl FnOnce(Reply<T>) -> Item,
-    ) -> Result<T, Problem> {
+    ) -> Result<Admission, Problem> {
+        self.has_room()?;
+        let saga = asks.saga().clone();
+        let request = Request { asks, by: Asker { name: caller.name.clone(), sees_all: caller.sees == Sees::All } };
         let (sender, told) = oneshot::channel();
-        let sender = Mutex::new(Some(sender));
+        let kept = Mutex::new(Some((sender, room)));
         let tell = move |answer| {
-            if let Some(sender) = sender.lock().take() {
+            if let Some((sender, _)) = kept.lock().take() {
                 // Whoever asked may have gone.
                 let _ = sender.send(answer);
             }
         };
         let until = until.max(Instant::now() + BATCH_WAIT);
-        self.reach.inbox.post(saga, item(Reply::new(tell)));
+        self.reach.inbox.post(&saga, Item::Requested { request, reply: Reply::new(tell) });
         tokio::select! {
             biased;
             answer = told => match answer {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(declined)) => Err(refused(saga, &declined)),
+                Ok(Err(declined)) => Err(self.declined(&saga, &declined)),
                 // Everything began again from the journal, and this was not in it.
-                Err(_) => Err(refused(saga, &Declined::BeganAgain)),
+                Err(_) => Err(self.declined(&saga, &Declined::BeganAgain)),
             },
             () = tokio::time::sleep_until(until.into()) => {
                 Err(Problem::unavailable("not-journaled", "it is not journaled yet; the same request attaches to it, or begins"))
             }
-            () = self.reached(Stage::Ended) => Err(Problem::unavailable("stopping", "the host stops")),
+            () = self.reached(Stage::Ended) => Err(Problem::stopping()),
+        }
+    }
+
+    fn declined(&self, saga: &SagaId, declined: &Declined) -> Problem {
+        match declined {
+            Declined::Quarantined { why, .. } => self.quarantined(saga, why),
+            Declined::Undecided { why } => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "undecided", why),
+            Declined::BeganAgain
+            | Declined::Conflict { .. }
+            | Declined::NotWritten { .. }
+            | Declined::Unknown { .. } => {
+                self.say(&self.troubles.not_taken_in, "requests are not taken in", declined);
+                Problem::unavailable("not-journaled", "its batch could not be journaled: send the same request again")
+            }
+        }
+    }
+
+    pub(crate) fn quarantined(&self, saga: &SagaId, why: &str) -> Problem {
+        let line = format!("of saga {saga}: {why}");
+        self.say(&self.troubles.quarantined, "requests are about sagas in quarantine", &line);
+        let detail = "the record of this saga cannot be used: an operator has to look at it";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "quarantined", detail)
+            .of(saga, crate::problem::Outcome::NeedsOperator)
+    }
+
+    fn say(&self, occurrences: &Occurrences, what: &str, why: &dyn std::fmt::Display) {
+        if let Some(count) = occurrences.count() {
+            warn!(count, last = %why, "{what}");
         }
     }
 
     /// The saga as it is, and as it is whenever it has changed, until the time is over or the host stops.
     pub(crate) fn follow<'a>(&'a self, saga: &'a SagaId, until: Instant) -> Following<'a> {
-        Following { ingress: self, saga, watch: self.waiters.watch(saga), until, looked: false }
+        Following { ingress: self, saga, watch: self.waiters.watch(saga), until, looks: Looks::First }
     }
 
-    pub(crate) async fn look(&self, saga: &SagaId) -> Result<Look, Problem> {
+    /// As the journal has it. None: it is not there.
+    ///
+    /// # Errors
+    /// Its record cannot be used, or the journal cannot be read.
+    pub(crate) async fn look(&self, saga: &SagaId) -> Result<Option<Box<Saga>>, Problem> {
         let id = saga.clone();
-        self.read(move |journal| {
+        let read = self.read(move |journal| {
             if let Some(why) = journal.quarantined(&id)? {
-                return Ok(Look::Quarantined(why));
+                return Ok(Err(why));
             }
-            let Some(row) = journal.saga(&id)? else { return Ok(Look::Absent) };
-            Ok(match Saga::decode(&row.bytes) {
-                Ok(saga) => Look::Here(Box::new(saga)),
-                Err(error) => Look::Quarantined(error.to_string()),
-            })
-        })
-        .await
+            let Some(row) = journal.saga(&id)? else { return Ok(Ok(None)) };
+            Ok(Saga::decode(&row.bytes).map(|saga| Some(Box::new(saga))).map_err(|error| error.to_string()))
+        });
+        read.await?.map_err(|why| self.quarantined(saga, &why))
     }
 
-    /// The whole timeline.
-    pub(crate) async fn history(&self, saga: &Saga) -> Result<Vec<Entry>, Problem> {
-        let mut spilled = Vec::new();
-        if saga.spilled_history() > 0 {
+    /// At most `limit` entries of its timeline, from that place on.
+    pub(crate) async fn history(&self, saga: &Saga, from: u64, limit: usize) -> Result<Vec<Entry>, Problem> {
+        let spilled = saga.spilled_history();
+        let mut entries = Vec::new();
+        if from < spilled {
+            // What spills between the two reads is in both.
+            let rest = usize::try_from(spilled - from).unwrap_or(usize::MAX).min(limit);
             let id = saga.id().clone();
             let read = move |journal: &dyn Journal| match journal.saga(&id)? {
-                Some(row) => journal.spilled_history(row.key),
+                Some(row) => journal.spilled_history(row.key, from, rest),
                 None => Ok(Vec::new()),
             };
-            spilled = self.read(read).await?;
+            entries = self.read(read).await?;
         }
-        // What spilled between the two reads is in both.
-        spilled.truncate(usize::try_from(saga.spilled_history()).unwrap_or(usize::MAX));
-        spilled.extend_from_slice(saga.history());
-        Ok(spilled)
+        let skipped = usize::try_from(from.saturating_sub(spilled)).unwrap_or(usize::MAX);
+        let room = limit.saturating_sub(entries.len());
+        entries.extend(saga.history().iter().skip(skipped).take(room).cloned());
+        Ok(entries)
     }
 
-    pub(crate) async fn store(&self, (owner, key): sagahost_journal::Name) -> Result<Option<Arc<[u8]>>, Problem> {
-        self.read(move |journal| Ok(journal.store_get(&owner, &key)?.map(|row| row.value))).await
+    /// Rows that go with the saga. None: it is gone, and they with it.
+    pub(crate) async fn rows_of(&self, saga: &Saga, names: Vec<Name>) -> Result<Option<Vec<Option<Row>>>, Problem> {
+        let (id, created) = (saga.id().clone(), saga.created());
+        self.read(move |journal| {
+            let of = |(owner, key): &Name| Ok(journal.store_get(owner, key)?.map(|row| row.value));
+            let rows = names.iter().map(of).collect::<Result<Vec<_>, JournalError>>()?;
+            // Another one may have its id by now.
+            let saga = journal.saga(&id)?.and_then(|row| Saga::decode(&row.bytes).ok());
+            Ok(saga.filter(|saga| saga.created() == created).map(|_| rows))
+        })
+        .await
     }
 
     /// May they know of this saga?
     pub(crate) async fn sees(&self, caller: &Caller, saga: &SagaId) -> Result<bool, Problem> {
-        const PAGE: PageBounds = PageBounds { entries: 100, bytes: 1 << 20 };
         if caller.sees == Sees::All {
             return Ok(true);
         }
-        let (name, prefix) = (caller.name.clone(), requests::saga_prefix(saga));
-        self.read(move |journal| {
-            let mut after: Option<String> = None;
-            loop {
-                let page = journal.store_scan(&requests::owner(), &prefix, after.as_deref(), PAGE)?;
-                if page.rows.iter().any(|(_, principal)| **principal == *name.as_bytes()) {
-                    return Ok(true);
-                }
-                after = page.rows.last().map(|(key, _)| key.clone());
-                if page.complete || after.is_none() {
-                    return Ok(false);
-                }
-            }
-        })
-        .await
+        let (owner, key) = requests::of_principal(saga, &caller.name);
+        self.read(move |journal| Ok(journal.store_get(&owner, &key)?.is_some())).await
     }
 
     /// The journal is read beside the threads that answer.
@@ -272,8 +313,9 @@ impl Ingress {
         read: impl FnOnce(&dyn Journal) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, Problem> {
         let journal = self.reach.journal.clone();
+        let _turn = self.reads.acquire().await;
         let away = |error: &dyn std::fmt::Display| {
-            warn!(%error, "failed to read the journal for a request");
+            self.say(&self.troubles.unreadable, "the journal cannot be read for requests", error);
             Problem::unavailable("journal-away", "the journal cannot be read at the moment")
         };
         match tokio::task::spawn_blocking(move || read(&*journal)).await {
@@ -282,22 +324,4 @@ impl Ingress {
             Err(error) => Err(away(&error)),
         }
     }
-}
-
-fn refused(saga: &SagaId, declined: &Declined) -> Problem {
-    match declined {
-        Declined::Quarantined { why, .. } => quarantined(saga, why),
-        Declined::Undecided { why } => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "undecided", why),
-        Declined::BeganAgain | Declined::Conflict { .. } | Declined::NotWritten { .. } | Declined::Unknown { .. } => {
-            warn!(%saga, why = %declined, "a request is not taken in");
-            Problem::unavailable("not-journaled", "its batch could not be journaled: send the same request again")
-        }
-    }
-}
-
-pub(crate) fn quarantined(saga: &SagaId, why: &str) -> Problem {
-    warn!(%saga, why, "a request is about a saga in quarantine");
-    let detail = "the record of this saga cannot be used: an operator has to look at it";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "quarantined", detail)
-        .of(saga, crate::problem::Outcome::NeedsOperator)
 }

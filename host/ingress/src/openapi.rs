@@ -1,4 +1,5 @@
-//! The routes as OpenAPI 3.1. Invariant: it is made of the routes and the manifests that serve, so it says what this host does.
+//! The routes as OpenAPI 3.1. Invariant: it is made of the routes and the manifests that serve, so it says what this host does
+//! for whoever asks.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +7,7 @@ use sagahost_manifest::Manifest;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    callers::Caller,
     ingress::Ingress,
     problem::Problem,
     settings::{Does, Route},
@@ -13,13 +15,14 @@ use crate::{
 
 /// # Errors
 /// The journal cannot be read.
-pub async fn document(ingress: &Ingress) -> Result<Value, Problem> {
+pub async fn document(ingress: &Ingress, caller: &Caller) -> Result<Value, Problem> {
     let rows = ingress.read(|journal| journal.admitted()).await?;
     let manifests: Vec<Manifest> = rows.iter().filter(|row| row.serving).filter_map(|row| row.manifest()).collect();
     let mut paths: BTreeMap<String, Value> = ingress
         .settings
         .routes
         .iter()
+        .filter(|route| caller.may(&route.name()).is_ok())
         .map(|route| (route.path.clone(), json!({ "post": of_route(route, &manifests) })))
         .collect();
     paths.insert("/sagas/{sagaId}".to_owned(), json!({ "get": of_saga() }));

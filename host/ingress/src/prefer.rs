@@ -35,15 +35,17 @@ impl Prefer {
 
     /// Where it says nothing of it, `otherwise`.
     pub fn wait(self, otherwise: Duration) -> Duration {
-        if self.respond_async { Duration::ZERO } else { self.wait.unwrap_or(otherwise).min(WAIT_MAX) }
+        let otherwise = if self.respond_async { Duration::ZERO } else { otherwise };
+        self.wait.unwrap_or(otherwise).min(WAIT_MAX)
     }
 
     /// For `Preference-Applied`; None: it asked for nothing that is done.
     pub fn applied(self) -> Option<String> {
         match self {
-            Self { respond_async: true, .. } => Some("respond-async".to_owned()),
-            Self { wait: Some(wait), .. } => Some(format!("wait={}", wait.as_secs())),
-            Self { wait: None, respond_async: false } => None,
+            Self { respond_async: true, wait: Some(wait) } => Some(format!("respond-async, wait={}", wait.as_secs())),
+            Self { respond_async: true, wait: None } => Some("respond-async".to_owned()),
+            Self { respond_async: false, wait: Some(wait) } => Some(format!("wait={}", wait.as_secs())),
+            Self { respond_async: false, wait: None } => None,
         }
     }
 }
@@ -68,7 +70,9 @@ mod tests {
         assert_eq!(read(&["return=minimal, Wait = \"7\" ; x=1"]), (7, applied("wait=7")));
         assert_eq!(read(&["wait=600"]), (50, applied("wait=50")));
         assert_eq!(read(&["wait=0"]), (0, applied("wait=0")));
-        assert_eq!(read(&["wait=3", "respond-async"]), (0, applied("respond-async")));
+        assert_eq!(read(&["respond-async"]), (0, applied("respond-async")));
+        // RFC 7240, 4.3: asynchronously if it takes longer.
+        assert_eq!(read(&["wait=3", "respond-async"]), (3, applied("respond-async, wait=3")));
         assert_eq!(read(&["wait=1, wait=9"]), (1, applied("wait=1")));
         assert_eq!(read(&["wait=-1"]), (10, None));
         assert_eq!(read(&["wait"]), (10, None));

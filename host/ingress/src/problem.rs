@@ -9,9 +9,12 @@ use http::{
     header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use sagahost_saga::id::SagaId;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-use crate::ids::path_of_saga;
+use crate::{
+    document::{Members, member, raw},
+    ids::path_of_saga,
+};
 
 pub const OUTCOME: &str = "sagahost-outcome";
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -28,6 +31,10 @@ pub enum Outcome {
     Running,
     Compensated,
     NeedsOperator,
+    /// Nothing of the request happened: it may be sent again.
+    Retry,
+    /// What happened under this key is not known.
+    Uncertain,
 }
 
 impl Outcome {
@@ -42,6 +49,8 @@ impl Outcome {
             Self::Running => "running",
             Self::Compensated => "compensated",
             Self::NeedsOperator => "needs-operator",
+            Self::Retry => "retry",
+            Self::Uncertain => "uncertain",
         }
     }
 
@@ -58,7 +67,7 @@ pub struct Problem {
     saga: Option<SagaId>,
     outcome: Option<Outcome>,
     retry_after: Option<Duration>,
-    more: Map<String, Value>,
+    more: Members,
 }
 
 impl Problem {
@@ -70,7 +79,7 @@ impl Problem {
             saga: None,
             outcome: None,
             retry_after: None,
-            more: Map::new(),
+            more: Members::new(),
         }
     }
 
@@ -84,9 +93,18 @@ impl Problem {
         Self { retry_after: Some(again), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
 
+    pub fn stopping() -> Self {
+        Self::unavailable("stopping", "the host stops")
+    }
+
     /// It speaks of that saga, or of a step of it.
     pub fn of(self, saga: &SagaId, outcome: Outcome) -> Self {
-        Self { outcome: Some(outcome), ..self.about(saga) }
+        self.about(saga).saying(outcome)
+    }
+
+    /// Of what was asked for.
+    pub fn saying(self, outcome: Outcome) -> Self {
+        Self { outcome: Some(outcome), ..self }
     }
 
     /// It names the saga, and says nothing of what becomes of it.
@@ -94,30 +112,25 @@ impl Problem {
         Self { saga: Some(saga.clone()), ..self }
     }
 
-    pub fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.insert(name.to_owned(), value);
+    pub fn with(mut self, name: &str, value: &impl Serialize) -> Self {
+        member(&mut self.more, name, value);
         self
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, code, detail, saga, outcome, retry_after, more } = self;
-        let mut document = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason().unwrap_or_default(),
-            "status": status.as_u16(),
-            "code": code,
-            "detail": detail,
-        });
-        if let Value::Object(members) = &mut document {
-            if let Some(saga) = &saga {
-                members.insert("sagaId".to_owned(), saga.as_str().into());
-                members.insert("instance".to_owned(), path_of_saga(saga).into());
-            }
-            members.extend(more);
+        let Self { status, code, detail, saga, outcome, retry_after, more: mut members } = self;
+        member(&mut members, "type", &"about:blank");
+        member(&mut members, "title", &status.canonical_reason().unwrap_or_default());
+        member(&mut members, "status", &status.as_u16());
+        member(&mut members, "code", &code);
+        member(&mut members, "detail", &detail);
+        if let Some(saga) = &saga {
+            member(&mut members, "sagaId", &saga.as_str());
+            member(&mut members, "instance", &path_of_saga(saga));
         }
-        let mut response = (status, document.to_string()).into_response();
+        let mut response = (status, raw(&members).get().to_owned()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
         if status == StatusCode::UNAUTHORIZED {

@@ -52,9 +52,10 @@ pub fn service(ingress: &Arc<Ingress>) -> Router {
 /// Before and behind each request.
 async fn guard(State(ingress): State<Arc<Ingress>>, mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let caller = ingress.callers.caller(request.headers(), request.extensions().get::<Peer>());
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let caller = ingress.callers.caller(request.headers(), authority, request.extensions().get::<Peer>());
     let mut response = match caller {
-        _ if ingress.is_stopping() => Problem::unavailable("stopping", "the host stops").into_response(),
+        _ if ingress.is_stopping() => Problem::stopping().into_response(),
         Err(problem) => problem.into_response(),
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -102,8 +103,8 @@ async fn saga(State(ingress): State<Arc<Ingress>>, request: Request) -> Response
     answer.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn document(State(ingress): State<Arc<Ingress>>) -> Response {
-    match openapi::document(&ingress).await {
+async fn document(State(ingress): State<Arc<Ingress>>, request: Request) -> Response {
+    match openapi::document(&ingress, &caller(&request)).await {
         Ok(document) => standing::json(StatusCode::OK, document.to_string().into_bytes()),
         Err(problem) => problem.into_response(),
     }

@@ -13,12 +13,16 @@ use axum::response::{
 };
 use futures_util::stream;
 use http::{HeaderMap, StatusCode, header::IF_NONE_MATCH};
-use sagahost_saga::{Saga, id::SagaId};
+use sagahost_saga::{
+    Saga,
+    id::{SagaId, Time},
+};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     callers::Caller,
     document, ids,
-    ingress::{Ingress, Look, quarantined},
+    ingress::Ingress,
     prefer::Prefer,
     problem::{Outcome, Problem},
     standing::{applied, etag, json, put_version},
@@ -27,9 +31,12 @@ use crate::{
 
 /// Proxies close a connection on which nothing is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Entries of a timeline that are read at once.
+const PAGE: usize = 64;
+/// Whoever follows a saga looks for it so often.
+const LOOK: Duration = Duration::from_secs(30);
 
 async fn of_segment(ingress: &Ingress, caller: &Caller, segment: &str) -> Result<SagaId, Problem> {
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga");
     let id = ids::decode(segment).ok_or_else(unknown)?;
     if ingress.sees(caller, &id).await? { Ok(id) } else { Err(unknown()) }
 }
@@ -50,7 +57,7 @@ pub async fn get(
     let until = Instant::now() + prefer.wait(Duration::ZERO);
     let (mut following, mut last) = (ingress.follow(&id, until), None);
     while let Some(look) = following.next().await? {
-        let saga = of_look(look, &id)?;
+        let saga = look.ok_or_else(unknown)?;
         if !known.is_some_and(|known| matches(known, &etag(&saga))) {
             return Ok(applied(whole(&saga, &ingress.reach.app), prefer));
         }
@@ -60,12 +67,8 @@ pub async fn get(
     Ok(applied(unchanged(&saga), prefer))
 }
 
-fn of_look(look: Look, id: &SagaId) -> Result<Box<Saga>, Problem> {
-    match look {
-        Look::Here(saga) => Ok(saga),
-        Look::Absent => Err(Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga")),
-        Look::Quarantined(why) => Err(quarantined(id, &why)),
-    }
+fn unknown() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga")
 }
 
 /// RFC 9110, 13.1.2: one of a list, or any.
@@ -74,7 +77,7 @@ fn matches(header: &str, tag: &str) -> bool {
 }
 
 fn whole(saga: &Saga, app: &str) -> Response {
-    let mut response = json(StatusCode::OK, document::of_saga(saga, app).to_string().into_bytes());
+    let mut response = json(StatusCode::OK, document::of_saga(saga, app).get().as_bytes().to_vec());
     put_version(&mut response, saga);
     outcome(saga).put_on(&mut response);
     response
@@ -97,8 +100,8 @@ fn outcome(saga: &Saga) -> Outcome {
     }
 }
 
-/// `GET /sagas/ID/events`: the timeline as server-sent events, each with its place in it as its id; from the one behind
-/// `Last-Event-ID` on. It ends when the saga has, and when the host stops.
+/// `GET /sagas/ID/events`: the timeline as server-sent events, each with its place in it as its id, `CREATED.PLACE`; from the one
+/// behind `Last-Event-ID` on. It ends when the saga has, and when the host stops.
 ///
 /// # Errors
 /// There is no such saga, or its record cannot be used.
@@ -109,16 +112,30 @@ pub async fn events(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let id = of_segment(ingress, caller, segment).await?;
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let next = last.and_then(|last| last.parse::<usize>().ok()).map_or(0, |last| last.saturating_add(1));
+    let full = || Problem::unavailable("full", "too many follow sagas: ask for this one with `Prefer: wait=N`");
+    let turn = ingress.followers.clone().try_acquire_owned().map_err(|_| full())?;
     let watch = ingress.waiters.watch(&id);
-    let saga = of_look(ingress.look(&id).await?, &id)?;
-    let length = usize::try_from(saga.spilled_history()).unwrap_or(usize::MAX) + saga.history().len();
+    let saga = ingress.look(&id).await?.ok_or_else(unknown)?;
+    // Of an earlier saga with this id nothing follows here.
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.split_once('.'));
+    let last = last.filter(|(created, _)| *created == created_of(&saga));
+    let next = last.and_then(|(_, place)| place.parse::<u64>().ok()).map_or(0, |last| last.saturating_add(1));
+    let length = saga.spilled_history() + saga.history().len() as u64;
     // Nothing follows: whoever follows is to stop.
     if outcome(&saga) != Outcome::Running && saga.status().terminal() && next >= length {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let follower = Follower { ingress: ingress.clone(), id, watch, next, ready: VecDeque::new(), over: false };
+    let created = saga.created();
+    let follower = Follower {
+        ingress: ingress.clone(),
+        id,
+        created,
+        watch,
+        next,
+        ready: VecDeque::new(),
+        over: false,
+        _turn: turn,
+    };
     let lines = stream::unfold(follower, |mut follower| async {
         let line = follower.line().await?;
         Some((Ok::<_, Infallible>(line), follower))
@@ -131,12 +148,18 @@ pub async fn events(
 struct Follower {
     ingress: Arc<Ingress>,
     id: SagaId,
+    created: Time,
     watch: Watch,
     /// Place of the next entry.
-    next: usize,
+    next: u64,
     ready: VecDeque<sse::Event>,
     /// Nothing follows what is ready.
     over: bool,
+    _turn: OwnedSemaphorePermit,
+}
+
+fn created_of(saga: &Saga) -> String {
+    format!("{:x}", saga.created().0)
 }
 
 impl Follower {
@@ -153,6 +176,8 @@ impl Follower {
             if self.ready.is_empty() && !self.over {
                 tokio::select! {
                     () = self.watch.changed() => {}
+                    // Nobody says that it is gone.
+                    () = tokio::time::sleep(LOOK) => {}
                     () = self.ingress.stopping() => return None,
                 }
             }
@@ -160,14 +185,18 @@ impl Follower {
     }
 
     async fn look(&mut self) -> Option<()> {
-        let Ok(Look::Here(saga)) = self.ingress.look(&self.id).await else { return None };
-        let history = self.ingress.history(&saga).await.ok()?;
-        for (place, entry) in history.iter().enumerate().skip(self.next) {
-            let (name, line) = document::of_entry(entry);
-            self.ready.push_back(sse::Event::default().id(place.to_string()).event(name).data(line.to_string()));
+        let saga = self.ingress.look(&self.id).await.ok()??;
+        if saga.created() != self.created {
+            return None;
         }
-        self.next = self.next.max(history.len());
-        self.over = saga.status().terminal();
+        let entries = self.ingress.history(&saga, self.next, PAGE).await.ok()?;
+        for entry in &entries {
+            let (name, line) = document::of_entry(entry);
+            let id = format!("{}.{}", created_of(&saga), self.next);
+            self.ready.push_back(sse::Event::default().id(id).event(name).data(line.to_string()));
+            self.next += 1;
+        }
+        self.over = saga.status().terminal() && entries.len() < PAGE;
         Some(())
     }
 }

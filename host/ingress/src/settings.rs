@@ -29,6 +29,25 @@ pub struct HttpSettings {
     pub wait: Duration,
 }
 
+#[cfg(test)]
+impl HttpSettings {
+    pub fn for_tests(principals: Vec<Principal>) -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8080).into(),
+            tls: None,
+            hosts: vec!["Shop.internal".to_owned()],
+            routes: Vec::new(),
+            principals,
+            body_bytes_max: 1,
+            bodies_bytes_max: 1,
+            connections_max: 1,
+            header_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            wait: Duration::ZERO,
+        }
+    }
+}
+
 /// A method and a path, and what a request for them does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {

@@ -23,11 +23,10 @@ use sagahost_saga::{
     outcome::Cause,
     view::{StepState, StepView},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     document,
-    ingress::{Look, quarantined},
     prefer::Prefer,
     problem::{Outcome, Problem, put_location},
 };
@@ -37,16 +36,12 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// None: it is not decided.
-pub fn of_begun(look: &Look, id: &SagaId) -> Option<Response> {
-    match look {
-        Look::Absent => None,
-        Look::Quarantined(why) => Some(quarantined(id, why).into_response()),
-        Look::Here(saga) => match saga.status() {
-            Status::Completed => Some(completed(saga)),
-            Status::Compensated => Some(compensated(saga).into_response()),
-            Status::NeedsOperator | Status::Quarantined => Some(needs_operator(saga).into_response()),
-            Status::Waiting | Status::Running | Status::Finishing | Status::Compensating => None,
-        },
+pub fn of_begun(saga: &Saga) -> Option<Response> {
+    match saga.status() {
+        Status::Completed => Some(completed(saga)),
+        Status::Compensated => Some(compensated(saga).into_response()),
+        Status::NeedsOperator | Status::Quarantined => Some(needs_operator(saga).into_response()),
+        Status::Waiting | Status::Running | Status::Finishing | Status::Compensating => None,
     }
 }
 
@@ -75,7 +70,7 @@ pub fn compensated(saga: &Saga) -> Problem {
     }
     let detail = "the saga is compensated but for steps that an operator accepted as they are";
     let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, code(saga, cause), detail);
-    with_cause(problem, cause).of(saga.id(), Outcome::Compensated).with("steps", Value::Array(accepted))
+    with_cause(problem, cause).of(saga.id(), Outcome::Compensated).with("steps", &accepted)
 }
 
 /// A participant's own code, where one of them is why the saga failed.
@@ -90,7 +85,7 @@ fn code(saga: &Saga, cause: Option<&Cause>) -> String {
 
 fn with_cause(problem: Problem, cause: Option<&Cause>) -> Problem {
     match cause {
-        Some(cause) => problem.with("cause", document::of_cause(cause)),
+        Some(cause) => problem.with("cause", &document::of_cause(cause)),
         None => problem,
     }
 }
@@ -104,7 +99,7 @@ pub fn needs_operator(saga: &Saga) -> Problem {
     let detail = "the saga waits for an operator: how it ends is not known";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "needs-operator", detail)
         .of(saga.id(), Outcome::NeedsOperator)
-        .with("codes", codes.into())
+        .with("codes", &codes)
 }
 
 /// It is under way.

@@ -19,25 +19,24 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE, request::Parts};
 use percent_encoding::percent_decode_str;
 use sagahost_codec::{json_of_request, saga_of_request, timestamp};
-use sagahost_journal::requests;
-use sagahost_manifest::answer::is_json;
-use sagahost_processor::request::{Admission, Request, emitted};
+use sagahost_journal::{Name, requests};
+use sagahost_manifest::{answer::is_json, manifest::is_kind};
+use sagahost_processor::request::{Admission, Asks, emitted};
 use sagahost_saga::{
     Saga,
     event::{Attributes, Event},
-    history::What,
-    id::{Direction, EventKey, Kind, Participant, SagaId},
-    input::{Command, Status},
+    id::{EventKey, Kind, Participant, SagaId},
+    input::Status,
     view::{StepState, StepView},
 };
-use serde_json::{Value, json, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
     begin::{must_be_json, refusal, request_id, trace},
-    body,
+    body::Whole,
     callers::Caller,
-    document,
-    ingress::{Ingress, Look, quarantined},
+    document::{self, Members, json_of, member, raw},
+    ingress::Ingress,
     key,
     prefer::Prefer,
     problem::{Outcome, Problem},
@@ -62,48 +61,59 @@ pub async fn step(
     if ingress.callers.only_json() {
         must_be_json(&head.headers)?;
     }
-    let body = body::read(body, &ingress.bodies).await?;
-    let asked = Asked { headers: &head.headers, body: &body.bytes, participant, saga_id };
+    let Whole { bytes, room } = ingress.bodies.read(body, &caller.name, ingress.stopping()).await?;
+    let asked = Asked { headers: &head.headers, body: &bytes, participant, saga_id };
     let event = asked.event(ingress, caller, route, key.as_deref())?;
-    let (saga, kind, id) = (event.saga.clone(), event.kind.clone(), event.key.clone());
-    may_ask(ingress, caller, &saga).await?;
-    let request = Request { event, to: Some(participant.clone()), principal: caller.name.clone() };
-    match ingress.admit(request, until).await? {
+    drop(bytes);
+    let (saga, kind, key) = (event.saga.clone(), event.kind.clone(), event.key.clone());
+    let asks = Asks::Step { event, of: participant.clone() };
+    match ingress.admit(asks, caller, room, until).await? {
         Admission::TakenIn | Admission::Known => {}
-        // What that saga was about is undone: the step will never run.
-        Admission::SagaOver => return over(ingress, &saga).await,
-        refused => return Err(refusal(refused, &saga, &kind)),
+        refused => return not_taken_in(ingress, refused, &saga, (participant, &kind)).await,
     }
-    drop(body);
     let mut following = ingress.follow(&saga, until);
     while let Some(look) = following.next().await? {
-        if let Some(response) = of_step(ingress, look, &saga, participant, &id).await? {
+        let Some(saga) = look else { continue };
+        if let Some(response) = of_step(ingress, &saga, participant, &key).await? {
             return Ok(applied(response, prefer));
         }
     }
     Ok(applied(standing::undecided(&saga), prefer))
 }
 
-/// A saga of others is as if it did not exist. One in which nothing has happened is nobody's: a cancel came before all else.
-async fn may_ask(ingress: &Ingress, caller: &Caller, saga: &SagaId) -> Result<(), Problem> {
-    if ingress.sees(caller, saga).await? {
-        return Ok(());
-    }
-    match ingress.look(saga).await? {
-        Look::Absent => Ok(()),
-        Look::Here(saga) if saga.steps().next().is_none() => Ok(()),
-        Look::Here(_) | Look::Quarantined(_) => {
-            Err(Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga"))
-        }
-    }
+/// What that says of the step: whoever asked may have asked before, under another key.
+async fn not_taken_in(
+    ingress: &Ingress,
+    admission: Admission,
+    saga: &SagaId,
+    (participant, kind): (&Participant, &Kind),
+) -> Result<Response, Problem> {
+    let refused = || refusal(admission.clone(), saga, kind);
+    Err(match admission {
+        Admission::SagaOver => match ingress.look(saga).await? {
+            // What that saga was about is undone, or will be: the step will never run.
+            Some(over) if over.cause().is_some() => standing::compensated(&over),
+            // The end that it speaks of has come.
+            Some(_) if ends(ingress, participant, kind) => return Ok(with_events(&[], saga, Outcome::Completed)),
+            Some(_) | None => refused().of(saga, Outcome::Rejected),
+        },
+        Admission::NoRoom | Admission::NotCompensating => refused().of(saga, Outcome::Rejected),
+        // Something else was asked for under this key, and what became of that it does not say.
+        Admission::OtherBody => refused().saying(Outcome::Uncertain),
+        Admission::Unhandled => refused().saying(Outcome::Retry),
+        Admission::Foreign => no_such_saga().saying(Outcome::Invalid),
+        Admission::SagaExists | Admission::TooLate(_) | Admission::TakenIn | Admission::Known => refused(),
+    })
 }
 
-/// The saga ended before the step was asked for.
-async fn over(ingress: &Ingress, saga: &SagaId) -> Result<Response, Problem> {
-    match ingress.look(saga).await? {
-        Look::Here(ended) if ended.status() == Status::Compensated => Err(standing::compensated(&ended)),
-        Look::Here(_) | Look::Absent | Look::Quarantined(_) => Err(refusal(Admission::SagaOver, saga, &Kind::new(""))),
-    }
+fn ends(ingress: &Ingress, participant: &Participant, kind: &Kind) -> bool {
+    let serving = ingress.reach.inbox.serving.load();
+    serving.topology.member(participant).is_some_and(|member| member.finish_on.contains(kind))
+}
+
+/// A saga of others is as if it did not exist.
+fn no_such_saga() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga")
 }
 
 /// A request for a step, before it is an event.
@@ -165,7 +175,8 @@ impl Asked<'_> {
     /// What it says, else the one kind that the participant handles.
     fn kind(&self, ingress: &Ingress) -> Result<Kind, Problem> {
         if let Some(kind) = self.attribute("type")? {
-            return Ok(Kind::new(kind));
+            let wrong = || Problem::bad_request("invalid-header", "header ce-type is not a valid kind");
+            return if is_kind(&kind) { Ok(Kind::new(kind)) } else { Err(wrong()) };
         }
         let serving = ingress.reach.inbox.serving.load();
         let member = serving.topology.member(self.participant);
@@ -184,7 +195,8 @@ impl Asked<'_> {
         let mut attributes = trace(self.headers);
         let names = self.headers.keys().filter_map(|name| name.as_str().strip_prefix("ce-"));
         for name in names.filter(|name| !OWN.contains(name) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-            if let Some(value) = self.attribute(name)? {
+            let known = attributes.iter().any(|(known, _)| known == name);
+            if let Some(value) = self.attribute(name)?.filter(|_| !known) {
                 attributes.push((name.to_owned(), value));
             }
         }
@@ -200,30 +212,29 @@ impl Asked<'_> {
 /// None: it is not decided.
 async fn of_step(
     ingress: &Ingress,
-    look: Look,
-    id: &SagaId,
+    saga: &Saga,
     participant: &Participant,
     event: &EventKey,
 ) -> Result<Option<Response>, Problem> {
-    let saga = match look {
-        Look::Absent => return Ok(None),
-        Look::Quarantined(why) => return Err(quarantined(id, &why)),
-        Look::Here(saga) => saga,
-    };
+    let events = || events_of(ingress, saga, vec![requests::answer(&event.id)]);
+    let completed = |events: Vec<Event>| with_events(&events, saga.id(), Outcome::Completed);
     let step = saga.steps().find(|step| step.participant == participant && step.event == event);
     let Some(step) = step else {
         // An event that ends this participant's part asks for no step.
-        return Ok(Some(completed(ingress, id, event).await?));
+        return Ok(Some(completed(Vec::new())));
     };
     match step.state {
-        StepState::Done => completed(ingress, id, event).await.map(Some),
-        StepState::Rejected => Err(rejected(ingress, &step, id, event).await?),
-        _ if is_invalid(ingress, &saga, &step).await? => Err(invalid(&step, id)),
+        StepState::Done => Ok(events().await?.map(completed)),
+        StepState::Rejected => match events().await? {
+            Some(events) => Err(rejected(&step, saga.id(), &events)),
+            None => Ok(None),
+        },
+        _ if step.invalid => Err(of_problem(&step, StatusCode::BAD_REQUEST).of(saga.id(), Outcome::Invalid)),
         _ => match saga.status() {
-            Status::Compensated => Err(standing::compensated(&saga)),
-            Status::NeedsOperator | Status::Quarantined => Err(standing::needs_operator(&saga)),
+            Status::Compensated => Err(standing::compensated(saga)),
+            Status::NeedsOperator | Status::Quarantined => Err(standing::needs_operator(saga)),
             // Nobody will run it, and a letter waits for a decision.
-            _ if step.state == StepState::GivenUp && saga.cause().is_none() => Err(standing::needs_operator(&saga)),
+            _ if step.state == StepState::GivenUp && saga.cause().is_none() => Err(standing::needs_operator(saga)),
             Status::Waiting | Status::Running | Status::Finishing | Status::Compensating | Status::Completed => {
                 Ok(None)
             }
@@ -231,46 +242,47 @@ async fn of_step(
     }
 }
 
-async fn completed(ingress: &Ingress, saga: &SagaId, event: &EventKey) -> Result<Response, Problem> {
-    let events = answer(ingress, requests::answer(&event.id)).await?;
-    Ok(with_events(&events, saga, Outcome::Completed))
+/// What steps emitted, or their undoing did. None: the saga is gone.
+async fn events_of(ingress: &Ingress, saga: &Saga, names: Vec<Name>) -> Result<Option<Vec<Event>>, Problem> {
+    let Some(rows) = ingress.rows_of(saga, names).await? else { return Ok(None) };
+    let mut events = Vec::new();
+    for row in rows.iter().flatten() {
+        let unreadable = || {
+            let detail = "what the step emitted cannot be read: a newer host wrote it, or it is damaged";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", detail).of(saga.id(), Outcome::NeedsOperator)
+        };
+        events.extend(emitted(row).ok_or_else(unreadable)?);
+    }
+    Ok(Some(events))
 }
 
 fn with_events(events: &[Event], saga: &SagaId, outcome: Outcome) -> Response {
-    let body = Value::Array(events.iter().map(cloud_event).collect()).to_string();
-    let mut response = (StatusCode::OK, body).into_response();
+    let body = raw(&events.iter().map(cloud_event).collect::<Vec<_>>());
+    let mut response = (StatusCode::OK, body.get().to_owned()).into_response();
     response.headers_mut().insert(CONTENT_TYPE, BATCH);
     outcome.put_on(&mut response);
     crate::problem::put_location(&mut response, saga);
     response
 }
 
-async fn answer(ingress: &Ingress, name: sagahost_journal::Name) -> Result<Vec<Event>, Problem> {
-    let row = ingress.store(name).await?;
-    Ok(row.and_then(|row| emitted(&row)).unwrap_or_default())
-}
-
 /// CloudEvents 1.0, JSON event format.
-fn cloud_event(event: &Event) -> Value {
-    let mut document = json!({
-        "specversion": "1.0",
-        "id": &*event.key.id,
-        "source": &*event.key.source,
-        "type": event.kind.as_str(),
-        "time": timestamp::format(event.time),
-        "datacontenttype": &*event.content_type,
-        "sagaid": event.saga.as_str(),
-    });
-    let Value::Object(members) = &mut document else { return document };
+fn cloud_event(event: &Event) -> Box<RawValue> {
+    let mut members = Members::new();
     for (name, value) in &event.attributes {
-        members.entry(name.as_str()).or_insert_with(|| value.as_str().into());
+        member(&mut members, name, value);
     }
-    let data = serde_json::from_slice::<Box<RawValue>>(&event.data).ok();
-    match data.filter(|_| is_json(&event.content_type)).and_then(|raw| serde_json::from_str(raw.get()).ok()) {
-        Some(json) => members.insert("data".to_owned(), json),
-        None => members.insert("data_base64".to_owned(), base64(&event.data).into()),
-    };
-    document
+    member(&mut members, "specversion", "1.0");
+    member(&mut members, "id", &*event.key.id);
+    member(&mut members, "source", &*event.key.source);
+    member(&mut members, "type", event.kind.as_str());
+    member(&mut members, "time", &timestamp::format(event.time));
+    member(&mut members, "datacontenttype", &*event.content_type);
+    member(&mut members, "sagaid", event.saga.as_str());
+    match json_of(&event.data).filter(|_| is_json(&event.content_type)) {
+        Some(json) => member(&mut members, "data", &json),
+        None => member(&mut members, "data_base64", &base64(&event.data)),
+    }
+    raw(&members)
 }
 
 fn base64(data: &[u8]) -> String {
@@ -278,15 +290,10 @@ fn base64(data: &[u8]) -> String {
     STANDARD.encode(data)
 }
 
-async fn rejected(ingress: &Ingress, step: &StepView<'_>, saga: &SagaId, event: &EventKey) -> Result<Problem, Problem> {
-    let events = answer(ingress, requests::answer(&event.id)).await?;
+fn rejected(step: &StepView<'_>, saga: &SagaId, events: &[Event]) -> Problem {
     let problem = of_problem(step, StatusCode::UNPROCESSABLE_ENTITY).of(saga, Outcome::Rejected);
-    let events: Vec<Value> = events.iter().map(cloud_event).collect();
-    Ok(if events.is_empty() { problem } else { problem.with("events", events.into()) })
-}
-
-fn invalid(step: &StepView<'_>, saga: &SagaId) -> Problem {
-    of_problem(step, StatusCode::BAD_REQUEST).of(saga, Outcome::Invalid)
+    let events: Vec<_> = events.iter().map(cloud_event).collect();
+    if events.is_empty() { problem } else { problem.with("events", &events) }
 }
 
 fn of_problem(step: &StepView<'_>, status: StatusCode) -> Problem {
@@ -294,23 +301,6 @@ fn of_problem(step: &StepView<'_>, status: StatusCode) -> Problem {
         Some(problem) => Problem::new(status, problem.code.clone(), problem.detail.clone()),
         None => Problem::new(status, step.state.name(), "the participant gave no reason"),
     }
-}
-
-/// Did it say so itself, rather than fail too often?
-async fn is_invalid(ingress: &Ingress, saga: &Saga, step: &StepView<'_>) -> Result<bool, Problem> {
-    if step.problem.is_none() {
-        return Ok(false);
-    }
-    let history = ingress.history(saga).await?;
-    let last = history.iter().rev().find_map(|entry| match &entry.what {
-        What::Attempt { participant, kind, direction: Direction::Forward, outcome, .. }
-            if participant == step.participant && kind == step.kind =>
-        {
-            Some(outcome)
-        }
-        _ => None,
-    });
-    Ok(last.is_some_and(|outcome| outcome.as_ref() == "invalid"))
 }
 
 /// Cancels the saga; the answer speaks of the participant.
@@ -326,23 +316,24 @@ pub async fn undo(
     let prefer = Prefer::read(&head.headers);
     let until = Instant::now() + prefer.wait(ingress.settings.wait);
     must_be_json(&head.headers)?;
-    let body = body::read(body, &ingress.bodies).await?;
+    let Whole { bytes, room } = ingress.bodies.read(body, &caller.name, ingress.stopping()).await?;
     let wanted = |detail: String| Problem::bad_request("invalid-undo", detail);
-    let asked: UndoBody = serde_json::from_slice(&body.bytes)
+    let asked: UndoBody = serde_json::from_slice(&bytes)
         .map_err(|error| wanted(format!("the body must be JSON with `sagaId`: {error}")))?;
+    drop(bytes);
     let saga = saga_of_request(&asked.saga_id).map_err(|why| wanted(why.detail))?;
-    may_ask(ingress, caller, &saga).await?;
-    let who = if caller.name.is_empty() { "http" } else { &caller.name };
     let reason =
         asked.cause.map_or_else(|| "asked over HTTP".to_owned(), |cause| format!("{}: {}", cause.code, cause.detail));
-    let command = Command::Cancel { by: who.to_owned(), reason: reason.chars().take(500).collect() };
-    let answer = ingress.command(&saga, command, until).await?;
-    if !answer.done {
-        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "too-late", answer.text).of(&saga, Outcome::Stuck));
+    let asks = Asks::Cancel { saga: saga.clone(), reason: reason.chars().take(500).collect() };
+    match ingress.admit(asks, caller, room, until).await? {
+        Admission::TakenIn | Admission::Known => {}
+        Admission::Foreign => return Err(no_such_saga().saying(Outcome::Stuck)),
+        refused => return Err(refusal(refused, &saga, &Kind::new("")).of(&saga, Outcome::Stuck)),
     }
     let mut following = ingress.follow(&saga, until);
     while let Some(look) = following.next().await? {
-        if let Some(response) = of_undoing(ingress, look, &saga, participant).await? {
+        let Some(saga) = look else { continue };
+        if let Some(response) = of_undoing(ingress, &saga, participant).await? {
             return Ok(applied(response, prefer));
         }
     }
@@ -365,39 +356,73 @@ struct UndoCause {
     detail: String,
 }
 
-/// None: it is not decided.
-async fn of_undoing(
-    ingress: &Ingress,
-    look: Look,
-    id: &SagaId,
-    participant: &Participant,
-) -> Result<Option<Response>, Problem> {
-    let saga = match look {
-        Look::Absent => return Ok(None),
-        Look::Quarantined(why) => return Err(quarantined(id, &why)),
-        Look::Here(saga) => saga,
-    };
-    let mine = |step: &StepView<'_>| step.participant == participant;
-    let stuck = |step: &StepView<'_>| matches!(step.state, StepState::CompensationFailed | StepState::Accepted);
-    if let Some(step) = saga.steps().filter(mine).find(stuck) {
-        let problem = of_problem(&step, StatusCode::INTERNAL_SERVER_ERROR).of(id, Outcome::Stuck);
-        return Err(problem.with("step", document::of_step(&step)));
+/// Of this participant's steps, whatever becomes of others'. None: it is not decided.
+async fn of_undoing(ingress: &Ingress, saga: &Saga, participant: &Participant) -> Result<Option<Response>, Problem> {
+    let mine: Vec<_> = saga.steps().filter(|step| step.participant == participant).collect();
+    let stuck = |step: &&StepView<'_>| matches!(step.state, StepState::CompensationFailed | StepState::Accepted);
+    if let Some(step) = mine.iter().find(stuck) {
+        let problem = of_problem(step, StatusCode::INTERNAL_SERVER_ERROR).of(saga.id(), Outcome::Stuck);
+        return Err(problem.with("step", &document::of_step(step)));
     }
-    match saga.status() {
-        // A tombstone: it never began here.
-        Status::Waiting => Ok(Some(with_events(&[], id, Outcome::NothingToUndo))),
-        Status::Compensated => {
-            let undone = |step: &StepView<'_>| matches!(step.state, StepState::Compensated | StepState::UndoneByHand);
-            let steps: Vec<EventKey> =
-                saga.steps().filter(mine).filter(undone).map(|step| step.event.clone()).collect();
-            let mut events = Vec::new();
-            for event in &steps {
-                events.extend(answer(ingress, requests::undone(&event.id)).await?);
-            }
-            let outcome = if steps.is_empty() { Outcome::NothingToUndo } else { Outcome::Undone };
-            Ok(Some(with_events(&events, id, outcome)))
-        }
-        Status::NeedsOperator | Status::Quarantined => Err(standing::needs_operator(&saga)),
-        Status::Running | Status::Finishing | Status::Completed | Status::Compensating => Ok(None),
+    if saga.cause().is_none() || !mine.iter().all(|step| step.undone) {
+        return match saga.status() {
+            Status::NeedsOperator | Status::Quarantined => Err(standing::needs_operator(saga)),
+            _ => Ok(None),
+        };
+    }
+    let undone = |step: &&StepView<'_>| matches!(step.state, StepState::Compensated | StepState::UndoneByHand);
+    let undone: Vec<_> = mine.iter().filter(undone).map(|step| requests::undone(&step.event.id)).collect();
+    let outcome = if undone.is_empty() { Outcome::NothingToUndo } else { Outcome::Undone };
+    let events = events_of(ingress, saga, undone).await?;
+    Ok(events.map(|events| with_events(&events, saga.id(), outcome)))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use sagahost_saga::id::Time;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(content_type: &str, data: &[u8], expect: Expect) {
+        let event = Event {
+            key: EventKey::new("sagahost/shop/payment", "e-1"),
+            saga: "o-1".into(),
+            kind: "PaymentProcessed".into(),
+            time: Time(1_000),
+            content_type: content_type.into(),
+            data: data.into(),
+            attributes: vec![("tenant".to_owned(), "north".to_owned()), ("type".to_owned(), "mine".to_owned())],
+            hops: 0,
+            origin: None,
+            record_key: None,
+        };
+        expect.assert_eq(cloud_event(&event).get());
+    }
+
+    #[test]
+    fn events_come_as_they_were_emitted() {
+        check(
+            "application/json",
+            br#"{"cents":123456789012345678901234567890.10}"#,
+            expect![[
+                r#"{"data":{"cents":123456789012345678901234567890.10},"datacontenttype":"application/json","id":"e-1","sagaid":"o-1","source":"sagahost/shop/payment","specversion":"1.0","tenant":"north","time":"1970-01-01T00:00:01.000Z","type":"PaymentProcessed"}"#
+            ]],
+        );
+        check(
+            "application/json",
+            b"no json",
+            expect![[
+                r#"{"data_base64":"bm8ganNvbg==","datacontenttype":"application/json","id":"e-1","sagaid":"o-1","source":"sagahost/shop/payment","specversion":"1.0","tenant":"north","time":"1970-01-01T00:00:01.000Z","type":"PaymentProcessed"}"#
+            ]],
+        );
+        check(
+            "application/avro",
+            b"{}",
+            expect![[
+                r#"{"data_base64":"e30=","datacontenttype":"application/avro","id":"e-1","sagaid":"o-1","source":"sagahost/shop/payment","specversion":"1.0","tenant":"north","time":"1970-01-01T00:00:01.000Z","type":"PaymentProcessed"}"#
+            ]],
+        );
     }
 }

@@ -62,13 +62,16 @@ impl Drop for Watch {
 }
 
 impl Reader for Waiters {
-    fn journaled(&self, batch: Batch) {
+    fn journaled(&self, batch: &Batch) {
         let sagas = self.0.lock();
         for sender in batch.chains.iter().filter_map(|chain| sagas.get(&chain.saga)) {
             sender.send_replace(());
         }
     }
     fn published(&self, _: BatchNo, _: Now) {}
+    fn began_anew(&self) {
+        self.0.lock().values().for_each(|sender| sender.send_replace(()));
+    }
     fn quarantined(&self, saga: &SagaId) {
         self.changed(saga);
     }
@@ -91,6 +94,9 @@ mod tests {
         assert_eq!(all.count(), 1);
         all.changed(&b);
         assert!(!second.changes.has_changed().expect("it is open"));
+        all.began_anew();
+        assert!(second.changes.has_changed().expect("it is open"), "what was journaled meanwhile nobody said");
+        second.changes.mark_unchanged();
         all.changed(&a);
         assert!(second.changes.has_changed().expect("it is open"));
         second.changes.mark_unchanged();

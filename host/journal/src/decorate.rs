@@ -9,7 +9,7 @@ macro_rules! journal_reads {
             reread() -> Identity;
             saga(id: &SagaId) -> Option<SagaRow>;
             spilled_event(saga: SagaKey, event: [u8; 16]) -> Option<[u8; 16]>;
-            spilled_history(saga: SagaKey) -> Vec<Entry>;
+            spilled_history(saga: SagaKey, from: u64, limit: usize) -> Vec<Entry>;
             store_get(participant: &Participant, key: &str) -> Option<StoreValue>;
             store_scan(participant: &Participant, prefix: &str, after: Option<&str>, bounds: PageBounds) -> StorePage;
             counter(participant: &Participant, name: &str) -> Option<i64>;

@@ -296,7 +296,8 @@ pub trait Journal: Send + Sync {
     fn saga(&self, id: &SagaId) -> Result<Option<SagaRow>, JournalError>;
     /// The data hash of a known event that was spilled.
     fn spilled_event(&self, saga: SagaKey, event: [u8; 16]) -> Result<Option<[u8; 16]>, JournalError>;
-    fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError>;
+    /// Entries that were spilled, oldest first, from that place on; at most `limit`.
+    fn spilled_history(&self, saga: SagaKey, from: u64, limit: usize) -> Result<Vec<Entry>, JournalError>;
     fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<StoreValue>, JournalError>;
     /// Keys that begin with `prefix` and are above `after`, in byte order. No more than one value beyond the bounds is
     /// read.

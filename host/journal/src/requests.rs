@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `key/REQUEST` | the saga that the request is about |
 //! | `saga/SAGA/REQUEST` | who asked |
+//! | `saga/SAGA/by/PRINCIPAL` | nothing: the principal asked for something, or cancelled it |
 //! | `answer/REQUEST`, `undone/REQUEST` | what the step emitted that it asked for, and what its undoing did |
 //!
 //! REQUEST is the event id that the request has, lower-case hexadecimal. In SAGA `%` and `/` are percent-encoded.
@@ -39,7 +40,17 @@ pub fn of_saga(saga: &SagaId, request: &str) -> Name {
     row(format!("{}{request}", saga_prefix(saga)))
 }
 
-/// What the keys of [`of_saga`] begin with.
+/// That the principal may know of the saga.
+pub fn of_principal(saga: &SagaId, principal: &str) -> Name {
+    row(format!("{}{principal}", principals_prefix(saga)))
+}
+
+/// What the keys of [`of_principal`] begin with.
+pub fn principals_prefix(saga: &SagaId) -> String {
+    format!("{}by/", saga_prefix(saga))
+}
+
+/// What the keys of [`of_saga`] and [`of_principal`] begin with.
 pub fn saga_prefix(saga: &SagaId) -> String {
     format!("saga/{}/", saga.as_str().replace('%', "%25").replace('/', "%2F"))
 }

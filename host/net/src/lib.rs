@@ -18,7 +18,7 @@ pub use self::{
     peer::Peer,
     runtime::Runtime,
     secret::{Secret, SentHeader},
-    server::{Server, ServerError, ServerSettings, Serving},
+    server::{Occurrences, Server, ServerError, ServerSettings, Serving},
     tls::{TlsError, TlsSettings},
 };
 pub use http;

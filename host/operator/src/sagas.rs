@@ -50,7 +50,7 @@ impl Desk {
         };
         let mut history: Vec<Entry> = Vec::new();
         if saga.spilled_history() > 0 {
-            history = self.journal.spilled_history(row.key).map_err(Refusal::failed)?;
+            history = self.journal.spilled_history(row.key, 0, usize::MAX).map_err(Refusal::failed)?;
         }
         history.extend_from_slice(saga.history());
         let mut view = SagaView::of(&saga, &self.settings.app, &history);

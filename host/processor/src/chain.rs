@@ -1,7 +1,11 @@
 //! A chain: an event taken in and all steps fused behind it, on private copies. Invariant: a chain changes nothing until it
 //! is staged; it can be thrown away and run again at any point before.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use sagahost_codec::Formerly;
 use sagahost_journal::{JournalError, LetterWrite};
@@ -12,7 +16,7 @@ use sagahost_saga::{
     event::Event,
     history::Entry,
     id::{EventKey, Kind, Participant, SagaId},
-    input::{Answer, Broken, CallRef, Disposition, Input, Letter, Publish, Transition},
+    input::{Answer, Broken, CallRef, Command, Disposition, Input, Letter, Publish, Transition},
     notation::with_causes,
     outcome::{Behaviour, Call, End, Outcome, Problem, Runs, UndoOutcome},
 };
@@ -28,7 +32,7 @@ use crate::{
     overlay::Overlay,
     planted::{self, Planted},
     reply::Reply,
-    request::{self, Admission, Request},
+    request::{self, Admission, Asks, Request},
     resent,
     serving::Serving,
     stage::{Departure, SagaChange, SagaError, Staging},
@@ -92,8 +96,10 @@ pub(crate) struct Chain<'w> {
     facts: Option<Gathered>,
     answer: Option<Answer>,
     /// What steps emitted that requests asked for.
-    answered: Vec<(Arc<str>, bool, Event)>,
-    /// What becomes of the request that it began with.
+    answered: BTreeMap<(Arc<str>, bool), Vec<Event>>,
+    /// It begins with a request, …
+    of_request: bool,
+    /// … and this becomes of it.
     admission: Option<Admission>,
     changed: bool,
     /// The event that came in is of a kind that no plugin here acts on.
@@ -112,10 +118,10 @@ impl<'w> Chain<'w> {
         if let Some(input) = chain.input(item)? {
             drive(&mut chain, input)?;
         }
-        for (request, undoing, event) in std::mem::take(&mut chain.answered) {
-            request::answer(&mut chain.overlay, &request, undoing, event)?;
+        for ((request, undoing), events) in std::mem::take(&mut chain.answered) {
+            request::answer(&mut chain.overlay, &request, undoing, events)?;
         }
-        if let (Item::Requested { request, .. }, Some(Admission::TakenIn)) = (item, chain.admission) {
+        if let (Item::Requested { request, .. }, Some(Admission::TakenIn)) = (item, &chain.admission) {
             request::remember(&mut chain.overlay, request);
         }
         chain.saga.check(&chain.serving.topology)?;
@@ -148,7 +154,8 @@ impl<'w> Chain<'w> {
             leaving: Vec::new(),
             facts: worker.facts.gather(now),
             answer: None,
-            answered: Vec::new(),
+            answered: BTreeMap::new(),
+            of_request: false,
             admission: None,
             changed: false,
             unhandled: false,
@@ -195,16 +202,24 @@ impl<'w> Chain<'w> {
         Ok(Input::Received { event, spilled })
     }
 
-    /// None: its key is about another saga.
+    /// None: it is refused.
     fn requested(&mut self, request: &Request) -> Result<Option<Input>, ChainError> {
-        let Request { event, to, .. } = request;
-        let known = request::saga_of_key(&mut self.overlay, &event.key.id)?;
-        if known.is_some_and(|saga| saga != event.saga) {
-            self.admission = Some(Admission::OtherBody);
+        self.of_request = true;
+        self.admission = request::refused(&mut self.overlay, &self.saga, request)?;
+        if self.admission.is_some() {
             return Ok(None);
         }
-        let spilled = self.spilled_data(event)?;
-        Ok(Some(Input::Requested { event: event.clone(), spilled, to: to.clone() }))
+        let (event, to) = match &request.asks {
+            Asks::Begin(event) => (event.clone(), None),
+            Asks::Step { event, of } => (event.clone(), Some(of.clone())),
+            Asks::Cancel { reason, .. } => {
+                let by = if request.by.name.is_empty() { "http" } else { &request.by.name };
+                let cancel = Command::Cancel { by: by.to_owned(), reason: reason.clone() };
+                return Ok(Some(Input::Operator(cancel)));
+            }
+        };
+        let spilled = self.spilled_data(&event)?;
+        Ok(Some(Input::Requested { event, spilled, to }))
     }
 
     /// What the event's key had for data, where only a row of its own says so.
@@ -216,16 +231,13 @@ impl<'w> Chain<'w> {
     }
 
     /// A request that begins a saga is an event for everybody: it goes out, and this app has taken it in.
-    fn admitted(&mut self, event: &Event, to: Option<&Participant>, disposition: &Disposition) {
-        self.admission = Some(Admission::of(disposition));
-        if to.is_none() && *disposition == Disposition::Changed {
-            let outgoing = self.serving.codec.encode(event);
-            if let Some(facts) = &mut self.facts {
-                facts.emitted(event, &outgoing.topic, true);
-            }
-            let handled = (!planted::on(Planted::ForgetHandled)).then(|| event.key.id.clone());
-            self.departures.push(Departure { outgoing, handled });
+    fn publish_beginning(&mut self, event: &Event) {
+        let outgoing = self.serving.codec.encode(event);
+        if let Some(facts) = &mut self.facts {
+            facts.emitted(event, &outgoing.topic, true);
         }
+        let handled = (!planted::on(Planted::ForgetHandled)).then(|| event.key.id.clone());
+        self.departures.push(Departure { outgoing, handled });
     }
 
     /// Did an earlier version take the record in as this event? Asked only where it would have read the record
@@ -321,7 +333,7 @@ impl<'w> Chain<'w> {
         self.serving.topology.subscribers(kind).all(|(member, _)| mailboxes.has_room(&member.name, self.now))
     }
 
-    /// None: nothing changed, nothing is to be written.
+    /// None: nothing changed, nothing is to be written, and what is answered is in the journal.
     pub fn into_staging(self, item: &Item, life: u64, chain: u64) -> Option<Box<Staging>> {
         let (receipt, command_done, reply) = match item {
             Item::Delivery { receipt, .. } => (receipt.clone(), None, None),
@@ -343,22 +355,29 @@ impl<'w> Chain<'w> {
             | Item::TopologyChanged => None,
         };
         let answer = self.answer.unwrap_or(Answer { done: true, text: String::new() });
+        let nothing = !self.changed && self.letters.is_empty();
         // Whoever asked may act on the answer, so it waits for the batch that it hangs on.
         let admitted = match item {
-            Item::Requested { reply, .. } if planted::on(Planted::AnswerEarly) => {
+            Item::Requested { reply, .. }
+                if planted::on(Planted::AnswerEarly)
+                    || nothing && self.worker.stage.is_journaled(life, &self.id, &self.overlay) =>
+            {
                 self.admission.into_iter().for_each(|admission| reply.done(admission));
                 None
             }
             Item::Requested { reply, .. } => self.admission.map(|admission| reply.clone().promise(admission)),
             _ => None,
         };
-        if admitted.is_none() && !self.changed && command_done.is_none() && self.letters.is_empty() {
+        if admitted.is_none() && nothing && command_done.is_none() {
             answer_now(reply, answer);
             // A delivery that changed nothing hangs on nothing that was read.
             return None;
         }
         let (now, status) = (self.now.wall, self.saga.status());
-        let facts = self.facts.map(|facts| Box::new(facts.into_chain(self.id.clone(), item, self.now, status)));
+        let facts = self
+            .facts
+            .filter(|_| !nothing)
+            .map(|facts| Box::new(facts.into_chain(self.id.clone(), item, self.now, status)));
         let change = self.changed.then(|| SagaChange {
             bytes: self.saga.encode(),
             status,
@@ -401,8 +420,8 @@ impl Drive for Chain<'_> {
             Input::Received { event, .. } | Input::Requested { event, .. } => Some(event.kind.clone()),
             _ => None,
         };
-        let request = match &input {
-            Input::Requested { event, to, .. } => Some((event.clone(), to.clone())),
+        let beginning = match &input {
+            Input::Requested { event, to: None, .. } => Some(event.clone()),
             _ => None,
         };
         let asked = Asked::new(&self.saga, &input);
@@ -418,8 +437,12 @@ impl Drive for Chain<'_> {
             Disposition::Refused(why) => trace!(saga = %self.id, why = why.name(), "request refused"),
             Disposition::Nothing(why) => trace!(saga = %self.id, why, "no change"),
         }
-        if let Some((event, to)) = request {
-            self.admitted(&event, to.as_ref(), &transition.disposition);
+        // What follows from it says nothing of it.
+        if self.of_request && self.admission.is_none() {
+            self.admission = Some(Admission::of(&transition.disposition, transition.answer.as_ref()));
+        }
+        if let Some(event) = beginning.filter(|_| transition.disposition == Disposition::Changed) {
+            self.publish_beginning(&event);
         }
         if let Some(answer) = &transition.answer {
             self.answer = Some(answer.clone());
@@ -479,7 +502,7 @@ impl Drive for Chain<'_> {
     }
 
     fn answer(&mut self, request: &EventKey, undoing: bool, event: Event) {
-        self.answered.push((request.id.clone(), undoing, event));
+        self.answered.entry((request.id.clone(), undoing)).or_default().push(event);
     }
 
     fn open_letter(&mut self, letter: Letter) {

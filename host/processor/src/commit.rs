@@ -264,6 +264,7 @@ impl Committer {
         debug!(void, "what waited is void");
         self.stage.restart(identity.last_batch, identity.confirmed, &positions, self.anchor.clone());
         self.intake.rewind(positions.into_iter().map(|(p, at)| (p, at.next)).collect());
+        self.facts.began_anew();
         self.inbox.resume(&*journal, false)
     }
 

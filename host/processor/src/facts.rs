@@ -4,11 +4,9 @@
 //!
 //! Nothing is gathered while nobody reads. Chains that changed nothing, or were run again, are counters (`stats`).
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use sagahost_manifest::host_calls::{Entries, Level};
 use sagahost_saga::{
     event::Event,
@@ -18,12 +16,14 @@ use sagahost_saga::{
 };
 use sagahost_wire::{BatchNo, Partition};
 
-use crate::{mailbox::Item, request::Request, step::Now};
+use crate::{mailbox::Item, step::Now};
 
 /// Who watches. Its calls are made by the committer and the publisher, and return at once.
 pub trait Reader: Send + Sync {
-    fn journaled(&self, batch: Batch);
+    fn journaled(&self, batch: &Batch);
     fn published(&self, batch: BatchNo, now: Now);
+    /// The host began anew from its journal. That may hold a batch of which nobody was told.
+    fn began_anew(&self);
     /// Outside of any batch: its record cannot be used.
     fn quarantined(&self, saga: &SagaId);
     /// Does it read what attempts asked of the host? That is gathered for whoever does.
@@ -124,11 +124,14 @@ impl Input {
                 at: receipt.as_ref().map(|receipt| (receipt.partition.clone(), receipt.offset)),
                 attributes: event.attributes.clone(),
             },
-            Item::Requested { request: Request { event, .. }, .. } => Self::Event {
-                kind: event.kind.clone(),
-                key: event.key.clone(),
-                at: None,
-                attributes: event.attributes.clone(),
+            Item::Requested { request, .. } => match request.asks.event() {
+                Some(event) => Self::Event {
+                    kind: event.kind.clone(),
+                    key: event.key.clone(),
+                    at: None,
+                    attributes: event.attributes.clone(),
+                },
+                None => Self::Command,
             },
             Item::Due { .. } => Self::Due,
             Item::TopologyChanged => Self::TopologyChanged,
@@ -186,39 +189,43 @@ impl Gathered {
 /// The way to whoever watches.
 #[derive(Default)]
 pub struct Facts {
-    reader: OnceLock<Arc<dyn Reader>>,
+    readers: ArcSwap<Vec<Arc<dyn Reader>>>,
 }
 
 impl Facts {
-    /// From the next chain on; the first reader counts.
+    /// Before the first chain: of one that is under way it would miss what came before.
     pub fn read_by(&self, reader: Arc<dyn Reader>) {
-        let _ = self.reader.set(reader);
+        self.readers.rcu(|readers| readers.iter().cloned().chain([reader.clone()]).collect::<Vec<_>>());
     }
 
     /// Are host calls gathered?
     pub(crate) fn of_calls(&self) -> bool {
-        self.reader.get().is_some_and(|reader| reader.reads_calls())
+        self.readers.load().iter().any(|reader| reader.reads_calls())
+    }
+
+    fn tell(&self, tell: impl Fn(&dyn Reader)) {
+        self.readers.load().iter().for_each(|reader| tell(&**reader));
     }
 
     pub(crate) fn quarantined(&self, saga: &SagaId) {
-        if let Some(reader) = self.reader.get() {
-            reader.quarantined(saga);
-        }
+        self.tell(|reader| reader.quarantined(saga));
     }
 
     pub(crate) fn gather(&self, began: Now) -> Option<Gathered> {
-        self.reader.get().map(|_| Gathered { began, attempts: Vec::new(), emitted: Vec::new() })
+        let read = !self.readers.load().is_empty();
+        read.then(|| Gathered { began, attempts: Vec::new(), emitted: Vec::new() })
     }
 
     pub(crate) fn journaled(&self, number: BatchNo, chains: Vec<Chain>, at: Now) {
-        if let Some(reader) = self.reader.get() {
-            reader.journaled(Batch { number, at, chains });
-        }
+        let batch = Batch { number, at, chains };
+        self.tell(|reader| reader.journaled(&batch));
+    }
+
+    pub(crate) fn began_anew(&self) {
+        self.tell(|reader| reader.began_anew());
     }
 
     pub(crate) fn published(&self, batch: BatchNo, now: Now) {
-        if let Some(reader) = self.reader.get() {
-            reader.published(batch, now);
-        }
+        self.tell(|reader| reader.published(batch, now));
     }
 }

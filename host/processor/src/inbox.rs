@@ -12,7 +12,7 @@ use crate::{
     letters,
     mailbox::{Item, Loose, Mailboxes},
     outside::Calls,
-    request::Request,
+    request::Asks,
     schedule::Class,
     serving::Serving,
     stage::{SagaError, Stage},
@@ -43,10 +43,11 @@ impl Inbox {
     fn class(&self, item: &Item) -> Class {
         match item {
             Item::Delivery { event, .. } | Item::Redelivery { event, .. } => self.class_of(event),
-            Item::Requested { request: Request { to: Some(participant), .. }, .. } => {
-                Class { participant: Some(participant.clone()), again: false }
-            }
-            Item::Requested { request, .. } => self.class_of(&request.event),
+            Item::Requested { request, .. } => match &request.asks {
+                Asks::Begin(event) => self.class_of(event),
+                Asks::Step { of, .. } => Class { participant: Some(of.clone()), again: false },
+                Asks::Cancel { .. } => Class::default(),
+            },
             Item::Due { .. } => Class { participant: None, again: true },
             Item::TopologyChanged | Item::Launch { .. } | Item::Answered { .. } | Item::Operator { .. } => {
                 Class::default()

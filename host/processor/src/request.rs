@@ -1,16 +1,18 @@
-//! A request over HTTP on its way in: an event with a key that says which request it is. Invariant: one key is one request, and
-//! what is answered is durable.
+//! A request over HTTP on its way in: an event with a key that says which request it is, or a cancel. Invariant: one key is one
+//! request, nobody asks about a saga of others, and what is answered is durable.
 //!
-//! The key is the event's id. Which saga it is about is a row of the store (`sagahost_journal::requests`), which the chain reads:
-//! of two requests with one key one is thrown away and run again, as with any row that two chains want.
+//! The key is the event's id. Which saga it is about, and who asked about a saga, are rows of the store
+//! (`sagahost_journal::requests`), which the chain reads: of two requests that want one row one is thrown away and run again, as
+//! with any row that two chains want.
 
 use std::sync::Arc;
 
-use sagahost_journal::{JournalError, Name, requests};
+use sagahost_journal::{JournalError, Name, PageBounds, requests};
 use sagahost_saga::{
+    Saga,
     event::Event,
     id::{Participant, SagaId},
-    input::{Disposition, Refused},
+    input::{Answer, Disposition, Refused},
 };
 
 use crate::{
@@ -18,45 +20,85 @@ use crate::{
     planted::{self, Planted},
 };
 
-/// What is asked for.
+/// What is asked for, and by whom.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its id is the key, 32 hexadecimal digits; its source says that it came so ([`Event::source_of_request`]).
-    pub event: Event,
-    /// The participant that is asked for a step; None: the event begins a saga.
-    pub to: Option<Participant>,
-    /// Who asks.
-    pub principal: Arc<str>,
+    pub asks: Asks,
+    pub by: Asker,
 }
 
-/// What became of a request. Behind each of these is a batch that is journaled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An event's id is the key, 32 hexadecimal digits; its source says that it came so ([`Event::source_of_request`]).
+#[derive(Clone, Debug)]
+pub enum Asks {
+    /// That the event begins a saga.
+    Begin(Event),
+    /// One participant for a step.
+    Step { event: Event, of: Participant },
+    /// That a saga is undone.
+    Cancel { saga: SagaId, reason: String },
+}
+
+/// Who asks. Whoever does not see all sagas may ask only about those that their requests were about before, and about those
+/// that are nobody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Empty: nobody has to say who they are.
+    pub name: Arc<str>,
+    pub sees_all: bool,
+}
+
+impl Asks {
+    pub fn saga(&self) -> &SagaId {
+        match self {
+            Self::Begin(event) | Self::Step { event, .. } => &event.saga,
+            Self::Cancel { saga, .. } => saga,
+        }
+    }
+
+    pub(crate) fn event(&self) -> Option<&Event> {
+        match self {
+            Self::Begin(event) | Self::Step { event, .. } => Some(event),
+            Self::Cancel { .. } => None,
+        }
+    }
+}
+
+/// What became of a request. Whatever it says is journaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     TakenIn,
-    /// The same request came before.
+    /// The same request came before; or the saga is called off already.
     Known,
     /// Another request had this key.
     OtherBody,
     /// The saga exists: something else began it.
     SagaExists,
-    /// The saga has ended.
+    /// The saga has ended, or is called off.
     SagaOver,
+    /// Whoever is asked takes such an event only in a saga that compensates.
+    NotCompensating,
     /// The saga has come to one of its bounds.
     NoRoom,
+    /// The saga is others'.
+    Foreign,
+    /// Nothing of the saga is undone any more, and why.
+    TooLate(String),
     /// Nobody here handles that kind.
     Unhandled,
 }
 
 impl Admission {
-    pub(crate) fn of(disposition: &Disposition) -> Self {
-        match disposition {
-            Disposition::Changed => Self::TakenIn,
-            Disposition::Known | Disposition::Nothing(_) => Self::Known,
-            Disposition::Unhandled => Self::Unhandled,
-            Disposition::Refused(Refused::OtherData) => Self::OtherBody,
-            Disposition::Refused(Refused::SagaExists) => Self::SagaExists,
-            Disposition::Refused(Refused::SagaOver) => Self::SagaOver,
-            Disposition::Refused(Refused::NoRoom) => Self::NoRoom,
+    pub(crate) fn of(disposition: &Disposition, answer: Option<&Answer>) -> Self {
+        match (disposition, answer) {
+            (_, Some(Answer { done: false, text })) => Self::TooLate(text.clone()),
+            (Disposition::Changed, _) => Self::TakenIn,
+            (Disposition::Known | Disposition::Nothing(_), _) => Self::Known,
+            (Disposition::Unhandled, _) => Self::Unhandled,
+            (Disposition::Refused(Refused::OtherData), _) => Self::OtherBody,
+            (Disposition::Refused(Refused::SagaExists), _) => Self::SagaExists,
+            (Disposition::Refused(Refused::SagaOver), _) => Self::SagaOver,
+            (Disposition::Refused(Refused::NotCompensating), _) => Self::NotCompensating,
+            (Disposition::Refused(Refused::NoRoom), _) => Self::NoRoom,
         }
     }
 }
@@ -70,8 +112,40 @@ pub fn emitted(row: &[u8]) -> Option<Vec<Event>> {
     postcard::from_bytes(events).ok()
 }
 
+/// Why a request is refused, whatever the saga would say to it.
+pub(crate) fn refused(
+    overlay: &mut Overlay,
+    saga: &Saga,
+    Request { asks, by }: &Request,
+) -> Result<Option<Admission>, JournalError> {
+    let known = match asks.event() {
+        Some(event) => saga_of_key(overlay, &event.key.id)?,
+        None => None,
+    };
+    match known {
+        Some(known) if known != *saga.id() => Ok(Some(Admission::OtherBody)),
+        Some(_) => Ok(None),
+        None => Ok((!may_ask(overlay, saga, asks, by)?).then_some(Admission::Foreign)),
+    }
+}
+
+/// A saga that no principal has asked for is nobody's: events may have been faster than the request that begins it, and a
+/// cancel, than all else.
+fn may_ask(overlay: &mut Overlay, saga: &Saga, asks: &Asks, by: &Asker) -> Result<bool, JournalError> {
+    if saga.version() == 0 || by.sees_all || get(overlay, &requests::of_principal(saga.id(), &by.name))?.is_some() {
+        return Ok(true);
+    }
+    let begins = matches!(asks, Asks::Begin(_));
+    if !begins && saga.steps().next().is_some() {
+        return Ok(false);
+    }
+    const ONE: PageBounds = PageBounds { entries: 1, bytes: 1 << 10 };
+    let (owner, prefix) = (requests::owner(), requests::principals_prefix(saga.id()));
+    Ok(of_journal(overlay.scan(&owner, &prefix, None, ONE, usize::MAX))?.is_empty())
+}
+
 /// The saga that the key was about. None: it is new.
-pub(crate) fn saga_of_key(overlay: &mut Overlay, request: &str) -> Result<Option<SagaId>, JournalError> {
+fn saga_of_key(overlay: &mut Overlay, request: &str) -> Result<Option<SagaId>, JournalError> {
     let name = requests::key(request);
     let row = get(overlay, &name)?;
     if planted::on(Planted::TrustKeys) {
@@ -80,34 +154,44 @@ pub(crate) fn saga_of_key(overlay: &mut Overlay, request: &str) -> Result<Option
     Ok(row.map(|row| SagaId::new(String::from_utf8_lossy(&row))))
 }
 
-/// The key is about that saga from now on.
-pub(crate) fn remember(overlay: &mut Overlay, request: &Request) {
-    if planted::on(Planted::ForgetKeys) {
-        return;
+/// Its key is about that saga from now on, and whoever asks may know of it.
+pub(crate) fn remember(overlay: &mut Overlay, Request { asks, by }: &Request) {
+    let saga = asks.saga();
+    if !by.name.is_empty() {
+        overlay.keep(requests::of_principal(saga, &by.name), Arc::from([]));
     }
-    let (id, saga) = (&request.event.key.id, &request.event.saga);
-    overlay.keep(requests::key(id), saga.as_str().as_bytes().into());
-    overlay.keep(requests::of_saga(saga, id), request.principal.as_bytes().into());
+    if let Some(event) = asks.event().filter(|_| !planted::on(Planted::ForgetKeys)) {
+        overlay.keep(requests::key(&event.key.id), saga.as_str().as_bytes().into());
+        overlay.keep(requests::of_saga(saga, &event.key.id), by.name.as_bytes().into());
+    }
 }
 
-/// One event more that a step emitted which the request asked for.
-pub(crate) fn answer(overlay: &mut Overlay, request: &str, undoing: bool, event: Event) -> Result<(), JournalError> {
+/// What a step emitted which the request asked for, beside what it did before.
+pub(crate) fn answer(
+    overlay: &mut Overlay,
+    request: &str,
+    undoing: bool,
+    events: Vec<Event>,
+) -> Result<(), JournalError> {
     if planted::on(Planted::ForgetAnswers) {
         return Ok(());
     }
     let name = if undoing { requests::undone(request) } else { requests::answer(request) };
     let mut all = get(overlay, &name)?.and_then(|row| emitted(&row)).unwrap_or_default();
-    all.retain(|other| other.key != event.key);
-    all.push(event);
+    all.retain(|other| events.iter().all(|event| event.key != other.key));
+    all.extend(events);
     let row = postcard::to_extend(&all, vec![FORMAT]).expect("events have an encoding, and a vector takes all of it");
     overlay.keep(name, row.into());
     Ok(())
 }
 
 fn get(overlay: &mut Overlay, (owner, key): &Name) -> Result<Option<Arc<[u8]>>, JournalError> {
-    match overlay.get(owner, key) {
-        Ok(row) => Ok(row),
-        Err(OverlayError::Journal(error)) => Err(error),
-        Err(OverlayError::Guest(_) | OverlayError::Refused(_)) => unreachable!("a key is read, and nothing counted"),
-    }
+    of_journal(overlay.get(owner, key))
+}
+
+fn of_journal<T>(read: Result<T, OverlayError>) -> Result<T, JournalError> {
+    read.map_err(|error| match error {
+        OverlayError::Journal(error) => error,
+        OverlayError::Guest(_) | OverlayError::Refused(_) => unreachable!("it is read, and nothing counted"),
+    })
 }

@@ -128,6 +128,21 @@ impl Values {
             .map(|((_, key), cell)| (key.as_str(), cell.value.as_ref().map(|known| &known.value)))
     }
 
+    /// Does the journal hold what is known of all of these?
+    pub fn is_journaled<'a>(&self, saga: &SagaId, mut rows: impl Iterator<Item = &'a Name>) -> bool {
+        let journaled = |written| written <= self.journaled;
+        self.sagas.get(saga).is_none_or(|cell| journaled(cell.written))
+            && rows.all(|name| self.store.get(name).is_none_or(|cell| journaled(cell.written)))
+    }
+
+    /// … and of all keys that begin so?
+    pub fn is_range_journaled(&self, participant: &Participant, prefix: &str) -> bool {
+        let from = (participant.clone(), prefix.to_owned());
+        let of = |(owner, key): &Name| owner == participant && key.starts_with(prefix);
+        let mut range = self.store.range(from..).take_while(|(name, _)| of(name));
+        range.all(|(_, cell)| cell.written <= self.journaled)
+    }
+
     /// From the journal: only where nothing is known yet.
     pub fn learn_saga(&mut self, id: &SagaId, value: SagaCell) -> SagaCell {
         let cell = Cell { value, written: BatchNo(0), used: self.current };

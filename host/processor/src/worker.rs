@@ -350,7 +350,6 @@ impl Worker {
                 self.stage.skipped(receipt, now);
             }
             Item::Launch { call, .. } | Item::Answered { call, .. } => self.stage.settle(id.clone(), call.clone()),
-            // A request is answered with a batch, whatever it changes.
             Item::Requested { .. }
             | Item::Operator { .. }
             | Item::Due { .. }

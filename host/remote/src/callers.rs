@@ -79,7 +79,7 @@ impl Callers {
         manifests: Arc<Manifests>,
         limits: Arc<Limits>,
     ) -> Result<Self, ClientError> {
-        let body_bytes_max = limits.outcome_bytes_max;
+        let body_bytes_max = answer_bytes_max(&limits);
         let service = |(name, settings): (&String, &RemoteSettings)| {
             let timeout = settings.timeout;
             let bounds = Bounds { timeout, connect_timeout: CONNECT.min(timeout), body_bytes_max };
@@ -335,6 +335,12 @@ impl Service {
 }
 
 /// Nothing was sent.
+/// Of an answer that brings an outcome of that many bytes: in CloudEvents, and where it is not JSON in base64.
+const fn answer_bytes_max(limits: &Limits) -> usize {
+    const ENVELOPE: usize = 64 << 10;
+    limits.outcome_bytes_max + limits.outcome_bytes_max / 3 + ENVELOPE
+}
+
 fn not_sent(call: &Call, why: Unasked) -> Meaning {
     match why {
         Unasked::NeverRan => not_asked(End::Undo(UndoOutcome::NothingToUndo)),

@@ -131,6 +131,8 @@ impl Saga {
             Stage::Done if step.undoable() && !mutation::on(Mutation::ForgetDone) => Known::Done,
             Stage::Done | Stage::Rejected | Stage::Abandoned => return,
             Stage::Started { .. } if step.outside => Known::Awaited,
+            Stage::Invalid if step.uncertain => Known::Uncertain,
+            Stage::Invalid => Known::NeverRan,
             Stage::Started { .. }
             | Stage::Ready
             | Stage::Early(_)

@@ -113,7 +113,8 @@ impl Saga {
             | Stage::Done
             | Stage::Rejected
             | Stage::GivenUp
-            | Stage::Abandoned => None,
+            | Stage::Abandoned
+            | Stage::Invalid => None,
         });
         let undo = self.plan.iter().filter_map(|undoing| match undoing.state {
             UndoState::Retrying { at } => Some(at),
@@ -167,7 +168,8 @@ impl Saga {
             && !self.needs_operator()
             && self.deadline.is_none();
         let waiting = self.steps.is_empty() || self.tombstone();
-        let endless = self.states.is_empty() && !topology.finishes() && !self.steps.iter().any(Step::undoable);
+        let finishes = topology.finishes() && !self.is_all_asked(topology);
+        let endless = self.states.is_empty() && !finishes && !self.steps.iter().any(Step::undoable);
         quiet && (waiting || (self.phase == Phase::Open && endless))
     }
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::{
-    id::{Kind, Time},
+    id::Time,
     input::Status,
     on::Turn,
     saga::{Phase, Saga},
     step::{Stage, Step},
-    topology::Topology,
+    topology::{Member, Topology},
 };
 
 /// Settled by itself when the saga finishes after all.
@@ -25,12 +25,10 @@ impl Saga {
         self.note_status(now, Status::Finishing, "finished", "");
     }
 
-    /// A `finish-on` kind: its participants' steps are to be released.
-    pub(crate) fn ask_to_finish(&mut self, kind: &Kind, topology: &Topology) {
-        for member in topology.members.iter().filter(|member| member.finish_on.contains(kind)) {
-            if !self.asked.contains(&member.name) {
-                self.asked.push(member.name.clone());
-            }
+    /// A `finish-on` event came: the member's steps are to be released.
+    pub(crate) fn ask_to_finish(&mut self, member: &Member) {
+        if !self.asked.contains(&member.name) {
+            self.asked.push(member.name.clone());
         }
     }
 

@@ -57,9 +57,9 @@ impl Event {
         format!("{}{}", if asks { asked(app) } else { format!("sagahost/{app}/requests") }, path)
     }
 
-    /// Did a request ask a participant of this app for it?
+    /// Did a request ask a participant of this app for it? (A record may say so of itself, and has an origin.)
     pub fn is_asked(&self, app: &str) -> bool {
-        self.key.source.strip_prefix(&asked(app)).is_some_and(|path| path.starts_with('/'))
+        self.origin.is_none() && self.key.source.strip_prefix(&asked(app)).is_some_and(|path| path.starts_with('/'))
     }
 
     /// Tells two events with one id apart (SEMANTICS.md, race 14).

@@ -1,9 +1,9 @@
 //! The record as bytes. Invariant: what was ever written is read, or refused by name; it is never guessed at.
 //!
-//! The version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both. Version 4 is
-//! written, versions 2 and 3 are read as well; version 1 was never released, and is refused. Whoever changes a type that
-//! is part of `Saga` keeps the old shape beside this file, converts it, and adds a golden file. Version 4 has the shape of
-//! version 3: it only says more of an undoing (`UndoState::Out`).
+//! The version in one byte, the record in postcard's encoding, and eight bytes of FNV-1a over both. Version 5 is
+//! written, versions 2 to 4 are read as well; version 1 was never released, and is refused. Whoever changes a type that
+//! is part of `Saga` keeps the old shape beside this file, converts it, and adds a golden file. Versions 4 and 5 have the
+//! shape of version 3: they only say more of an undoing (`UndoState::Out`) and of a step (`Stage::Invalid`).
 
 mod v2;
 
@@ -14,7 +14,7 @@ use crate::{
     saga::Saga,
 };
 
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 const SUM: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ impl Saga {
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let read: fn(&[u8]) -> Result<Self, FormatError> = match bytes.first() {
             None => return Err(FormatError::Empty),
-            Some(&VERSION | 3) => record::<Self>,
+            Some(&VERSION | 4 | 3) => record::<Self>,
             Some(2) => |bytes: &[u8]| record::<v2::Saga>(bytes).map(Self::from),
             Some(&found) => return Err(FormatError::Version { found }),
         };

@@ -42,7 +42,12 @@ impl Saga {
         for index in 0..self.steps.len() {
             match self.steps[index].stage {
                 Stage::Retrying { .. } | Stage::Blocked | Stage::Started { .. } => return None,
-                Stage::Done | Stage::Rejected | Stage::GivenUp | Stage::Abandoned | Stage::Early(_) => {}
+                Stage::Done
+                | Stage::Rejected
+                | Stage::GivenUp
+                | Stage::Abandoned
+                | Stage::Invalid
+                | Stage::Early(_) => {}
                 Stage::Ready if !self.serving(index, turn) => {}
                 Stage::Ready => match self.predecessor_missing(index, turn) {
                     Some(kind) => self.park_after(index, &kind, turn),
@@ -152,7 +157,7 @@ impl Saga {
                 self.attempt_failed(index, Problem { code, detail }, None, turn);
             }
             Outcome::NotYet(problem) => self.park_not_yet(index, problem, turn),
-            Outcome::Invalid(problem) => self.give_up(index, problem, "invalid", false, turn),
+            Outcome::Invalid(problem) => self.give_up_invalid(index, problem, turn),
             Outcome::Unreadable { formats } => self.block(index, unreadable(&formats), turn),
             Outcome::Unsent(problem) => self.unsent(index, problem, turn),
         }
@@ -300,7 +305,8 @@ impl Saga {
             | Stage::Retrying { .. }
             | Stage::Blocked
             | Stage::GivenUp
-            | Stage::Abandoned => false,
+            | Stage::Abandoned
+            | Stage::Invalid => false,
         };
         if known || call.attempt > step.attempts {
             return Disposition::Nothing("not the current attempt of this step");

@@ -240,8 +240,10 @@ pub enum Refused {
     OtherData,
     /// The saga exists: another event began it.
     SagaExists,
-    /// The saga has ended, and no step of it can begin any more.
+    /// The saga has ended or is called off, and no step of it can begin any more.
     SagaOver,
+    /// Whoever is asked takes such an event only in a saga that compensates, and this one does not.
+    NotCompensating,
     /// The saga has come to one of its bounds.
     NoRoom,
 }
@@ -253,6 +255,7 @@ impl Refused {
             Self::OtherData => "other-data",
             Self::SagaExists => "saga-exists",
             Self::SagaOver => "saga-over",
+            Self::NotCompensating => "not-compensating",
             Self::NoRoom => "no-room",
         }
     }

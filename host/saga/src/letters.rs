@@ -99,10 +99,26 @@ impl Saga {
     /// No further attempt: a dead letter, and the subscription's policy. `timer`: time ran out, nobody answered; where
     /// nobody `finishes`, no timer compensates (SEMANTICS.md, rule 5).
     pub(crate) fn give_up(&mut self, index: usize, problem: Problem, code: &str, timer: bool, turn: &mut Turn<'_>) {
+        self.give_up_as(Stage::GivenUp, index, problem, (code, timer), turn);
+    }
+
+    /// The participant says that it cannot handle the event, whenever it is asked.
+    pub(crate) fn give_up_invalid(&mut self, index: usize, problem: Problem, turn: &mut Turn<'_>) {
+        self.give_up_as(Stage::Invalid, index, problem, ("invalid", false), turn);
+    }
+
+    fn give_up_as(
+        &mut self,
+        stage: Stage,
+        index: usize,
+        problem: Problem,
+        (code, timer): (&str, bool),
+        turn: &mut Turn<'_>,
+    ) {
         self.letter_of(index, &problem, turn);
         self.steps[index].problem = Some(problem.clone());
         let policy = self.subscription(index, turn).map_or(OnDeadLetter::Compensate, |sub| sub.on_dead_letter);
-        self.steps[index].stage = Stage::GivenUp;
+        self.steps[index].stage = stage;
         if self.phase != Phase::Open || self.closing(index) {
             return;
         }

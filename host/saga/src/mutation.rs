@@ -73,6 +73,10 @@ pub(crate) enum Mutation {
     BeginTwice,
     /// What a step emits that a request asked for is published.
     PublishAnswers,
+    /// A request that nobody acts on is taken in.
+    AdmitIgnored,
+    /// The time of a saga runs although requests asked for all of its steps.
+    DeadlineOfAsked,
 }
 
 #[cfg(test)]

@@ -181,7 +181,8 @@ impl Saga {
         if step.is_some_and(|step| self.steps[step].event.data_hash() != event.data_hash()) {
             return turn.refuse("another event has this id: discard the letter");
         }
-        if step.is_some_and(|step| !matches!(self.steps[step].stage, Stage::Blocked | Stage::GivenUp)) {
+        if step.is_some_and(|step| !matches!(self.steps[step].stage, Stage::Blocked | Stage::GivenUp | Stage::Invalid))
+        {
             return turn.refuse("its step is done or under way: discard the letter");
         }
         self.note_operator(by, &format!("redrive {letter}"), "", turn);

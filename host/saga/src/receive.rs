@@ -5,7 +5,7 @@ use crate::{
     compensation::Failure,
     event::Event,
     history::{EventNote, What},
-    id::{Kind, Participant},
+    id::Participant,
     input::{Disposition, Effect, Letter, Refused, content_key, letter_key},
     mutation::{self, Mutation},
     on::{Turn, broken},
@@ -41,8 +41,17 @@ impl<'e> Arrival<'e> {
         Self { event, expected: None, redriven: false, to: None }
     }
 
+    fn is_for(&self, member: &Member) -> bool {
+        self.to.is_none_or(|to| *to == member.name)
+    }
+
     fn subscribers<'a>(&'a self, topology: &'a Topology) -> impl Iterator<Item = (&'a Member, &'a Subscription)> {
-        topology.subscribers(&self.event.kind).filter(|(member, _)| self.to.is_none_or(|to| *to == member.name))
+        topology.subscribers(&self.event.kind).filter(|(member, _)| self.is_for(member))
+    }
+
+    /// Whose part it ends.
+    fn ends<'a>(&'a self, topology: &'a Topology) -> impl Iterator<Item = &'a Member> {
+        topology.members.iter().filter(|member| self.is_for(member) && member.finish_on.contains(&self.event.kind))
     }
 }
 
@@ -110,16 +119,14 @@ impl Saga {
             None => {}
         }
         let topology = turn.topology;
-        let acts =
-            |member: &Member| member.subscription(&event.kind).is_some() || member.finish_on.contains(&event.kind);
+        let arrival = Arrival { to, ..Arrival::new(&event) };
         let handled = match to {
-            Some(to) => topology.member(to).is_some_and(acts),
+            Some(_) => arrival.subscribers(topology).next().is_some() || arrival.ends(topology).next().is_some(),
             None => topology.concerns(&event.kind),
         };
         if !handled {
             return Ok(Disposition::Unhandled);
         }
-        let arrival = Arrival { to, ..Arrival::new(&event) };
         if let Some(why) = self.refuses(&arrival, topology) {
             return Ok(Disposition::Refused(why));
         }
@@ -140,8 +147,15 @@ impl Saga {
             return Some(Refused::SagaOver);
         }
         let intakes = arrival.subscribers(topology).map(|(_, sub)| self.intake(sub, arrival));
-        let mut taken = intakes.filter(|intake| *intake != Intake::Ignored).enumerate();
-        let full = taken.any(|(beside, intake)| self.over_bound_beside(beside, arrival, intake, topology).is_some());
+        let taken: Vec<_> = intakes.filter(|intake| *intake != Intake::Ignored).collect();
+        let compensating = self.phase == Phase::Compensating;
+        let ends = || self.is_failure(arrival, topology) || arrival.ends(topology).next().is_some();
+        if taken.is_empty() && (compensating || !ends()) && !mutation::on(Mutation::AdmitIgnored) {
+            return Some(if compensating { Refused::SagaOver } else { Refused::NotCompensating });
+        }
+        let mut taken = taken.into_iter().enumerate();
+        let full = self.events_seen() >= topology.bounds.events_per_saga_max as u64
+            || taken.any(|(beside, intake)| self.over_bound_beside(beside, arrival, intake, topology).is_some());
         full.then_some(Refused::NoRoom)
     }
 
@@ -153,12 +167,11 @@ impl Saga {
             return None;
         }
         let key = event.key.hash128();
-        let ends = || topology.members.iter().any(|member| member.finish_on.contains(&event.kind));
         let expected = self.expected.iter().any(|expected| expected.key == key);
-        if expected || self.is_failure(event, topology) || ends() {
+        let arrival = Arrival::new(event);
+        if expected || self.is_failure(&arrival, topology) || arrival.ends(topology).next().is_some() {
             return None;
         }
-        let arrival = Arrival::new(event);
         let mut refused = None;
         for (_, sub) in topology.subscribers(&event.kind) {
             let intake = self.intake(sub, &arrival);
@@ -186,7 +199,7 @@ impl Saga {
         };
         self.phase == Phase::Compensated
             && self.start.as_ref() != Some(&event.kind)
-            && !self.is_failure(event, topology)
+            && !self.is_failure(arrival, topology)
             && arrival.subscribers(topology).any(called_off)
             && self.events_seen() < topology.bounds.events_per_saga_max as u64
             && self.over_bound(arrival, Intake::NeverRan, topology).is_none()
@@ -197,7 +210,7 @@ impl Saga {
         self.seen.push((event.key.hash128(), event.data_hash()));
         let entry = self.history.len();
         self.note(turn.now, received(event, EventNote::Ignored));
-        let failure = self.is_failure(event, turn.topology);
+        let failure = self.is_failure(&arrival, turn.topology);
         if failure {
             self.failed_elsewhere(event, turn);
         }
@@ -206,7 +219,9 @@ impl Saga {
         for (member, subscription) in arrival.subscribers(topology) {
             intakes.push(self.take_in(member, subscription, &arrival, turn));
         }
-        self.ask_to_finish(&event.kind, topology);
+        for member in arrival.ends(topology) {
+            self.ask_to_finish(member);
+        }
         if let What::Event { note, .. } = &mut self.history[entry].what {
             let from_outside = event.origin.is_some() || arrival.expected.is_none();
             *note = match (failure, intakes.contains(&Intake::Taken), from_outside) {
@@ -214,7 +229,7 @@ impl Saga {
                 (_, true, true) => EventNote::TakenIn,
                 (_, true, false) => EventNote::Fused,
                 _ if intakes.contains(&Intake::NeverRan) => EventNote::Late,
-                _ if topology.members.iter().any(|m| m.finish_on.contains(&event.kind)) => EventNote::TakenIn,
+                _ if arrival.ends(topology).next().is_some() => EventNote::TakenIn,
                 _ => EventNote::Ignored,
             };
         }
@@ -223,10 +238,12 @@ impl Saga {
     }
 
     /// Our own announcement, coming back, is not a failure.
-    fn is_failure(&self, event: &Event, topology: &Topology) -> bool {
-        let foreign = self.announced.as_ref() != Some(&event.key);
-        let named = || topology.members.iter().any(|member| member.compensate_on.contains(&event.kind));
-        foreign && (event.kind == topology.saga_failed_kind() || named())
+    fn is_failure(&self, arrival: &Arrival<'_>, topology: &Topology) -> bool {
+        let Event { key, kind, .. } = arrival.event;
+        let foreign = self.announced.as_ref() != Some(key);
+        let named = |member: &Member| arrival.is_for(member) && member.compensate_on.contains(kind);
+        let announced = || arrival.to.is_none() && *kind == topology.saga_failed_kind();
+        foreign && (announced() || topology.members.iter().any(named))
     }
 
     /// SEMANTICS.md, rules 7, 8, 14; a second failure is only evidence (race 7).
@@ -263,9 +280,7 @@ impl Saga {
             self.need(&problem.code, &problem, Some(&member.name), Some(letter.as_str().into()), turn.now);
             return Intake::Refused;
         }
-        if self.start.is_none() {
-            self.begin(&arrival.event.kind, turn);
-        }
+        self.begin(arrival.event, turn);
         let step = self.step(member, sub, arrival, turn);
         if intake == Intake::NeverRan {
             self.plan_never_ran(step);
@@ -288,11 +303,18 @@ impl Saga {
         }
     }
 
-    fn begin(&mut self, kind: &Kind, turn: &Turn<'_>) {
-        self.start = Some(kind.clone());
-        if self.phase == Phase::Open && turn.topology.finishes() {
+    /// Where a request asks for a step, how long the saga may take is for whoever asked to say (SEMANTICS.md, rule 17).
+    fn begin(&mut self, event: &Event, turn: &Turn<'_>) {
+        self.start.get_or_insert_with(|| event.kind.clone());
+        let asked = event.is_asked(&turn.topology.app) && !mutation::on(Mutation::DeadlineOfAsked);
+        if self.phase == Phase::Open && turn.topology.finishes() && !asked && self.is_all_asked(turn.topology) {
             self.deadline = turn.topology.bounds.saga_deadline.map(|deadline| turn.now.after(deadline));
         }
+    }
+
+    /// Did requests ask for all of its steps?
+    pub(crate) fn is_all_asked(&self, topology: &Topology) -> bool {
+        self.steps.iter().all(|step| step.event.is_asked(&topology.app))
     }
 
     fn step(&self, member: &Member, sub: &Subscription, arrival: &Arrival<'_>, turn: &Turn<'_>) -> Step {
@@ -367,7 +389,7 @@ impl Saga {
     /// SEMANTICS.md, race 12, and rule 8 for failures.
     fn after_the_end(&mut self, event: Event, turn: &mut Turn<'_>) -> Disposition {
         let own = self.announced.as_ref() == Some(&event.key);
-        let failed = self.is_failure(&event, turn.topology) && self.phase != Phase::Compensated;
+        let failed = self.is_failure(&Arrival::new(&event), turn.topology) && self.phase != Phase::Compensated;
         let again = self.start.as_ref() == Some(&event.kind);
         if own || (self.events_seen() >= turn.topology.bounds.events_per_saga_max as u64 && !failed && !again) {
             return Disposition::Nothing("late, without effect");

@@ -64,6 +64,8 @@ pub(crate) enum Stage {
     GivenUp,
     /// The fence came first: it never runs, and a result that still comes is late.
     Abandoned,
+    /// As `GivenUp`: the participant says that the event is not one that it could handle. That stays true behind the fence.
+    Invalid,
 }
 
 /// What an early event waits for.
@@ -108,7 +110,7 @@ impl Step {
     pub fn pending(&self) -> bool {
         match self.stage {
             Stage::Ready | Stage::Early(_) | Stage::Started { .. } | Stage::Retrying { .. } | Stage::Blocked => true,
-            Stage::Done | Stage::Rejected | Stage::GivenUp | Stage::Abandoned => false,
+            Stage::Done | Stage::Rejected | Stage::GivenUp | Stage::Abandoned | Stage::Invalid => false,
         }
     }
     /// Not running, not over: it takes room among what is parked.

@@ -38,8 +38,12 @@ pub struct StepView<'s> {
     pub released: bool,
     /// It is done, and should the saga fail, `compensate` is called for it.
     pub undoable: bool,
+    /// The saga compensates, and of this step nothing is left to undo.
+    pub undone: bool,
     /// Of the next attempt.
     pub next_at: Option<Time>,
+    /// The participant says that the event is not one that it could handle.
+    pub invalid: bool,
     /// Why it waits, or why it failed.
     pub problem: Option<&'s Problem>,
 }
@@ -123,7 +127,8 @@ impl Saga {
                 | Stage::Done
                 | Stage::Rejected
                 | Stage::GivenUp
-                | Stage::Abandoned,
+                | Stage::Abandoned
+                | Stage::Invalid,
                 _,
             ) => None,
         };
@@ -140,7 +145,11 @@ impl Saga {
             version: &step.by.version,
             released: step.released,
             undoable: step.undoable(),
+            undone: matches!(self.phase, Phase::Compensating | Phase::Compensated)
+                && !step.pending()
+                && undoing.is_none_or(Undoing::finished),
             next_at,
+            invalid: step.stage == Stage::Invalid,
             problem: undoing.and_then(|undoing| undoing.problem.as_ref()).or(step.problem.as_ref()),
         }
     }
@@ -169,8 +178,9 @@ impl Saga {
             }
             Stage::Done => StepState::Done,
             Stage::Rejected => StepState::Rejected,
-            Stage::GivenUp | Stage::Abandoned if step.uncertain => StepState::Unknown,
-            Stage::GivenUp => StepState::GivenUp,
+            Stage::GivenUp | Stage::Abandoned | Stage::Invalid if step.uncertain => StepState::Unknown,
+            Stage::Invalid if undone => StepState::NeverRan,
+            Stage::GivenUp | Stage::Invalid => StepState::GivenUp,
             Stage::Abandoned => StepState::NeverRan,
         }
     }
@@ -190,7 +200,8 @@ impl Saga {
                 | Stage::Done
                 | Stage::Rejected
                 | Stage::GivenUp
-                | Stage::Abandoned => ("waits behind an earlier event of the saga", None),
+                | Stage::Abandoned
+                | Stage::Invalid => ("waits behind an earlier event of the saga", None),
             };
             Parked { participant: &step.participant, kind: &step.event.kind, event: &step.event.key, why, until }
         })

@@ -11,14 +11,13 @@ use sagahost_journal::{Journal, JournalError, requests};
 use sagahost_processor::{
     mailbox::Item,
     reply::{Declined, Reply},
-    request::{Admission, Request},
+    request::{Admission, Asker, Asks, Request},
     step::Steady,
 };
 use sagahost_saga::{
     Saga,
     event::{Attributes, Event},
     id::{EventKey, Kind, SagaId},
-    input::{Answer, Command},
 };
 use sagahost_transport::{Assignment, Polled, Transport};
 use sagahost_wire::{Partition, Record};
@@ -51,7 +50,7 @@ pub enum Wish {
 }
 
 /// What a client heard that is for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     Admitted,
     Refused(Admission),
@@ -82,15 +81,9 @@ struct Told {
     client: usize,
     /// The one of the host's journal.
     directory: u64,
-    said: Said,
+    said: Result<Admission, Declined>,
     /// What is not in the journal, and must be.
     missing: Option<String>,
-}
-
-enum Said {
-    Request(Result<Admission, Declined>),
-    /// Whether it is done, and whether the journal has that.
-    Cancel(Result<(bool, bool), Declined>),
 }
 
 /// Who competes with a request.
@@ -182,6 +175,10 @@ impl Client {
 
     fn pause(&mut self, at_most_ms: u64) -> Duration {
         Duration::from_millis(1 + self.draw(at_most_ms))
+    }
+
+    fn is_of_the_till(&self) -> bool {
+        self.saga.as_str().starts_with("t-")
     }
 
     fn event(&self) -> Event {
@@ -348,27 +345,20 @@ impl Clients {
         let client = &self.all[at];
         let (told, directory) = (self.told.clone(), self.directory);
         let (saga, key) = (client.saga.clone(), client.key.clone());
-        let tell = move |said, missing| {
-            told.lock().expect("nobody panics with it").push(Told { client: at, directory, said, missing });
-        };
-        if let Wish::Cancel = client.wish {
-            world(|world| world.note(|| format!("a client cancels {saga}")));
-            let command = Command::Cancel { by: PRINCIPAL.to_owned(), reason: "simulated".to_owned() };
-            let reply = Reply::new(move |answer: Result<Answer, Declined>| {
-                let done = answer.map(|answer| (answer.done, is_cancelled(&*journal, &saga)));
-                tell(Said::Cancel(done), None);
-            });
-            return Item::Operator { command, queued: None, reply: Some(reply), receipt: None };
-        }
-        let event = client.event();
         world(|world| world.note(|| format!("{key} requests {saga}: {:?}", client.wish)));
-        let to = client.wish.asks().then(|| till::NAME.into());
-        let request = Request { event: event.clone(), to, principal: PRINCIPAL.into() };
-        let reply = Reply::new(move |answer: Result<Admission, Declined>| {
-            let missing = answer.as_ref().ok().and_then(|admission| missing(&*journal, &event, *admission));
-            tell(Said::Request(answer), missing);
+        let asks = match &client.wish {
+            Wish::Cancel => Asks::Cancel { saga, reason: "simulated".to_owned() },
+            wish if wish.asks() => Asks::Step { event: client.event(), of: till::NAME.into() },
+            _ => Asks::Begin(client.event()),
+        };
+        // An order may come as a record, and is nobody's then.
+        let by = Asker { name: PRINCIPAL.into(), sees_all: !client.is_of_the_till() };
+        let asked = asks.clone();
+        let reply = Reply::new(move |said: Result<Admission, Declined>| {
+            let missing = said.as_ref().ok().and_then(|admission| missing(&*journal, &asked, admission));
+            told.lock().expect("nobody panics with it").push(Told { client: at, directory, said, missing });
         });
-        Item::Requested { request, reply }
+        Item::Requested { request: Request { asks, by }, reply }
     }
 
     fn hear(&mut self) {
@@ -382,9 +372,9 @@ impl Clients {
             if directory != current {
                 continue;
             }
-            match said {
-                Said::Request(said) => self.hear_request(at, said),
-                Said::Cancel(said) => self.hear_cancel(at, said),
+            match self.all[at].wish {
+                Wish::Cancel => self.hear_cancel(at, said),
+                Wish::Order(_) | Wish::Draw(_) | Wish::Settle => self.hear_request(at, said),
             }
         }
         self.wake();
@@ -404,36 +394,39 @@ impl Clients {
         let heard = match said {
             _ if happens(Fault::AnswerUnheard) => return,
             Ok(Admission::TakenIn | Admission::Known) => Heard::Admitted,
-            Ok(
-                admission @ (Admission::OtherBody | Admission::SagaExists | Admission::SagaOver | Admission::NoRoom),
-            ) => Heard::Refused(admission),
-            Ok(Admission::Unhandled) | Err(_) => {
+            Ok(admission) if admission != Admission::Unhandled => Heard::Refused(admission),
+            Ok(_) | Err(_) => {
                 if client.heard.is_none() {
                     client.next = Some(now.after(client.pause(1_000)));
                 }
                 return;
             }
         };
-        let before = client.heard.replace(heard);
+        let before = client.heard.replace(heard.clone());
         // A saga that was overtaken compensates once more, and takes in what it calls off.
         let reopened = before == Some(Heard::Refused(Admission::SagaOver)) && client.wish.asks();
-        if !reopened && before.is_some_and(|before| (before == Heard::Admitted) != (heard == Heard::Admitted)) {
+        let differs = |before: &Heard| (*before == Heard::Admitted) != (heard == Heard::Admitted);
+        if !reopened && before.as_ref().is_some_and(differs) {
             self.faults.push(format!("{about} was answered {before:?}, and then {heard:?}"));
         }
         // Some send it again, long after.
         client.next = happens(Fault::RequestAgain).then(|| now.after(client.pause(5_000)));
     }
 
-    fn hear_cancel(&mut self, at: usize, said: Result<(bool, bool), Declined>) {
+    fn hear_cancel(&mut self, at: usize, said: Result<Admission, Declined>) {
         let client = &mut self.all[at];
         world(|world| world.note(|| format!("the cancel of {} is answered: {said:?}", client.saga)));
-        *self.answers.entry(format!("cancel: {said:?}").chars().take_while(|c| *c != ' ').collect()).or_default() += 1;
-        client.heard = match said {
-            Ok((true, true)) => Some(Heard::Cancelled),
-            Ok((false, _)) => Some(Heard::TooLate),
-            // It is cancelled by a batch that is not journaled yet: whoever wants to be sure looks again.
-            Ok((true, false)) | Err(_) => return,
+        let (answer, heard) = match said {
+            Ok(Admission::TakenIn | Admission::Known) => ("done", Heard::Cancelled),
+            Ok(Admission::TooLate(_)) => ("too late", Heard::TooLate),
+            Ok(other) => ("refused", Heard::Refused(other)),
+            Err(_) => {
+                *self.answers.entry("cancelled: Declined".to_owned()).or_default() += 1;
+                return;
+            }
         };
+        *self.answers.entry(format!("cancelled: {answer}")).or_default() += 1;
+        client.heard = Some(heard);
         client.next = None;
     }
 
@@ -508,7 +501,7 @@ impl Clients {
             let by_key = || admitted().any(|other| other.key == client.key);
             let by_saga = || admitted().any(|other| begins(other) && other.saga == client.saga);
             let by_record = || world.by_record.contains(client.saga.as_str());
-            let right = match client.heard {
+            let right = match &client.heard {
                 Some(Heard::Admitted) => !(by_key() || begins(client) && by_saga()),
                 Some(Heard::Refused(Admission::OtherBody)) => by_key(),
                 Some(Heard::Refused(Admission::SagaExists)) => begins(client) && (by_saga() || by_record()),
@@ -614,7 +607,13 @@ fn listens(hosts: &[Running]) -> Option<Begun> {
 }
 
 /// What of an answer is not in the journal.
-fn missing(journal: &dyn Journal, event: &Event, admission: Admission) -> Option<String> {
+fn missing(journal: &dyn Journal, asks: &Asks, admission: &Admission) -> Option<String> {
+    let (Asks::Begin(event) | Asks::Step { event, .. }) = asks else {
+        let done = matches!(admission, Admission::TakenIn | Admission::Known);
+        return (done && !is_cancelled(journal, asks.saga())).then(|| {
+            format!("a cancel of {} is answered {admission:?}, and the journal has nothing of it", asks.saga())
+        });
+    };
     let look = || {
         let row = journal.saga(&event.saga)?;
         let (owner, key) = requests::key(&event.key.id);
@@ -631,8 +630,8 @@ fn missing(journal: &dyn Journal, event: &Event, admission: Admission) -> Option
     let right = match admission {
         Admission::TakenIn | Admission::Known => known && of_key.as_deref() == Some(event.saga.as_str()),
         Admission::OtherBody => of_key.is_some(),
-        Admission::SagaExists | Admission::SagaOver | Admission::NoRoom => exists,
-        Admission::Unhandled => true,
+        Admission::SagaExists | Admission::SagaOver | Admission::NoRoom | Admission::Foreign => exists,
+        Admission::Unhandled | Admission::NotCompensating | Admission::TooLate(_) => true,
     };
     let line = || {
         let Event { key, saga, .. } = event;

@@ -100,7 +100,7 @@ fn on_the_real_host() -> Vec<Vec<Line>> {
     }
     let timelines = SAGAS.map(|saga| {
         let row = journal.saga(&saga.into()).unwrap().expect("the saga is in the journal");
-        let mut history = journal.spilled_history(row.key).unwrap();
+        let mut history = journal.spilled_history(row.key, 0, usize::MAX).unwrap();
         history.extend_from_slice(Saga::decode(&row.bytes).unwrap().history());
         timeline::lines(&history)
     });

@@ -358,6 +358,9 @@ fn each_principal_sees_its_own_sagas_and_asks_what_it_may() {
     let (yes, no) = ("200 completed", "404 no-such-saga");
     assert_eq!(seen, [yes, no, no, yes, yes, yes]);
     check(&site.get("/openapi.json").send(), expect!["401 unauthorized"]);
+    let described = |who: &str| of(site.get("/openapi.json"), who).json()["paths"].to_string();
+    assert!(described(&back).contains("/more"));
+    assert!(!described(&web).contains("/more"), "what it may not ask for is not described");
     site.host.stop(SECONDS);
 }
 
@@ -371,6 +374,8 @@ fn a_page_of_another_site_begins_nothing() {
     check(&order().with("host", "evil.example").send(), expect!["403 foreign-host"]);
     check(&order().with("content-type", "application/x-www-form-urlencoded").send(), expect!["415 not-json"]);
     check(&Asked::new(site.address, "OPTIONS", "/orders").send(), expect!["405 other-method"]);
+    let elsewhere = Asked::new(site.address, "POST", "http://evil.example/orders").json(&json!({ "orderId": "o-1" }));
+    check(&elsewhere.send(), expect!["400 two-hosts"]);
     let own = format!("http://{}", site.address);
     check(&order().with("origin", &own).send(), expect!["200 completed"]);
     site.host.stop(SECONDS);
@@ -401,20 +406,26 @@ fn a_saga_is_followed_by_version_and_by_events() {
     assert_eq!(changed.status, 200);
     assert_ne!(changed.header("etag"), version);
     let lines = read_events(&mut events);
-    let ids: Vec<usize> = lines.iter().map(|(id, _)| *id).collect();
-    assert_eq!(ids, (0..lines.len()).collect::<Vec<_>>(), "each once, in order");
+    let created = lines[0].0.split_once('.').expect("the saga, and the place").0.to_owned();
+    let id = |place: usize| format!("{created}.{place}");
+    let ids = |lines: &[(String, String)]| lines.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&lines), (0..lines.len()).map(id).collect::<Vec<_>>(), "each once, in order");
     assert!(lines.last().is_some_and(|(_, line)| line.contains("\"status\":\"completed\"")), "{lines:?}");
     let last = lines.len() - 1;
-    let from = |last: usize| site.get(&format!("{path}/events")).with("last-event-id", &last.to_string());
-    let mut rest = from(last - 2).begin();
-    rest.head();
-    assert_eq!(read_events(&mut rest).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [last - 1, last]);
-    assert_eq!(from(last).send().status, 204, "nothing follows");
+    let from = |last: &str| site.get(&format!("{path}/events")).with("last-event-id", last);
+    let follows = |last: &str| {
+        let mut rest = from(last).begin();
+        rest.head();
+        ids(&read_events(&mut rest))
+    };
+    assert_eq!(follows(&id(last - 2)), [id(last - 1), id(last)]);
+    assert_eq!(from(&id(last)).send().status, 204, "nothing follows");
+    assert_eq!(follows(&format!("1.{last}")), ids(&lines), "that was another saga under this id");
     site.host.stop(SECONDS);
 }
 
 /// To the end: place and data of each.
-fn read_events(events: &mut Connection) -> Vec<(usize, String)> {
+fn read_events(events: &mut Connection) -> Vec<(String, String)> {
     let mut text = String::new();
     while let Some(chunk) = events.chunk() {
         text += &String::from_utf8_lossy(&chunk);
@@ -422,8 +433,7 @@ fn read_events(events: &mut Connection) -> Vec<(usize, String)> {
     let field = |block: &str, name: &str| {
         block.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
     };
-    let blocks = text.split("\n\n").filter_map(|block| Some((field(block, "id:")?, field(block, "data:")?)));
-    blocks.map(|(id, data)| (id.parse().expect("a number"), data)).collect()
+    text.split("\n\n").filter_map(|block| Some((field(block, "id:")?, field(block, "data:")?))).collect()
 }
 
 #[test]
@@ -439,6 +449,20 @@ fn the_routes_are_described() {
     let example = &document["paths"]["/orders"]["post"]["requestBody"]["content"]["application/json"]["example"];
     assert!(example["orderId"].is_string(), "{example}");
     site.host.stop(SECONDS);
+}
+
+/// It is not taken in, and the same request may be sent again.
+#[test]
+fn a_body_that_comes_while_the_host_stops_is_refused() {
+    let shop = shop("");
+    let site = Site::start(&shop);
+    let whole = site.order("o-1", 500, 1);
+    let mut half = whole.send_part(150);
+    // Another one is answered: so the first one's head was read.
+    check(&site.order("o-2", 500, 1).send(), expect!["200 completed"]);
+    site.host.stop(SECONDS);
+    let answer = half.answer().expect("it is answered");
+    check(&answer, expect!["503 stopping"]);
 }
 
 /// A record from elsewhere, and a request, for one saga.

@@ -86,7 +86,7 @@ fn a_step_is_done_once_and_undone_once() {
     assert_eq!(kinds(&done), ["PaymentProcessed"]);
     let again = site.charge("o-1", 500).send();
     assert_eq!((again.said(), &again.body), (done.said(), &done.body), "the answer is repeated");
-    check(&site.charge("o-1", 501).send(), expect!["422 key-reused"]);
+    check(&site.charge("o-1", 501).send(), expect!["422 uncertain key-reused"]);
     assert_eq!(site.counter(&shop, "payment", "balance/c-1"), Some(1_000_000 - 500));
     // What it emits is the caller's: the participant beside it takes nothing in, and no topic has it.
     assert!(shop.read(&["payment-processed"]).is_empty());
@@ -120,7 +120,7 @@ fn what_is_declined_invalid_or_unknown() {
     let malformed = site.charge("o-2", 1).json(&json!({ "orderId": "o-2" }));
     check(&malformed.send(), expect!["400 invalid MALFORMED"]);
     let kind = |kind: &str| site.charge("o-3", 1).with("ce-type", kind).send();
-    check(&kind("Nonsense"), expect!["503 nobody-handles"]);
+    check(&kind("Nonsense"), expect!["503 retry nobody-handles"]);
     let nameless = Asked::new(site.address, "POST", "/payments").json(&order("o-3", 1));
     check(&nameless.send(), expect!["400 missing-saga-id"]);
     check(&site.charge("o-3", 1).with("ce-sagaid", "%ff").send(), expect!["400 invalid-header"]);
@@ -153,6 +153,8 @@ fn an_end_is_an_event_too() {
     let ended = ended.with("idempotency-key", "end");
     check(&ended.send(), expect!["200 completed"]);
     check(&ended.send(), expect!["200 completed"]);
+    check(&ended.with("idempotency-key", "end-again").send(), expect!["200 completed"]);
+    check(&site.charge("o-1", 500).with("idempotency-key", "late").send(), expect!["409 rejected saga-over"]);
     check(&site.undo("/payments/cancel", "o-1").send(), expect!["500 stuck too-late"]);
     site.host.stop(SECONDS);
 }
@@ -254,14 +256,15 @@ fn nobody_asks_for_steps_in_the_sagas_of_others_or_undoes_them() {
     let site = Site::start(&shop);
     let of = |asked: Asked, who: &str| asked.with("authorization", &format!("Bearer {who}-token")).send();
     check(&of(site.charge("o-1", 500), "web"), expect!["200 completed"]);
-    check(&of(site.undo("/payments/cancel", "o-1"), "back"), expect!["404 no-such-saga"]);
-    check(&of(site.charge("o-1", 500), "back"), expect!["404 no-such-saga"]);
+    check(&of(site.undo("/payments/cancel", "o-1"), "back"), expect!["404 stuck no-such-saga"]);
+    check(&of(site.charge("o-1", 500), "back"), expect!["404 invalid no-such-saga"]);
     check(&of(site.undo("/payments/cancel", "o-1"), "web"), expect!["200 undone"]);
-    // What a cancel left that came first is whoever's comes next.
+    // A cancel that comes first takes the saga's id, too.
     check(&of(site.undo("/payments/cancel", "o-2"), "web"), expect!["200 nothing-to-undo"]);
     check(&of(site.undo("/payments/cancel", "o-2"), "web"), expect!["200 nothing-to-undo"]);
     check(&of(site.charge("o-2", 500), "web"), expect!["409 compensated cancelled"]);
     check(&of(site.undo("/payments/cancel", "o-2"), "web"), expect!["200 nothing-to-undo"]);
-    check(&of(site.undo("/payments/cancel", "o-2"), "back"), expect!["404 no-such-saga"]);
+    check(&of(site.undo("/payments/cancel", "o-2"), "back"), expect!["404 stuck no-such-saga"]);
+    check(&of(site.charge("o-2", 500).with("idempotency-key", "of-back"), "back"), expect!["404 invalid no-such-saga"]);
     site.host.stop(SECONDS);
 }

@@ -232,8 +232,8 @@ impl Journal for SqliteJournal {
     fn spilled_event(&self, saga: SagaKey, event: [u8; 16]) -> Result<Option<[u8; 16]>, JournalError> {
         self.read(|conn| saga::spilled_event(conn, saga, event))
     }
-    fn spilled_history(&self, saga: SagaKey) -> Result<Vec<Entry>, JournalError> {
-        self.read(|conn| saga::spilled_history(conn, saga))
+    fn spilled_history(&self, saga: SagaKey, from: u64, limit: usize) -> Result<Vec<Entry>, JournalError> {
+        self.read(|conn| saga::spilled_history(conn, saga, from, limit))
     }
     fn store_get(&self, participant: &Participant, key: &str) -> Result<Option<StoreValue>, JournalError> {
         self.read(|conn| data::get(conn, participant, key))

@@ -71,10 +71,11 @@ fn remove_requests(conn: &Connection, saga: &SagaId) -> Outcome<()> {
     loop {
         let page = data::scan(conn, &owner, &prefix, None, PAGE)?;
         for (key, _) in &page.rows {
-            let request = &key[prefix.len()..];
-            let rows = [requests::key(request), requests::answer(request), requests::undone(request)];
-            for key in rows.iter().map(|(_, key)| key).chain([key]) {
-                delete.execute([owner.as_str(), key])?;
+            let request = Some(&key[prefix.len()..]).filter(|rest| !rest.contains('/'));
+            let rows = |request| [requests::key(request), requests::answer(request), requests::undone(request)];
+            let rows = request.into_iter().flat_map(rows);
+            for (_, key) in rows.chain([(owner.clone(), key.clone())]) {
+                delete.execute([owner.as_str(), &key])?;
             }
         }
         if page.complete {

@@ -32,9 +32,11 @@ pub(super) fn spilled_event(conn: &Connection, saga: SagaKey, event: [u8; 16]) -
     Ok(statement.query_row(params![saga.0, event], |row| row.get(0)).optional()?)
 }
 
-pub(super) fn spilled_history(conn: &Connection, saga: SagaKey) -> Outcome<Vec<Entry>> {
-    let mut statement = conn.prepare_cached("SELECT entry FROM spilled_history WHERE saga = ?1 ORDER BY seq")?;
-    let mut rows = statement.query([saga.0])?;
+/// Their numbers begin with 1, and none is left out.
+pub(super) fn spilled_history(conn: &Connection, saga: SagaKey, from: u64, limit: usize) -> Outcome<Vec<Entry>> {
+    let sql = "SELECT entry FROM spilled_history WHERE saga = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([saga.0, int(from), int(limit as u64)])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
         entries

@@ -49,7 +49,7 @@ fn assert_full(owner: &Owner, key: SagaKey) {
     };
     assert_eq!(listed, [expected]);
     assert_eq!(journal.spilled_event(key, [1; 16]).unwrap(), Some([2; 16]));
-    assert_eq!(journal.spilled_history(key).unwrap().len(), 1);
+    assert_eq!(journal.spilled_history(key, 0, usize::MAX).unwrap().len(), 1);
     assert_eq!(journal.referenced_digests().unwrap(), BTreeMap::from([(Arc::from("d1"), 1), (Arc::from("d2"), 1)]));
     let value = journal.store_get(&Participant::from("payment"), "k").unwrap();
     assert_eq!(value.map(|row| row.value).as_deref(), Some(&[0, 1, 255][..]));
@@ -125,7 +125,7 @@ pub fn failed_commit_leaves_nothing(place: &dyn Place) {
 
 fn assert_full_but_listed(owner: &Owner, key: SagaKey) {
     assert_eq!(owner.journal.spilled_event(key, [1; 16]).unwrap(), Some([2; 16]));
-    assert_eq!(owner.journal.spilled_history(key).unwrap().len(), 1);
+    assert_eq!(owner.journal.spilled_history(key, 0, usize::MAX).unwrap().len(), 1);
     assert_eq!(owner.outbox().len(), 2);
 }
 

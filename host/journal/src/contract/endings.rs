@@ -66,8 +66,10 @@ pub fn requests_go_with_their_saga(place: &dyn Place) {
         [requests::key(request), requests::of_saga(&id, request), requests::answer(request), requests::undone(request)]
     };
     let many: Vec<String> = (0..250).map(|n| format!("{n:032x}")).collect();
-    let gone: Vec<_> = many.iter().flat_map(|request| of("a", request)).collect();
+    let mut gone: Vec<_> = many.iter().flat_map(|request| of("a", request)).collect();
+    gone.push(requests::of_principal(&"a".into(), "ann/of/the shop"));
     let mut stays: Vec<_> = of("a/b", "f0").into();
+    stays.push(requests::of_principal(&"a/b".into(), "ann"));
     stays.push(("payment".into(), requests::key(&many[0]).1));
     let all = || gone.iter().chain(&stays).cloned();
     owner.commit(|batch| {

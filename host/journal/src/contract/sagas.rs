@@ -151,8 +151,11 @@ pub fn spilled_rows(place: &dyn Place) {
     };
     let key = owner.sagas(vec![spill(None, 1)])[0].1;
     owner.sagas(vec![spill(Some(key), 31)]);
-    let history = owner.journal.spilled_history(key).unwrap();
-    assert_eq!(history, (1..=60).map(entry).collect::<Vec<_>>(), "oldest first");
+    let history = |from, limit| owner.journal.spilled_history(key, from, limit).unwrap();
+    assert_eq!(history(0, usize::MAX), (1..=60).map(entry).collect::<Vec<_>>(), "oldest first");
+    assert_eq!(history(58, 1), [entry(59)]);
+    assert_eq!(history(59, 9), [entry(60)]);
+    assert_eq!(history(60, 9), []);
     assert_eq!(owner.journal.spilled_event(key, [31; 16]).unwrap(), Some([9; 16]));
     assert_eq!(owner.journal.spilled_event(key, [2; 16]).unwrap(), None);
     assert_eq!(owner.journal.spilled_event(SagaKey(key.0 + 1), [1; 16]).unwrap(), None);

@@ -29,6 +29,7 @@ use tokio::{
 use tower_service::Service;
 use tracing::{debug, error, warn};
 
+pub use self::occurrences::Occurrences;
 use self::{connection::Shared, socket::Socket};
 use crate::{
     Runtime,

@@ -1,4 +1,4 @@
-//! What happens to many connections at once, and is one line of the log. Invariant: each kind writes at most one line a minute,
+//! What happens to many connections or requests at once, and is one line of the log. Invariant: each kind writes at most one line a minute,
 //! and nothing is left out of its count.
 
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
 /// Of one kind.
 #[derive(Default)]
-pub(super) struct Occurrences(Mutex<Counted>);
+pub struct Occurrences(Mutex<Counted>);
 
 #[derive(Default)]
 struct Counted {

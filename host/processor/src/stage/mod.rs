@@ -347,6 +347,14 @@ impl Stage {
         })
     }
 
+    /// Does the journal hold all that a chain of that life read of the saga and of the store? (False: perhaps.)
+    pub fn is_journaled(&self, life: u64, saga: &SagaId, overlay: &Overlay) -> bool {
+        let inner = self.inner.lock();
+        inner.life == life
+            && inner.values.is_journaled(saga, overlay.reads.keys())
+            && overlay.scans.iter().all(|scan| inner.values.is_range_journaled(&scan.participant, &scan.prefix))
+    }
+
     #[cfg(test)]
     pub fn remembers(&self, name: &Name) -> bool {
         self.inner.lock().values.store(name).is_some()

@@ -1,6 +1,12 @@
 //! What is told of what happened: behind the commit, and of what counts alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use sagahost_saga::{
@@ -23,11 +29,15 @@ use crate::{
 struct Watcher {
     batches: Mutex<Vec<Batch>>,
     out: Mutex<Vec<BatchNo>>,
+    anew: AtomicUsize,
 }
 
 impl Reader for Watcher {
-    fn journaled(&self, batch: Batch) {
-        self.batches.lock().push(batch);
+    fn journaled(&self, batch: &Batch) {
+        self.batches.lock().push(batch.clone());
+    }
+    fn began_anew(&self) {
+        self.anew.fetch_add(1, Ordering::Relaxed);
     }
     fn published(&self, batch: BatchNo, _: Now) {
         self.out.lock().push(batch);
@@ -96,6 +106,21 @@ fn what_is_thrown_away_is_not_told() {
     run(&mut committer, at(10_000));
     let chains: Vec<_> = watcher.batches.lock().iter().flat_map(|batch| batch.chains.clone()).collect();
     assert_eq!(chains.len(), 1, "{chains:?}");
+}
+
+/// Whoever waits for one of its sagas looks again.
+#[test]
+fn a_batch_of_which_nobody_is_told_is_said_to_be_possible() {
+    let (bench, watcher) = shop();
+    bench.journal.held.lock().commits.push_back(Commit::Lies);
+    bench.deliver(0, "o-1");
+    run(&mut bench.processor.worker(), at(0));
+    let mut committer = bench.processor.committer(&bench.at);
+    run(&mut committer, at(0));
+    assert_eq!((watcher.batches.lock().len(), watcher.anew.load(Ordering::Relaxed)), (0, 0));
+    run(&mut committer, at(10_000));
+    assert_eq!((watcher.batches.lock().len(), watcher.anew.load(Ordering::Relaxed)), (0, 1));
+    assert_eq!(bench.saga("o-1").steps().count(), 1, "it is journaled");
 }
 
 /// Two sales of the last one, side by side: who is second runs again, and that is told with it.

@@ -262,7 +262,7 @@ impl Journal for Memory {
     fn spilled_event(&self, _: SagaKey, _: [u8; 16]) -> Answer<Option<[u8; 16]>> {
         Ok(None)
     }
-    fn spilled_history(&self, _: SagaKey) -> Answer<Vec<Entry>> {
+    fn spilled_history(&self, _: SagaKey, _: u64, _: usize) -> Answer<Vec<Entry>> {
         Ok(Vec::new())
     }
     fn sagas(&self, _: &SagaFilter) -> Answer<Vec<SagaListRow>> {

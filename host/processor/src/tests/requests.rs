@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use sagahost_journal::{Journal as _, requests};
 use sagahost_saga::{
     event::Event,
-    id::{EventKey, SagaId},
+    id::{EventKey, Participant, SagaId},
+    input::Command,
     outcome::Emission,
 };
 
@@ -17,19 +18,16 @@ use super::{
 use crate::{
     mailbox::Item,
     reply::{Declined, Reply},
-    request::{Admission, Request, emitted},
+    request::{Admission, Asker, Asks, Request, emitted},
     step::{Next, Part},
     worker::State,
 };
 
 type Told = Arc<Mutex<Vec<Result<Admission, Declined>>>>;
 
-/// `to`: whom it asks for a step.
-fn post(bench: &Bench, key: &str, saga: &str, data: &str, to: Option<&str>) -> Told {
-    let told = Told::default();
-    let tell = told.clone();
-    let event = Event {
-        key: EventKey::new(Event::source_of_request("shop", to.is_some(), "/sales"), key),
+fn event(key: &str, saga: &str, data: &str, asks: bool) -> Event {
+    Event {
+        key: EventKey::new(Event::source_of_request("shop", asks, "/sales"), key),
         saga: saga.into(),
         kind: KIND.into(),
         time: at(0).wall,
@@ -39,17 +37,36 @@ fn post(bench: &Bench, key: &str, saga: &str, data: &str, to: Option<&str>) -> T
         hops: 0,
         origin: None,
         record_key: None,
+    }
+}
+
+/// `to`: whom it asks for a step.
+fn post(bench: &Bench, key: &str, saga: &str, data: &str, to: Option<&str>) -> Told {
+    let event = event(key, saga, data, to.is_some());
+    let asks = match to {
+        Some(of) => Asks::Step { event, of: of.into() },
+        None => Asks::Begin(event),
     };
-    let request = Request { event, to: to.map(Into::into), principal: "ann".into() };
+    post_by(bench, "ann", asks)
+}
+
+fn post_by(bench: &Bench, name: &str, asks: Asks) -> Told {
+    let told = Told::default();
+    let tell = told.clone();
+    let (saga, by) = (asks.saga().clone(), Asker { name: name.into(), sees_all: false });
     let reply = Reply::new(move |answer| tell.lock().push(answer));
-    bench.processor.inbox.post(&SagaId::new(saga), Item::Requested { request, reply });
+    bench.processor.inbox.post(&saga, Item::Requested { request: Request { asks, by }, reply });
     told
 }
 
 fn asked(bench: &Bench, key: &str, saga: &str, data: &str, to: Option<&str>) -> Result<Admission, Declined> {
-    let told = post(bench, key, saga, data, to);
+    answer_to(bench, &post(bench, key, saga, data, to))
+}
+
+fn answer_to(bench: &Bench, told: &Told) -> Result<Admission, Declined> {
     run(&mut bench.processor.worker(), at(0));
-    assert_eq!(*told.lock(), [], "nothing is said before it is durable");
+    let early = told.lock().contains(&Ok(Admission::TakenIn));
+    assert!(!early, "nothing is said before it is durable");
     bench.commit_and_answer();
     let mut told = told.lock();
     assert_eq!(told.len(), 1, "it is answered once");
@@ -112,6 +129,71 @@ fn what_comes_second_hears_why() {
     }
     assert_eq!(kept(&bench, requests::key("k2")), None, "a key that was refused is free");
     assert!(bench.journal.held.lock().letters.is_empty(), "a conflict is an answer");
+}
+
+/// What the journal holds already needs no batch; what it does not hold yet waits for its batch.
+#[test]
+fn a_request_that_changes_nothing_is_answered_at_once() {
+    let bench = Bench::new(settings(), idle());
+    let first = post(&bench, "k1", "o-1", "{}", None);
+    run(&mut bench.processor.worker(), at(0));
+    let again = [post(&bench, "k1", "o-1", "{}", None), post(&bench, "k2", "o-1", "{}", None)];
+    run(&mut bench.processor.worker(), at(0));
+    assert!(again.iter().chain([&first]).all(|told| told.lock().is_empty()), "it hangs on what is not journaled");
+    bench.commit_and_answer();
+    let told = again.each_ref().map(|told| told.lock().pop().unwrap().unwrap());
+    assert_eq!(told, [Admission::Known, Admission::SagaExists]);
+    let sealed = bench.processor.stage.last_sealed();
+    let again = [post(&bench, "k1", "o-1", "{}", None), post(&bench, "k2", "o-1", "{}", None)];
+    run(&mut bench.processor.worker(), at(0));
+    let told = again.each_ref().map(|told| told.lock().pop().unwrap().unwrap());
+    assert_eq!(told, [Admission::Known, Admission::SagaExists]);
+    bench.commit_and_answer();
+    assert_eq!(bench.processor.stage.last_sealed(), sealed, "there is nothing to write");
+}
+
+fn cancels(saga: &str) -> Asks {
+    Asks::Cancel { saga: saga.into(), reason: "no more".to_owned() }
+}
+
+/// Whoever does not see a saga does not ask about it either, whatever is under way at that moment.
+#[test]
+fn a_saga_of_others_is_foreign() {
+    let bench = Bench::new(settings(), idle());
+    let by = |name, asks| answer_to(&bench, &post_by(&bench, name, asks)).unwrap();
+    let asks = |key, saga, to| match to {
+        Some(of) => Asks::Step { event: event(key, saga, "{}", true), of: Participant::new(of) },
+        None => Asks::Begin(event(key, saga, "{}", false)),
+    };
+    assert_eq!(by("ann", asks("k1", "o-1", Some("till"))), Admission::TakenIn);
+    for foreign in [asks("k2", "o-1", Some("till")), asks("k3", "o-1", None), cancels("o-1")] {
+        assert_eq!(by("bob", foreign), Admission::Foreign);
+    }
+    assert_eq!(by("ann", asks("k4", "o-1", Some("till"))), Admission::TakenIn);
+    assert_eq!(by("ann", cancels("o-1")), Admission::TakenIn);
+    assert_eq!(by("ann", cancels("o-1")), Admission::Known);
+    // A cancel takes an id, too.
+    assert_eq!(by("ann", cancels("o-2")), Admission::TakenIn);
+    assert_eq!(by("bob", asks("k5", "o-2", Some("till"))), Admission::Foreign);
+    assert_eq!(by("bob", asks("k6", "o-2", None)), Admission::Foreign);
+    // One that an operator called off is nobody's.
+    let command = Command::Cancel { by: "op".to_owned(), reason: "no more".to_owned() };
+    let item = Item::Operator { command, queued: None, reply: None, receipt: None };
+    bench.processor.inbox.post(&"o-3".into(), item);
+    run(&mut bench.processor.worker(), at(0));
+    bench.commit_and_answer();
+    assert_eq!(by("bob", asks("k7", "o-3", Some("till"))), Admission::SagaOver);
+}
+
+/// Both look while it is nobody's.
+#[test]
+fn of_two_principals_one_gets_the_saga() {
+    let bench = Bench::new(settings(), idle());
+    let asks = |key| Asks::Step { event: event(key, "o-1", "{}", true), of: "till".into() };
+    let told = [post_by(&bench, "ann", asks("k1")), post_by(&bench, "bob", asks("k2"))];
+    run(&mut bench.processor.worker(), at(0));
+    bench.commit_and_answer();
+    assert_eq!(told.map(|told| told.lock().pop().unwrap().unwrap()), [Admission::TakenIn, Admission::Foreign]);
 }
 
 /// The loser reads what the winner wrote, and is run again.

@@ -118,6 +118,17 @@ impl Observer {
             let begun = seen.before.steps().any(|step| *step.kind == event.kind);
             let changed = seen.transition.disposition == Disposition::Changed;
             must(to.is_some() || !begun || !changed, "a second request begins a saga that exists")?;
+            let new = |step: &crate::view::StepView<'_>| seen.before.steps().all(|known| known.step_id != step.step_id);
+            let acts = seen.after.steps().any(|step| new(&step)) || seen.after.cause() != seen.before.cause();
+            let members = &seen.topology.members;
+            let ends = members.iter().any(|member| member.finish_on.contains(&event.kind));
+            // A second failure behind the pivot is evidence, and changes nothing.
+            let fails = event.kind == seen.topology.saga_failed_kind()
+                || members.iter().any(|member| member.compensate_on.contains(&event.kind));
+            must(
+                !changed || acts || ends || fails && seen.before.cause().is_none(),
+                "a request is taken in that nobody acts on",
+            )?;
             if matches!(seen.transition.disposition, Disposition::Refused(_) | Disposition::Unhandled) {
                 return Ok(());
             }
@@ -387,6 +398,8 @@ impl Observer {
         let cause = seen.before.cause();
         must(cause.is_none() || cause == seen.after.cause(), "a second failure replaces the first")?;
         self.see_bounds(seen)?;
+        let asked = seen.after.steps().all(|step| step.event.source.contains("/asked/"));
+        must(!asked || seen.after.deadline.is_none(), "a time runs that is for whoever asked to keep")?;
         if after == Status::Compensated {
             self.see_compensated(seen.after)?;
         }

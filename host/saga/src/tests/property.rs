@@ -430,10 +430,20 @@ mutations! {
     mutation_hot_timer: HotTimer => "no end: it wakes again and again";
     mutation_resolved_in_vain: ResolveNothing => "no next action: an operator cannot end it";
     mutation_begun_twice: BeginTwice => "a second request begins a saga that exists";
+    mutation_ignored_request: AdmitIgnored => "a request is taken in that nobody acts on";
     mutation_answers_published: PublishAnswers => "what a request asked for is published";
     mutation_lost_in_the_record: LoseCount => "the record does not come back as it was";
     mutation_undone_with_other_data: SwapUndoData => "a step is undone with what another call left";
     mutation_late_writes_kept: KeepLateWrites => "writes of a late attempt are kept";
+}
+
+/// Random lives begin with an event that nobody asked for.
+#[test]
+fn mutation_deadline_of_what_was_asked_for() {
+    let asked = || live(0, &[Act::Request { kind: 0, id: 0, other: false, to: Some(1) }]);
+    assert_eq!(asked(), Ok(()));
+    let found = mutation::with(Mutation::DeadlineOfAsked, asked);
+    assert_eq!(found, Err("a time runs that is for whoever asked to keep".to_owned()));
 }
 
 /// Random lives hardly ever leave an event alone with what it waits for: a deadline, or another event, comes to its help.

@@ -3,12 +3,13 @@
 use expect_test::expect;
 
 use super::{
-    script::{check, play},
+    script::{check, play, play_on},
     world::{emission, event},
 };
 use crate::{
     mutation::{self, Mutation},
     outcome::Emission,
+    view::StepState,
 };
 
 #[test]
@@ -1934,5 +1935,182 @@ fn rule_10_a_compensation_that_failed_is_a_dead_letter() {
           inventory.PaymentProcessed: rejected
           cause: rejected (EMPTY: as told)
     "#]],
+    );
+}
+
+/// How long it may take is for whoever asked to say; an event that is this app's own business begins the time.
+#[test]
+fn rule_17_what_was_asked_for_has_no_deadline_here() {
+    check(
+        "request OrderCreated payment; wait 3600s",
+        expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: ok
+        answer OrderCreated: PaymentProcessed
+        > wait 3600s
+        nothing: nothing is due
+        = running
+          payment.OrderCreated: done
+    "#]],
+    );
+    check(
+        "request OrderCreated payment; wait 3600s; request OrderCreated#2 order; OrderCreated#3; wait 800s; wait 200s",
+        expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: ok
+        answer OrderCreated: PaymentProcessed
+        > wait 3600s
+        nothing: nothing is due
+        > request OrderCreated#2 order
+        order.OrderCreated: ok
+        > OrderCreated#3
+        order.OrderCreated: ok
+        payment.OrderCreated: ok
+        publish PaymentProcessed
+        inventory.PaymentProcessed: ok
+        publish InventoryUpdated
+        order.InventoryUpdated: ok
+        publish OrderCompleted
+        > wait 800s
+        nothing: nothing is due
+        > wait 200s
+        nothing: nothing is due
+        = completed
+          payment.OrderCreated: done
+          order.OrderCreated: done
+          order.OrderCreated: done
+          payment.OrderCreated: done
+          inventory.PaymentProcessed: done
+          order.InventoryUpdated: done
+    "#]],
+    );
+}
+
+#[test]
+fn rule_17_a_request_that_nobody_acts_on_is_refused() {
+    check(
+        "with inventory.PaymentProcessed nothing-to-undo; cancel; request PaymentProcessed inventory",
+        expect![[r#"
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            > request PaymentProcessed inventory
+            nothing: saga-over
+            = waiting
+              cause: cancelled (by ann: because)
+        "#]],
+    );
+    check(
+        "with only inventory; with inventory.PaymentProcessed nothing-to-undo; cancel; request PaymentProcessed; PaymentProcessed",
+        expect![[r#"
+            > cancel
+            answer: the saga is cancelled
+            publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+            > request PaymentProcessed
+            nothing: saga-over
+            > PaymentProcessed
+            = waiting
+              cause: cancelled (by ann: because)
+        "#]],
+    );
+    check(
+        "with member mailer Noted compensating; request Noted mailer; request Noted",
+        expect![[r#"
+        > request Noted mailer
+        nothing: not-compensating
+        > request Noted
+        nothing: not-compensating
+        = waiting
+    "#]],
+    );
+    check(
+        "with only payment; cancel; request OrderCompleted payment",
+        expect![[r#"
+        > cancel
+        answer: the saga is cancelled
+        publish SagaFailed {"app":"shop","code":"cancelled","detail":"by ann: because","participant":null,"saga":"o-1"}
+        > request OrderCompleted payment
+        nothing: saga-over
+        = waiting
+          cause: cancelled (by ann: because)
+    "#]],
+    );
+}
+
+/// What ends one participant's part, or makes it fail, is said to that one.
+#[test]
+fn rule_17_what_is_asked_of_one_is_no_others_business() {
+    check(
+        "with inventory finish-on OrderCompleted; request OrderCreated payment; request PaymentProcessed inventory; \
+         request OrderCompleted inventory",
+        expect![[r#"
+            > request OrderCreated payment
+            payment.OrderCreated: ok
+            answer OrderCreated: PaymentProcessed
+            > request PaymentProcessed inventory
+            inventory.PaymentProcessed: ok
+            answer PaymentProcessed: InventoryUpdated
+            > request OrderCompleted inventory
+            = running
+              payment.OrderCreated: done
+              inventory.PaymentProcessed: done, released
+        "#]],
+    );
+    check(
+        "with payment compensate-on StockCounted; with inventory.StockCounted; request OrderCreated payment; request StockCounted inventory; request StockCounted payment",
+        expect![[r#"
+            > request OrderCreated payment
+            payment.OrderCreated: ok
+            answer OrderCreated: PaymentProcessed
+            > request StockCounted inventory
+            inventory.StockCounted: ok
+            > request StockCounted payment
+            nothing: the event is known
+            = running
+              payment.OrderCreated: done
+              inventory.StockCounted: done
+        "#]],
+    );
+}
+
+#[test]
+fn rule_17_a_bound_holds_for_what_is_asked() {
+    let mut world = play("with inventory finish-on OrderCompleted; request OrderCreated payment");
+    world.topology.bounds.events_per_saga_max = 3;
+    play_on(
+        &mut world,
+        "request OrderCompleted inventory; request OrderCompleted#2 inventory; request OrderCompleted#3 inventory",
+    );
+    expect![[r#"
+        > request OrderCreated payment
+        payment.OrderCreated: ok
+        answer OrderCreated: PaymentProcessed
+        > request OrderCompleted inventory
+        > request OrderCompleted#2 inventory
+        > request OrderCompleted#3 inventory
+        nothing: no-room
+        = running
+          payment.OrderCreated: done
+    "#]]
+    .assert_eq(&world.report());
+}
+
+/// It stays so when the saga fails for it, and another step of that kind does not count.
+#[test]
+fn a_step_that_is_invalid_says_so() {
+    let invalid = |script: &str| -> Vec<_> {
+        let world = play(script);
+        world.saga.steps().map(|step| (step.event.id.to_string(), step.invalid, step.state)).collect()
+    };
+    let of = |id: &str, invalid, state| (id.to_owned(), invalid, state);
+    assert_eq!(
+        invalid("payment invalid BAD; request OrderCreated payment"),
+        [of("OrderCreated", true, StepState::NothingToUndo)]
+    );
+    assert_eq!(
+        invalid(
+            "with payment.OrderCreated skip; payment crashes; payment crashes; payment crashes; payment invalid BAD; request OrderCreated payment; wait 3600s; wait 3600s; wait 3600s; wait 3600s; request OrderCreated#2 payment"
+        ),
+        [of("OrderCreated", false, StepState::GivenUp), of("OrderCreated#2", true, StepState::GivenUp)]
     );
 }
