@@ -11,7 +11,7 @@ use http::{
     HeaderMap, StatusCode,
     header::{AUTHORIZATION, HOST, ORIGIN},
 };
-use sagahost_net::Peer;
+use sagahost_net::{Peer, Subject};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -46,7 +46,7 @@ impl Caller {
 /// Everybody who may ask.
 pub struct Callers {
     by_token: HashMap<[u8; 32], Caller>,
-    by_subject: HashMap<String, Caller>,
+    by_subject: HashMap<Subject, Caller>,
     open: bool,
     hosts: Vec<String>,
     tls: bool,
@@ -93,7 +93,7 @@ impl Callers {
         // A token that is wrong is not made right by a certificate.
         let found = match token {
             Some(token) => self.by_token.get(&sha256(token)),
-            None => peer.and_then(|peer| peer.subject.as_deref()).and_then(|subject| self.by_subject.get(subject)),
+            None => peer.and_then(|peer| peer.subject.as_ref()).and_then(|subject| self.by_subject.get(subject)),
         };
         found.cloned().ok_or_else(|| {
             let detail = "say who asks: `Authorization: Bearer TOKEN`, or a client certificate that is known here";
@@ -178,7 +178,8 @@ mod tests {
         for (name, value) in headers {
             all.append(*name, value.parse().expect("a value"));
         }
-        let peer = Peer { address: ([127, 0, 0, 1], 9).into(), subject: subject.map(Into::into) };
+        let peer =
+            Peer { address: ([127, 0, 0, 1], 9).into(), subject: subject.map(|text| text.parse().expect("a name")) };
         match callers.caller(&all, None, Some(&peer)) {
             Ok(caller) => format!("{}, {:?}", caller.name, caller.sees),
             Err(problem) => format!("{problem:?}").split('"').nth(1).unwrap_or_default().to_owned(),
@@ -228,7 +229,7 @@ mod tests {
             sees,
         };
         let shop = principal("shop", Proof::Token(sha256("secret")), Sees::Own);
-        let desk = principal("desk", Proof::Subject("CN=desk,O=Shop".to_owned()), Sees::All);
+        let desk = principal("desk", Proof::Subject("CN=desk,O=Shop".parse().expect("a name")), Sees::All);
         let callers = Callers::new(&HttpSettings::for_tests(vec![shop, desk]));
         let host = ("host", "anything");
         let check = |headers: &[(&'static str, &str)], subject, expect: Expect| {

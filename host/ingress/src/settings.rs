@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use sagahost_net::TlsSettings;
+use sagahost_net::{Subject, TlsSettings};
 use sagahost_saga::id::{Kind, Participant};
 
 /// Table `[http]`.
@@ -100,8 +100,8 @@ pub struct Principal {
 pub enum Proof {
     /// `Authorization: Bearer TOKEN`, and this is the token's SHA-256.
     Token([u8; 32]),
-    /// The subject of a client's certificate, as RFC 4514 writes it.
-    Subject(String),
+    /// The subject of a client's certificate.
+    Subject(Subject),
 }
 
 /// Which sagas a principal may ask for.

@@ -15,7 +15,7 @@ mod tls;
 
 pub use self::{
     client::{Bounds, Client, ClientError, Failed, without_query},
-    peer::Peer,
+    peer::{Peer, Subject},
     runtime::Runtime,
     secret::{Secret, SentHeader},
     server::{Occurrences, Server, ServerError, ServerSettings, Serving},

@@ -217,7 +217,7 @@ fn principals(table: &Table<'_, '_>, routes: &BTreeSet<String>) -> Vec<Principal
 
 fn principal(name: &str, mut table: Table<'_, '_>, known: &BTreeSet<String>, there: bool) -> Option<Principal> {
     let mut proofs = tokens(&mut table);
-    proofs.extend(table.text("cert-subject").map(|(subject, _)| Proof::Subject(subject)));
+    proofs.extend(subject(&mut table));
     let limited = table.has("routes");
     let routes = table.texts("routes");
     for (route, at) in routes.iter().filter(|(route, _)| !known.contains(route)) {
@@ -230,6 +230,18 @@ fn principal(name: &str, mut table: Table<'_, '_>, known: &BTreeSet<String>, the
     table.finish();
     let routes = limited.then(|| routes.into_iter().map(|(route, _)| route).collect());
     Some(Principal { name: Arc::from(name), proofs, routes, sees })
+}
+
+fn subject(table: &mut Table<'_, '_>) -> Option<Proof> {
+    let (text, at) = table.text("cert-subject")?;
+    match text.parse() {
+        Ok(subject) => Some(Proof::Subject(subject)),
+        Err(_) => {
+            let wanted = "openssl x509 -in FILE -noout -subject -nameopt RFC2253 prints it";
+            table.fault("cert-subject", at, format_args!("`{text}` is not a distinguished name (RFC 4514): {wanted}"));
+            None
+        }
+    }
 }
 
 /// One, or several while one replaces the other. The text of a wrong one may be the token itself, and is not shown.

@@ -267,7 +267,7 @@ fn principal(principal: &Principal) -> Value {
     for proof in &principal.proofs {
         match proof {
             Proof::Token(hash) => tokens.push(text(hex(hash))),
-            Proof::Subject(name) => subject = Some(text(name)),
+            Proof::Subject(name) => subject = Some(text(name.to_string())),
         }
     }
     let sees = match principal.sees {

@@ -131,13 +131,16 @@ fn wrong_ways_in() {
             sagahost.toml:23: http.principal.desk.sagas: `mine` is not one of "own", "all""#]],
     );
     check(
-        "[http]\nlisten = \"8080\"\nbody-bytes-max = 1000000000\nwait = \"2m\"\n[http.tls]\ncertificate = \"a.pem\"\n[http.principal.none]\n",
+        "[http]\nlisten = \"8080\"\nbody-bytes-max = 1000000000\nwait = \"2m\"\n[http.tls]\ncertificate = \"a.pem\"\n[http.principal.none]\n\
+         [http.principal.nobody]\ncert-subject = \"desk\"\n",
         expect![[r#"
             sagahost.toml: [http.principal.none] needs token-sha256 = "HEX" (printf %s TOKEN | sha256sum) or cert-subject = "CN=…"
             sagahost.toml:2: http.listen: `8080` is not an address with a port: write "127.0.0.1:8080"
             sagahost.toml:3: http.body-bytes-max: must be from 1 to 921600
             sagahost.toml:4: http.wait: must be from 0ms to 50s
-            sagahost.toml:6: [http.tls] needs certificate = "FILE" and key = "FILE", both PEM"#]],
+            sagahost.toml:6: [http.tls] needs certificate = "FILE" and key = "FILE", both PEM
+            sagahost.toml:9: [http.principal.nobody] needs token-sha256 = "HEX" (printf %s TOKEN | sha256sum) or cert-subject = "CN=…"
+            sagahost.toml:9: http.principal.nobody.cert-subject: `desk` is not a distinguished name (RFC 4514): openssl x509 -in FILE -noout -subject -nameopt RFC2253 prints it"#]],
     );
     let digest = "0".repeat(64);
     check(

@@ -34,6 +34,9 @@ struct Finished {
     set: Option<i64>,
 }
 
+/// Rows of requests that go at once; the rest of a bite waits for the next one.
+const REQUEST_ROWS_MAX: usize = 10_000;
+
 /// At most `limit`; returns how many.
 pub(super) fn remove_finished(conn: &Connection, now: Time, limit: usize) -> Outcome<usize> {
     let mut statement = conn.prepare_cached(FINISHED)?;
@@ -43,30 +46,37 @@ pub(super) fn remove_finished(conn: &Connection, now: Time, limit: usize) -> Out
         })?
         .collect::<Result<Vec<_>, _>>()?;
     let mut sets = BTreeMap::new();
+    let (mut removed, mut rows) = (0, 0);
     for saga in &finished {
-        remove(conn, saga)?;
+        if rows >= REQUEST_ROWS_MAX {
+            break;
+        }
+        rows += remove(conn, saga)?;
+        removed += 1;
         saga.set.into_iter().for_each(|id| *sets.entry(id).or_default() -= 1);
     }
     saga_row::apply_set_changes(conn, &sets)?;
-    Ok(finished.len())
+    Ok(removed)
 }
 
-fn remove(conn: &Connection, saga: &Finished) -> Outcome<()> {
+/// Returns how many rows of requests went with it.
+fn remove(conn: &Connection, saga: &Finished) -> Outcome<usize> {
     saga_row::remove_notes(conn, saga.key, saga.notes.as_deref())?;
     for sql in CHILDREN {
         conn.prepare_cached(sql)?.execute([saga.key])?;
     }
-    remove_requests(conn, &SagaId::new(&saga.id))?;
+    let rows = remove_requests(conn, &SagaId::new(&saga.id))?;
     conn.prepare_cached("DELETE FROM letter WHERE saga = ?1")?.execute([&saga.id])?;
     conn.prepare_cached("DELETE FROM quarantine WHERE id = ?1")?.execute([&saga.id])?;
     conn.prepare_cached("DELETE FROM saga WHERE key = ?1")?.execute([saga.key])?;
-    Ok(())
+    Ok(rows)
 }
 
 /// What a saga was asked over HTTP: its keys may be used for something else from now on.
-fn remove_requests(conn: &Connection, saga: &SagaId) -> Outcome<()> {
+fn remove_requests(conn: &Connection, saga: &SagaId) -> Outcome<usize> {
     const PAGE: PageBounds = PageBounds { entries: 100, bytes: usize::MAX };
     let (owner, prefix) = (requests::owner(), requests::saga_prefix(saga));
+    let mut rows_gone = 0;
     let mut delete = conn.prepare_cached("DELETE FROM store WHERE participant = ?1 AND key = ?2")?;
     loop {
         let page = data::scan(conn, &owner, &prefix, None, PAGE)?;
@@ -75,11 +85,11 @@ fn remove_requests(conn: &Connection, saga: &SagaId) -> Outcome<()> {
             let rows = |request| [requests::key(request), requests::answer(request), requests::undone(request)];
             let rows = request.into_iter().flat_map(rows);
             for (_, key) in rows.chain([(owner.clone(), key.clone())]) {
-                delete.execute([owner.as_str(), &key])?;
+                rows_gone += delete.execute([owner.as_str(), &key])?;
             }
         }
         if page.complete {
-            return Ok(());
+            return Ok(rows_gone);
         }
     }
 }

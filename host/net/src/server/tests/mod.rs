@@ -64,7 +64,7 @@ impl Service<Request<Incoming>> for Probe {
         let Self { seen, gate } = self.clone();
         let path = request.uri().path().to_owned();
         let peer = request.extensions().get::<Peer>().expect("each request has one");
-        let subject = peer.subject.as_deref().map(str::to_owned);
+        let subject = peer.subject.as_ref().map(ToString::to_string);
         seen.send(Seen::Request(path.clone(), subject)).expect("the test listens");
         Box::pin(async move {
             let _over = OnDrop(seen);

@@ -14,6 +14,7 @@ use rustls::{
 use tempfile::TempDir;
 
 use super::*;
+use crate::Subject;
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
 
@@ -35,10 +36,12 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn openssl(&self, arguments: &str) {
+    /// What it printed.
+    fn openssl(&self, arguments: &str) -> String {
         let mut command = Command::new("openssl");
         let ran = command.args(arguments.split(' ')).current_dir(&self.0).output().expect("openssl is installed");
         assert!(ran.status.success(), "{arguments}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).expect("it is text")
     }
 
     fn sign(&self, ca: &str, name: &str, subject: &str) {
@@ -187,6 +190,41 @@ fn the_service_sees_whose_certificate_it_is() {
         files.sign("ca", &name, subject);
         let seen = ask(&host, files.client(Some(&name))).map(|seen| seen.unwrap_or_default());
         assert_eq!(seen, Ok(expected.replace("\\=", "=")), "{subject}");
+    }
+}
+
+/// As `openssl` prints a subject it may be written down, whatever is in it.
+#[test]
+fn a_subject_is_the_same_however_it_is_spelled() {
+    let files = Files::new();
+    let of = |number: usize, subject: &str| {
+        let name = format!("client{number}");
+        files.sign("ca", &name, subject);
+        let certificate = CertificateDer::from_pem_file(files.path(&format!("{name}.pem"))).unwrap();
+        let printed = files.openssl(&format!("x509 -in {name}.pem -noout -subject -nameopt RFC2253"));
+        let printed: Subject = printed.trim().strip_prefix("subject=").unwrap().parse().unwrap();
+        let shown = crate::peer::subject(&certificate).unwrap().unwrap();
+        assert_eq!(shown, printed, "{subject}");
+        shown
+    };
+    let subjects = [
+        "/C=CH/O=Shop/OU=Orders/CN=cart",
+        "/O=Käserei/CN=Zoë+UID=7",
+        "/DC=test/DC=shop/CN=cart/emailAddress=cart@shop.test",
+        "/CN=#a\\+\"b;<c>\\\\",
+        "/O=Shop/CN=cart,O=Bank",
+        "/O=Shop/serialNumber=42/CN=cart",
+    ];
+    let shown: Vec<_> = subjects.iter().enumerate().map(|(number, subject)| of(number, subject)).collect();
+    let spelled = |text: &str| text.parse::<Subject>().unwrap();
+    assert_eq!(shown[0], spelled("cn=cart,ou=Orders,o=Shop,c=CH"));
+    assert_eq!(shown[1], spelled("UID=7+CN=Zoë,O=Käserei"));
+    for other in ["CN=cart,OU=orders,O=Shop,C=CH", "C=CH,O=Shop,OU=Orders,CN=cart", "CN=cart,OU=Orders,O=Shop"] {
+        assert_ne!(shown[0], spelled(other), "{other}");
+    }
+    assert_ne!(shown[4], spelled("CN=cart,O=Bank,O=Shop"), "nobody becomes another one by what a name contains");
+    for wrong in ["cart", "CN", "X=1"] {
+        assert!(wrong.parse::<Subject>().is_err(), "{wrong}");
     }
 }
 
