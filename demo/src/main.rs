@@ -15,23 +15,21 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use rdkafka::{
-    ClientConfig,
-    producer::{BaseRecord, Producer as _, ThreadedProducer},
-};
 use sagahost::{config::Config, host::open_transport};
 use sagahost_demo::{
     broker::{Broker, Options},
-    requests::{Answers, Requests},
+    feeder::Feeder,
+    requests::Answers,
+    watch::Watch,
     workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
 };
-use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
-use sagahost_transport_embedded::EmbeddedTransport;
-use sagahost_wire::{Outgoing, Partition};
+use sagahost_transport::Transport;
 use serde_json::Value;
 
 const OPENING_BALANCE_CENTS: i64 = 1_000_000;
 const OPENING_STOCK: i64 = 1_000;
+/// Requests over HTTP that are out at once.
+const CALLERS: usize = 256;
 /// One in this many orders is produced twice.
 const TWICE_ONE_IN: usize = 20;
 
@@ -85,7 +83,11 @@ fn main() -> Result<()> {
     ));
     let mut run = Run { watch: Watch::begin(&*transport)?, ends: Ends::default(), sent_ms: BTreeMap::new() };
     let began = Instant::now();
-    let feeder = Feeder::new(&config, broker.as_ref(), address)?;
+    let feeder = match (address, &broker) {
+        (Some(address), _) => Feeder::http(address, CALLERS)?,
+        (None, Some(broker)) => Feeder::kafka(&broker.bootstrap())?,
+        (None, None) => Feeder::embedded(&config.data_dir)?,
+    };
     run.feed_and_watch(&args, &feeder, &orders, &mut host)?;
     let took = began.elapsed();
     run.settle()?;
@@ -203,118 +205,8 @@ impl Drop for HostProcess {
     }
 }
 
-/// Reads the ends of orders, as a consumer of the topics.
-struct Watch(Waiting);
-
-impl Watch {
-    fn begin(transport: &dyn Transport) -> Result<Self> {
-        let topics: Vec<Arc<str>> = ["order-completed", "order-cancelled"].map(Arc::from).to_vec();
-        let partitions = transport.topics(&topics)?;
-        let assignments: Vec<Assignment> = partitions
-            .iter()
-            .flat_map(|(topic, count)| (0..*count).map(move |number| Partition { topic: topic.clone(), number }))
-            .map(|partition| Assignment::new(partition, 0))
-            .collect();
-        let mut source = Waiting::new(transport.source()?);
-        source.assign(&assignments)?;
-        Ok(Self(source))
-    }
-
-    /// Whatever is there, for at most this long.
-    fn read(&mut self, ends: &mut Ends, wait: Duration) -> Result<()> {
-        let end = Instant::now() + wait;
-        loop {
-            if let Some(Polled::Record(record)) = self.0.poll(end.saturating_duration_since(Instant::now()))? {
-                let kind =
-                    if &*record.partition.topic == "order-completed" { "OrderCompleted" } else { "OrderCancelled" };
-                let key = record.key.as_deref().unwrap_or_default();
-                ends.read(kind, &String::from_utf8_lossy(key), record.timestamp_ms.unwrap_or(0));
-            }
-            if Instant::now() >= end {
-                return Ok(());
-            }
-        }
-    }
-}
-
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Produces orders as any client would.
-enum Feeder {
-    Embedded(EmbeddedTransport),
-    Kafka(ThreadedProducer<rdkafka::producer::DefaultProducerContext>),
-    Http(Box<Requests>),
-}
-
-impl Feeder {
-    fn new(config: &Config, broker: Option<&Broker>, address: Option<SocketAddr>) -> Result<Self> {
-        Ok(match (address, broker) {
-            (Some(address), _) => Self::Http(Box::new(Requests::new(&format!("http://{address}/orders"))?)),
-            (None, Some(broker)) => Self::Kafka(
-                ClientConfig::new()
-                    .set("bootstrap.servers", broker.bootstrap())
-                    .set("partitioner", "murmur2_random")
-                    .set("linger.ms", "2")
-                    .create()?,
-            ),
-            (None, None) => Self::Embedded(EmbeddedTransport::open(&config.data_dir, "demo-feeder")?),
-        })
-    }
-
-    /// What was sent is out; over HTTP, it is answered.
-    fn finish(&self, orders: usize) -> Result<Option<Answers>> {
-        match self {
-            Self::Embedded(_) => Ok(None),
-            Self::Kafka(producer) => producer.flush(Duration::from_secs(10)).map(|()| None).map_err(Into::into),
-            Self::Http(requests) => {
-                let end = Instant::now() + Duration::from_secs(60);
-                loop {
-                    let answers = requests.answers();
-                    if answers.by_order.len() >= orders {
-                        return Ok(Some(answers));
-                    }
-                    ensure!(Instant::now() < end, "{} of {orders} orders are answered", answers.by_order.len());
-                    thread::sleep(Duration::from_millis(20));
-                }
-            }
-        }
-    }
-
-    fn send(&self, orders: &[&Order]) -> Result<()> {
-        let bytes = |order: &Order| serde_json::to_vec(order).context("an order is JSON");
-        match self {
-            Self::Embedded(topics) => {
-                let mut records = Vec::with_capacity(orders.len());
-                for order in orders {
-                    records.push(Outgoing {
-                        topic: "order-created".into(),
-                        key: Some(order.order_id.clone().into_bytes()),
-                        value: Some(bytes(order)?),
-                        headers: Vec::new(),
-                    });
-                }
-                topics.offer_all(&records)?;
-            }
-            Self::Http(requests) => orders.iter().try_for_each(|order| requests.send(order))?,
-            Self::Kafka(producer) => {
-                for order in orders {
-                    let data = bytes(order)?;
-                    let mut record = BaseRecord::to("order-created").key(&order.order_id).payload(&data);
-                    while let Err((error, unsent)) = producer.send(record) {
-                        ensure!(
-                            error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull),
-                            "failed to produce: {error}"
-                        );
-                        record = unsent;
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 struct Run {

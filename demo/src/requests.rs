@@ -1,7 +1,11 @@
 //! Orders over HTTP, as any client would send them. Invariant: a request whose answer says nothing of its order is sent again, with
 //! the same key.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
@@ -13,8 +17,6 @@ use tokio::sync::Semaphore;
 
 use crate::workload::Order;
 
-/// Requests that are out at once.
-const CALLERS: usize = 256;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Those who order.
@@ -30,6 +32,7 @@ pub struct Requests {
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     pub by_order: BTreeMap<String, StatusCode>,
+    new: Vec<(String, StatusCode, Instant)>,
     /// Orders that were answered in two ways.
     pub contradictions: Vec<String>,
     /// Requests that were sent again because nothing was known of them.
@@ -37,16 +40,18 @@ pub struct Answers {
 }
 
 impl Requests {
+    /// `callers`: requests that are out at once.
+    ///
     /// # Errors
     /// No client can be made.
-    pub fn new(url: &str) -> Result<Self> {
+    pub fn new(url: &str, callers: usize) -> Result<Self> {
         const TIMEOUT: Duration = Duration::from_secs(60);
         let bounds = Bounds { timeout: TIMEOUT, connect_timeout: TIMEOUT / 6, body_bytes_max: 1 << 20 };
         Ok(Self {
             runtime: Runtime::start().context("failed to start the threads of the client")?,
             client: Client::new(bounds)?,
             url: url.parse().context("failed to read the address of the host")?,
-            room: Arc::new(Semaphore::new(CALLERS)),
+            room: Arc::new(Semaphore::new(callers)),
             answers: Arc::default(),
         })
     }
@@ -76,6 +81,17 @@ impl Requests {
     pub fn answers(&self) -> Answers {
         self.answers.lock().clone()
     }
+
+    pub fn repeated(&self) -> usize {
+        self.answers.lock().repeated
+    }
+
+    /// Those that were answered since: the order, whether it completed, and when.
+    pub fn take_ended(&self, mut ended: impl FnMut(&str, bool, Instant)) {
+        for (order, status, at) in std::mem::take(&mut self.answers.lock().new) {
+            ended(&order, status == StatusCode::OK, at);
+        }
+    }
 }
 
 /// None: nothing is known of the order.
@@ -94,6 +110,7 @@ async fn ask(client: &Client, url: &Uri, key: &str, body: &[u8]) -> Option<Statu
 
 impl Answers {
     fn answered(&mut self, order: String, status: StatusCode) {
+        self.new.push((order.clone(), status, Instant::now()));
         if let Some(before) = self.by_order.insert(order.clone(), status).filter(|before| *before != status) {
             self.contradictions.push(format!("{order}: {before}, and later {status}"));
         }

@@ -109,6 +109,11 @@ impl Broker {
         Ok(KafkaTransport::new(&settings, app)?)
     }
 
+    /// Its process; none while it does not run.
+    pub fn process(&self) -> Option<u32> {
+        lock(&self.running).as_ref().map(|running| running.pid)
+    }
+
     /// Orderly.
     pub fn stop(&self) -> Result<()> {
         let Some(running) = lock(&self.running).take() else {

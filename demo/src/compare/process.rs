@@ -1,0 +1,100 @@
+//! A host as a process, and what the system says of processes. Invariant: none outlives the comparison.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+/// A start compiles plugins.
+const START_MAX: Duration = Duration::from_secs(120);
+/// Of the clock in `/proc`.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+pub struct Host {
+    binary: PathBuf,
+    pub config: PathBuf,
+    /// None: it is away.
+    child: Option<Child>,
+}
+
+impl Host {
+    pub fn new(binary: &Path, config: PathBuf) -> Self {
+        Self { binary: binary.to_owned(), config, child: None }
+    }
+
+    /// Until it serves.
+    pub fn start(&mut self) -> Result<()> {
+        let log = self.config.with_extension("log");
+        let file = File::create(&log)?;
+        let mut command = Command::new(&self.binary);
+        command.args(["run", "--config"]).arg(&self.config).env_remove("RUST_LOG").stdin(Stdio::null());
+        let child = self.child.insert(command.stdout(file.try_clone()?).stderr(file).spawn()?);
+        let end = Instant::now() + START_MAX;
+        loop {
+            let said = fs::read_to_string(&log)?;
+            if said.contains("serving socket=") {
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("the host ended ({status}):\n{said}");
+            }
+            ensure!(Instant::now() < end, "the host does not serve:\n{said}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// `sagahost WORDS --json` on the host's configuration.
+    pub fn ask(&self, words: &[&str]) -> Result<Value> {
+        let mut command = Command::new(&self.binary);
+        let output = command.args(words).arg("--json").arg("--config").arg(&self.config).output()?;
+        let error = || format!("`{}`: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).with_context(error)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Seconds of processor time, so far.
+pub fn cpu_seconds(process: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in parentheses may contain anything.
+    let rest = stat.rsplit_once(')').context("a name")?.1;
+    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
+}
+
+pub fn resident_mb(process: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+}
+
+/// Bytes that went over this machine's own network, so far.
+pub fn loopback_bytes() -> Result<f64> {
+    let devices = fs::read_to_string("/proc/net/dev")?;
+    let line = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")).context("the loopback device")?;
+    Ok(line.split_whitespace().next().context("a number")?.parse()?)
+}
