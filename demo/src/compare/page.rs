@@ -52,7 +52,11 @@ const SECTIONS: [(&str, &[&str]); 5] = [
 
 pub fn of(args: &Args, all: &[(&str, Figures)]) -> String {
     let mut text = include_str!("page.md").to_owned();
-    text = text.replace("{orders}", &args.orders.to_string()).replace("{away}", &args.away_seconds.to_string());
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    text = text
+        .replace("{cores}", &cores.to_string())
+        .replace("{orders}", &args.orders.to_string())
+        .replace("{away}", &args.away_seconds.to_string());
     let mut tables = String::new();
     for (title, names) in SECTIONS {
         let there = |name: &&&str| all.iter().any(|(_, figures)| figures.contains_key(**name));

@@ -71,7 +71,7 @@ fn orders_over_http_survive_hosts_that_are_killed() {
     let count = count();
     let orders: Vec<Order> = orders(&Shape { customers: count, articles: 20, ..Shape::of(count) }).collect();
     let mut process = Process::start(&shop, address);
-    let requests = Requests::new(&format!("http://{address}/orders")).expect("a client can be made");
+    let requests = Requests::new(&format!("http://{address}/orders"), 256).expect("a client can be made");
     let mut under_way = 0;
     for death in 0..=DEATHS {
         let part = orders.len() * death / (DEATHS + 1)..orders.len() * (death + 1) / (DEATHS + 1);
