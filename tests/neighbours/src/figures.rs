@@ -61,13 +61,23 @@ impl Table {
         }
     }
 
+    fn median(&self, figure: &Figure, host: usize) -> f64 {
+        self.values.get(&(figure.what.clone(), host)).map_or(f64::NAN, |all| quantile(all, 0.5))
+    }
+
+    /// What the last of so many hosts does not keep.
+    pub fn missed(&self, hosts: usize) -> Vec<&str> {
+        let missed = |figure: &&Figure| figure.keeps(self.median(figure, hosts - 1)) == Some(false);
+        self.figures.iter().filter(missed).map(|figure| &*figure.what).collect()
+    }
+
     /// In Markdown. Of two hosts the first one is the other.
     pub fn text(&self, hosts: usize) -> String {
         let columns = if hosts > 1 { "other | this" } else { "this" };
         let aligned = "---:|".repeat(hosts);
         let mut text = format!("| | {columns} | bound | |\n|---|{aligned}---:|---|\n");
         for figure in &self.figures {
-            let of = |host| self.values.get(&(figure.what.clone(), host)).map_or(f64::NAN, |all| quantile(all, 0.5));
+            let of = |host| self.median(figure, host);
             let cells: String = (0..hosts).map(|host| format!("| {} {} ", short(of(host)), figure.unit)).collect();
             let bound = figure.bound.map(|bound| format!("{} {}", short(bound), figure.unit)).unwrap_or_default();
             let kept = match figure.keeps(of(hosts - 1)) {
@@ -114,6 +124,7 @@ mod tests {
         assert!(text.starts_with("| | other | this | bound | |\n|---|---:|---:|---:|---|\n"), "{text}");
         assert!(text.contains("| p99 | 900 ms | 20 ms | 30 ms | kept |"), "{text}");
         assert!(text.contains("| done | none /s | 1 /s | 5 /s | **missed** |"), "{text}");
+        assert_eq!(table.missed(2), ["done"]);
     }
 
     #[test]

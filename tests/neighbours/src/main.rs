@@ -8,6 +8,7 @@ mod figures;
 mod hot;
 mod http;
 mod load;
+mod orders;
 mod site;
 mod slow;
 mod waiting;
@@ -17,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 
 use crate::{
@@ -32,13 +33,14 @@ struct Case {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case { name: "bombs", about: bombs::ABOUT, run: bombs::run },
     Case { name: "slow", about: slow::ABOUT, run: slow::run },
     Case { name: "hot", about: hot::ABOUT, run: hot::run },
     Case { name: "bytes", about: bytes::ABOUT, run: bytes::run },
     Case { name: "waiting", about: waiting::ABOUT, run: waiting::run },
     Case { name: "crowd", about: crowd::ABOUT, run: crowd::run },
+    Case { name: "orders", about: orders::ABOUT, run: orders::run },
 ];
 
 #[derive(Parser)]
@@ -70,6 +72,7 @@ fn main() -> Result<()> {
         bail!("no case `{unknown}`; there are: {}", known.join(", "));
     }
     let hosts: Vec<&Path> = args.host.iter().chain([&args.this]).map(PathBuf::as_path).collect();
+    let mut missed = Vec::new();
     for case in CASES.iter().filter(|case| args.case.is_empty() || args.case.iter().any(|name| name == case.name)) {
         let mut table = Table::default();
         for round in 0..args.rounds {
@@ -80,10 +83,12 @@ fn main() -> Result<()> {
         }
         let section = format!("## `{}`\n\n{}\n\n{}\n", case.name, case.about, table.text(hosts.len()));
         println!("{section}");
+        missed.extend(table.missed(hosts.len()).into_iter().map(|what| format!("{}: {what}", case.name)));
         if args.write {
             let page = fs::read_to_string(figures::PAGE)?;
             fs::write(figures::PAGE, figures::replace(&page, case.name, &section))?;
         }
     }
+    ensure!(missed.is_empty(), "bounds were missed:\n{}", missed.join("\n"));
     Ok(())
 }

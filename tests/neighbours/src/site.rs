@@ -175,6 +175,21 @@ impl Reader {
         Ok(records)
     }
 
+    /// As soon as something has come; nothing: the time is over.
+    pub fn wait(&mut self, most: Duration) -> Result<Vec<Record>> {
+        let (mut records, until) = (Vec::new(), Instant::now() + most);
+        loop {
+            // What has come besides is taken with it, and not waited for.
+            let wait =
+                if records.is_empty() { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            match self.0.poll(wait)? {
+                Some(Polled::Record(record)) => records.push(record),
+                Some(_) => {}
+                None => return Ok(records),
+            }
+        }
+    }
+
     /// When each saga's first record was published, in milliseconds since 1970, until all `wanted` are there or the time
     /// is over.
     pub fn ends(
