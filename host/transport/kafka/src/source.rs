@@ -124,16 +124,17 @@ impl KafkaSource {
         described: &Described,
     ) -> Result<Result<(i64, i64), String>, TransportError> {
         let partition = &assignment.partition;
-        let consumer = self.consumer();
+        // One that fetches nothing: an answer would wait behind a fetch that waits for records.
+        let lookout = &self.lookout;
         if let Some(why) = another_topic(assignment, described) {
             return Ok(Err(why));
         }
-        // It brings the consumer up to date as well: it knows no bounds of partitions that it has not heard of.
-        let count = topics::count(&self.connection, consumer, &partition.topic, PATIENCE)?;
+        // It brings the lookout up to date as well: it knows no bounds of partitions that it has not heard of.
+        let count = topics::count(&self.connection, lookout, &partition.topic, PATIENCE)?;
         if count.is_none_or(|count| partition.number >= count) {
             return Ok(Err(missing(partition)));
         }
-        let bounds = topics::bounds(&self.connection, consumer, partition, PATIENCE)?;
+        let bounds = topics::bounds(&self.connection, lookout, partition, PATIENCE)?;
         Ok(objection(assignment, bounds).map_or(Ok(bounds), Err))
     }
 
