@@ -5,3 +5,15 @@ pub mod feeder;
 pub mod requests;
 pub mod watch;
 pub mod workload;
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::{Context as _, Result};
+
+/// Where nobody listens.
+///
+/// # Errors
+/// The system gives no port.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("failed to find a free port")?.local_addr()?)
+}

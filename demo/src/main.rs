@@ -5,11 +5,9 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{IsTerminal as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
-    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,11 +17,11 @@ use sagahost::{config::Config, host::open_transport};
 use sagahost_demo::{
     broker::{Broker, Options},
     feeder::Feeder,
+    free_address,
     requests::Answers,
     watch::Watch,
     workload::{self, Ends, LIMIT_CENTS, Order, Shape, conservation_faults, counters_of},
 };
-use sagahost_transport::Transport;
 use serde_json::Value;
 
 const OPENING_BALANCE_CENTS: i64 = 1_000_000;
@@ -70,7 +68,8 @@ fn main() -> Result<()> {
     say(&format!("host: {} run --config {}", args.sagahost.display(), file.display()));
     let mut host = HostProcess::start(&args, &file)?;
     let transport = open_transport(&config)?;
-    host.await_topics(&*transport)?;
+    let watch =
+        Watch::begin(&*transport, || host.alive()).with_context(|| format!("look into {}", host.log.display()))?;
 
     let mut shape = Shape::of(args.orders);
     shape.customers = (args.orders / 5).max(1);
@@ -81,7 +80,7 @@ fn main() -> Result<()> {
          a shipping plugin that crashes now and then and refuses some after the money was taken",
         orders.len()
     ));
-    let mut run = Run { watch: Watch::begin(&*transport)?, ends: Ends::default(), sent_ms: BTreeMap::new() };
+    let mut run = Run { watch, ends: Ends::default(), sent_ms: BTreeMap::new() };
     let began = Instant::now();
     let feeder = match (address, &broker) {
         (Some(address), _) => Feeder::http(address, CALLERS)?,
@@ -100,11 +99,6 @@ fn main() -> Result<()> {
 
 fn say(text: &str) {
     println!("demo: {text}");
-}
-
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("failed to find a free port")?;
-    Ok(listener.local_addr()?)
 }
 
 /// The configuration that the host gets: what a user would write.
@@ -171,18 +165,6 @@ impl HostProcess {
             let tail: Vec<&str> = log.lines().rev().take(15).collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
             bail!("the host ended by itself ({status}); the end of {}:\n{}", self.log.display(), tail.join("\n"));
-        }
-        Ok(())
-    }
-
-    /// The host makes the topics when it starts.
-    fn await_topics(&mut self, transport: &dyn Transport) -> Result<()> {
-        let wanted: Vec<Arc<str>> = ["order-created", "order-completed", "order-cancelled"].map(Arc::from).to_vec();
-        let end = Instant::now() + Duration::from_secs(60);
-        while transport.topics(&wanted)?.len() < wanted.len() {
-            self.alive()?;
-            ensure!(Instant::now() < end, "the host made no topics within a minute; see {}", self.log.display());
-            thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }

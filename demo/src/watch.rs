@@ -16,23 +16,18 @@ use crate::workload::Ends;
 pub struct Watch(Waiting);
 
 impl Watch {
-    /// When the hosts have made the topics.
+    /// When a host has made the topics, which it does when it starts. `alive`: fails where that host has ended.
     ///
     /// # Errors
-    /// They have not within `most`, or cannot be read.
-    pub fn when_there(transport: &dyn Transport, most: Duration) -> Result<Self> {
+    /// They are not made within a minute, or cannot be read.
+    pub fn begin(transport: &dyn Transport, mut alive: impl FnMut() -> Result<()>) -> Result<Self> {
         let wanted: Vec<Arc<str>> = ["order-created", "order-completed", "order-cancelled"].map(Arc::from).to_vec();
-        let end = Instant::now() + most;
+        let end = Instant::now() + Duration::from_secs(60);
         while transport.topics(&wanted)?.len() < wanted.len() {
-            ensure!(Instant::now() < end, "no topics were made within {most:?}");
+            alive()?;
+            ensure!(Instant::now() < end, "the host made no topics within a minute");
             thread::sleep(Duration::from_millis(50));
         }
-        Self::begin(transport)
-    }
-
-    /// # Errors
-    /// The topics cannot be read.
-    pub fn begin(transport: &dyn Transport) -> Result<Self> {
         let topics: Vec<Arc<str>> = ["order-completed", "order-cancelled"].map(Arc::from).to_vec();
         let partitions = transport.topics(&topics)?;
         let assignments: Vec<Assignment> = partitions

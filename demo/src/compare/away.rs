@@ -8,6 +8,7 @@ use sagahost_demo::workload::Order;
 use crate::{
     Figures,
     load::orders,
+    process::Host,
     shop::{Setup, Shop},
 };
 
@@ -63,28 +64,30 @@ impl Who {
         }
     }
 
-    fn kill(self, shop: &mut Shop) -> Result<()> {
+    /// None: the broker.
+    fn host(self, shop: &mut Shop) -> Option<&mut Host> {
         match self {
             Self::Payments => {
                 let place = shop.host_of("payment");
-                shop.hosts[place].kill()
+                Some(&mut shop.hosts[place])
             }
-            Self::Leading => shop.hosts[0].kill(),
-            Self::Broker => {
-                shop.broker.as_ref().context("a broker")?.kill();
-                Ok(())
-            }
+            Self::Leading => Some(&mut shop.hosts[0]),
+            Self::Broker => None,
         }
     }
 
+    fn kill(self, shop: &mut Shop) -> Result<()> {
+        if let Some(host) = self.host(shop) {
+            return host.kill();
+        }
+        shop.broker.as_ref().context("a broker")?.kill();
+        Ok(())
+    }
+
     fn restart(self, shop: &mut Shop) -> Result<()> {
-        match self {
-            Self::Payments => {
-                let place = shop.host_of("payment");
-                shop.hosts[place].start()
-            }
-            Self::Leading => shop.hosts[0].start(),
-            Self::Broker => shop.broker.as_ref().context("a broker")?.restart(),
+        match self.host(shop) {
+            Some(host) => host.start(),
+            None => shop.broker.as_ref().context("a broker")?.restart(),
         }
     }
 }

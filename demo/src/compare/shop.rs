@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use sagahost::{config::Config, host::open_transport};
 use sagahost_demo::{
     broker::{Broker, Options},
     feeder::Feeder,
+    free_address,
     watch::Watch,
     workload::{Ends, LIMIT_CENTS, Order, conservation_faults, counters_of, wrong_ends},
 };
@@ -121,7 +122,7 @@ impl Shop {
         }
         let config = Config::load(&hosts[0].config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
         let watch = match setup.way {
-            Way::Kafka => Some(Watch::when_there(&*open_transport(&config)?, PATIENCE)?),
+            Way::Kafka => Some(Watch::begin(&*open_transport(&config)?, || Ok(()))?),
             Way::Http => None,
         };
         let feeder = match &broker {
@@ -249,10 +250,6 @@ impl Shop {
         self.hosts.push(Host::new(&self.binary, write(self.dir.path(), app, &[plugin], &way)?));
         Ok(address)
     }
-}
-
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("failed to find a free port")?.local_addr()?)
 }
 
 pub fn install(dir: &Path, app: &str, plugins: &[&str], from: &Path) -> Result<()> {

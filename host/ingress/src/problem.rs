@@ -97,6 +97,11 @@ impl Problem {
         Self::unavailable("stopping", "the host stops")
     }
 
+    /// There is none, or it is others'.
+    pub fn no_such_saga() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga")
+    }
+
     /// It speaks of that saga, or of a step of it.
     pub fn of(self, saga: &SagaId, outcome: Outcome) -> Self {
         self.about(saga).saying(outcome)

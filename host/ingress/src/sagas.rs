@@ -37,8 +37,8 @@ const PAGE: usize = 64;
 const LOOK: Duration = Duration::from_secs(30);
 
 async fn of_segment(ingress: &Ingress, caller: &Caller, segment: &str) -> Result<SagaId, Problem> {
-    let id = ids::decode(segment).ok_or_else(unknown)?;
-    if ingress.sees(caller, &id).await? { Ok(id) } else { Err(unknown()) }
+    let id = ids::decode(segment).ok_or_else(Problem::no_such_saga)?;
+    if ingress.sees(caller, &id).await? { Ok(id) } else { Err(Problem::no_such_saga()) }
 }
 
 /// `GET /sagas/ID`; with `If-None-Match` and `Prefer: wait=N` it is answered when the saga has changed.
@@ -57,7 +57,7 @@ pub async fn get(
     let until = Instant::now() + prefer.wait(Duration::ZERO);
     let (mut following, mut last) = (ingress.follow(&id, until), None);
     while let Some(look) = following.next().await? {
-        let saga = look.ok_or_else(unknown)?;
+        let saga = look.ok_or_else(Problem::no_such_saga)?;
         if !known.is_some_and(|known| matches(known, &etag(&saga))) {
             return Ok(applied(whole(&saga, &ingress.reach.app), prefer));
         }
@@ -65,10 +65,6 @@ pub async fn get(
     }
     let saga = last.expect("it is looked at once, whatever the time is");
     Ok(applied(unchanged(&saga), prefer))
-}
-
-fn unknown() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga")
 }
 
 /// RFC 9110, 13.1.2: one of a list, or any.
@@ -115,7 +111,7 @@ pub async fn events(
     let full = || Problem::unavailable("full", "too many follow sagas: ask for this one with `Prefer: wait=N`");
     let turn = ingress.followers.clone().try_acquire_owned().map_err(|_| full())?;
     let watch = ingress.waiters.watch(&id);
-    let saga = ingress.look(&id).await?.ok_or_else(unknown)?;
+    let saga = ingress.look(&id).await?.ok_or_else(Problem::no_such_saga)?;
     // Of an earlier saga with this id nothing follows here.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.split_once('.'));
     let last = last.filter(|(created, _)| *created == created_of(&saga));

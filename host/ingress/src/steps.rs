@@ -101,7 +101,7 @@ async fn not_taken_in(
         // Something else was asked for under this key, and what became of that it does not say.
         Admission::OtherBody => refused().saying(Outcome::Uncertain),
         Admission::Unhandled => refused().saying(Outcome::Retry),
-        Admission::Foreign => no_such_saga().saying(Outcome::Invalid),
+        Admission::Foreign => Problem::no_such_saga().saying(Outcome::Invalid),
         Admission::SagaExists | Admission::TooLate(_) | Admission::TakenIn | Admission::Known => refused(),
     })
 }
@@ -109,11 +109,6 @@ async fn not_taken_in(
 fn ends(ingress: &Ingress, participant: &Participant, kind: &Kind) -> bool {
     let serving = ingress.reach.inbox.serving.load();
     serving.topology.member(participant).is_some_and(|member| member.finish_on.contains(kind))
-}
-
-/// A saga of others is as if it did not exist.
-fn no_such_saga() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no-such-saga", "there is no such saga")
 }
 
 /// A request for a step, before it is an event.
@@ -327,7 +322,7 @@ pub async fn undo(
     let asks = Asks::Cancel { saga: saga.clone(), reason: reason.chars().take(500).collect() };
     match ingress.admit(asks, caller, room, until).await? {
         Admission::TakenIn | Admission::Known => {}
-        Admission::Foreign => return Err(no_such_saga().saying(Outcome::Stuck)),
+        Admission::Foreign => return Err(Problem::no_such_saga().saying(Outcome::Stuck)),
         refused => return Err(refusal(refused, &saga, &Kind::new("")).of(&saga, Outcome::Stuck)),
     }
     let mut following = ingress.follow(&saga, until);

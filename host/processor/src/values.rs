@@ -118,6 +118,16 @@ impl Values {
         prefix: &'a str,
         after: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a str, Option<&'a Arc<[u8]>>)> {
+        let cells = self.cells(participant, prefix, after);
+        cells.map(|(key, cell)| (key, cell.value.as_ref().map(|known| &known.value)))
+    }
+
+    fn cells<'a>(
+        &'a self,
+        participant: &'a Participant,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a str, &'a Cell<Option<StoreValue>>)> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded((participant.clone(), after.to_owned())),
             _ => Bound::Included((participant.clone(), prefix.to_owned())),
@@ -125,7 +135,7 @@ impl Values {
         self.store
             .range((from, Bound::Unbounded))
             .take_while(move |((owner, key), _)| owner == participant && key.starts_with(prefix))
-            .map(|((_, key), cell)| (key.as_str(), cell.value.as_ref().map(|known| &known.value)))
+            .map(|((_, key), cell)| (key.as_str(), cell))
     }
 
     /// Does the journal hold what is known of all of these?
@@ -137,10 +147,7 @@ impl Values {
 
     /// … and of all keys that begin so?
     pub fn is_range_journaled(&self, participant: &Participant, prefix: &str) -> bool {
-        let from = (participant.clone(), prefix.to_owned());
-        let of = |(owner, key): &Name| owner == participant && key.starts_with(prefix);
-        let mut range = self.store.range(from..).take_while(|(name, _)| of(name));
-        range.all(|(_, cell)| cell.written <= self.journaled)
+        self.cells(participant, prefix, None).all(|(_, cell)| cell.written <= self.journaled)
     }
 
     /// From the journal: only where nothing is known yet.

@@ -334,13 +334,13 @@ impl Service {
     }
 }
 
-/// Nothing was sent.
 /// Of an answer that brings an outcome of that many bytes: in CloudEvents, and where it is not JSON in base64.
 const fn answer_bytes_max(limits: &Limits) -> usize {
     const ENVELOPE: usize = 64 << 10;
     limits.outcome_bytes_max + limits.outcome_bytes_max / 3 + ENVELOPE
 }
 
+/// Nothing was sent.
 fn not_sent(call: &Call, why: Unasked) -> Meaning {
     match why {
         Unasked::NeverRan => not_asked(End::Undo(UndoOutcome::NothingToUndo)),

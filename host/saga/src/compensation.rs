@@ -131,15 +131,16 @@ impl Saga {
             Stage::Done if step.undoable() && !mutation::on(Mutation::ForgetDone) => Known::Done,
             Stage::Done | Stage::Rejected | Stage::Abandoned => return,
             Stage::Started { .. } if step.outside => Known::Awaited,
-            Stage::Invalid if step.uncertain => Known::Uncertain,
-            Stage::Invalid => Known::NeverRan,
             Stage::Started { .. }
             | Stage::Ready
             | Stage::Early(_)
             | Stage::Retrying { .. }
             | Stage::Blocked
-            | Stage::GivenUp => {
-                step.stage = Stage::Abandoned;
+            | Stage::GivenUp
+            | Stage::Invalid => {
+                if step.stage != Stage::Invalid {
+                    step.stage = Stage::Abandoned;
+                }
                 if step.uncertain { Known::Uncertain } else { Known::NeverRan }
             }
         };
