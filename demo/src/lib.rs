@@ -1,7 +1,8 @@
-//! What the demonstration and the tests share: a workload and a real broker.
+//! What the demonstration and the tests share: a workload, a real broker, and a network that loses things.
 
 pub mod broker;
 pub mod feeder;
+pub mod proxy;
 pub mod requests;
 pub mod watch;
 pub mod workload;

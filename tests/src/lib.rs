@@ -14,7 +14,6 @@ pub mod kafka_shop;
 pub mod operator;
 pub mod payment_service;
 pub mod plugin_files;
-pub mod proxy;
 pub mod shop;
 pub mod small_disk;
 pub mod topic_admin;

@@ -17,13 +17,14 @@ use sagahost_demo::{
     broker::{Broker, Options},
     feeder::Feeder,
     free_address,
+    proxy::Proxy,
     watch::Watch,
     workload::{Ends, LIMIT_CENTS, Order, conservation_faults, counters_of, wrong_ends},
 };
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{Args, lossy::Proxy, process::Host};
+use crate::{Args, lossy, process::Host};
 
 pub const OPENING_BALANCE_CENTS: i64 = 100_000_000;
 pub const OPENING_STOCK: i64 = 1_000;
@@ -97,7 +98,7 @@ impl Shop {
             Way::Http => None,
         };
         let addresses = setup.apps.iter().map(|_| free_address()).collect::<Result<Vec<_>>>()?;
-        let proxies = if lossy { addresses.iter().map(|to| Proxy::start(*to)).collect() } else { Vec::new() };
+        let proxies = if lossy { addresses.iter().copied().map(lossy::proxy).collect() } else { Vec::new() };
         // What others know of each.
         let shown: Vec<SocketAddr> = match lossy {
             true => proxies.iter().map(|proxy: &Proxy| proxy.address).collect(),

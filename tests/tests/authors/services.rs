@@ -11,12 +11,12 @@ use std::{
 };
 
 use sagahost::host::StopReport;
+use sagahost_demo::proxy::{Fate, Proxy};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     binary::Site,
     faulty::Death,
     operator::Operator,
-    proxy::{Fate, Proxy},
     shop::{PATIENCE, Shop},
 };
 
