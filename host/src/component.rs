@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use sagahost_manifest::Manifest;
+use sagahost_manifest::{Manifest, host_calls::HostCalls};
 use sagahost_saga::outcome::{Behaviour, Call};
 use sagahost_sandbox::Plugin;
-use sagahost_testkit::{Code, Ran, values::Attempt};
+use sagahost_testkit::{Code, Ran};
 
 /// An admitted plugin.
 pub struct Component(pub Arc<Plugin>);
@@ -20,10 +20,8 @@ impl Code for Component {
         self.0.behaviour()
     }
 
-    fn run(&self, call: &Call, attempt: Attempt) -> Result<Ran, String> {
-        let ran = self.0.run(call, Box::new(attempt));
-        let end = ran.end.map_err(|error| error.to_string())?;
-        let attempt = ran.host.into_any().downcast::<Attempt>().expect("the sandbox gives back what it was given");
-        Ok(Ran { end, attempt: *attempt, took: ran.took })
+    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Result<Ran, String> {
+        let ran = self.0.run(call, host);
+        Ok(Ran { end: ran.end.map_err(|error| error.to_string())?, host: ran.host, took: ran.took })
     }
 }

@@ -20,6 +20,7 @@ use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
 use sagahost_manifest::Report;
 use sagahost_net::{Bounds, Client, ClientError, Runtime, Server, ServerError, ServerSettings, Serving};
 use sagahost_operator::Live;
+use sagahost_outbound::Senders;
 use sagahost_processor::{
     Fatal, Processor, Settings,
     letters_kept::LetterBounds,
@@ -54,6 +55,7 @@ use crate::{
     config::{Config, ReloadedFile},
     crash, data_directory,
     live::Running,
+    outside::Everybody,
     preflight::warned_strays,
     process,
     threads::{Clocks, ThreadError, Threads, await_until, begin, drive, join},
@@ -194,7 +196,7 @@ pub struct Host {
     processor: Arc<Processor>,
     clocks: Clocks,
     /// None: no service takes part.
-    callers: Option<Arc<Callers>>,
+    outside: Arc<Everybody>,
     runtime: Option<Arc<Runtime>>,
     /// None: nobody hears of them.
     alerts: Option<AbortHandle>,
@@ -232,6 +234,9 @@ impl Host {
         let services = Services::of(&config, &clocks);
         let runtime = runtime(&config)?;
         let callers = callers(&config, runtime.as_ref(), services.manifests.clone())?;
+        let senders = Senders::new(runtime.clone(), &config.grants(), config.limits.response_bytes_max);
+        let senders = senders.map_err(|source| HostError::Client { source })?;
+        let outside = Arc::new(Everybody::new(callers, senders));
         // An address that is taken is said before anything else is.
         let server = server(&config, runtime.as_deref())?;
         let (serving, key) = (config.serving(), config.code_key());
@@ -254,17 +259,17 @@ impl Host {
             plugins.serve()?,
             config.topics.clone(),
             settings(&config),
-            callers.clone().map(|callers| callers as Arc<dyn Outside>),
+            Some(outside.clone() as Arc<dyn Outside>),
         ));
         let (sender, fatal) = unbounded();
         let threads = Threads { clocks: clocks.clone(), fatal: sender };
         let board = Arc::<Board>::default();
-        callers.iter().for_each(|callers| callers.begin(processor.answers(), board.changed.clone()));
+        outside.begin(&processor.answers(), board.changed.clone());
         let mut host = Self {
             live: Arc::new(Running::of(&processor, &board, &transport, &identity, &clocks, &config)),
             processor,
             clocks,
-            callers,
+            outside,
             runtime,
             alerts: None,
             ingress: None,
@@ -374,13 +379,13 @@ impl Host {
         let Self { processor, transport, board, clocks, .. } = self;
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
-        let file = ReloadedFile::of(&self.config).map(|file| Box::new(file) as Box<dyn Configuration>);
+        let file = ReloadedFile::of(&self.config, &self.outside).map(|file| Box::new(file) as Box<dyn Configuration>);
         let reach = keeper::Reach {
             switch: processor.switch(),
             transport: transport.clone(),
             board: board.clone(),
             configuration: file,
-            services: self.callers.clone().map(|callers| callers as Arc<dyn keeper::Services>),
+            services: self.outside.callers.clone().map(|callers| callers as Arc<dyn keeper::Services>),
         };
         let keeper = Keeper::new(plugins, (snapshot, started), reach, clocks.now());
         self.readers.push(threads.part("plugins", self.processor.feeding.by(keeper))?);
@@ -440,7 +445,7 @@ impl Host {
 
     fn stop_reading(&self) {
         self.processor.stop_reading();
-        self.callers.iter().for_each(|callers| callers.stop());
+        self.outside.stop();
         self.alerts.iter().for_each(AbortHandle::abort);
         self.board.changed.raise_all();
     }
@@ -495,7 +500,7 @@ fn server(config: &Config, runtime: Option<&Runtime>) -> Result<Option<Server>, 
 
 /// The threads for HTTP. None: nobody calls, and nobody is called.
 fn runtime(config: &Config) -> Result<Option<Arc<Runtime>>, HostError> {
-    if config.participants.is_empty() && config.alerts.is_off() && config.http.is_none() {
+    if config.participants.is_empty() && config.alerts.is_off() && config.http.is_none() && config.grants().is_empty() {
         return Ok(None);
     }
     let runtime = Runtime::start().map_err(|source| HostError::Runtime { source })?;

@@ -6,6 +6,7 @@ pub mod admission;
 pub mod data_directory;
 pub mod host;
 mod live;
+mod outside;
 pub mod preflight;
 mod process;
 pub mod threads;

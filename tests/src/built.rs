@@ -28,6 +28,7 @@ pub fn all() -> &'static Path {
         let crates = [
             "plugins/order",
             "plugins/payment",
+            "plugins/payment-gateway",
             "plugins/inventory",
             "demo/shipping",
             "demo/loyalty",

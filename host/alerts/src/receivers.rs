@@ -137,7 +137,7 @@ async fn post(client: &Client, url: &Uri, headers: &[SentHeader], body: Value) -
     match client.ask(request).await {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => Err(format!("it answered {}", response.status())),
-        Err(Failed::Unsent { what } | Failed::Sent { what, .. }) => Err(what),
+        Err(Failed::Unsent { what, .. } | Failed::Sent { what, .. }) => Err(what),
     }
 }
 

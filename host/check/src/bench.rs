@@ -168,6 +168,7 @@ impl<'p> Bench<'p> {
             undo: None,
             now: event.time,
             runs: sagahost_saga::outcome::Runs::Here,
+            send: 0,
             event: event.clone(),
             participant,
             step_id,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use sagahost_manifest::{Law, Limits, settings::Settings};
+use sagahost_manifest::{Law, Limits, http::ALL, settings::Settings};
 use sagahost_sandbox::{Engine, EngineError, HostError, Plugin, admission};
 use serde_json::Value;
 use thiserror::Error;
@@ -115,7 +115,7 @@ fn wanted(request: &Request, law: Law) -> bool {
 
 /// The configuration is the plugin's own, whatever its name is.
 fn admitted(request: &Request, engine: &Arc<Engine>) -> Result<Arc<Plugin>, sagahost_manifest::Report> {
-    let settings = Settings { config: request.config.clone(), grants: Vec::new() };
+    let settings = Settings { config: request.config.clone(), http: vec![ALL.to_owned()] };
     let manifest = admission::manifest(&request.bytes);
     let settings = manifest.map(|manifest| (manifest.name, settings)).into_iter().collect();
     admission::admit(request.bytes.clone(), Path::new(&request.file), engine, &settings).map(|admitted| admitted.plugin)

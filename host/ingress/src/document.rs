@@ -114,6 +114,13 @@ pub fn of_entry(entry: &Entry) -> (&'static str, Value) {
             ("status", json!({ "status": to.name(), "cause": &**cause, "detail": &**detail }))
         }
         What::Operator { by, did, reason } => ("operator", json!({ "by": &**by, "did": &**did, "reason": &**reason })),
+        What::Sent { participant, direction, attempt, what, took } => (
+            "request",
+            json!({
+                "participant": participant.as_str(), "direction": direction.name(), "attempt": attempt,
+                "said": &**what, "tookMicros": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            }),
+        ),
         What::DeadLetter { key, code, closed } => {
             ("dead-letter", json!({ "key": &**key, "code": &**code, "closed": closed.as_deref() }))
         }

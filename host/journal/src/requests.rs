@@ -1,4 +1,4 @@
-//! What the store keeps of requests over HTTP: rows of a participant that no plugin can be. Invariant: all rows of a request
+//! What the store keeps of requests over HTTP, those that come and those that plugins make: rows of a participant that no plugin can be. Invariant: all rows of a request
 //! are found by its saga, and go with it.
 //!
 //! | row | value |
@@ -6,11 +6,12 @@
 //! | `key/REQUEST` | the saga that the request is about |
 //! | `saga/SAGA/REQUEST` | who asked |
 //! | `saga/SAGA/by/PRINCIPAL` | nothing: the principal asked for something, or cancelled it |
+//! | `saga/SAGA/send/STEP/DIRECTION/ORDINAL/PLACE` | a request of a plugin's, and what came back |
 //! | `answer/REQUEST`, `undone/REQUEST` | what the step emitted that it asked for, and what its undoing did |
 //!
 //! REQUEST is the event id that the request has, lower-case hexadecimal. In SAGA `%` and `/` are percent-encoded.
 
-use sagahost_saga::id::{Participant, SagaId};
+use sagahost_saga::id::{Direction, Participant, SagaId};
 
 use crate::Name;
 
@@ -52,7 +53,20 @@ pub fn principals_prefix(saga: &SagaId) -> String {
 
 /// What the keys of [`of_saga`] and [`of_principal`] begin with.
 pub fn saga_prefix(saga: &SagaId) -> String {
-    format!("saga/{}/", saga.as_str().replace('%', "%25").replace('/', "%2F"))
+    format!("saga/{}/", escaped(saga.as_str()))
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}
+
+/// One request of a plugin's, by its place in the order of those that the step makes.
+pub fn of_send(saga: &SagaId, step: &str, direction: Direction, ordinal: u32, place: usize) -> Name {
+    let direction = match direction {
+        Direction::Forward => "forward",
+        Direction::Undo => "undo",
+    };
+    row(format!("{}send/{}/{direction}/{ordinal}/{place}", saga_prefix(saga), escaped(step)))
 }
 
 /// What the step emitted that the request asked for.

@@ -18,6 +18,11 @@ pub enum Refused {
     Log { what: &'static str, max: usize },
     #[error("{what} has {bytes} bytes, {max} are allowed ({limit})")]
     Payload { what: &'static str, bytes: usize, max: usize, limit: &'static str },
+    #[error("it sent more than {max} requests (sends-max)")]
+    Sends { max: usize },
+    /// A run of an attempt is not like the one before it, or an attempt not like another.
+    #[error("{what}")]
+    Diverged { what: String },
     #[error("it made more than {max} calls of store and counters (store-ops-max)")]
     StoreOps { max: usize },
     #[error("it read, wrote, logged or returned more than {max} bytes in one call (call-bytes-max)")]
@@ -30,6 +35,8 @@ impl Refused {
         match self {
             Self::Log { .. } => "log-limit",
             Self::Payload { .. } => "payload-limit",
+            Self::Sends { .. } => "sends-limit",
+            Self::Diverged { .. } => "diverged",
             Self::StoreOps { .. } => "store-limit",
             Self::CallBytes { .. } => "call-limit",
         }
@@ -43,12 +50,13 @@ pub struct Allowance {
     log_lines: usize,
     log_bytes: usize,
     store_ops: usize,
+    sends: usize,
     bytes: usize,
 }
 
 impl Allowance {
     pub fn new(limits: Arc<Limits>) -> Self {
-        Self { limits, log_lines: 0, log_bytes: 0, store_ops: 0, bytes: 0 }
+        Self { limits, log_lines: 0, log_bytes: 0, store_ops: 0, sends: 0, bytes: 0 }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -91,6 +99,21 @@ impl Allowance {
 
     /// Keys and values of the configuration that are to be handed to the guest.
     pub fn configuration(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.spend(bytes + ENTRY_BYTES)
+    }
+
+    /// A request that is to be sent.
+    pub fn request(&mut self, bytes: usize) -> Result<(), Refused> {
+        let max = self.limits.sends_max;
+        self.sends += 1;
+        if self.sends > max {
+            return Err(Refused::Sends { max });
+        }
+        self.spend(bytes + ENTRY_BYTES)
+    }
+
+    /// What is known of requests, on its way to the guest.
+    pub fn response(&mut self, bytes: usize) -> Result<(), Refused> {
         self.spend(bytes + ENTRY_BYTES)
     }
 

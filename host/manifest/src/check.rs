@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
+    http,
     law::Law,
     manifest::{CONTRACT, ConfigKey, ConfigType, Manifest, Subscription},
     report::{Fault, hint},
@@ -159,8 +160,13 @@ pub(crate) fn faults(manifest: &Manifest) -> Vec<Fault> {
         check.waiver(law, reason);
     }
     for grant in &manifest.grants {
-        let fix = "remove it: plugins of this contract version cannot be granted anything beyond the world `plugin`";
-        check.fault(format!("unknown grant `{grant}`"), "manifest, grants", fix);
+        if let Err(why) = http::check_grant(grant) {
+            check.fault(
+                why,
+                "manifest, grants",
+                "write `http:https://HOST/PATH`, or `http:*` for what the operator grants",
+            );
+        }
     }
     check.0
 }

@@ -5,7 +5,11 @@ use std::{any::Any, sync::Arc};
 
 use thiserror::Error;
 
-use crate::{allowance::Refused, limits::ENTRY_BYTES};
+use crate::{
+    allowance::Refused,
+    http::{Answer, Made, Request},
+    limits::ENTRY_BYTES,
+};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -96,6 +100,9 @@ pub enum HostFault {
     /// It asks for more than one call may.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The attempt ends here, and whoever answers its calls knows why: it is run again with what it asked for.
+    #[error("the attempt waits for what it asked for")]
+    Waits,
     /// The host could not do its job: the call has no outcome at all.
     #[error(transparent)]
     Host(BoxError),
@@ -113,6 +120,17 @@ pub trait HostCalls: Send + Any {
     fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault>;
     fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault>;
     fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault>;
+    /// One that was checked ([`crate::http::check`]).
+    ///
+    /// # Errors
+    /// Beside the others' `Waits`: what became of it is not known yet, or never will be where nobody sends it.
+    fn http_send(&mut self, _: Request) -> Result<Answer, HostFault> {
+        Err(HostFault::Waits)
+    }
+    /// What the step that is to be undone asked for.
+    fn http_calls(&mut self) -> Result<Vec<Made>, HostFault> {
+        Ok(Vec::new())
+    }
     /// So that the caller gets its own type back.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }

@@ -14,7 +14,9 @@ pub mod allowance;
 pub mod answer;
 pub mod counter;
 pub mod host_calls;
+pub mod http;
 pub mod limits;
+pub mod sends;
 
 pub mod smoke;
 

@@ -56,6 +56,13 @@ pub struct Limits {
     /// Keys and values of one `store.scan`, with `ENTRY_BYTES` for each; a page is cut short there, though never to nothing.
     pub store_scan_bytes_max: usize,
 
+    /// Requests of one attempt.
+    pub sends_max: usize,
+    /// One request, with its headers.
+    pub request_bytes_max: usize,
+    /// One response, with its headers.
+    pub response_bytes_max: usize,
+
     /// Lines written through `log` within one call.
     pub log_lines_max: usize,
     /// Bytes written through `log` within one call.
@@ -102,6 +109,9 @@ impl Default for Limits {
             store_value_bytes_max: 256 * KIB,
             store_scan_max: 1000,
             store_scan_bytes_max: MIB,
+            sends_max: 8,
+            request_bytes_max: MIB,
+            response_bytes_max: MIB,
             log_lines_max: 200,
             log_bytes_max: 64 * KIB,
             instances_max: 32,
@@ -164,6 +174,10 @@ impl Limits {
             (self.outcome_bytes_max, "must not be less than outcome-bytes-max"),
             (self.store_scan_bytes_max, "must not be less than store-scan-bytes-max"),
             (self.log_bytes_max, "must not be less than log-bytes-max"),
+            (
+                self.request_bytes_max.saturating_add(self.response_bytes_max),
+                "must not be less than request-bytes-max and response-bytes-max together",
+            ),
         ] {
             check(self.call_bytes_max >= bytes, "call-bytes-max", reason);
         }

@@ -46,7 +46,7 @@ pub struct Manifest {
     pub reads: Vec<u32>,
     #[serde(default)]
     pub config: BTreeMap<String, ConfigKey>,
-    /// Grants asked for; none exist in world `plugin`.
+    /// What it asks for beyond world `plugin`: `http:https://HOST/PATH`, or `http:*` for whatever the operator grants.
     #[serde(default)]
     pub grants: Vec<String>,
     /// Laws that it breaks on purpose, each with the reason: what legitimately remains. The host ignores them, the law

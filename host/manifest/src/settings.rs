@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     check::{has_type, type_name},
+    http::{ALL, Grant, Grants},
     manifest::{ConfigType, Manifest},
     report::{Fault, hint},
 };
@@ -19,8 +20,9 @@ use crate::{
 pub struct Settings {
     /// What the plugin reads through its `config` import.
     pub config: BTreeMap<String, Value>,
-    /// What it may do beyond the world `plugin`; the manifest must ask for it, too. (No grant exists yet.)
-    pub grants: Vec<String>,
+    /// Where it may send requests; the manifest must ask for it, too. URLs that are no grants grant nothing; in tests, `*`
+    /// grants all that the manifest asks for.
+    pub http: Vec<String>,
 }
 
 /// How strictly the operator's settings must fit the manifest.
@@ -41,10 +43,7 @@ pub fn resolve(manifest: &Manifest, settings: &Settings, fit: Fit) -> Result<BTr
             let fix = hint(key, manifest.config.keys().map(String::as_str));
             faults.push(Fault::new(format!("the plugin has no configuration key `{key}`"), place(key), fix));
         }
-        for grant in settings.grants.iter().filter(|grant| !manifest.grants.contains(grant)) {
-            let what = format!("the plugin does not ask for the grant `{grant}`");
-            faults.push(Fault::new(what, format!("configuration, [plugin.{}] grants", manifest.name), "remove it"));
-        }
+        faults.extend(grant_faults(manifest, settings));
     }
     let mut resolved = BTreeMap::new();
     for (name, key) in &manifest.config {
@@ -65,6 +64,37 @@ pub fn resolve(manifest: &Manifest, settings: &Settings, fit: Fit) -> Result<BTr
         }
     }
     if faults.is_empty() { Ok(resolved) } else { Err(faults) }
+}
+
+/// Where a plugin may send requests.
+pub fn grants(manifest: &Manifest, settings: &Settings) -> Grants {
+    let all = settings.http.iter().any(|url| url == ALL);
+    let given = || settings.http.iter().filter_map(|url| Grant::parse(url).ok()).collect();
+    Grants::new(&manifest.grants, (!all).then(given))
+}
+
+fn grant_faults(manifest: &Manifest, settings: &Settings) -> Vec<Fault> {
+    let grants = grants(manifest, settings);
+    let (missing, unasked) = grants.differences();
+    let missing = missing.iter().map(|grant| {
+        let what = format!("the plugin asks to send requests to {grant}, and nothing of that is granted");
+        let url = if grant == "*" { "https://HOST/PATH" } else { grant };
+        Fault::new(
+            what,
+            format!("configuration, [plugin.{}]", manifest.name),
+            format!("add {}", table(&manifest.name, url)),
+        )
+    });
+    let unasked = unasked.iter().map(|grant| {
+        let what = format!("the plugin does not ask to send requests to {grant}");
+        let place = format!("configuration, {}", table(&manifest.name, &grant.to_string()));
+        Fault::new(what, place, "remove the table")
+    });
+    missing.chain(unasked).collect()
+}
+
+fn table(name: &str, url: &str) -> String {
+    format!("[plugin.{name}.http.\"{url}\"]")
 }
 
 fn doc(fix: &str, doc: &str) -> String {

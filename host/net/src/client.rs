@@ -1,7 +1,7 @@
 //! Asks services. Invariant: nothing is sent twice, no redirect is followed, no proxy is used that nobody named, and an answer
 //! is read no further than its bounds.
 
-use std::{error::Error, future::poll_fn, sync::Arc, time::Duration};
+use std::{error::Error, future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -19,11 +19,12 @@ use thiserror::Error;
 use tower_service::Service as _;
 use tracing::warn;
 
-use crate::resolver::Resolver;
+use crate::resolver::{Forbidden, Resolver};
 
 /// A service may close a connection that idles at any time, and then nobody knows whether what is sent just now arrived.
 const IDLE: Duration = Duration::from_secs(1);
 const IDLE_CONNECTIONS_MAX: usize = 64;
+const UNREACHABLE: &str = "unreachable";
 
 #[derive(Debug, Error)]
 #[error("failed to prepare TLS")]
@@ -46,7 +47,7 @@ pub struct Bounds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failed {
     /// No byte of the request was handed to a connection.
-    Unsent { what: String },
+    Unsent { code: &'static str, what: String },
     /// It may have arrived.
     Sent { code: &'static str, what: String },
 }
@@ -67,6 +68,21 @@ impl Client {
     /// # Errors
     /// TLS cannot be prepared.
     pub fn new(bounds: Bounds) -> Result<Self, ClientError> {
+        Self::with(bounds, Resolver::new())
+    }
+
+    /// One that asks only addresses which are `allowed`. (A URL that has an address for a host is looked at by nobody here.)
+    ///
+    /// # Errors
+    /// TLS cannot be prepared.
+    pub fn guarded(
+        bounds: Bounds,
+        allowed: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, ClientError> {
+        Self::with(bounds, Resolver::guarded(Arc::new(allowed)))
+    }
+
+    fn with(bounds: Bounds, resolver: Resolver) -> Result<Self, ClientError> {
         let mut trusted = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
@@ -78,7 +94,7 @@ impl Client {
             .map_err(|source| ClientError { source })?
             .with_root_certificates(trusted)
             .with_no_client_auth();
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(bounds.connect_timeout));
@@ -115,9 +131,17 @@ impl Client {
 
     /// # Errors
     /// No whole answer came, within the bounds.
-    pub async fn ask(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, Failed> {
+    pub async fn ask(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Failed> {
+        self.ask_within(request, self.bounds.timeout).await
+    }
+
+    /// As `ask`, with less time.
+    ///
+    /// # Errors
+    /// No whole answer came, within the bounds.
+    pub async fn ask_within(&self, mut request: Request<Bytes>, timeout: Duration) -> Result<Response<Bytes>, Failed> {
         let connection = capture_connection(&mut request);
-        let Bounds { timeout, connect_timeout, body_bytes_max } = self.bounds;
+        let Bounds { connect_timeout, body_bytes_max, .. } = self.bounds;
         let exchange = async {
             let response = self.http.request(request.map(Full::new)).await;
             let response = response.map_err(|error| lost(&error, connection.connection_metadata().is_none()))?;
@@ -132,7 +156,7 @@ impl Client {
                 std::future::pending::<()>().await;
             }
         };
-        let unsent = || Failed::Unsent { what: format!("no connection within {connect_timeout:?}") };
+        let unsent = || Failed::Unsent { code: UNREACHABLE, what: format!("no connection within {connect_timeout:?}") };
         tokio::select! {
             biased;
             answer = tokio::time::timeout(timeout, exchange) => answer.unwrap_or_else(|_| {
@@ -147,7 +171,11 @@ impl Client {
 /// `unconnected`: it never had a connection.
 fn lost(error: &legacy::Error, unconnected: bool) -> Failed {
     let what = with_causes(error);
-    if error.is_connect() || unconnected { Failed::Unsent { what } } else { Failed::Sent { code: "no-answer", what } }
+    if !error.is_connect() && !unconnected {
+        return Failed::Sent { code: "no-answer", what };
+    }
+    let code = if Forbidden::is_behind(error) { "forbidden-address" } else { UNREACHABLE };
+    Failed::Unsent { code, what }
 }
 
 fn cut(error: &(dyn Error + 'static), bytes_max: usize) -> Failed {

@@ -35,10 +35,15 @@ pub struct SentHeader {
 }
 
 impl SentHeader {
+    /// Is its value nobody's to see?
+    pub fn is_secret(&self) -> bool {
+        self.shown != self.value.reveal()
+    }
+
     /// A value that cannot be one of a header is left out: the configuration has refused it.
     pub fn insert_into(&self, headers: &mut HeaderMap) {
         if let Ok(mut value) = HeaderValue::from_str(self.value.reveal()) {
-            value.set_sensitive(self.shown != self.value.reveal());
+            value.set_sensitive(self.is_secret());
             headers.insert(&self.name, value);
         }
     }

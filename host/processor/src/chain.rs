@@ -9,7 +9,10 @@ use std::{
 
 use sagahost_codec::Formerly;
 use sagahost_journal::{JournalError, LetterWrite};
-use sagahost_manifest::answer;
+use sagahost_manifest::{
+    answer, http,
+    sends::{self as replay, Began, Sending},
+};
 use sagahost_saga::{
     Saga,
     drive::{Drive, drive},
@@ -24,16 +27,18 @@ use tracing::{debug, trace, warn};
 
 use crate::{
     attempt::AttemptCalls,
-    code::Pick,
+    code::{Callable, Pick, Ran},
     coverage::Asked,
     facts::{Gathered, HostCall},
     letters,
     mailbox::Item,
+    outside::{Came, Launch},
     overlay::Overlay,
     planted::{self, Planted},
     reply::Reply,
     request::{self, Admission, Asks, Request},
     resent,
+    sends::{self, Sends},
     serving::Serving,
     stage::{Departure, SagaChange, SagaError, Staging},
     stats::Stats,
@@ -91,7 +96,11 @@ pub(crate) struct Chain<'w> {
     /// Calls outside that begin with this chain …
     launches: Vec<CallRef>,
     /// … and those that leave behind it.
-    pub leaving: Vec<Call>,
+    pub leaving: Vec<Launch>,
+    /// What became of the request at which an attempt ended its last run.
+    came: Option<http::Answer>,
+    /// Requests of the call that ran last, until what it led to is decided.
+    sends: Option<Sends>,
     /// None: nobody reads what happened.
     facts: Option<Gathered>,
     answer: Option<Answer>,
@@ -152,6 +161,8 @@ impl<'w> Chain<'w> {
             spilled_history: Vec::new(),
             launches: Vec::new(),
             leaving: Vec::new(),
+            came: None,
+            sends: None,
             facts: worker.facts.gather(now),
             answer: None,
             answered: BTreeMap::new(),
@@ -190,8 +201,16 @@ impl<'w> Chain<'w> {
             Item::Requested { request, .. } => return self.requested(request),
             Item::Due { deadlines } => Input::Due { deadlines: *deadlines },
             Item::TopologyChanged => Input::TopologyChanged,
-            Item::Launch { call, interrupted } => Input::Started { call: call.clone(), interrupted: *interrupted },
-            Item::Answered { call, answer } => answer.input(call),
+            Item::Launch { call, interrupted } => {
+                self.came = Some(replay::interrupted());
+                Input::Started { call: call.clone(), interrupted: *interrupted }
+            }
+            Item::Answered { call, answer } => {
+                if let Came::Answer { answer, .. } = &answer.came {
+                    self.came = Some(answer.clone());
+                }
+                answer.input(call)
+            }
             Item::Operator { command, .. } => Input::Operator(command.clone()),
         };
         Ok(Some(input))
@@ -274,9 +293,13 @@ impl<'w> Chain<'w> {
     }
 
     fn end_of(&mut self, call: &Call) -> Result<Input, ChainError> {
+        self.sends = None;
         // The first call of a chain always runs, so that the saga makes progress.
         let full = self.steps > 1 && self.is_full();
         let (by, end, took, calls) = if full { self.left_out(call) } else { self.run_call(call)? };
+        if self.sends.as_ref().is_some_and(|sends| sends.run.waits()) {
+            return Ok(Input::Sends { call: CallRef::from(call), by });
+        }
         self.returned_bytes += answer::bytes(&end);
         if let Some(facts) = &mut self.facts {
             facts.attempt(call, &by, &end, (took, self.now), calls);
@@ -290,19 +313,16 @@ impl<'w> Chain<'w> {
     }
 
     fn run_call(&mut self, call: &Call) -> Result<Ended, ChainError> {
+        if call.send > 0 {
+            return self.run_again(call);
+        }
         Ok(match self.serving.code.pick(call) {
             Pick::Plugin(plugin) => {
-                let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
-                let bytes_max = self.worker.chain_bounds.call_bytes_max;
-                let host = AttemptCalls::new(overlay, self.id.clone(), call, bytes_max, self.worker.facts.of_calls());
-                let ran = plugin.run(call, Box::new(host));
-                let calls;
-                (self.overlay, calls) = AttemptCalls::into_parts(ran.host);
-                self.now = ran.now;
-                let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
-                self.worker.stats.called(plugin.digest(), at_fault(&end), ran.took);
-                debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, took = ?ran.took, "called");
-                (plugin.behaviour(), end, ran.took, calls)
+                let sends = match plugin.sends() {
+                    true => Some(Sends::load(&mut self.overlay, &self.id, call, plugin.behaviour())?),
+                    false => None,
+                };
+                self.run_plugin(&*plugin, call, sends)?
             }
             Pick::Failed { error } => return Err(ChainError::Host(with_causes(&*error))),
             Pick::Nothing { why } => {
@@ -310,6 +330,72 @@ impl<'w> Chain<'w> {
                 (Behaviour::default(), End::unreadable(call), Duration::ZERO, Vec::new())
             }
         })
+    }
+
+    /// The answer to its request is there: from the beginning, by who began it.
+    fn run_again(&mut self, call: &Call) -> Result<Ended, ChainError> {
+        let mut sends = Sends::load(&mut self.overlay, &self.id, call, Behaviour::default())?;
+        sends.run.hear(self.came.take().unwrap_or_else(replay::interrupted));
+        let lost = |by, why: &str| {
+            warn!(saga = %self.id, participant = %call.participant, why, "an attempt that sent a request cannot go on");
+            (by, replay::lost(call, why), Duration::ZERO, Vec::new())
+        };
+        let Some(Began { by, now }) = sends.run.began().cloned() else {
+            return Ok(lost(Behaviour::default(), "what was kept of its requests cannot be read"));
+        };
+        match self.serving.code.pick_same(call, &by) {
+            Pick::Plugin(plugin) => self.run_plugin(&*plugin, &Call { now, ..call.clone() }, Some(sends)),
+            Pick::Failed { error } => Err(ChainError::Host(with_causes(&*error))),
+            Pick::Nothing { why } => {
+                let lost = lost(by, &why);
+                self.sends = Some(sends);
+                Ok(lost)
+            }
+        }
+    }
+
+    fn run_plugin(&mut self, plugin: &dyn Callable, call: &Call, sends: Option<Sends>) -> Result<Ended, ChainError> {
+        let made = match &sends {
+            Some(_) => sends::shown(&mut self.overlay, &self.id, call)?,
+            None => Vec::new(),
+        };
+        let overlay = std::mem::replace(&mut self.overlay, Overlay::new(self.worker.stage.clone()));
+        let bytes_max = self.worker.chain_bounds.call_bytes_max;
+        let host = AttemptCalls::new(overlay, self.id.clone(), call, bytes_max, self.worker.facts.of_calls());
+        let ran = match sends {
+            None => plugin.run(call, Box::new(host)),
+            Some(Sends { run, call: of, saga }) => {
+                let ran = plugin.run(call, Box::new(Sending::new(Box::new(host), run, made)));
+                let (host, run) = Sending::into_parts(ran.host);
+                self.sends = Some(Sends { run, call: of, saga });
+                Ran { host, ..ran }
+            }
+        };
+        let calls;
+        (self.overlay, calls) = AttemptCalls::into_parts(ran.host);
+        self.now = ran.now;
+        let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
+        let waits = self.sends.as_ref().is_some_and(|sends| sends.run.waits());
+        let end = match &self.sends {
+            Some(sends) => sends.run.end_of(end),
+            None => end,
+        };
+        self.worker.stats.called(plugin.digest(), !waits && at_fault(&end), ran.took);
+        debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, waits, took = ?ran.took, "called");
+        Ok((plugin.behaviour(), end, ran.took, calls))
+    }
+
+    /// A call that leaves; or its request, as it is kept.
+    fn launch(&mut self, call: Call) -> Result<Launch, ChainError> {
+        if call.send == 0 {
+            return Ok(Launch { call, by: None, send: None });
+        }
+        let sends = Sends::load(&mut self.overlay, &self.id, &call, Behaviour::default())?;
+        let Some(send) = sends.run.leaving() else {
+            let why = format!("what was kept of request {} of {} cannot be read", call.send, call.step_id);
+            return Err(ChainError::Quarantine(why));
+        };
+        Ok(Launch { by: Some(send.by.clone()), call, send: Some(send) })
     }
 
     /// Does this chain take in what it publishes itself?
@@ -467,20 +553,32 @@ impl Drive for Chain<'_> {
                     call.participant
                 )));
             }
-            Runs::Later if planted::on(Planted::LeaveAtOnce) => {
+            Runs::Later if planted::on(Planted::LeaveAtOnce) && call.send == 0 => {
                 self.worker.inbox.calls.queue(&self.id, &CallRef::from(&call));
+                let launch = Launch { call, by: None, send: None };
                 if let Some(outside) = &self.worker.outside {
-                    self.worker.inbox.calls.launch(&self.id, call, None, &**outside);
+                    self.worker.inbox.calls.launch(&self.id, launch, &**outside);
                 }
             }
-            Runs::Later => self.launches.push(CallRef::from(&call)),
-            Runs::Outside => self.leaving.push(call),
+            Runs::Later => {
+                if let Some(sends) = self.sends.take() {
+                    sends.keep_request(&mut self.overlay);
+                }
+                self.launches.push(CallRef::from(&call));
+            }
+            Runs::Outside => {
+                let launch = self.launch(call)?;
+                self.leaving.push(launch);
+            }
         }
         Ok(None)
     }
 
     fn called(&mut self, keep_writes: bool) {
         self.overlay.end_attempt(keep_writes);
+        if let Some(sends) = self.sends.take_if(|sends| !sends.run.waits()) {
+            sends.end(&mut self.overlay, keep_writes);
+        }
         if let Some(attempt) = self.facts.as_mut().and_then(|facts| facts.attempts.last_mut()) {
             attempt.kept = keep_writes;
         }

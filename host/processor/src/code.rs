@@ -11,6 +11,19 @@ use crate::step::Now;
 pub trait Code: Send + Sync {
     /// Loading an older version the first time may take as long as compiling it.
     fn pick(&self, call: &Call) -> Pick;
+    /// That very version with that very configuration: an attempt that sent a request is run again by who began it.
+    fn pick_same(&self, call: &Call, by: &Behaviour) -> Pick {
+        match self.pick(call) {
+            Pick::Plugin(plugin) if plugin.behaviour() != *by => Pick::Nothing { why: replaced(call, by) },
+            picked => picked,
+        }
+    }
+}
+
+/// Why an attempt that sent a request cannot go on.
+pub fn replaced(call: &Call, by: &Behaviour) -> String {
+    let Call { participant, .. } = call;
+    format!("{participant} {} with its configuration was replaced while a request of it was out", by.version)
 }
 
 /// Who takes a call.
@@ -32,6 +45,10 @@ pub trait Callable: Send + Sync {
     fn behaviour(&self) -> Behaviour;
     /// Its calls leave the host: they are journaled first, and `run` is not asked.
     fn is_outside(&self) -> bool {
+        false
+    }
+    /// A call may stop at a request.
+    fn sends(&self) -> bool {
         false
     }
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran;

@@ -106,6 +106,8 @@ mod counted {
             Input::Undone { outcome, .. } => undone(outcome.name()),
             Input::Due { .. } => "due",
             Input::Started { .. } => "started",
+            Input::Sends { .. } => "sends",
+            Input::Resumed { .. } => "resumed",
             Input::TopologyChanged => "topology-changed",
             Input::Operator(Command::Cancel { .. }) => "cancel",
             Input::Operator(Command::Retry { .. }) => "retry-command",

@@ -25,6 +25,7 @@ pub mod worker;
 pub mod attempt;
 pub mod code;
 pub mod outside;
+mod sends;
 pub mod serving;
 
 pub mod counter;

@@ -1,19 +1,22 @@
-//! Calls that run outside of the host, such as a service in another process. A first chain journals that the call
+//! Calls that run outside of the host, such as a service in another process, and requests of plugins. A first chain journals that the call
 //! began; once that is durable the call leaves; its end is an input of its own. Invariant: in one life of the host a call
 //! leaves at most once, and its end is kept until it is journaled.
 
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use sagahost_manifest::{http, sends::Send};
 use sagahost_saga::{
-    id::SagaId,
+    id::{Direction, SagaId},
     input::{CallRef, Input},
-    outcome::{Behaviour, Call, End},
+    outcome::{Behaviour, Call, Crash, End, Outcome, UndoOutcome},
 };
+
+use tracing::debug;
 
 use crate::{
     inbox::Inbox,
@@ -22,17 +25,44 @@ use crate::{
 };
 
 /// Where such calls run.
-pub trait Outside: Send + Sync {
-    /// Begins the call, and returns at once. Its end goes to [`Answers::answer`]. `by`: the version that takes it; None: none
-    /// does.
-    fn launch(&self, saga: &SagaId, call: Call, by: Option<Behaviour>);
+pub trait Outside: std::marker::Send + Sync {
+    /// Begins it, and returns at once. What becomes of it goes to [`Answers::answer`].
+    fn launch(&self, saga: &SagaId, launch: Launch);
 }
 
-/// How a call outside ended.
+/// A call that leaves, or a request of one.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub call: Call,
+    /// The version that takes it, or asks; None: none does.
+    pub by: Option<Behaviour>,
+    /// None: the call itself leaves.
+    pub send: Option<Send>,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub enum Came {
+    /// The call has ended.
+    End(End),
+    /// Its request has. `what`: for people, the request and its answer.
+    Answer { answer: http::Answer, what: String },
+}
+
+impl Came {
+    fn said(&self) -> &str {
+        match self {
+            Self::End(end) => end.name(),
+            Self::Answer { what, .. } => what,
+        }
+    }
+}
+
+/// How it ended outside.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub by: Behaviour,
-    pub end: End,
+    pub came: Came,
     /// Something of the call left the host.
     pub left: bool,
     pub took: Duration,
@@ -41,12 +71,18 @@ pub struct Answer {
 impl Answer {
     /// Did whoever ran it break its word, rather than decide, or not be reached?
     pub(crate) fn is_at_fault(&self) -> bool {
-        matches!(self.end.code(), Some("bad-answer" | "bad-outcome" | "payload-limit"))
+        let Came::End(end) = &self.came else { return false };
+        matches!(end.code(), Some("bad-answer" | "bad-outcome" | "payload-limit"))
     }
 
     pub(crate) fn input(&self, call: &CallRef) -> Input {
         let left = self.left && !planted::on(Planted::ForgetLeft);
-        Input::ended_outside(call.clone(), self.by.clone(), self.end.clone(), left, self.took)
+        match &self.came {
+            Came::End(end) => Input::ended_outside(call.clone(), self.by.clone(), end.clone(), left, self.took),
+            Came::Answer { what, .. } => {
+                Input::Resumed { call: call.clone(), left, what: what.as_str().into(), took: self.took }
+            }
+        }
     }
 }
 
@@ -66,6 +102,52 @@ impl Answers {
             // A stop may wait for just this, and what it brought may be journaled by now.
             self.inbox.stage.progress.raise_all();
         }
+    }
+}
+
+/// A call or a request that left, and whose answer is owed.
+pub struct Owed {
+    answers: Answers,
+    saga: SagaId,
+    call: CallRef,
+    by: Behaviour,
+    at: Instant,
+    answered: bool,
+}
+
+impl Owed {
+    pub fn new(answers: Answers, saga: SagaId, call: &Call, by: Behaviour) -> Self {
+        Self { answers, saga, call: CallRef::from(call), by, at: Instant::now(), answered: false }
+    }
+
+    pub fn answer(mut self, came: Came, left: bool) {
+        self.pay(came, left);
+    }
+
+    fn pay(&mut self, came: Came, left: bool) {
+        let Self { saga, call, by, at, .. } = self;
+        debug!(%saga, participant = %call.participant, left, "a call outside ended: {}", came.said());
+        self.answers.answer(saga, call, Answer { by: by.clone(), came, left, took: at.elapsed() });
+        self.answered = true;
+    }
+}
+
+impl Drop for Owed {
+    /// Where a task ends without an end, for a panic, its saga does not wait for ever. (When all tasks end, so does the host,
+    /// and the next one finds the call in doubt.)
+    fn drop(&mut self) {
+        if self.answered || !std::thread::panicking() {
+            return;
+        }
+        let (code, detail) = ("host-panicked".to_owned(), "the host panicked while the call was out".to_owned());
+        let came = match (self.call.send, self.call.direction) {
+            (0, Direction::Forward) => {
+                Came::End(End::Outcome(Outcome::Unknown { crash: Crash { code, detail }, uncertain: true }))
+            }
+            (0, Direction::Undo) => Came::End(End::Undo(UndoOutcome::Unknown { crash: Crash { code, detail } })),
+            _ => Came::Answer { what: detail.clone(), answer: Err(http::Failure { sent: true, code, detail }) },
+        };
+        self.pay(came, true);
     }
 }
 
@@ -94,8 +176,8 @@ impl Calls {
     }
 
     /// Hands out a call whose turn has come.
-    pub(crate) fn launch(&self, saga: &SagaId, call: Call, by: Option<Behaviour>, outside: &dyn Outside) {
-        let leaves = match self.known.lock().get_mut(&(saga.clone(), CallRef::from(&call))) {
+    pub(crate) fn launch(&self, saga: &SagaId, launch: Launch, outside: &dyn Outside) {
+        let leaves = match self.known.lock().get_mut(&(saga.clone(), CallRef::from(&launch.call))) {
             Some(state @ State::Queued) => {
                 *state = State::Out;
                 self.out.fetch_add(1, Ordering::SeqCst);
@@ -104,7 +186,7 @@ impl Calls {
             Some(State::Interrupted | State::Out | State::Answered(_)) | None => false,
         };
         if leaves {
-            outside.launch(saga, call, by);
+            outside.launch(saga, launch);
         }
     }
 

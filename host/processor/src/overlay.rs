@@ -158,6 +158,12 @@ impl Overlay {
         self.writes.insert(name, Some(value));
     }
 
+    /// What the host itself keeps no longer.
+    pub(crate) fn forget(&mut self, name: Name) {
+        self.kept_bytes += entry_bytes(&name.1, &[]);
+        self.writes.insert(name, None);
+    }
+
     /// A page whose keys the chain has all deleted itself is kept and not shown: an empty one would be the end. `bytes_max`:
     /// what the attempt may hide in this way, since whoever counts what it is shown does not see that.
     pub fn scan(

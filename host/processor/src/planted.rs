@@ -56,6 +56,8 @@ planted! {
     ReadWhileResetting,
     /// Memory drops what the journal does not hold yet.
     DropUnjournaled,
+    /// Requests of a step that is done are kept.
+    KeepSent,
     /// Known ids that the record no longer holds are forgotten.
     ForgetSpilled,
     /// A saga that memory dropped while a chain ran is known without the ids that spilled before.

@@ -20,7 +20,6 @@ use sagahost_saga::{
     id::{Participant, SagaId},
     input::Letter,
     notation::{self, with_causes},
-    outcome::Call,
 };
 use sagahost_wire::StoredLetter;
 use tracing::{error, info, trace, warn};
@@ -33,7 +32,7 @@ use crate::{
     inbox::Inbox,
     letters, lookalike,
     mailbox::{Item, Loose, Task},
-    outside::Outside,
+    outside::{Came, Launch, Outside},
     overlay::Overlay,
     planted::{self, Planted},
     positions::Receipt,
@@ -222,15 +221,19 @@ impl Worker {
     }
 
     /// By the versions that serve.
-    fn launch(&self, id: &SagaId, leaving: Vec<Call>, serving: &Serving) -> Result<(), String> {
+    fn launch(&self, id: &SagaId, leaving: Vec<Launch>, serving: &Serving) -> Result<(), String> {
         let Some(outside) = &self.outside else { return Ok(()) };
-        for call in leaving {
-            let by = match serving.code.pick(&call) {
+        for launch in leaving {
+            if launch.send.is_some() {
+                self.inbox.calls.launch(id, launch, &**outside);
+                continue;
+            }
+            let by = match serving.code.pick(&launch.call) {
                 Pick::Plugin(code) => Some(code.behaviour()),
                 Pick::Nothing { .. } => None,
                 Pick::Failed { error } => return Err(with_causes(&*error)),
             };
-            self.inbox.calls.launch(id, call, by, &**outside);
+            self.inbox.calls.launch(id, Launch { by, ..launch }, &**outside);
         }
         Ok(())
     }
@@ -286,7 +289,9 @@ impl Worker {
                     if run.unhandled {
                         self.note_unhandled(item, &serving);
                     }
-                    if let Item::Answered { answer, .. } = item {
+                    if let Item::Answered { answer, .. } = item
+                        && matches!(answer.came, Came::End(_))
+                    {
                         self.stats.called(&answer.by.digest, answer.is_at_fault(), answer.took);
                     }
                 }

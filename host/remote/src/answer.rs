@@ -105,7 +105,7 @@ impl Kept {
 /// Nobody answered, or not to the end.
 pub fn of_failure(call: &Call, failed: &Failed) -> Meaning {
     match failed {
-        Failed::Unsent { what } => {
+        Failed::Unsent { what, .. } => {
             let end = End::unsent(call, Problem::new("away", what));
             Meaning { end, left: false, reach: Reach::Away }
         }

@@ -14,17 +14,16 @@ use parking_lot::Mutex;
 use sagahost_manifest::{Limits, Manifest};
 use sagahost_net::{Bounds, Client, ClientError, Failed, Runtime, without_query};
 use sagahost_processor::{
-    outside::{Answer, Answers, Outside},
+    outside::{Answers, Came, Launch, Outside, Owed},
     step::Signal,
 };
 use sagahost_saga::{
-    id::{Direction, Participant, SagaId},
-    input::CallRef,
-    outcome::{Behaviour, Call, Crash, End, Outcome, Problem, UndoOutcome},
+    id::{Participant, SagaId},
+    outcome::{Call, End, Problem, UndoOutcome},
 };
 use sagahost_serving::keeper::Services;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     answer::{self, Meaning, Reach, Terms},
@@ -129,19 +128,12 @@ impl Services for Callers {
 }
 
 impl Outside for Callers {
-    fn launch(&self, saga: &SagaId, call: Call, by: Option<Behaviour>) {
+    fn launch(&self, saga: &SagaId, Launch { call, by, .. }: Launch) {
         let Some(begun) = self.begun.get().cloned() else { return };
         let service = self.services.get(&call.participant).cloned();
         let manifest = by.as_ref().and_then(|by| self.manifests.of(&by.digest));
         let stopping = self.stopping.subscribe();
-        let pending = Pending {
-            answers: begun.answers,
-            saga: saga.clone(),
-            call: CallRef::from(&call),
-            by,
-            at: Instant::now(),
-            answered: false,
-        };
+        let owed = Owed::new(begun.answers, saga.clone(), &call, by.unwrap_or_default());
         self.runtime.spawn(async move {
             let meaning = match (service, manifest) {
                 (Some(service), Some(manifest)) => service.call(&call, &manifest, stopping, &begun.changed).await,
@@ -149,48 +141,8 @@ impl Outside for Callers {
                 // What is to be undone was done by a plugin of this name, whose data no service reads.
                 (Some(_), None) => not_asked(End::unreadable(&call)),
             };
-            pending.ended(meaning);
+            owed.answer(Came::End(meaning.end), meaning.left);
         });
-    }
-}
-
-/// A call whose end is owed.
-struct Pending {
-    answers: Answers,
-    saga: SagaId,
-    call: CallRef,
-    by: Option<Behaviour>,
-    at: Instant,
-    answered: bool,
-}
-
-impl Pending {
-    fn ended(mut self, Meaning { end, left, .. }: Meaning) {
-        self.answer(end, left);
-    }
-
-    fn answer(&mut self, end: End, left: bool) {
-        let Self { saga, call, by, at, .. } = self;
-        debug!(%saga, participant = %call.participant, end = end.name(), left, "a call outside ended");
-        let answer = Answer { by: by.clone().unwrap_or_default(), end, left, took: at.elapsed() };
-        self.answers.answer(saga, call, answer);
-        self.answered = true;
-    }
-}
-
-impl Drop for Pending {
-    /// Where the task ends without an end, for a panic, its saga does not wait for ever. (When the runtime ends, so does the
-    /// host, and the next one finds the call in doubt.)
-    fn drop(&mut self) {
-        if !self.answered && std::thread::panicking() {
-            let crash =
-                Crash { code: "host-panicked".into(), detail: "the host panicked while the call was out".into() };
-            let end = match self.call.direction {
-                Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: true }),
-                Direction::Undo => End::Undo(UndoOutcome::Unknown { crash }),
-            };
-            self.answer(end, true);
-        }
     }
 }
 
@@ -297,7 +249,7 @@ impl Service {
             Turned::Away(wait) => {
                 let nobody = matches!(failed, Some(Failed::Unsent { .. }));
                 let why = match (failed, meaning.end.why()) {
-                    (Some(Failed::Unsent { what } | Failed::Sent { what, .. }), _) => what,
+                    (Some(Failed::Unsent { what, .. } | Failed::Sent { what, .. }), _) => what,
                     (None, Some((_, detail))) => detail.to_owned(),
                     (None, None) => "no answer".to_owned(),
                 };

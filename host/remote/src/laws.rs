@@ -241,6 +241,7 @@ impl Trial {
             undo: None,
             now,
             runs: Runs::Outside,
+            send: 0,
         }
     }
 }

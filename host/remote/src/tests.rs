@@ -68,6 +68,7 @@ fn call(direction: Direction) -> Call {
         undo: (direction == Direction::Undo).then(undo),
         now: Time(1_700_000_001_000),
         runs: Runs::Outside,
+        send: 0,
     }
 }
 
@@ -454,7 +455,7 @@ fn an_operator_can_say_which_answers_reject() {
 #[test]
 fn without_an_answer_it_is_known_only_whether_anything_left() {
     let failures = [
-        Failed::Unsent { what: "connection refused".into() },
+        Failed::Unsent { code: "unreachable", what: "connection refused".into() },
         Failed::Sent { code: "timeout", what: "no whole answer within 10s".into() },
     ];
     let mut table = String::new();
@@ -598,7 +599,6 @@ fn what_a_service_cannot_be() {
         .map(|fault| format!("{} ({}): {}", fault.what, fault.place, fault.fix))
         .collect();
     expect![[r#"
-        unknown grant `http:https://a` (manifest, grants): remove it: plugins of this contract version cannot be granted anything beyond the world `plugin`
         it is named stock, and its table is [participant.inventory] (manifest, name): call both the same: the table of the configuration names the participant
         a service cannot end sagas (manifest, finishes): let a plugin end the saga on an event of the service
         nobody hands it any configuration (manifest, config): remove it: a service has its configuration where it runs

@@ -15,6 +15,9 @@ use crate::{
     topology::{Retry, Role},
 };
 
+/// So often in a row what is out may end unseen by the host, before that counts as a failure.
+pub(crate) const INTERRUPTED_MAX: u32 = 3;
+
 /// One compensation of one step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Undoing {
@@ -56,6 +59,11 @@ pub(crate) enum UndoState {
     Out {
         interrupted: u32,
     },
+    /// As [`Stage::Sending`].
+    Sending {
+        number: u32,
+        interrupted: u32,
+    },
 }
 
 /// Why the fence goes up. `own`: for a reason of this app's own, so that it is announced.
@@ -80,7 +88,15 @@ impl Undoing {
         }
     }
     pub fn running(&self) -> bool {
-        matches!(self.state, UndoState::Running | UndoState::Out { .. })
+        self.state == UndoState::Running || self.outside()
+    }
+    /// Something of it is outside of the host.
+    pub fn outside(&self) -> bool {
+        matches!(self.state, UndoState::Out { .. } | UndoState::Sending { .. })
+    }
+    /// As `Step::sent`.
+    pub fn sent(&self) -> u32 {
+        if let UndoState::Sending { number, .. } = self.state { number } else { 0 }
     }
     pub fn stuck(&self) -> bool {
         self.state == UndoState::Stuck
@@ -91,6 +107,7 @@ impl Undoing {
             UndoState::Waiting
             | UndoState::Running
             | UndoState::Out { .. }
+            | UndoState::Sending { .. }
             | UndoState::Retrying { .. }
             | UndoState::Stuck => false,
         }
@@ -129,9 +146,11 @@ impl Saga {
         let step = &mut self.steps[index];
         let known = match step.stage {
             Stage::Done if step.undoable() && !mutation::on(Mutation::ForgetDone) => Known::Done,
+            Stage::Rejected if step.uncertain => Known::Uncertain,
             Stage::Done | Stage::Rejected | Stage::Abandoned => return,
-            Stage::Started { .. } if step.outside => Known::Awaited,
+            Stage::Started { .. } | Stage::Sending { .. } if step.outside => Known::Awaited,
             Stage::Started { .. }
+            | Stage::Sending { .. }
             | Stage::Ready
             | Stage::Early(_)
             | Stage::Retrying { .. }
@@ -172,7 +191,9 @@ impl Saga {
                 | UndoState::Stuck
                 | UndoState::ByHand
                 | UndoState::Accepted => {}
-                UndoState::Running | UndoState::Out { .. } | UndoState::Retrying { .. } => return None,
+                UndoState::Running | UndoState::Out { .. } | UndoState::Sending { .. } | UndoState::Retrying { .. } => {
+                    return None;
+                }
                 UndoState::Waiting if undoing.known == Known::Awaited => return None,
                 UndoState::Waiting if self.held_back(undoing.step) => {}
                 UndoState::Waiting => return Some(index),
@@ -217,10 +238,14 @@ impl Saga {
     /// That an undoing began is durable: it may leave. Or the host came back and does not know how it ended: then it is
     /// begun again at once, and the third time in a row that counts as an attempt that failed.
     pub(crate) fn undo_started(&mut self, call: &CallRef, interrupted: bool, turn: &mut Turn<'_>) -> Disposition {
-        const INTERRUPTED_MAX: u32 = 3;
         let running = self.undoing_out(call).map(|index| (index, self.plan[index].state));
-        let Some((index, UndoState::Out { interrupted: before })) = running else {
-            return Disposition::Nothing("not the current attempt of this compensation");
+        let (index, before) = match running {
+            Some((index, UndoState::Out { interrupted })) => (index, interrupted),
+            Some((index, UndoState::Sending { number, .. })) if interrupted && number == call.send => {
+                return self.undo_send_interrupted(index, turn);
+            }
+            Some((index, UndoState::Sending { number, .. })) if number == call.send => (index, 0),
+            _ => return Disposition::Nothing("not the current attempt of this compensation"),
         };
         if !interrupted {
             turn.call(self.undo_call(index, Runs::Outside, turn.now));
@@ -238,7 +263,7 @@ impl Saga {
     }
 
     /// The place in the plan of an undoing that is under way.
-    fn undoing_out(&self, call: &CallRef) -> Option<usize> {
+    pub(crate) fn undoing_out(&self, call: &CallRef) -> Option<usize> {
         self.plan.iter().position(|undoing| {
             let step = &self.steps[undoing.step as usize];
             undoing.running()
@@ -249,7 +274,7 @@ impl Saga {
         })
     }
 
-    fn undo_call(&self, index: usize, runs: Runs, now: Time) -> Call {
+    pub(crate) fn undo_call(&self, index: usize, runs: Runs, now: Time) -> Call {
         let undoing = &self.plan[index];
         let step = &self.steps[undoing.step as usize];
         let evidence = match (undoing.known, &step.undo) {
@@ -277,6 +302,7 @@ impl Saga {
             }),
             now,
             runs,
+            send: undoing.sent(),
         }
     }
 
@@ -289,7 +315,8 @@ impl Saga {
         took: std::time::Duration,
         turn: &mut Turn<'_>,
     ) -> Disposition {
-        let Some(index) = self.undoing_out(call) else {
+        // A run that ended at a request has no other end.
+        let Some(index) = self.undoing_out(call).filter(|index| self.plan[*index].sent() == 0) else {
             return Disposition::Nothing("not the current attempt of this compensation");
         };
         self.note_undo(self.plan[index].step as usize, call, by, &outcome, took, turn.now);
@@ -436,6 +463,7 @@ impl Saga {
             }
             UndoState::Running
             | UndoState::Out { .. }
+            | UndoState::Sending { .. }
             | UndoState::Undone
             | UndoState::NothingToUndo
             | UndoState::ByHand

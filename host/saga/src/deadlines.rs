@@ -109,6 +109,7 @@ impl Saga {
             Stage::Ready
             | Stage::Early(_)
             | Stage::Started { .. }
+            | Stage::Sending { .. }
             | Stage::Blocked
             | Stage::Done
             | Stage::Rejected
@@ -121,6 +122,7 @@ impl Saga {
             UndoState::Waiting
             | UndoState::Running
             | UndoState::Out { .. }
+            | UndoState::Sending { .. }
             | UndoState::Undone
             | UndoState::NothingToUndo
             | UndoState::Stuck

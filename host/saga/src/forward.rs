@@ -41,7 +41,7 @@ impl Saga {
     pub(crate) fn next_forward(&mut self, turn: &Turn<'_>) -> Option<usize> {
         for index in 0..self.steps.len() {
             match self.steps[index].stage {
-                Stage::Retrying { .. } | Stage::Blocked | Stage::Started { .. } => return None,
+                Stage::Retrying { .. } | Stage::Blocked | Stage::Started { .. } | Stage::Sending { .. } => return None,
                 Stage::Done
                 | Stage::Rejected
                 | Stage::GivenUp
@@ -77,7 +77,7 @@ impl Saga {
         turn.call(self.forward_call(index, Runs::begin(outside), turn));
     }
 
-    fn forward_call(&self, index: usize, runs: Runs, turn: &Turn<'_>) -> Call {
+    pub(crate) fn forward_call(&self, index: usize, runs: Runs, turn: &Turn<'_>) -> Call {
         let step = &self.steps[index];
         Call {
             participant: step.participant.clone(),
@@ -91,6 +91,7 @@ impl Saga {
             undo: None,
             now: turn.now,
             runs,
+            send: step.sent(),
         }
     }
 
@@ -105,8 +106,11 @@ impl Saga {
     ) -> Disposition {
         let behind_fence = self.behind_fence(index);
         let step = &mut self.steps[index];
-        if !step.started() || call.attempt != step.attempts {
+        if !step.started() || call.attempt != step.attempts || call.send != step.sent() {
             return Disposition::Nothing("not the current attempt of this step");
+        }
+        if interrupted && call.send > 0 {
+            return self.send_interrupted(index, turn);
         }
         if interrupted {
             let crash = Crash { code: "interrupted".into(), detail: "the host stopped while the call was out".into() };
@@ -115,14 +119,20 @@ impl Saga {
             return self.returned(index, call, Ended { by, outcome, left: true, took: Duration::ZERO }, turn);
         }
         if behind_fence {
-            // It never left: what is known is what the attempts before it left behind.
-            step.stage = Stage::Abandoned;
-            let known = if step.uncertain { Known::Uncertain } else { Known::NeverRan };
-            self.resolve_awaited(index, Some(known));
-            return Disposition::Changed;
+            // It never left: what is known is what left before it.
+            return self.abandon(index);
         }
         turn.call(self.forward_call(index, Runs::Outside, turn));
         Disposition::Nothing("the call leaves")
+    }
+
+    /// Nothing more of the step leaves.
+    pub(crate) fn abandon(&mut self, index: usize) -> Disposition {
+        let step = &mut self.steps[index];
+        step.stage = Stage::Abandoned;
+        let known = if step.uncertain { Known::Uncertain } else { Known::NeverRan };
+        self.resolve_awaited(index, Some(known));
+        Disposition::Changed
     }
 
     pub(crate) fn behind_fence(&self, index: usize) -> bool {
@@ -132,7 +142,8 @@ impl Saga {
     /// A forward attempt ended.
     pub(crate) fn returned(&mut self, index: usize, call: &CallRef, ended: Ended, turn: &mut Turn<'_>) -> Disposition {
         let step = &mut self.steps[index];
-        if !step.started() || step.attempts != call.attempt {
+        // A run that ended at a request has no other end.
+        if !matches!(step.stage, Stage::Started { .. }) || step.attempts != call.attempt {
             return self.late_result(index, call, ended, turn);
         }
         let Ended { by, outcome, left, took } = ended;
@@ -211,7 +222,7 @@ impl Saga {
     /// they would announce a failure that nobody decided.
     fn rejected(&mut self, index: usize, rejection: Rejection, turn: &mut Turn<'_>) {
         let Rejection { problem, emit, attributes } = rejection;
-        self.steps[index].uncertain = false;
+        self.steps[index].uncertain &= self.must_look(index, turn);
         if emit.len() > turn.topology.bounds.emissions_per_outcome_max {
             return self.give_up(index, too_many(emit.len()), "invalid", false, turn);
         }
@@ -221,12 +232,13 @@ impl Saga {
             self.steps[index].stage = Stage::GivenUp;
             return;
         }
+        // A pivot that says no has not happened.
+        self.steps[index].stage = Stage::Rejected;
         if self.phase == Phase::Open && self.pivoted() {
             self.letter_of(index, &problem, turn);
             return self.block(index, problem, turn);
         }
         let key = self.steps[index].key(&self.id, Direction::Forward, 0);
-        self.steps[index].stage = Stage::Rejected;
         self.steps[index].problem = Some(problem.clone());
         if self.phase == Phase::Open {
             let participant = self.steps[index].participant.clone();
@@ -268,8 +280,9 @@ impl Saga {
                     Undo::NothingToUndo => return self.resolve_awaited(index, None),
                 }
             }
-            Outcome::Rejected(_) => None,
-            Outcome::Unknown { .. }
+            Outcome::Rejected(_) if !uncertain || !self.must_look(index, turn) => None,
+            Outcome::Rejected(_)
+            | Outcome::Unknown { .. }
             | Outcome::Unsent(_)
             | Outcome::Retry(_)
             | Outcome::NotYet(_)
@@ -299,7 +312,7 @@ impl Saga {
         let step = &self.steps[index];
         let known = match step.stage {
             Stage::Done => !mutation::on(Mutation::AcceptAgain),
-            Stage::Rejected | Stage::Started { .. } => true,
+            Stage::Rejected | Stage::Started { .. } | Stage::Sending { .. } => true,
             Stage::Ready
             | Stage::Early(_)
             | Stage::Retrying { .. }
@@ -311,7 +324,7 @@ impl Saga {
         if known || call.attempt > step.attempts {
             return Disposition::Nothing("not the current attempt of this step");
         }
-        let outside = step.outside;
+        let outside = step.outside && self.is_of_service(index, turn);
         let open = matches!(self.phase, Phase::Open | Phase::Finishing);
         self.note_attempt(index, call, &by, &outcome, took, !open, turn.now);
         self.late = self.late.saturating_add(1);

@@ -63,6 +63,14 @@ pub enum What {
         code: Arc<str>,
         closed: Option<Arc<str>>,
     },
+    /// A plugin's request left the host, or should have: what it was, and what came back.
+    Sent {
+        participant: Participant,
+        direction: Direction,
+        attempt: u32,
+        what: Arc<str>,
+        took: Duration,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -48,6 +48,19 @@ pub enum Input {
     Due {
         deadlines: bool,
     },
+    /// An attempt stopped at a request that is to leave the host.
+    Sends {
+        call: CallRef,
+        by: Behaviour,
+    },
+    /// What became of that request is known: the attempt goes on. `left`: it left the host. `what`: for people, the request and
+    /// its answer.
+    Resumed {
+        call: CallRef,
+        left: bool,
+        what: std::sync::Arc<str>,
+        took: Duration,
+    },
     /// That a call outside began is durable: it may leave now. Also sent after a crash for calls whose end is not known
     /// (`interrupted`).
     Started {
@@ -82,6 +95,8 @@ pub struct CallRef {
     pub direction: Direction,
     pub attempt: u32,
     pub ordinal: u32,
+    /// Of a plugin's attempt that stopped at a request: how many it has sent. 0: the call itself.
+    pub send: u32,
 }
 
 impl From<&Call> for CallRef {
@@ -92,6 +107,7 @@ impl From<&Call> for CallRef {
             direction: call.direction,
             attempt: call.attempt,
             ordinal: call.ordinal,
+            send: call.send,
         }
     }
 }

@@ -23,6 +23,7 @@ mod operator;
 mod parked;
 mod receive;
 pub mod saga;
+mod sends;
 mod step;
 
 // How it is looked at, kept and checked.

@@ -77,6 +77,10 @@ pub(crate) enum Mutation {
     AdmitIgnored,
     /// The time of a saga runs although requests asked for all of its steps.
     DeadlineOfAsked,
+    /// A request that the host did not see end leaves as if it were the same.
+    SendTwice,
+    /// A plugin's no settles its step, whatever its requests did.
+    BelieveNo,
 }
 
 #[cfg(test)]

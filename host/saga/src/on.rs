@@ -65,6 +65,17 @@ impl Saga {
                 self.step_of(&call)?;
                 Ok(self.undone(&call, &by, outcome, took, turn))
             }
+            Input::Sends { call, by } => {
+                let step = self.step_of(&call)?;
+                Ok(match call.direction {
+                    Direction::Forward => self.sends(step, &call, by, turn),
+                    Direction::Undo => self.undo_sends(&call, turn),
+                })
+            }
+            Input::Resumed { call, left, what, took } => {
+                let step = self.step_of(&call)?;
+                Ok(self.resumed(step, &call, left, (what, took), turn))
+            }
             Input::Started { call, interrupted } => {
                 let step = self.step_of(&call)?;
                 Ok(match call.direction {

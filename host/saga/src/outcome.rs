@@ -177,6 +177,8 @@ pub struct Call {
     /// When this attempt began.
     pub now: Time,
     pub runs: Runs,
+    /// How many requests the attempt has sent; with what came back it is run again from its beginning.
+    pub send: u32,
 }
 
 /// Where, and when, an attempt runs.

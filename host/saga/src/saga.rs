@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    compensation::{UndoState, Undoing},
+    compensation::Undoing,
     event::Event,
     history::{Entry, What},
     id::{Direction, EventKey, Kind, Participant, SagaId, Time},
@@ -209,19 +209,22 @@ impl Saga {
 
     /// Calls outside that began and whose end is not known.
     pub fn in_doubt(&self) -> Vec<CallRef> {
-        let name = |step: &Step, direction, attempt, ordinal| CallRef {
+        let name = |step: &Step, direction, attempt, ordinal, send| CallRef {
             participant: step.participant.clone(),
             step_id: step.id(),
             direction,
             attempt,
             ordinal,
+            send,
         };
         let steps = self.steps.iter().filter(|step| step.outside && step.started());
-        let undoings = self.plan.iter().filter(|undoing| matches!(undoing.state, UndoState::Out { .. }));
+        let undoings = self.plan.iter().filter(|undoing| undoing.outside());
         let undone = |undoing: &Undoing| {
-            name(&self.steps[undoing.step as usize], Direction::Undo, undoing.attempts, undoing.ordinal)
+            let step = &self.steps[undoing.step as usize];
+            name(step, Direction::Undo, undoing.attempts, undoing.ordinal, undoing.sent())
         };
-        steps.map(|step| name(step, Direction::Forward, step.attempts, 0)).chain(undoings.map(undone)).collect()
+        let forward = |step: &Step| name(step, Direction::Forward, step.attempts, 0, step.sent());
+        steps.map(forward).chain(undoings.map(undone)).collect()
     }
 
     /// Digests of plugins that an unfinished saga may still need.

@@ -29,7 +29,7 @@ pub(crate) struct Step {
     pub budget: Budget,
     /// An attempt may have had its effect outside although it brought no answer.
     pub uncertain: bool,
-    /// Its calls are journaled before they run.
+    /// Its calls are journaled before they run; or its attempt sends requests.
     pub outside: bool,
     pub undo: Option<Saved>,
     /// Who did the step, or tried it last.
@@ -66,6 +66,12 @@ pub(crate) enum Stage {
     Abandoned,
     /// As `GivenUp`: the participant says that the event is not one that it could handle. That stays true behind the fence.
     Invalid,
+    /// Its attempt stopped at a request, which is out: the `number`th that left in this attempt, of which the last
+    /// `interrupted` ended unseen by the host.
+    Sending {
+        number: u32,
+        interrupted: u32,
+    },
 }
 
 /// What an early event waits for.
@@ -109,7 +115,12 @@ impl Step {
     /// Is the forward direction still to be decided, by whomever?
     pub fn pending(&self) -> bool {
         match self.stage {
-            Stage::Ready | Stage::Early(_) | Stage::Started { .. } | Stage::Retrying { .. } | Stage::Blocked => true,
+            Stage::Ready
+            | Stage::Early(_)
+            | Stage::Started { .. }
+            | Stage::Sending { .. }
+            | Stage::Retrying { .. }
+            | Stage::Blocked => true,
             Stage::Done | Stage::Rejected | Stage::GivenUp | Stage::Abandoned | Stage::Invalid => false,
         }
     }
@@ -118,7 +129,11 @@ impl Step {
         self.pending() && !self.started()
     }
     pub fn started(&self) -> bool {
-        matches!(self.stage, Stage::Started { .. })
+        matches!(self.stage, Stage::Started { .. } | Stage::Sending { .. })
+    }
+    /// How many requests its attempt has sent, where one is out.
+    pub fn sent(&self) -> u32 {
+        if let Stage::Sending { number, .. } = self.stage { number } else { 0 }
     }
     /// A pivot that happened, or may have.
     pub fn pivoted(&self) -> bool {

@@ -123,6 +123,7 @@ impl Saga {
                 Stage::Ready
                 | Stage::Early(_)
                 | Stage::Started { .. }
+                | Stage::Sending { .. }
                 | Stage::Blocked
                 | Stage::Done
                 | Stage::Rejected
@@ -156,7 +157,9 @@ impl Saga {
 
     fn step_state(&self, step: &Step, undoing: Option<&Undoing>) -> StepState {
         match undoing.map(|undoing| undoing.state) {
-            Some(UndoState::Running | UndoState::Out { .. } | UndoState::Retrying { .. }) => {
+            Some(
+                UndoState::Running | UndoState::Out { .. } | UndoState::Sending { .. } | UndoState::Retrying { .. },
+            ) => {
                 return StepState::Compensating;
             }
             Some(UndoState::Undone) => return StepState::Compensated,
@@ -170,7 +173,7 @@ impl Saga {
         match step.stage {
             Stage::Ready => StepState::Waiting,
             Stage::Early(_) => StepState::Early,
-            Stage::Started { .. } => StepState::Started,
+            Stage::Started { .. } | Stage::Sending { .. } => StepState::Started,
             Stage::Retrying { .. } => StepState::Retrying,
             Stage::Blocked => StepState::Blocked,
             Stage::Done if undone && undoing.is_none() && !step.compensating && !step.released => {
@@ -187,7 +190,7 @@ impl Saga {
 
     /// Events that were taken in and whose step does not run at the moment.
     pub fn parked(&self) -> impl Iterator<Item = Parked<'_>> {
-        let holds = |step: &Step| matches!(step.stage, Stage::Retrying { .. } | Stage::Blocked | Stage::Started { .. });
+        let holds = |step: &Step| matches!(step.stage, Stage::Retrying { .. } | Stage::Blocked) || step.started();
         let first = self.steps.iter().position(holds).unwrap_or(self.steps.len());
         self.steps.iter().enumerate().filter(|(_, step)| step.parked()).map(move |(index, step)| {
             let (why, until) = match step.stage {
@@ -197,6 +200,7 @@ impl Saga {
                 Stage::Ready if index < first => ("its plugin is away", None),
                 Stage::Ready
                 | Stage::Started { .. }
+                | Stage::Sending { .. }
                 | Stage::Done
                 | Stage::Rejected
                 | Stage::GivenUp

@@ -93,6 +93,7 @@ fn call(plugin: &Plugin, kind: &str, data: &str, number: u32) -> Call {
         undo: None,
         now: Time(1_700_000_000_000),
         runs: sagahost_saga::outcome::Runs::Here,
+        send: 0,
     }
 }
 

@@ -11,7 +11,7 @@ use sagahost_manifest::{
     Fault, Limits, Manifest, Report,
     manifest::{self, CONTRACT},
     report::hint,
-    settings::{Fit, Settings, config_hash, resolve},
+    settings::{Fit, Settings, config_hash, grants, resolve},
 };
 use sagahost_saga::id;
 use sha2::{Digest as _, Sha256};
@@ -27,7 +27,9 @@ use crate::{
 const PACKAGE: &str = "sagahost:plugin/";
 const PARTICIPANT: &str = "participant";
 /// What a plugin may import from the contract's package.
-const OFFERED: &[&str] = &["types", "log", "config", "store", "counters"];
+const OFFERED: &[&str] = &["types", "log", "config", "store", "counters", HTTP];
+/// Only where the manifest asks for a grant.
+const HTTP: &str = "http";
 const REBUILD: &str = "rebuild it with the SDK or the `wit` directory of this host's version";
 
 /// A plugin that may serve.
@@ -111,10 +113,16 @@ fn admit_as(
     });
     let digest = digest(&bytes);
     let linked = if linkable { link(&bytes, &digest, engine, &mut report) } else { None };
+    let sends = anatomy.imports.iter().any(|name| contract_name(name).is_some_and(|(name, _)| name == HTTP));
+    if sends && manifest.as_ref().is_some_and(|manifest| manifest.grants.is_empty()) {
+        let fix = "name in the manifest under `grants` where it sends requests (`http:https://HOST/PATH`), or build it for world `plugin`";
+        report.faults.push(Fault::new("it imports http, and its manifest asks for no grant", "imports", fix));
+    }
     let (Some(manifest), Some(config), Some(pre)) = (manifest, config, linked) else {
         return Err(report);
     };
     let config_hash = config_hash(&config);
+    let grants = grants(&manifest, settings.get(&manifest.name).unwrap_or(&defaults));
     let plugin = Plugin {
         engine: engine.clone(),
         pre,
@@ -122,6 +130,8 @@ fn admit_as(
         digest,
         config: Arc::new(config),
         config_hash,
+        grants: Arc::new(grants),
+        sends,
     };
     if let Err(cause) = plugin.try_out() {
         let fix = "if a limit is named, raise it in `[limits]` or make the plugin smaller; else rebuild the plugin";
@@ -204,10 +214,6 @@ fn import_fault(name: &str) -> Option<Fault> {
         let fix = "remove what needs it: a plugin can import only what world `plugin` names";
         return Some(Fault::new(format!("it imports {name}, which this host does not offer"), "imports", fix));
     };
-    if interface == "http" {
-        let fix = "build it for world `plugin`: calls to the outside are not served by this version of the host";
-        return Some(Fault::new("it imports http, which is not granted", "imports", fix));
-    }
     if !OFFERED.contains(&interface) {
         let what = format!("it imports {name}, which contract {CONTRACT} does not have");
         return Some(Fault::new(what, "imports", hint(interface, OFFERED.iter().copied())));

@@ -9,15 +9,15 @@ use sagahost_saga::{
 mod generated {
     wasmtime::component::bindgen!({
         path: "../../wit",
-        world: "plugin",
+        world: "plugin-http",
         ownership: Borrowing { duplicate_if_necessary: true },
         imports: { default: trappable },
     });
 }
 
 pub(crate) use generated::{
-    Plugin as World, PluginPre as WorldPre,
-    sagahost::plugin::{config, counters, log, store, types as wit},
+    PluginHttp as World, PluginHttpPre as WorldPre,
+    sagahost::plugin::{config, counters, http, log, store, types as wit},
 };
 
 /// What a call passes in; it owns the few parts that are made for the call.

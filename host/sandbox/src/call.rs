@@ -13,6 +13,7 @@ use sagahost_manifest::{
     Limits, Manifest,
     answer::{Measure, uncaught},
     host_calls::{BoxError, HostCalls},
+    http::Grants,
 };
 use sagahost_saga::{
     id::{Direction, Participant},
@@ -37,6 +38,9 @@ pub struct Plugin {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) digest: Arc<str>,
     pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) grants: Arc<Grants>,
+    /// It imports `http`.
+    pub(crate) sends: bool,
     pub(crate) config_hash: Arc<str>,
 }
 
@@ -98,6 +102,11 @@ impl Plugin {
         }
     }
 
+    /// May a call of it stop at a request?
+    pub fn sends(&self) -> bool {
+        self.sends
+    }
+
     /// Does it understand all these data formats?
     pub fn reads(&self, formats: &[u32]) -> bool {
         self.manifest.reads(formats)
@@ -116,7 +125,7 @@ impl Plugin {
         }
         let _slot = self.engine.slot();
         let began = Instant::now();
-        let mut store = self.engine.store(Guest::new(host, self.config.clone(), self.engine.limits_shared()));
+        let mut store = self.engine.store(Guest::new(host, self));
         let world = self.pre.instantiate(&mut store);
         let end = self.called(&mut store, world, call);
         let fuel = self.engine.fuel_used(&store);

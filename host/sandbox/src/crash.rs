@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use sagahost_manifest::{Limits, answer, cut, host_calls::BoxError};
+use sagahost_manifest::{Limits, answer, cut, host_calls::BoxError, http::WAITS};
 use sagahost_saga::outcome::Crash;
 use wasmtime::{Error, Trap, WasmBacktrace};
 
@@ -51,6 +51,7 @@ fn stop_code(stop: &Stop) -> &'static str {
     match stop {
         Stop::Memory { .. } | Stop::Table { .. } => "memory",
         Stop::Refused(refused) => refused.code(),
+        Stop::Waits => WAITS,
         Stop::Guest(_) | Stop::Host(_) => "trap",
     }
 }

@@ -8,12 +8,16 @@ use sagahost_manifest::{
     allowance::{Allowance, Refused},
     cut,
     host_calls::{BoxError, HostCalls, HostFault, Level},
+    http::{Failure, Grants, Made, Request, Response, answer_bytes, check},
     limits::ENTRY_BYTES,
 };
 use thiserror::Error;
 use wasmtime::{Result, format_err};
 
-use crate::bindings::{config, counters, log, store, wit};
+use crate::{
+    bindings::{config, counters, http, log, store, wit},
+    call::Plugin,
+};
 
 /// Why a guest was stopped.
 #[derive(Debug, Error)]
@@ -26,6 +30,9 @@ pub(crate) enum Stop {
     Refused(#[from] Refused),
     #[error("{0}")]
     Guest(String),
+    /// It is run again, with what it asked for.
+    #[error("it waits for what it asked for")]
+    Waits,
     #[error("failed to serve a host call: {0}")]
     Host(BoxError),
 }
@@ -35,6 +42,7 @@ impl From<HostFault> for Stop {
         match fault {
             HostFault::Guest(cause) => Self::Guest(cause),
             HostFault::Refused(refused) => Self::Refused(refused),
+            HostFault::Waits => Self::Waits,
             HostFault::Host(error) => Self::Host(error),
         }
     }
@@ -47,6 +55,7 @@ const PANIC_FIELD: &str = "sagahost-panic";
 pub(crate) struct Guest {
     pub(crate) host: Box<dyn HostCalls>,
     config: Arc<BTreeMap<String, String>>,
+    grants: Arc<Grants>,
     pub(crate) allowance: Allowance,
     memory_bytes: usize,
     pub(crate) memory_bytes_peak: usize,
@@ -55,8 +64,10 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(host: Box<dyn HostCalls>, config: Arc<BTreeMap<String, String>>, limits: Arc<Limits>) -> Self {
-        Self { host, config, allowance: Allowance::new(limits), memory_bytes: 0, memory_bytes_peak: 0, panic: None }
+    pub(crate) fn new(host: Box<dyn HostCalls>, plugin: &Plugin) -> Self {
+        let (config, grants) = (plugin.config.clone(), plugin.grants.clone());
+        let allowance = Allowance::new(plugin.engine.limits_shared());
+        Self { host, config, grants, allowance, memory_bytes: 0, memory_bytes_peak: 0, panic: None }
     }
 
     /// For the next call in the same instance: its own host calls, and nothing counted yet. Its memory stays.
@@ -163,6 +174,43 @@ impl counters::Host for Guest {
         self.operation(&name)?;
         served(self.host.counter_read(&name))
     }
+}
+
+impl http::Host for Guest {
+    fn send(&mut self, request: http::Request) -> Result<Result<http::Response, http::Failure>> {
+        let request = asked(request);
+        self.allowance.request(request.bytes()).or_else(stop)?;
+        check(&request, &self.grants, self.allowance.limits()).or_else(|why| stop(Stop::Guest(why)))?;
+        let answer = served(self.host.http_send(request))?;
+        self.allowance.response(answer_bytes(&answer)).or_else(stop)?;
+        Ok(answer.map(response).map_err(|Failure { sent, code, detail }| http::Failure { sent, code, detail }))
+    }
+
+    fn calls(&mut self) -> Result<Vec<http::Call>> {
+        let made = served(self.host.http_calls())?;
+        let bytes = |made: &Made| made.request.bytes() + made.response.as_ref().map_or(0, Response::bytes);
+        self.allowance.response(made.iter().map(bytes).sum()).or_else(stop)?;
+        let call = |made: Made| http::Call {
+            key: made.key,
+            request: http::Request {
+                method: made.request.method,
+                url: made.request.url,
+                headers: made.request.headers,
+                body: made.request.body,
+                timeout_ms: made.request.timeout_ms,
+            },
+            response: made.response.map(response),
+        };
+        Ok(made.into_iter().map(call).collect())
+    }
+}
+
+fn asked(http::Request { method, url, headers, body, timeout_ms }: http::Request) -> Request {
+    Request { method, url, headers, body, timeout_ms }
+}
+
+fn response(Response { status, headers, body }: Response) -> http::Response {
+    http::Response { status, headers, body }
 }
 
 impl wasmtime::ResourceLimiter for Guest {

@@ -27,8 +27,7 @@ pub struct Instance<'p> {
 impl<'p> Instance<'p> {
     pub(crate) fn new(plugin: &'p Plugin) -> Result<Self, String> {
         let slot = plugin.engine.slot();
-        let guest = Guest::new(Box::new(Nothing), plugin.config.clone(), plugin.engine.limits_shared());
-        let mut store = plugin.engine.store(guest);
+        let mut store = plugin.engine.store(Guest::new(Box::new(Nothing), plugin));
         let world = plugin.pre.instantiate(&mut store);
         Engine::rests(&mut store);
         match world {

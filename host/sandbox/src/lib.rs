@@ -29,5 +29,7 @@ pub use compiler::{CompileError, Compiler};
 pub use engine::{Engine, EngineError};
 pub use instance::Instance;
 // In these terms the sandbox is talked to.
-pub use sagahost_manifest::{Fault, Limits, Manifest, Report, graph, limits, manifest, members, report, settings};
+pub use sagahost_manifest::{
+    Fault, Limits, Manifest, Report, graph, http, limits, manifest, members, report, settings,
+};
 pub use sagahost_saga::outcome::End;

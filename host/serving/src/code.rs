@@ -7,10 +7,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sagahost_processor::code::{Code, Pick};
+use sagahost_processor::code::{Code, Pick, replaced};
 use sagahost_saga::{
     id::{Direction, Participant},
-    outcome::Call,
+    outcome::{Behaviour, Call},
 };
 
 use crate::admission::{self, Admission, Admitted, Archive, ArchiveError, Archived, Plugin, PluginSettings};
@@ -87,6 +87,26 @@ impl Code for Registry {
             Err(NoCode::Absent(why)) => Pick::Nothing { why },
             Err(NoCode::Unknown(error)) => Pick::Failed { error: Box::new(error) },
         }
+    }
+
+    fn pick_same(&self, call: &Call, by: &Behaviour) -> Pick {
+        match self.same(&call.participant, by) {
+            Ok(Some(plugin)) => Pick::Plugin(plugin.code.clone()),
+            Ok(None) => Pick::Nothing { why: replaced(call, by) },
+            Err(error) => Pick::Failed { error: Box::new(error) },
+        }
+    }
+}
+
+impl Registry {
+    /// The version that began an attempt, with the configuration that it had then.
+    fn same(&self, participant: &Participant, by: &Behaviour) -> Result<Option<Arc<Plugin>>, ArchiveError> {
+        let same = |plugin: &Arc<Plugin>| plugin.code.behaviour() == *by;
+        if let Some(serving) = self.serving.get(participant).filter(|plugin| same(plugin)) {
+            return Ok(Some(serving.clone()));
+        }
+        let stored = self.stored.iter().find(|stored| stored.digest == by.digest);
+        Ok(stored.map(|stored| self.shelf.load(stored)).transpose()?.flatten().filter(same))
     }
 }
 

@@ -124,6 +124,10 @@ impl Callable for Version {
         self.plugin.behaviour()
     }
 
+    fn sends(&self) -> bool {
+        self.plugin.sends()
+    }
+
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
         let ran = self.plugin.run(call, host);
         Ran { end: ran.end.map_err(Into::into), host: ran.host, took: ran.took, now: self.clocks.now() }

@@ -121,13 +121,14 @@ fn sagas_and_their_timelines() {
         })),
         sagas::list_text,
     );
-    let lines = ["event", "attempt", "emitted", "parked", "status", "operator", "dead-letter", "?"].map(|what| {
-        json!({
-            "at": AT, "what": what, "participant": "p", "kind": "K", "id": "i", "note": "n", "direction": "d",
-            "attempt": 1, "outcome": "o", "code": "c", "detail": "d", "version": "1", "status": "s", "by": "b",
-            "reason": "r", "closed": "x",
-        })
-    });
+    let lines =
+        ["event", "attempt", "request", "emitted", "parked", "status", "operator", "dead-letter", "?"].map(|what| {
+            json!({
+                "at": AT, "what": what, "participant": "p", "kind": "K", "id": "i", "note": "n", "direction": "d",
+                "attempt": 1, "outcome": "o", "code": "c", "detail": "d", "version": "1", "status": "s", "by": "b",
+                "reason": "r", "closed": "x",
+            })
+        });
     let saga = of(json!({
         "id": "o-1", "app": "shop", "status": "running", "created": AT, "updated": AT, "cause": "c", "result": "r",
         "notes": [["n", "v"]], "late": 1, "quarantined": "q", "queued": ["cancel by ann"],

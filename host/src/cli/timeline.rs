@@ -151,6 +151,7 @@ fn entry(line: &TimelineLine) -> EntryText {
             let what = format!("{} {kind} #{}", text(&line.direction), line.attempt.unwrap_or_default());
             (who, what, text(&line.outcome), why)
         }
+        "request" => (who, "request".to_owned(), String::new(), text(&line.outcome)),
         "emitted" => (who, format!("emit {kind}"), String::new(), id),
         "parked" => {
             let until = line.until.map(|until| format!(" until {}", until.time_of_day())).unwrap_or_default();

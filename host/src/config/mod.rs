@@ -5,6 +5,7 @@ mod settings;
 
 mod alerts;
 mod faults;
+mod grants;
 mod http;
 mod ingress;
 mod java_clients;

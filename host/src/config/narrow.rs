@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use sagahost_saga::id::Participant;
 use sagahost_sandbox::{
     members::{Override, Overrides},
     settings,
@@ -58,14 +59,20 @@ impl Config {
 
     /// What the operator says of plugins, in the sandbox's words.
     pub fn values(&self) -> Values {
-        let of = |config: &serde_json::Map<String, serde_json::Value>| settings::Settings {
-            config: config.clone().into_iter().collect(),
-            grants: Vec::new(),
+        let of = |plugin: &PluginSettings| settings::Settings {
+            config: plugin.config.clone().into_iter().collect(),
+            http: plugin.http.iter().map(|settings| settings.grant.to_string()).collect(),
         };
         Values {
-            settings: self.plugins.iter().map(|(name, plugin)| (name.clone(), of(&plugin.config))).collect(),
+            settings: self.plugins.iter().map(|(name, plugin)| (name.clone(), of(plugin))).collect(),
             overrides: self.overrides(),
         }
+    }
+
+    /// Where plugins may send requests.
+    pub fn grants(&self) -> sagahost_outbound::Plugins {
+        let granted = self.plugins.iter().filter(|(_, plugin)| !plugin.http.is_empty());
+        granted.map(|(name, plugin)| (Participant::new(name), plugin.http.clone())).collect()
     }
 
     fn overrides(&self) -> Overrides {

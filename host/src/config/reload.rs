@@ -1,24 +1,28 @@
 //! The configuration file, read again while the host runs. Invariant: only values for plugins change before the next start.
 
-use std::{error::Error, mem, path::PathBuf};
+use std::{error::Error, mem, path::PathBuf, sync::Arc};
 
 use sagahost_journal::AdmittedRow;
 use sagahost_serving::keeper::{Configuration, NewValues};
+use tracing::error;
 
 use super::Config;
-use crate::preflight::warned_strays;
+use crate::{outside::Everybody, preflight::warned_strays};
 
 /// The file that the host was started with, and what is in force of it.
 pub struct ReloadedFile {
     file: PathBuf,
     in_force: Config,
     read: Config,
+    /// Who sends what plugins are granted.
+    outside: Arc<Everybody>,
 }
 
 impl ReloadedFile {
     /// None: the host runs without a file.
-    pub fn of(config: &Config) -> Option<Self> {
-        Some(Self { file: config.file.clone()?, in_force: config.clone(), read: config.clone() })
+    pub fn of(config: &Config, outside: &Arc<Everybody>) -> Option<Self> {
+        let (file, outside) = (config.file.clone()?, outside.clone());
+        Some(Self { file, in_force: config.clone(), read: config.clone(), outside })
     }
 }
 
@@ -45,6 +49,9 @@ impl Configuration for ReloadedFile {
 
     fn applied(&mut self) {
         self.in_force.plugins = mem::take(&mut self.read.plugins);
+        if let Err(error) = self.outside.senders.grant(&self.in_force.grants()) {
+            error!(%error, "the grants of plugins stay as they were");
+        }
     }
 }
 

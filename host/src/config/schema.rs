@@ -25,7 +25,7 @@ use super::{
     AdminSettings, CodeKeyPlace, Config, DataAccess, DeadLetterSettings, EmbeddedSettings, LogFormat, LogSettings,
     PipelineSettings, PluginSettings, RetrySettings, SubscriptionSettings, WatchSettings, alerts,
     faults::Fault,
-    ingress, kafka, limits, participants,
+    grants, ingress, kafka, limits, participants,
     reader::{Source, Table, Value, type_of},
     records,
 };
@@ -93,7 +93,7 @@ fn root<'t>(source: &Source<'t>, entries: &DeTable<'t>, file: &Path) -> Config {
         limits,
         topics: topics(table.table("topics"), &app),
         dead_letters: kept_letters(table.table("dead-letters")),
-        plugins: plugins(table.table("plugin")),
+        plugins: plugins(table.table("plugin"), base),
         participants: participants::read(&table.table("participant"), base),
         alerts: alerts::read(table.table("alerts"), base),
         http,
@@ -358,20 +358,20 @@ fn check_topic(table: &Table<'_, '_>, field: &str, at: Range<usize>, topic: &str
     }
 }
 
-fn plugins(table: Table<'_, '_>) -> BTreeMap<String, PluginSettings> {
-    plugin(table.absent("NAME"));
+fn plugins(table: Table<'_, '_>, base: &Path) -> BTreeMap<String, PluginSettings> {
+    plugin(table.absent("NAME"), base);
     let mut plugins = BTreeMap::new();
     for (name, at, child) in table.tables("NAME") {
         if !is_participant_name(&name) {
             let text = "is not a valid plugin name: lower-case letters, digits and hyphens, a letter first";
             table.fault(&name, at, text);
         }
-        plugins.insert(name, plugin(child));
+        plugins.insert(name, plugin(child, base));
     }
     plugins
 }
 
-fn plugin(mut table: Table<'_, '_>) -> PluginSettings {
+fn plugin(mut table: Table<'_, '_>, base: &Path) -> PluginSettings {
     let values = table.table("config");
     let mut config = serde_json::Map::new();
     for (key, _, value) in values.values() {
@@ -385,8 +385,9 @@ fn plugin(mut table: Table<'_, '_>) -> PluginSettings {
     for (kind, _, child) in kinds.tables("KIND") {
         on.insert(Kind::new(kind), subscription(child));
     }
+    let http = grants::read(&table.table("http"), base);
     table.finish();
-    PluginSettings { config, on }
+    PluginSettings { config, on, http }
 }
 
 fn subscription(mut table: Table<'_, '_>) -> SubscriptionSettings {

@@ -12,6 +12,7 @@ use std::{
 use sagahost_alerts::AlertSettings;
 use sagahost_codec::TopicSettings;
 use sagahost_ingress::HttpSettings;
+use sagahost_outbound::GrantSettings;
 use sagahost_remote::RemoteSettings;
 use sagahost_saga::{
     id::{Kind, Participant},
@@ -242,12 +243,14 @@ impl Default for PipelineSettings {
     }
 }
 
-/// Tables `[plugin.NAME.config]` and `[plugin.NAME.on.KIND]`.
+/// Tables `[plugin.NAME.config]`, `[plugin.NAME.on.KIND]` and `[plugin.NAME.http."URL"]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PluginSettings {
     /// What the plugin reads through its `config` import.
     pub config: serde_json::Map<String, serde_json::Value>,
     pub on: BTreeMap<Kind, SubscriptionSettings>,
+    /// Where it may send requests.
+    pub http: Vec<GrantSettings>,
 }
 
 /// What an operator overrides of a subscription. None: as the manifest says.

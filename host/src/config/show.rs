@@ -5,6 +5,7 @@ use sagahost_alerts::AlertSettings;
 use sagahost_codec::{RecordMapping, TopicSettings};
 use sagahost_ingress::{Does, HttpSettings, Principal, Proof, Sees};
 use sagahost_net::{SentHeader, TlsSettings, without_query};
+use sagahost_outbound::GrantSettings;
 use sagahost_remote::RemoteSettings;
 use sagahost_saga::{id::hex, topology::OnDeadLetter};
 use sagahost_transport::StartAt;
@@ -169,7 +170,21 @@ fn record(mapping: &RecordMapping) -> Value {
 
 fn plugin(settings: &PluginSettings) -> Value {
     let on = settings.on.iter().map(|(kind, settings)| (kind.to_string(), subscription(settings)));
-    fields([("config", object(without_secrets(&settings.config))), ("on", Value::Table(on.collect()))])
+    let http = settings.http.iter().map(|settings| (settings.grant.to_string(), grant(settings)));
+    let mut said = vec![("config", object(without_secrets(&settings.config))), ("on", Value::Table(on.collect()))];
+    if !settings.http.is_empty() {
+        said.push(("http", Value::Table(http.collect())));
+    }
+    fields(said)
+}
+
+fn grant(settings: &GrantSettings) -> Value {
+    fields([
+        ("allow-networks", Value::Array(settings.allow_networks.iter().map(text).collect())),
+        ("timeout", text(format_duration(settings.timeout))),
+        ("calls-at-once-max", size(settings.calls_at_once_max)),
+        ("headers", sent(&settings.headers)),
+    ])
 }
 
 /// A plugin's manifest does not say what is a secret; the name of a key does.

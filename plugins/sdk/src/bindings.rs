@@ -8,6 +8,585 @@
 #[allow(dead_code, clippy::all)]
 pub mod sagahost {
     pub mod plugin {
+        /// Requests over HTTP, only in `plugin-http`. The manifest asks for them under `grants` (`http:https://HOST/PATH`), the
+        /// operator grants them; one that is not granted, or not well-formed, traps.
+        ///
+        /// No instance waits for a response: the first `send` ends the run, its request is journaled and sent, and then the call
+        /// runs again from its beginning, with the same input and the same answers, until that `send` returns. So what a plugin does
+        /// before a `send` depends on its input alone, and on what it read. Reads are repeated as they were; a key that was read
+        /// before a `send` must be read again behind the last one before it is written, and counters are changed behind the last one
+        /// (`take` and `give` before a `send` trap). Nothing else of a run that ended at a `send` counts, its log lines neither.
+        ///
+        /// Each request has a key of its own, which is the same on every attempt: the host sends it as `Idempotency-Key`. Under one
+        /// key there is one request: an attempt that makes another one, at its place in the order, sends nothing and ends `diverged`.
+        /// (What depends on `now-ms` or `attempt` is another one.) The host follows no redirect, and adds `traceparent` and the
+        /// operator's secret headers, which no guest sees. At most 8 requests in one attempt (`sends-max`).
+        #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+        pub mod http {
+            #[used]
+            #[doc(hidden)]
+            static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
+            use super::super::super::_rt;
+            #[derive(Clone)]
+            pub struct Request {
+                /// GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.
+                pub method: _rt::String,
+                /// `https://…` or `http://…`, without user, fragment or segments of dots.
+                pub url: _rt::String,
+                /// Not `authorization`, `cookie`, `host`, `idempotency-key`, nor what belongs to the connection.
+                pub headers: _rt::Vec<(_rt::String, _rt::String)>,
+                /// With headers at most 1 MiB (`request-bytes-max`).
+                pub body: _rt::Vec<u8>,
+                /// From finding the host to the last byte of the response; none: the operator's, which is also the most.
+                pub timeout_ms: Option<u32>,
+            }
+            impl ::core::fmt::Debug for Request {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    f.debug_struct("Request")
+                        .field("method", &self.method)
+                        .field("url", &self.url)
+                        .field("headers", &self.headers)
+                        .field("body", &self.body)
+                        .field("timeout-ms", &self.timeout_ms)
+                        .finish()
+                }
+            }
+            /// Of any status. At most 1 MiB (`response-bytes-max`): a longer one is a failure.
+            #[derive(Clone)]
+            pub struct Response {
+                pub status: u16,
+                pub headers: _rt::Vec<(_rt::String, _rt::String)>,
+                pub body: _rt::Vec<u8>,
+            }
+            impl ::core::fmt::Debug for Response {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    f.debug_struct("Response")
+                        .field("status", &self.status)
+                        .field("headers", &self.headers)
+                        .field("body", &self.body)
+                        .finish()
+                }
+            }
+            /// No whole response came. `sent` false: provably nothing left the host. Otherwise nobody knows whether it arrived: ask
+            /// again with another attempt (`retry`), which sends the same request under the same key.
+            /// Codes: unreachable, busy, stopping, not-granted, forbidden-address; timeout, no-answer, answer-cut, answer-too-long,
+            /// secret-echoed, interrupted; more may come.
+            #[derive(Clone)]
+            pub struct Failure {
+                pub sent: bool,
+                pub code: _rt::String,
+                pub detail: _rt::String,
+            }
+            impl ::core::fmt::Debug for Failure {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    f.debug_struct("Failure")
+                        .field("sent", &self.sent)
+                        .field("code", &self.code)
+                        .field("detail", &self.detail)
+                        .finish()
+                }
+            }
+            impl ::core::fmt::Display for Failure {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    write!(f, "{:?}", self)
+                }
+            }
+            impl ::core::error::Error for Failure {}
+            /// A request that the step made when it was to be done.
+            #[derive(Clone)]
+            pub struct Call {
+                /// Its `Idempotency-Key`.
+                pub key: _rt::String,
+                pub request: Request,
+                /// The last one that came, of whatever attempt; none: it may have arrived or not.
+                pub response: Option<Response>,
+            }
+            impl ::core::fmt::Debug for Call {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    f.debug_struct("Call")
+                        .field("key", &self.key)
+                        .field("request", &self.request)
+                        .field("response", &self.response)
+                        .finish()
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            #[allow(async_fn_in_trait)]
+            pub fn send(request: &Request) -> Result<Response, Failure> {
+                unsafe {
+                    #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
+                    #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
+                    struct RetArea(
+                        [::core::mem::MaybeUninit<
+                            u8,
+                        >; 6 * ::core::mem::size_of::<*const u8>()],
+                    );
+                    let mut ret_area = RetArea(
+                        [::core::mem::MaybeUninit::uninit(); 6
+                            * ::core::mem::size_of::<*const u8>()],
+                    );
+                    let Request {
+                        method: method0,
+                        url: url0,
+                        headers: headers0,
+                        body: body0,
+                        timeout_ms: timeout_ms0,
+                    } = request;
+                    let vec1 = method0;
+                    let ptr1 = vec1.as_ptr().cast::<u8>();
+                    let len1 = vec1.len();
+                    let vec2 = url0;
+                    let ptr2 = vec2.as_ptr().cast::<u8>();
+                    let len2 = vec2.len();
+                    let vec6 = headers0;
+                    let len6 = vec6.len();
+                    let layout6 = _rt::alloc::Layout::from_size_align(
+                            vec6.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                            ::core::mem::size_of::<*const u8>(),
+                        )
+                        .unwrap();
+                    let (result6, _cleanup6) = ::wit_bindgen::rt::Cleanup::new(layout6);
+                    for (i, e) in vec6.into_iter().enumerate() {
+                        let base = result6
+                            .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                        {
+                            let (t3_0, t3_1) = e;
+                            let vec4 = t3_0;
+                            let ptr4 = vec4.as_ptr().cast::<u8>();
+                            let len4 = vec4.len();
+                            *base
+                                .add(::core::mem::size_of::<*const u8>())
+                                .cast::<usize>() = len4;
+                            *base.add(0).cast::<*mut u8>() = ptr4.cast_mut();
+                            let vec5 = t3_1;
+                            let ptr5 = vec5.as_ptr().cast::<u8>();
+                            let len5 = vec5.len();
+                            *base
+                                .add(3 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>() = len5;
+                            *base
+                                .add(2 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>() = ptr5.cast_mut();
+                        }
+                    }
+                    let vec7 = body0;
+                    let ptr7 = vec7.as_ptr().cast::<u8>();
+                    let len7 = vec7.len();
+                    let (result8_0, result8_1) = match timeout_ms0 {
+                        Some(e) => (1i32, _rt::as_i32(e)),
+                        None => (0i32, 0i32),
+                    };
+                    let ptr9 = ret_area.0.as_mut_ptr().cast::<u8>();
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "sagahost:plugin/http@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "send"]
+                        fn wit_import10(
+                            _: *mut u8,
+                            _: usize,
+                            _: *mut u8,
+                            _: usize,
+                            _: *mut u8,
+                            _: usize,
+                            _: *mut u8,
+                            _: usize,
+                            _: i32,
+                            _: i32,
+                            _: *mut u8,
+                        );
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import10(
+                        _: *mut u8,
+                        _: usize,
+                        _: *mut u8,
+                        _: usize,
+                        _: *mut u8,
+                        _: usize,
+                        _: *mut u8,
+                        _: usize,
+                        _: i32,
+                        _: i32,
+                        _: *mut u8,
+                    ) {
+                        unreachable!()
+                    }
+                    wit_import10(
+                        ptr1.cast_mut(),
+                        len1,
+                        ptr2.cast_mut(),
+                        len2,
+                        result6,
+                        len6,
+                        ptr7.cast_mut(),
+                        len7,
+                        result8_0,
+                        result8_1,
+                        ptr9,
+                    );
+                    let l11 = i32::from(*ptr9.add(0).cast::<u8>());
+                    let result32 = match l11 {
+                        0 => {
+                            let e = {
+                                let l12 = i32::from(
+                                    *ptr9.add(::core::mem::size_of::<*const u8>()).cast::<u16>(),
+                                );
+                                let l13 = *ptr9
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l14 = *ptr9
+                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base21 = l13;
+                                let len21 = l14;
+                                let mut result21 = _rt::Vec::with_capacity(len21);
+                                for i in 0..len21 {
+                                    let base = base21
+                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    let e21 = {
+                                        let l15 = *base.add(0).cast::<*mut u8>();
+                                        let l16 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        let len17 = l16;
+                                        let bytes17 = _rt::Vec::from_raw_parts(
+                                            l15.cast(),
+                                            len17,
+                                            len17,
+                                        );
+                                        let l18 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l19 = *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        let len20 = l19;
+                                        let bytes20 = _rt::Vec::from_raw_parts(
+                                            l18.cast(),
+                                            len20,
+                                            len20,
+                                        );
+                                        (_rt::string_lift(bytes17), _rt::string_lift(bytes20))
+                                    };
+                                    result21.push(e21);
+                                }
+                                _rt::cabi_dealloc(
+                                    base21,
+                                    len21 * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l22 = *ptr9
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l23 = *ptr9
+                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let len24 = l23;
+                                Response {
+                                    status: l12 as u16,
+                                    headers: result21,
+                                    body: <_ as From<
+                                        _rt::Vec<_>,
+                                    >>::from(_rt::Vec::from_raw_parts(l22.cast(), len24, len24)),
+                                }
+                            };
+                            Ok(e)
+                        }
+                        1 => {
+                            let e = {
+                                let l25 = i32::from(
+                                    *ptr9.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
+                                );
+                                let l26 = *ptr9
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l27 = *ptr9
+                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let len28 = l27;
+                                let bytes28 = _rt::Vec::from_raw_parts(
+                                    l26.cast(),
+                                    len28,
+                                    len28,
+                                );
+                                let l29 = *ptr9
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l30 = *ptr9
+                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let len31 = l30;
+                                let bytes31 = _rt::Vec::from_raw_parts(
+                                    l29.cast(),
+                                    len31,
+                                    len31,
+                                );
+                                Failure {
+                                    sent: _rt::bool_lift(l25 as u8),
+                                    code: _rt::string_lift(bytes28),
+                                    detail: _rt::string_lift(bytes31),
+                                }
+                            };
+                            Err(e)
+                        }
+                        _ => _rt::invalid_enum_discriminant(),
+                    };
+                    result32
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            /// For `compensate` with `evidence.uncertain`: what may have happened, in the order of the requests. Empty in
+            /// `handle-event`, and where there is undo data.
+            #[allow(async_fn_in_trait)]
+            pub fn calls() -> _rt::Vec<Call> {
+                unsafe {
+                    #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
+                    #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
+                    struct RetArea(
+                        [::core::mem::MaybeUninit<
+                            u8,
+                        >; 2 * ::core::mem::size_of::<*const u8>()],
+                    );
+                    let mut ret_area = RetArea(
+                        [::core::mem::MaybeUninit::uninit(); 2
+                            * ::core::mem::size_of::<*const u8>()],
+                    );
+                    let ptr0 = ret_area.0.as_mut_ptr().cast::<u8>();
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "sagahost:plugin/http@0.1.0")]
+                    unsafe extern "C" {
+                        #[link_name = "calls"]
+                        fn wit_import1(_: *mut u8);
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import1(_: *mut u8) {
+                        unreachable!()
+                    }
+                    wit_import1(ptr0);
+                    let l2 = *ptr0.add(0).cast::<*mut u8>();
+                    let l3 = *ptr0
+                        .add(::core::mem::size_of::<*const u8>())
+                        .cast::<usize>();
+                    let base41 = l2;
+                    let len41 = l3;
+                    let mut result41 = _rt::Vec::with_capacity(len41);
+                    for i in 0..len41 {
+                        let base = base41
+                            .add(i * (8 + 16 * ::core::mem::size_of::<*const u8>()));
+                        let e41 = {
+                            let l4 = *base.add(0).cast::<*mut u8>();
+                            let l5 = *base
+                                .add(::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len6 = l5;
+                            let bytes6 = _rt::Vec::from_raw_parts(l4.cast(), len6, len6);
+                            let l7 = *base
+                                .add(2 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l8 = *base
+                                .add(3 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len9 = l8;
+                            let bytes9 = _rt::Vec::from_raw_parts(l7.cast(), len9, len9);
+                            let l10 = *base
+                                .add(4 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l11 = *base
+                                .add(5 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len12 = l11;
+                            let bytes12 = _rt::Vec::from_raw_parts(
+                                l10.cast(),
+                                len12,
+                                len12,
+                            );
+                            let l13 = *base
+                                .add(6 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l14 = *base
+                                .add(7 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let base21 = l13;
+                            let len21 = l14;
+                            let mut result21 = _rt::Vec::with_capacity(len21);
+                            for i in 0..len21 {
+                                let base = base21
+                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e21 = {
+                                    let l15 = *base.add(0).cast::<*mut u8>();
+                                    let l16 = *base
+                                        .add(::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len17 = l16;
+                                    let bytes17 = _rt::Vec::from_raw_parts(
+                                        l15.cast(),
+                                        len17,
+                                        len17,
+                                    );
+                                    let l18 = *base
+                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l19 = *base
+                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len20 = l19;
+                                    let bytes20 = _rt::Vec::from_raw_parts(
+                                        l18.cast(),
+                                        len20,
+                                        len20,
+                                    );
+                                    (_rt::string_lift(bytes17), _rt::string_lift(bytes20))
+                                };
+                                result21.push(e21);
+                            }
+                            _rt::cabi_dealloc(
+                                base21,
+                                len21 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l22 = *base
+                                .add(8 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l23 = *base
+                                .add(9 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len24 = l23;
+                            let l25 = i32::from(
+                                *base
+                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u8>(),
+                            );
+                            let l27 = i32::from(
+                                *base
+                                    .add(8 + 10 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u8>(),
+                            );
+                            Call {
+                                key: _rt::string_lift(bytes6),
+                                request: Request {
+                                    method: _rt::string_lift(bytes9),
+                                    url: _rt::string_lift(bytes12),
+                                    headers: result21,
+                                    body: <_ as From<
+                                        _rt::Vec<_>,
+                                    >>::from(
+                                        _rt::Vec::from_raw_parts(l22.cast(), len24, len24),
+                                    ),
+                                    timeout_ms: match l25 {
+                                        0 => None,
+                                        1 => {
+                                            let e = {
+                                                let l26 = *base
+                                                    .add(4 + 10 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<i32>();
+                                                l26 as u32
+                                            };
+                                            Some(e)
+                                        }
+                                        _ => _rt::invalid_enum_discriminant(),
+                                    },
+                                },
+                                response: match l27 {
+                                    0 => None,
+                                    1 => {
+                                        let e = {
+                                            let l28 = i32::from(
+                                                *base
+                                                    .add(8 + 11 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u16>(),
+                                            );
+                                            let l29 = *base
+                                                .add(8 + 12 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<*mut u8>();
+                                            let l30 = *base
+                                                .add(8 + 13 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<usize>();
+                                            let base37 = l29;
+                                            let len37 = l30;
+                                            let mut result37 = _rt::Vec::with_capacity(len37);
+                                            for i in 0..len37 {
+                                                let base = base37
+                                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                                let e37 = {
+                                                    let l31 = *base.add(0).cast::<*mut u8>();
+                                                    let l32 = *base
+                                                        .add(::core::mem::size_of::<*const u8>())
+                                                        .cast::<usize>();
+                                                    let len33 = l32;
+                                                    let bytes33 = _rt::Vec::from_raw_parts(
+                                                        l31.cast(),
+                                                        len33,
+                                                        len33,
+                                                    );
+                                                    let l34 = *base
+                                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<*mut u8>();
+                                                    let l35 = *base
+                                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<usize>();
+                                                    let len36 = l35;
+                                                    let bytes36 = _rt::Vec::from_raw_parts(
+                                                        l34.cast(),
+                                                        len36,
+                                                        len36,
+                                                    );
+                                                    (_rt::string_lift(bytes33), _rt::string_lift(bytes36))
+                                                };
+                                                result37.push(e37);
+                                            }
+                                            _rt::cabi_dealloc(
+                                                base37,
+                                                len37 * (4 * ::core::mem::size_of::<*const u8>()),
+                                                ::core::mem::size_of::<*const u8>(),
+                                            );
+                                            let l38 = *base
+                                                .add(8 + 14 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<*mut u8>();
+                                            let l39 = *base
+                                                .add(8 + 15 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<usize>();
+                                            let len40 = l39;
+                                            Response {
+                                                status: l28 as u16,
+                                                headers: result37,
+                                                body: <_ as From<
+                                                    _rt::Vec<_>,
+                                                >>::from(_rt::Vec::from_raw_parts(l38.cast(), len40, len40)),
+                                            }
+                                        };
+                                        Some(e)
+                                    }
+                                    _ => _rt::invalid_enum_discriminant(),
+                                },
+                            }
+                        };
+                        result41.push(e41);
+                    }
+                    _rt::cabi_dealloc(
+                        base41,
+                        len41 * (8 + 16 * ::core::mem::size_of::<*const u8>()),
+                        ::core::mem::size_of::<*const u8>(),
+                    );
+                    let result42 = result41;
+                    result42
+                }
+            }
+        }
         /// Lines for the people who run the host; they carry saga, event, participant and attempt by themselves. Written at
         /// once, also by attempts that are thrown away. At most 200 lines and 64 KiB in one call (`log-lines-max`,
         /// `log-bytes-max`): a flood ends the attempt. Never log secrets.
@@ -950,7 +1529,8 @@ pub mod sagahost {
             pub enum Evidence {
                 /// The step was done; its undo data.
                 Done(Saved),
-                /// It may or may not have happened: an outside call left the host. Only for plugins with such grants.
+                /// It may or may not have happened: an outside call left the host. Only for plugins with such grants
+                /// (`http.calls` says what left).
                 Uncertain,
                 /// Its event arrived, but the saga failed before the step was done. Announce what must be announced (an order
                 /// that is cancelled); there is nothing to take back.
@@ -3331,31 +3911,8 @@ pub mod exports {
 mod _rt {
     #![allow(dead_code, unused_imports, clippy::all)]
     pub use alloc_crate::string::String;
-    pub use alloc_crate::alloc;
     pub use alloc_crate::vec::Vec;
-    pub unsafe fn string_lift(bytes: Vec<u8>) -> String {
-        if cfg!(debug_assertions) {
-            String::from_utf8(bytes).unwrap()
-        } else {
-            unsafe { String::from_utf8_unchecked(bytes) }
-        }
-    }
-    pub unsafe fn invalid_enum_discriminant<T>() -> T {
-        if cfg!(debug_assertions) {
-            panic!("invalid enum discriminant")
-        } else {
-            unsafe { core::hint::unreachable_unchecked() }
-        }
-    }
-    pub unsafe fn cabi_dealloc(ptr: *mut u8, size: usize, align: usize) {
-        if size == 0 {
-            return;
-        }
-        unsafe {
-            let layout = alloc::Layout::from_size_align_unchecked(size, align);
-            alloc::dealloc(ptr, layout);
-        }
-    }
+    pub use alloc_crate::alloc;
     pub fn as_i32<T: AsI32>(t: T) -> i32 {
         t.as_i32()
     }
@@ -3415,6 +3972,40 @@ mod _rt {
             self as i32
         }
     }
+    pub unsafe fn string_lift(bytes: Vec<u8>) -> String {
+        if cfg!(debug_assertions) {
+            String::from_utf8(bytes).unwrap()
+        } else {
+            unsafe { String::from_utf8_unchecked(bytes) }
+        }
+    }
+    pub unsafe fn cabi_dealloc(ptr: *mut u8, size: usize, align: usize) {
+        if size == 0 {
+            return;
+        }
+        unsafe {
+            let layout = alloc::Layout::from_size_align_unchecked(size, align);
+            alloc::dealloc(ptr, layout);
+        }
+    }
+    pub unsafe fn bool_lift(val: u8) -> bool {
+        if cfg!(debug_assertions) {
+            match val {
+                0 => false,
+                1 => true,
+                _ => panic!("invalid bool discriminant"),
+            }
+        } else {
+            val != 0
+        }
+    }
+    pub unsafe fn invalid_enum_discriminant<T>() -> T {
+        if cfg!(debug_assertions) {
+            panic!("invalid enum discriminant")
+        } else {
+            unsafe { core::hint::unreachable_unchecked() }
+        }
+    }
     pub fn as_i64<T: AsI64>(t: T) -> i64 {
         t.as_i64()
     }
@@ -3436,17 +4027,6 @@ mod _rt {
         #[inline]
         fn as_i64(self) -> i64 {
             self as i64
-        }
-    }
-    pub unsafe fn bool_lift(val: u8) -> bool {
-        if cfg!(debug_assertions) {
-            match val {
-                0 => false,
-                1 => true,
-                _ => panic!("invalid bool discriminant"),
-            }
-        } else {
-            val != 0
         }
     }
     #[cfg(target_arch = "wasm32")]
@@ -3474,7 +4054,7 @@ mod _rt {
 #[allow(unused_macros)]
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __export_plugin_impl {
+macro_rules! __export_plugin_http_impl {
     ($ty:ident) => {
         $crate::bindings::export_plugin!($ty with_types_in $crate::bindings);
     };
@@ -3484,106 +4064,120 @@ macro_rules! __export_plugin_impl {
         with_types_in $($path_to_types_root)*:: exports::sagahost::plugin::participant);
         const _ : () = { #[rustfmt::skip] #[cfg(target_arch = "wasm32")] #[unsafe
         (link_section =
-        "component-type:wit-bindgen:0.60.0:sagahost:plugin@0.1.0:plugin:imports and exports")]
+        "component-type:wit-bindgen:0.60.0:sagahost:plugin@0.1.0:plugin-http:imports and exports")]
         #[doc(hidden)] #[allow(clippy::octal_escapes)] pub static
-        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 1936] = *
+        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 2213] = *
         b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x93\x0e\x01A\x02\x01\
-A\x11\x01B\x06\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\0\x05leve\
-l\x03\0\0\x01o\x02ss\x01p\x02\x01@\x03\x05level\x01\x07messages\x06fields\x03\x01\
-\0\x04\0\x05write\x01\x04\x03\0\x19sagahost:plugin/log@0.1.0\x05\0\x01B\x07\x01k\
-s\x01@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\
-\0\x07get-all\x01\x04\x03\0\x1csagahost:plugin/config@0.1.0\x05\x01\x01B\x0e\x01\
-p}\x01r\x02\x03keys\x05value\0\x04\0\x05entry\x03\0\x01\x01k\0\x01@\x01\x03keys\0\
-\x03\x04\0\x03get\x01\x04\x01@\x02\x03keys\x05value\0\x01\0\x04\0\x03put\x01\x05\
-\x01@\x01\x03keys\x01\0\x04\0\x06delete\x01\x06\x01ks\x01p\x02\x01@\x03\x06prefi\
-xs\x05after\x07\x05limity\0\x08\x04\0\x04scan\x01\x09\x03\0\x1bsagahost:plugin/s\
-tore@0.1.0\x05\x02\x01B\x09\x01@\x02\x04names\x07initialx\x01\0\x04\0\x06ensure\x01\
-\0\x01@\x02\x04names\x06amountw\0\x7f\x04\0\x04take\x01\x01\x01@\x02\x04names\x06\
-amountw\x01\0\x04\0\x04give\x01\x02\x01kx\x01@\x01\x04names\0\x03\x04\0\x04read\x01\
-\x04\x03\0\x1esagahost:plugin/counters@0.1.0\x05\x03\x01B*\x01o\x02ss\x01p\0\x04\
-\0\x0aattributes\x03\0\x01\x01p}\x01r\x08\x02ids\x07saga-ids\x04kinds\x06sources\
-\x07time-msw\x0ccontent-types\x04data\x03\x0aattributes\x02\x04\0\x05event\x03\0\
-\x04\x01r\x02\x04data\x03\x06formaty\x04\0\x05saved\x03\0\x06\x01k\x07\x01r\x07\x07\
-step-ids\x07attempty\x0fidempotency-keys\x06now-msw\x09budget-msy\x04seed\x03\x05\
-state\x08\x04\0\x07context\x03\0\x09\x01ks\x01ky\x01r\x06\x04kinds\x04data\x03\x0c\
-content-type\x0b\x07saga-id\x0b\x0dafter-seconds\x0c\x0aattributes\x02\x04\0\x08\
-emission\x03\0\x0d\x01q\x03\x04keep\0\0\x03put\x01\x03\0\x06delete\0\0\x04\0\x0c\
-state-change\x03\0\x0f\x01q\x02\x0fnothing-to-undo\0\0\x04data\x01\x03\0\x04\0\x04\
-undo\x03\0\x11\x01q\x02\x08going-on\0\0\x08finished\x01\x03\0\x04\0\x08progress\x03\
-\0\x13\x01p\x0e\x01r\x05\x04emit\x15\x05state\x10\x04undo\x12\x08progress\x14\x0a\
-attributes\x02\x04\0\x0acompletion\x03\0\x16\x01r\x02\x04codes\x06details\x04\0\x07\
-problem\x03\0\x18\x01r\x03\x07problem\x19\x04emit\x15\x0aattributes\x02\x04\0\x09\
-rejection\x03\0\x1a\x01r\x02\x07problem\x19\x08after-ms\x0c\x04\0\x05delay\x03\0\
-\x1c\x01q\x05\x09completed\x01\x17\0\x08rejected\x01\x1b\0\x05retry\x01\x1d\0\x07\
-not-yet\x01\x19\0\x07invalid\x01\x19\0\x04\0\x07outcome\x03\0\x1e\x01q\x03\x04do\
-ne\x01\x07\0\x09uncertain\0\0\x09never-ran\0\0\x04\0\x08evidence\x03\0\x20\x01r\x04\
-\x04codes\x06details\x0bparticipant\x0b\x0aevent-kind\x0b\x04\0\x05cause\x03\0\"\
-\x01r\x04\x05event\x05\x08evidence!\x05cause#\x0eplugin-versions\x04\0\x04step\x03\
-\0$\x01r\x03\x04emit\x15\x05state\x10\x0aattributes\x02\x04\0\x06undone\x03\0&\x01\
-q\x04\x06undone\x01'\0\x0fnothing-to-undo\0\0\x05retry\x01\x1d\0\x05stuck\x01\x19\
-\0\x04\0\x0cundo-outcome\x03\0(\x03\0\x1bsagahost:plugin/types@0.1.0\x05\x04\x02\
-\x03\0\x04\x05event\x02\x03\0\x04\x07context\x02\x03\0\x04\x07outcome\x02\x03\0\x04\
-\x04step\x02\x03\0\x04\x0cundo-outcome\x01B\x10\x02\x03\x02\x01\x05\x04\0\x05eve\
-nt\x03\0\0\x02\x03\x02\x01\x06\x04\0\x07context\x03\0\x02\x02\x03\x02\x01\x07\x04\
-\0\x07outcome\x03\0\x04\x02\x03\x02\x01\x08\x04\0\x04step\x03\0\x06\x02\x03\x02\x01\
-\x09\x04\0\x0cundo-outcome\x03\0\x08\x01j\x01\x05\x01s\x01@\x02\x05event\x01\x07\
-context\x03\0\x0a\x04\0\x0chandle-event\x01\x0b\x01j\x01\x09\x01s\x01@\x02\x04st\
-ep\x07\x07context\x03\0\x0c\x04\0\x0acompensate\x01\x0d\x04\0!sagahost:plugin/pa\
-rticipant@0.1.0\x05\x0a\x04\0\x1csagahost:plugin/plugin@0.1.0\x04\0\x0b\x0c\x01\0\
-\x06plugin\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070\
-.254.2\x10wit-bindgen-rust\x060.60.0";
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xa3\x10\x01A\x02\x01\
+A\x13\x01B\x13\x01o\x02ss\x01p\0\x01p}\x01ky\x01r\x05\x06methods\x03urls\x07head\
+ers\x01\x04body\x02\x0atimeout-ms\x03\x04\0\x07request\x03\0\x04\x01r\x03\x06sta\
+tus{\x07headers\x01\x04body\x02\x04\0\x08response\x03\0\x06\x01r\x03\x04sent\x7f\
+\x04codes\x06details\x04\0\x07failure\x03\0\x08\x01k\x07\x01r\x03\x03keys\x07req\
+uest\x05\x08response\x0a\x04\0\x04call\x03\0\x0b\x01j\x01\x07\x01\x09\x01@\x01\x07\
+request\x05\0\x0d\x04\0\x04send\x01\x0e\x01p\x0c\x01@\0\0\x0f\x04\0\x05calls\x01\
+\x10\x03\0\x1asagahost:plugin/http@0.1.0\x05\0\x01B\x06\x01m\x05\x05trace\x05deb\
+ug\x04info\x04warn\x05error\x04\0\x05level\x03\0\0\x01o\x02ss\x01p\x02\x01@\x03\x05\
+level\x01\x07messages\x06fields\x03\x01\0\x04\0\x05write\x01\x04\x03\0\x19sagaho\
+st:plugin/log@0.1.0\x05\x01\x01B\x07\x01ks\x01@\x01\x03keys\0\0\x04\0\x03get\x01\
+\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x07get-all\x01\x04\x03\0\x1csagahost\
+:plugin/config@0.1.0\x05\x02\x01B\x0e\x01p}\x01r\x02\x03keys\x05value\0\x04\0\x05\
+entry\x03\0\x01\x01k\0\x01@\x01\x03keys\0\x03\x04\0\x03get\x01\x04\x01@\x02\x03k\
+eys\x05value\0\x01\0\x04\0\x03put\x01\x05\x01@\x01\x03keys\x01\0\x04\0\x06delete\
+\x01\x06\x01ks\x01p\x02\x01@\x03\x06prefixs\x05after\x07\x05limity\0\x08\x04\0\x04\
+scan\x01\x09\x03\0\x1bsagahost:plugin/store@0.1.0\x05\x03\x01B\x09\x01@\x02\x04n\
+ames\x07initialx\x01\0\x04\0\x06ensure\x01\0\x01@\x02\x04names\x06amountw\0\x7f\x04\
+\0\x04take\x01\x01\x01@\x02\x04names\x06amountw\x01\0\x04\0\x04give\x01\x02\x01k\
+x\x01@\x01\x04names\0\x03\x04\0\x04read\x01\x04\x03\0\x1esagahost:plugin/counter\
+s@0.1.0\x05\x04\x01B*\x01o\x02ss\x01p\0\x04\0\x0aattributes\x03\0\x01\x01p}\x01r\
+\x08\x02ids\x07saga-ids\x04kinds\x06sources\x07time-msw\x0ccontent-types\x04data\
+\x03\x0aattributes\x02\x04\0\x05event\x03\0\x04\x01r\x02\x04data\x03\x06formaty\x04\
+\0\x05saved\x03\0\x06\x01k\x07\x01r\x07\x07step-ids\x07attempty\x0fidempotency-k\
+eys\x06now-msw\x09budget-msy\x04seed\x03\x05state\x08\x04\0\x07context\x03\0\x09\
+\x01ks\x01ky\x01r\x06\x04kinds\x04data\x03\x0ccontent-type\x0b\x07saga-id\x0b\x0d\
+after-seconds\x0c\x0aattributes\x02\x04\0\x08emission\x03\0\x0d\x01q\x03\x04keep\
+\0\0\x03put\x01\x03\0\x06delete\0\0\x04\0\x0cstate-change\x03\0\x0f\x01q\x02\x0f\
+nothing-to-undo\0\0\x04data\x01\x03\0\x04\0\x04undo\x03\0\x11\x01q\x02\x08going-\
+on\0\0\x08finished\x01\x03\0\x04\0\x08progress\x03\0\x13\x01p\x0e\x01r\x05\x04em\
+it\x15\x05state\x10\x04undo\x12\x08progress\x14\x0aattributes\x02\x04\0\x0acompl\
+etion\x03\0\x16\x01r\x02\x04codes\x06details\x04\0\x07problem\x03\0\x18\x01r\x03\
+\x07problem\x19\x04emit\x15\x0aattributes\x02\x04\0\x09rejection\x03\0\x1a\x01r\x02\
+\x07problem\x19\x08after-ms\x0c\x04\0\x05delay\x03\0\x1c\x01q\x05\x09completed\x01\
+\x17\0\x08rejected\x01\x1b\0\x05retry\x01\x1d\0\x07not-yet\x01\x19\0\x07invalid\x01\
+\x19\0\x04\0\x07outcome\x03\0\x1e\x01q\x03\x04done\x01\x07\0\x09uncertain\0\0\x09\
+never-ran\0\0\x04\0\x08evidence\x03\0\x20\x01r\x04\x04codes\x06details\x0bpartic\
+ipant\x0b\x0aevent-kind\x0b\x04\0\x05cause\x03\0\"\x01r\x04\x05event\x05\x08evid\
+ence!\x05cause#\x0eplugin-versions\x04\0\x04step\x03\0$\x01r\x03\x04emit\x15\x05\
+state\x10\x0aattributes\x02\x04\0\x06undone\x03\0&\x01q\x04\x06undone\x01'\0\x0f\
+nothing-to-undo\0\0\x05retry\x01\x1d\0\x05stuck\x01\x19\0\x04\0\x0cundo-outcome\x03\
+\0(\x03\0\x1bsagahost:plugin/types@0.1.0\x05\x05\x02\x03\0\x05\x05event\x02\x03\0\
+\x05\x07context\x02\x03\0\x05\x07outcome\x02\x03\0\x05\x04step\x02\x03\0\x05\x0c\
+undo-outcome\x01B\x10\x02\x03\x02\x01\x06\x04\0\x05event\x03\0\0\x02\x03\x02\x01\
+\x07\x04\0\x07context\x03\0\x02\x02\x03\x02\x01\x08\x04\0\x07outcome\x03\0\x04\x02\
+\x03\x02\x01\x09\x04\0\x04step\x03\0\x06\x02\x03\x02\x01\x0a\x04\0\x0cundo-outco\
+me\x03\0\x08\x01j\x01\x05\x01s\x01@\x02\x05event\x01\x07context\x03\0\x0a\x04\0\x0c\
+handle-event\x01\x0b\x01j\x01\x09\x01s\x01@\x02\x04step\x07\x07context\x03\0\x0c\
+\x04\0\x0acompensate\x01\x0d\x04\0!sagahost:plugin/participant@0.1.0\x05\x0b\x04\
+\0!sagahost:plugin/plugin-http@0.1.0\x04\0\x0b\x11\x01\0\x0bplugin-http\x03\0\0\0\
+G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.254.2\x10wit-bindge\
+n-rust\x060.60.0";
         };
     };
 }
 #[doc(inline)]
-pub use __export_plugin_impl as export_plugin;
+pub use __export_plugin_http_impl as export_plugin;
 #[rustfmt::skip]
 #[cfg(target_arch = "wasm32")]
 #[unsafe(
-    link_section = "component-type:wit-bindgen:0.60.0:sagahost:plugin@0.1.0:plugin-with-all-of-its-exports-removed:encoded world"
+    link_section = "component-type:wit-bindgen:0.60.0:sagahost:plugin@0.1.0:plugin-http-with-all-of-its-exports-removed:encoded world"
 )]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1724] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x9f\x0c\x01A\x02\x01\
-A\x0a\x01B\x06\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\0\x05leve\
-l\x03\0\0\x01o\x02ss\x01p\x02\x01@\x03\x05level\x01\x07messages\x06fields\x03\x01\
-\0\x04\0\x05write\x01\x04\x03\0\x19sagahost:plugin/log@0.1.0\x05\0\x01B\x07\x01k\
-s\x01@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\
-\0\x07get-all\x01\x04\x03\0\x1csagahost:plugin/config@0.1.0\x05\x01\x01B\x0e\x01\
-p}\x01r\x02\x03keys\x05value\0\x04\0\x05entry\x03\0\x01\x01k\0\x01@\x01\x03keys\0\
-\x03\x04\0\x03get\x01\x04\x01@\x02\x03keys\x05value\0\x01\0\x04\0\x03put\x01\x05\
-\x01@\x01\x03keys\x01\0\x04\0\x06delete\x01\x06\x01ks\x01p\x02\x01@\x03\x06prefi\
-xs\x05after\x07\x05limity\0\x08\x04\0\x04scan\x01\x09\x03\0\x1bsagahost:plugin/s\
-tore@0.1.0\x05\x02\x01B\x09\x01@\x02\x04names\x07initialx\x01\0\x04\0\x06ensure\x01\
-\0\x01@\x02\x04names\x06amountw\0\x7f\x04\0\x04take\x01\x01\x01@\x02\x04names\x06\
-amountw\x01\0\x04\0\x04give\x01\x02\x01kx\x01@\x01\x04names\0\x03\x04\0\x04read\x01\
-\x04\x03\0\x1esagahost:plugin/counters@0.1.0\x05\x03\x01B*\x01o\x02ss\x01p\0\x04\
-\0\x0aattributes\x03\0\x01\x01p}\x01r\x08\x02ids\x07saga-ids\x04kinds\x06sources\
-\x07time-msw\x0ccontent-types\x04data\x03\x0aattributes\x02\x04\0\x05event\x03\0\
-\x04\x01r\x02\x04data\x03\x06formaty\x04\0\x05saved\x03\0\x06\x01k\x07\x01r\x07\x07\
-step-ids\x07attempty\x0fidempotency-keys\x06now-msw\x09budget-msy\x04seed\x03\x05\
-state\x08\x04\0\x07context\x03\0\x09\x01ks\x01ky\x01r\x06\x04kinds\x04data\x03\x0c\
-content-type\x0b\x07saga-id\x0b\x0dafter-seconds\x0c\x0aattributes\x02\x04\0\x08\
-emission\x03\0\x0d\x01q\x03\x04keep\0\0\x03put\x01\x03\0\x06delete\0\0\x04\0\x0c\
-state-change\x03\0\x0f\x01q\x02\x0fnothing-to-undo\0\0\x04data\x01\x03\0\x04\0\x04\
-undo\x03\0\x11\x01q\x02\x08going-on\0\0\x08finished\x01\x03\0\x04\0\x08progress\x03\
-\0\x13\x01p\x0e\x01r\x05\x04emit\x15\x05state\x10\x04undo\x12\x08progress\x14\x0a\
-attributes\x02\x04\0\x0acompletion\x03\0\x16\x01r\x02\x04codes\x06details\x04\0\x07\
-problem\x03\0\x18\x01r\x03\x07problem\x19\x04emit\x15\x0aattributes\x02\x04\0\x09\
-rejection\x03\0\x1a\x01r\x02\x07problem\x19\x08after-ms\x0c\x04\0\x05delay\x03\0\
-\x1c\x01q\x05\x09completed\x01\x17\0\x08rejected\x01\x1b\0\x05retry\x01\x1d\0\x07\
-not-yet\x01\x19\0\x07invalid\x01\x19\0\x04\0\x07outcome\x03\0\x1e\x01q\x03\x04do\
-ne\x01\x07\0\x09uncertain\0\0\x09never-ran\0\0\x04\0\x08evidence\x03\0\x20\x01r\x04\
-\x04codes\x06details\x0bparticipant\x0b\x0aevent-kind\x0b\x04\0\x05cause\x03\0\"\
-\x01r\x04\x05event\x05\x08evidence!\x05cause#\x0eplugin-versions\x04\0\x04step\x03\
-\0$\x01r\x03\x04emit\x15\x05state\x10\x0aattributes\x02\x04\0\x06undone\x03\0&\x01\
-q\x04\x06undone\x01'\0\x0fnothing-to-undo\0\0\x05retry\x01\x1d\0\x05stuck\x01\x19\
-\0\x04\0\x0cundo-outcome\x03\0(\x03\0\x1bsagahost:plugin/types@0.1.0\x05\x04\x04\
-\0<sagahost:plugin/plugin-with-all-of-its-exports-removed@0.1.0\x04\0\x0b,\x01\0\
-&plugin-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed\
--by\x02\x0dwit-component\x070.254.2\x10wit-bindgen-rust\x060.60.0";
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 2001] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xaf\x0e\x01A\x02\x01\
+A\x0c\x01B\x13\x01o\x02ss\x01p\0\x01p}\x01ky\x01r\x05\x06methods\x03urls\x07head\
+ers\x01\x04body\x02\x0atimeout-ms\x03\x04\0\x07request\x03\0\x04\x01r\x03\x06sta\
+tus{\x07headers\x01\x04body\x02\x04\0\x08response\x03\0\x06\x01r\x03\x04sent\x7f\
+\x04codes\x06details\x04\0\x07failure\x03\0\x08\x01k\x07\x01r\x03\x03keys\x07req\
+uest\x05\x08response\x0a\x04\0\x04call\x03\0\x0b\x01j\x01\x07\x01\x09\x01@\x01\x07\
+request\x05\0\x0d\x04\0\x04send\x01\x0e\x01p\x0c\x01@\0\0\x0f\x04\0\x05calls\x01\
+\x10\x03\0\x1asagahost:plugin/http@0.1.0\x05\0\x01B\x06\x01m\x05\x05trace\x05deb\
+ug\x04info\x04warn\x05error\x04\0\x05level\x03\0\0\x01o\x02ss\x01p\x02\x01@\x03\x05\
+level\x01\x07messages\x06fields\x03\x01\0\x04\0\x05write\x01\x04\x03\0\x19sagaho\
+st:plugin/log@0.1.0\x05\x01\x01B\x07\x01ks\x01@\x01\x03keys\0\0\x04\0\x03get\x01\
+\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x07get-all\x01\x04\x03\0\x1csagahost\
+:plugin/config@0.1.0\x05\x02\x01B\x0e\x01p}\x01r\x02\x03keys\x05value\0\x04\0\x05\
+entry\x03\0\x01\x01k\0\x01@\x01\x03keys\0\x03\x04\0\x03get\x01\x04\x01@\x02\x03k\
+eys\x05value\0\x01\0\x04\0\x03put\x01\x05\x01@\x01\x03keys\x01\0\x04\0\x06delete\
+\x01\x06\x01ks\x01p\x02\x01@\x03\x06prefixs\x05after\x07\x05limity\0\x08\x04\0\x04\
+scan\x01\x09\x03\0\x1bsagahost:plugin/store@0.1.0\x05\x03\x01B\x09\x01@\x02\x04n\
+ames\x07initialx\x01\0\x04\0\x06ensure\x01\0\x01@\x02\x04names\x06amountw\0\x7f\x04\
+\0\x04take\x01\x01\x01@\x02\x04names\x06amountw\x01\0\x04\0\x04give\x01\x02\x01k\
+x\x01@\x01\x04names\0\x03\x04\0\x04read\x01\x04\x03\0\x1esagahost:plugin/counter\
+s@0.1.0\x05\x04\x01B*\x01o\x02ss\x01p\0\x04\0\x0aattributes\x03\0\x01\x01p}\x01r\
+\x08\x02ids\x07saga-ids\x04kinds\x06sources\x07time-msw\x0ccontent-types\x04data\
+\x03\x0aattributes\x02\x04\0\x05event\x03\0\x04\x01r\x02\x04data\x03\x06formaty\x04\
+\0\x05saved\x03\0\x06\x01k\x07\x01r\x07\x07step-ids\x07attempty\x0fidempotency-k\
+eys\x06now-msw\x09budget-msy\x04seed\x03\x05state\x08\x04\0\x07context\x03\0\x09\
+\x01ks\x01ky\x01r\x06\x04kinds\x04data\x03\x0ccontent-type\x0b\x07saga-id\x0b\x0d\
+after-seconds\x0c\x0aattributes\x02\x04\0\x08emission\x03\0\x0d\x01q\x03\x04keep\
+\0\0\x03put\x01\x03\0\x06delete\0\0\x04\0\x0cstate-change\x03\0\x0f\x01q\x02\x0f\
+nothing-to-undo\0\0\x04data\x01\x03\0\x04\0\x04undo\x03\0\x11\x01q\x02\x08going-\
+on\0\0\x08finished\x01\x03\0\x04\0\x08progress\x03\0\x13\x01p\x0e\x01r\x05\x04em\
+it\x15\x05state\x10\x04undo\x12\x08progress\x14\x0aattributes\x02\x04\0\x0acompl\
+etion\x03\0\x16\x01r\x02\x04codes\x06details\x04\0\x07problem\x03\0\x18\x01r\x03\
+\x07problem\x19\x04emit\x15\x0aattributes\x02\x04\0\x09rejection\x03\0\x1a\x01r\x02\
+\x07problem\x19\x08after-ms\x0c\x04\0\x05delay\x03\0\x1c\x01q\x05\x09completed\x01\
+\x17\0\x08rejected\x01\x1b\0\x05retry\x01\x1d\0\x07not-yet\x01\x19\0\x07invalid\x01\
+\x19\0\x04\0\x07outcome\x03\0\x1e\x01q\x03\x04done\x01\x07\0\x09uncertain\0\0\x09\
+never-ran\0\0\x04\0\x08evidence\x03\0\x20\x01r\x04\x04codes\x06details\x0bpartic\
+ipant\x0b\x0aevent-kind\x0b\x04\0\x05cause\x03\0\"\x01r\x04\x05event\x05\x08evid\
+ence!\x05cause#\x0eplugin-versions\x04\0\x04step\x03\0$\x01r\x03\x04emit\x15\x05\
+state\x10\x0aattributes\x02\x04\0\x06undone\x03\0&\x01q\x04\x06undone\x01'\0\x0f\
+nothing-to-undo\0\0\x05retry\x01\x1d\0\x05stuck\x01\x19\0\x04\0\x0cundo-outcome\x03\
+\0(\x03\0\x1bsagahost:plugin/types@0.1.0\x05\x05\x04\0Asagahost:plugin/plugin-ht\
+tp-with-all-of-its-exports-removed@0.1.0\x04\0\x0b1\x01\0+plugin-http-with-all-o\
+f-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-com\
+ponent\x070.254.2\x10wit-bindgen-rust\x060.60.0";
 #[inline(never)]
 #[doc(hidden)]
 pub fn __link_custom_section_describing_imports() {

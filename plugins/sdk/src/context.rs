@@ -8,6 +8,7 @@ use crate::{
     contract::{Attempt, Event, Saved},
     event,
     host::{Host, Level},
+    http::Http,
 };
 
 /// The host, as a handler sees it during one attempt: what the event is, which attempt this is, and the calls it may
@@ -116,6 +117,11 @@ impl Context {
     /// A log line with fields; without fields the macros [`info!`](crate::info) and its like are shorter.
     pub fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         self.host.log(level, message, fields);
+    }
+
+    /// Requests to others, of a participant that says `http = […]`.
+    pub fn http(&self) -> Http<'_> {
+        Http::new(&*self.host)
     }
 
     pub(crate) fn host(&self) -> &dyn Host {

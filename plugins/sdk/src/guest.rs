@@ -6,26 +6,51 @@ use crate::{
     Context, Level, Participant,
     bindings::{
         exports::sagahost::plugin::participant as wit_participant,
-        sagahost::plugin::{config, counters, log, store, types as wit},
+        sagahost::plugin::{config, counters, http as wit_http, log, store, types as wit},
     },
     contract::{self, Evidence, Outcome, Progress, StateChange, Undo, UndoOutcome},
     host::Host,
+    http::{Failure, Made, Request, Response},
 };
 
-/// What the export macro exports: a participant behind the generated bindings.
-pub struct Exported<P>(PhantomData<P>);
+/// What the export macro exports: a participant behind the generated bindings, and what it imports. (An import that nobody calls
+/// is none: a plugin that sends nothing is one of world `plugin`.)
+pub struct Exported<P, I>(PhantomData<(P, I)>);
 
-impl<P: Participant> wit_participant::Guest for Exported<P> {
+/// The imports of one world.
+pub trait Imported {
+    fn host() -> Box<dyn Host>;
+}
+
+/// World `plugin`.
+pub struct Silent;
+
+/// World `plugin-http`.
+pub struct Sending;
+
+impl Imported for Silent {
+    fn host() -> Box<dyn Host> {
+        Box::new(Imports)
+    }
+}
+
+impl Imported for Sending {
+    fn host() -> Box<dyn Host> {
+        Box::new(ImportsHttp)
+    }
+}
+
+impl<P: Participant, I: Imported> wit_participant::Guest for Exported<P, I> {
     fn handle_event(event: wit::Event, context: wit::Context) -> Result<wit::Outcome, String> {
         report_panics();
-        let ctx = Context::new(Box::new(Imports), event.into(), context.into());
+        let ctx = Context::new(I::host(), event.into(), context.into());
         P::handle_event(&ctx).map(Into::into)
     }
 
     fn compensate(step: wit::Step, context: wit::Context) -> Result<wit::UndoOutcome, String> {
         report_panics();
         let step = contract::Step::from(step);
-        let ctx = Context::new(Box::new(Imports), step.event.clone(), context.into());
+        let ctx = Context::new(I::host(), step.event.clone(), context.into());
         P::compensate(step, &ctx).map(Into::into)
     }
 }
@@ -85,6 +110,61 @@ impl Host for Imports {
     }
     fn counter_read(&self, name: &str) -> Option<i64> {
         counters::read(name)
+    }
+}
+
+/// What `Imports` has, and requests.
+struct ImportsHttp;
+
+impl Host for ImportsHttp {
+    fn log(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        Imports.log(level, message, fields);
+    }
+    fn config(&self, key: &str) -> Option<String> {
+        Imports.config(key)
+    }
+    fn store_get(&self, key: &str) -> Option<Vec<u8>> {
+        Imports.store_get(key)
+    }
+    fn store_put(&self, key: &str, value: &[u8]) {
+        Imports.store_put(key, value);
+    }
+    fn store_delete(&self, key: &str) {
+        Imports.store_delete(key);
+    }
+    fn store_scan(&self, prefix: &str, after: Option<&str>, limit: u32) -> Vec<(String, Vec<u8>)> {
+        Imports.store_scan(prefix, after, limit)
+    }
+    fn counter_ensure(&self, name: &str, initial: i64) {
+        Imports.counter_ensure(name, initial);
+    }
+    fn counter_take(&self, name: &str, amount: u64) -> bool {
+        Imports.counter_take(name, amount)
+    }
+    fn counter_give(&self, name: &str, amount: u64) {
+        Imports.counter_give(name, amount);
+    }
+    fn counter_read(&self, name: &str) -> Option<i64> {
+        Imports.counter_read(name)
+    }
+    fn http_send(&self, request: Request) -> Result<Response, Failure> {
+        let Request { method, url, headers, body, timeout_ms } = request;
+        let answer = wit_http::send(&wit_http::Request { method, url, headers, body, timeout_ms });
+        answer.map(Into::into).map_err(|wit_http::Failure { sent, code, detail }| Failure { sent, code, detail })
+    }
+    fn http_calls(&self) -> Vec<Made> {
+        let made = |call: wit_http::Call| {
+            let wit_http::Request { method, url, headers, body, timeout_ms } = call.request;
+            let request = Request { method, url, headers, body, timeout_ms };
+            Made { key: call.key, request, response: call.response.map(Into::into) }
+        };
+        wit_http::calls().into_iter().map(made).collect()
+    }
+}
+
+impl From<wit_http::Response> for Response {
+    fn from(wit_http::Response { status, headers, body }: wit_http::Response) -> Self {
+        Self { status, headers, body }
     }
 }
 
@@ -204,10 +284,10 @@ impl From<UndoOutcome> for wit::UndoOutcome {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($participant:ty) => {
+    ($participant:ty, $imports:ident) => {
         const _: () = {
-            type Exported = $crate::__private::Exported<$participant>;
-    $crate::__export_plugin_impl!(Exported with_types_in $crate::bindings);
+            type Exported = $crate::__private::Exported<$participant, $crate::__private::$imports>;
+    $crate::__export_plugin_http_impl!(Exported with_types_in $crate::bindings);
 
             const MANIFEST: &str = <$participant as $crate::Participant>::MANIFEST;
             #[used]

@@ -1,5 +1,7 @@
 //! What a participant may ask of its host during a call. Invariant: the only way out of a handler besides its outcome.
 
+use crate::http::{Failure, Made, Request, Response};
+
 /// Severity of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -38,4 +40,15 @@ pub trait Host {
     fn counter_give(&self, name: &str, amount: u64);
     /// The exact value.
     fn counter_read(&self, name: &str) -> Option<i64>;
+    /// Sends a request, in world `plugin-http`.
+    fn http_send(&self, request: Request) -> Result<Response, Failure> {
+        panic!(
+            "{} {}: say in `#[participant(http = [\"{}\"])]` that it sends requests",
+            request.method, request.url, request.url
+        )
+    }
+    /// What the step asked for that is to be undone.
+    fn http_calls(&self) -> Vec<Made> {
+        Vec::new()
+    }
 }

@@ -100,7 +100,7 @@
 //! commits the answer; what was written to the [`Store`] or to a [`Counter`] before a failure or a panic is gone.
 //!
 //! # What it must not do
-//! There is no clock, randomness, file or network: [`Context::now_ms`] and [`Context::make_id`] are the same on every
+//! There is no clock, randomness or file, and no network but [`Context::http`]: [`Context::now_ms`] and [`Context::make_id`] are the same on every
 //! attempt, which is what makes a run repeatable. Statics do not survive a call.
 //!
 //! # Features
@@ -124,6 +124,7 @@ mod event;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 mod host;
+pub mod http;
 mod log;
 mod outcome;
 mod participant;
@@ -133,6 +134,7 @@ pub use context::{Context, Counter, Store};
 pub use contract::{Cause, Delay, Emission, Evidence, Problem, Rejection, Undone};
 pub use event::Event;
 pub use host::{Host, Level};
+pub use http::Http;
 pub use outcome::{Compensated, Done, Fail, Handled, NoUndo, NotUndone, OrFail, Step};
 pub use participant::Participant;
 pub use sagahost_sdk_macros::{Config, data, event, participant};
@@ -153,7 +155,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::guest::Exported;
+    pub use crate::guest::{Exported, Sending, Silent};
     pub use crate::{
         config::read,
         participant::{

@@ -35,7 +35,7 @@ fn the_manifest_names_the_contract_that_the_bindings_speak() {
 fn generate(wit: &Path) -> String {
     let mut resolve = Resolve::default();
     let package = resolve.push_path(wit).unwrap().0;
-    let world = resolve.select_world(&[package], Some("plugin")).unwrap();
+    let world = resolve.select_world(&[package], Some("plugin-http")).unwrap();
     let mut files = Files::default();
     let options = wit_bindgen_rust::Opts {
         format: true,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sagahost_processor::{
-    outside::{Answer, Answers, Outside},
+    outside::{Answer, Answers, Came, Launch, Outside},
     step::{Next, Now, Part, Signal, Wait},
 };
 use sagahost_saga::{
@@ -105,7 +105,7 @@ pub struct Line {
 }
 
 impl Outside for Line {
-    fn launch(&self, saga: &SagaId, call: Call, _: Option<Behaviour>) {
+    fn launch(&self, saga: &SagaId, Launch { call, .. }: Launch) {
         inside(self.host);
         if happens(Fault::CallUnsent) {
             let problem = Problem { code: "AWAY".to_owned(), detail: "simulated".to_owned() };
@@ -128,7 +128,7 @@ impl Outside for Line {
 
 fn answer(answers: &OnceLock<Answers>, saga: &SagaId, call: &Call, end: End, left: bool) {
     let by = Behaviour { digest: "courier".into(), ..Behaviour::default() };
-    let answer = Answer { by, end, left, took: Duration::from_millis(2) };
+    let answer = Answer { by, came: Came::End(end), left, took: Duration::from_millis(2) };
     answers.get().expect("who calls has begun").answer(saga, &CallRef::from(call), answer);
 }
 

@@ -237,5 +237,6 @@ fn call(participant: &Participant) -> Call {
         undo: None,
         now: Time(0),
         runs: Runs::Here,
+        send: 0,
     }
 }

@@ -74,7 +74,7 @@ fn remove(conn: &Connection, saga: &Finished) -> Outcome<usize> {
 
 /// What a saga was asked over HTTP: its keys may be used for something else from now on.
 fn remove_requests(conn: &Connection, saga: &SagaId) -> Outcome<usize> {
-    const PAGE: PageBounds = PageBounds { entries: 100, bytes: usize::MAX };
+    const PAGE: PageBounds = PageBounds { entries: 100, bytes: 1 << 20 };
     let (owner, prefix) = (requests::owner(), requests::saga_prefix(saga));
     let mut rows_gone = 0;
     let mut delete = conn.prepare_cached("DELETE FROM store WHERE participant = ?1 AND key = ?2")?;

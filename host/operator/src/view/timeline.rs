@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case", default)]
 pub struct TimelineLine {
     pub at: Stamp,
-    /// event, attempt, emitted, parked, status, operator, dead-letter
+    /// event, attempt, request, emitted, parked, status, operator, dead-letter
     pub what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub participant: Option<String>,
@@ -96,6 +96,15 @@ impl From<&Entry> for TimelineLine {
             What::Operator { by, did, reason } => {
                 Self { what: "operator".into(), by: text(by), outcome: text(did), reason: filled(reason), ..empty }
             }
+            What::Sent { participant, direction, attempt, what: said, took } => Self {
+                what: "request".into(),
+                participant: text(participant),
+                direction: Some(direction.name().into()),
+                attempt: Some(*attempt),
+                outcome: text(said),
+                took_us: Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+                ..empty
+            },
             What::DeadLetter { key, code, closed } => Self {
                 what: "dead-letter".into(),
                 id: text(key),

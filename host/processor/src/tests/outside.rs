@@ -14,7 +14,7 @@ use super::{
     bench::{Bench, at, completed, idle, run, serving, settings},
     memory::{Commit, Memory},
 };
-use crate::outside::{Answer, Outside};
+use crate::outside::{Answer, Came, Launch, Outside};
 
 /// A service that answers when the test says so.
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Service {
 }
 
 impl Outside for Service {
-    fn launch(&self, saga: &SagaId, call: Call, _: Option<Behaviour>) {
+    fn launch(&self, saga: &SagaId, Launch { call, .. }: Launch) {
         self.calls.lock().push((saga.clone(), call));
     }
 }
@@ -79,7 +79,7 @@ impl Shop {
     fn answer(&self, number: usize, end: End, left: bool) {
         let (saga, call) = self.service.calls.lock()[number].clone();
         let by = Behaviour { digest: "remote".into(), ..Behaviour::default() };
-        let answer = Answer { by, end, left, took: Duration::from_millis(3) };
+        let answer = Answer { by, came: Came::End(end), left, took: Duration::from_millis(3) };
         self.bench.processor.answers().answer(&saga, &CallRef::from(&call), answer);
     }
 

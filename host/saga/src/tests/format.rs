@@ -19,13 +19,21 @@ const RICH: &str =
      with order.InventoryUpdated after OrderCreated; away mailer
      InventoryUpdated#0; payment uncertain; inventory retries BUSY 5s; OrderCreated; wait 1s; OrderCreated=other
      payment undo stuck NO; order undo retries BUSY 5s; SagaFailed; PaymentProcessed#2; upgrade payment";
-const GOLDEN: &[u8] = include_bytes!("../../tests/golden/saga-v5.bin");
+const GOLDEN: &[u8] = include_bytes!("../../tests/golden/saga-v6.bin");
 const GOLDEN_V3: &[u8] = include_bytes!("../../tests/golden/saga-v3.bin");
 const GOLDEN_V3_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v3-compensating.bin");
 const GOLDEN_V2: &[u8] = include_bytes!("../../tests/golden/saga-v2.bin");
-const GOLDEN_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v5-compensating.bin");
+const GOLDEN_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v6-compensating.bin");
 const GOLDEN_V4: &[u8] = include_bytes!("../../tests/golden/saga-v4.bin");
 const GOLDEN_V4_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v4-compensating.bin");
+const GOLDEN_V5: &[u8] = include_bytes!("../../tests/golden/saga-v5.bin");
+const GOLDEN_V5_COMPENSATING: &[u8] = include_bytes!("../../tests/golden/saga-v5-compensating.bin");
+const GOLDEN_SENDING: &[u8] = include_bytes!("../../tests/golden/saga-v6-sending.bin");
+const GOLDEN_UNDO_SENDING: &[u8] = include_bytes!("../../tests/golden/saga-v6-undo-sending.bin");
+/// Its second request is out, for the second time; and one of its undoing is.
+const SENDING: &str =
+    "with data alike; payment sends; payment ok; payment sends; payment hangs; payment hangs; OrderCreated; crash";
+const UNDO_SENDING: &str = "with data alike; payment sends; payment ok; inventory rejects EMPTY; payment undo sends; payment undo hangs; OrderCreated";
 /// In the middle of undoing: one step is undone, the call for the next is outside, for the second time.
 const COMPENSATING: &str = "with data alike; with payment outside; inventory rejects EMPTY; payment undo hangs; payment undo hangs; OrderCreated; crash";
 /// As format 3 could say it: the next waits for its second attempt.
@@ -69,7 +77,7 @@ fn write_golden(name: &str, saga: &Saga) {
 #[test]
 fn a_saga_that_is_being_compensated_is_read_as_it_was_written() {
     let compensating = play(COMPENSATING).saga;
-    write_golden("saga-v5-compensating.bin", &compensating);
+    write_golden("saga-v6-compensating.bin", &compensating);
     let saga = Saga::decode(GOLDEN_COMPENSATING).expect("the golden file is readable");
     assert_eq!(saga, compensating, "the same life makes the same record");
     assert_eq!(saga.encode(), GOLDEN_COMPENSATING);
@@ -77,24 +85,41 @@ fn a_saga_that_is_being_compensated_is_read_as_it_was_written() {
     assert!(saga.plan.len() >= 2 && saga.cause.is_some(), "{:?}", saga.plan);
 }
 
-/// Formats 4 and 5 have the same shape. (When a call outside leaves, the record is no longer written once more.)
 #[test]
-fn records_of_formats_3_and_4_are_those_that_the_same_lives_make_today() {
+fn a_saga_whose_request_is_out_is_read_as_it_was_written() {
+    for (name, script, golden) in [
+        ("saga-v6-undo-sending.bin", UNDO_SENDING, GOLDEN_UNDO_SENDING),
+        ("saga-v6-sending.bin", SENDING, GOLDEN_SENDING),
+    ] {
+        let sending = play(script).saga;
+        write_golden(name, &sending);
+        let saga = Saga::decode(golden).expect("the golden file is readable");
+        assert_eq!(saga, sending, "the same life makes the same record");
+        assert_eq!(saga.encode(), golden);
+        assert_eq!(saga.in_doubt().iter().map(|call| call.send).max(), Some(if script == SENDING { 3 } else { 1 }));
+    }
+}
+
+/// Formats 4 to 6 have the same shape. (When a call outside leaves, the record is no longer written once more.)
+#[test]
+fn records_of_formats_3_to_5_are_those_that_the_same_lives_make_today() {
     for (format, old, saga) in [
         (3, GOLDEN_V3, richest()),
         (3, GOLDEN_V3_COMPENSATING, play(COMPENSATING_V3).saga),
         (4, GOLDEN_V4, richest()),
         (4, GOLDEN_V4_COMPENSATING, play(COMPENSATING).saga),
+        (5, GOLDEN_V5, richest()),
+        (5, GOLDEN_V5_COMPENSATING, play(COMPENSATING).saga),
     ] {
         let read = Saga::decode(old).expect("the golden file is readable");
         assert_eq!(read, Saga { version: read.version, ..saga });
-        assert_eq!((old[0], read.encode()[0]), (format, 5), "it is written in format 5");
+        assert_eq!((old[0], read.encode()[0]), (format, 6), "it is written in format 6");
     }
 }
 
 #[test]
-fn golden_v5_is_read_as_it_was_written() {
-    write_golden("saga-v5.bin", &richest());
+fn golden_v6_is_read_as_it_was_written() {
+    write_golden("saga-v6.bin", &richest());
     let saga = Saga::decode(GOLDEN).expect("the golden file is readable");
     assert_eq!(saga.encode(), GOLDEN);
     assert_eq!(saga.record_key.as_deref(), Some(&[0, 0, 3, 0xf8][..]));
@@ -120,7 +145,7 @@ fn golden_v2_is_read_as_it_was_written() {
     let mut world = World::new(shop());
     world.saga = Saga::decode(GOLDEN_V2).expect("the golden file is readable");
     let rewritten = world.saga.encode();
-    assert_eq!(rewritten[0], 5, "what is read in format 2 is written in format 5");
+    assert_eq!(rewritten[0], 6, "what is read in format 2 is written in format 6");
     assert_eq!(Saga::decode(&rewritten).as_ref(), Ok(&world.saga));
     expect![[r#"
         = finishing
@@ -240,9 +265,9 @@ fn corrupt_records_are_refused_by_name() {
     assert_eq!(Saga::decode(&[]), Err(FormatError::Empty));
     assert_eq!(
         refused(&[9, 1, 2]),
-        "read a saga record of format 9: this host reads formats 2 to 5; a newer one wrote it"
+        "read a saga record of format 9: this host reads formats 2 to 6; a newer one wrote it"
     );
-    let unreleased = "read a saga record of format 1: this host reads formats 2 to 5; a development version that was never \
+    let unreleased = "read a saga record of format 1: this host reads formats 2 to 6; a development version that was never \
                       released wrote it";
     assert_eq!(refused(&[1, 1, 2]), unreleased);
     assert_eq!(refused(&bytes[..5]), "read a saga record: its bytes are corrupt (only 5 bytes)");

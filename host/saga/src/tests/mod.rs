@@ -7,4 +7,5 @@ mod property;
 mod races;
 mod rules;
 mod script;
+mod sends;
 mod world;

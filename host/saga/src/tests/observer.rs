@@ -36,6 +36,8 @@ pub struct Observer {
     pivoted: bool,
     fenced: bool,
     taken: BTreeSet<(EventKey, [u8; 16])>,
+    /// Requests that left.
+    sent: BTreeSet<(String, bool, u32, u32, u32)>,
 }
 
 /// What one step did.
@@ -54,6 +56,8 @@ struct Ledger {
     /// The attempt whose end is awaited.
     out: Option<u32>,
     released: bool,
+    /// A request of it left the host.
+    asked: bool,
     /// What the call that was accepted left for its undo.
     left: Option<Saved>,
     attempts: BTreeMap<(bool, u32), u32>,
@@ -150,7 +154,11 @@ impl Observer {
         let launched = matches!(seen.input, Input::Started { interrupted: false, .. });
         let later = matches!(call.runs, Runs::Outside) == launched;
         must(later, "a call leaves before it is durable that it began")?;
-        if !launched {
+        if call.send > 0 && launched {
+            let request = (call.step_id.clone(), forward, call.ordinal, call.attempt, call.send);
+            must(self.sent.insert(request), "a request leaves twice")?;
+        }
+        if !launched && call.send == 0 {
             self.see_key(call, forward)?;
             let ledger = self.steps.entry(call.step_id.clone()).or_default();
             let last = ledger.attempts.insert((forward, call.ordinal), call.attempt);
@@ -170,7 +178,10 @@ impl Observer {
         let member = seen.topology.member(&call.participant);
         let subscription =
             member.and_then(|member| member.subscription(&call.event.kind)).expect("only who subscribes");
-        must(!self.fenced || subscription.when != When::Running, "a forward step begins behind the fence")?;
+        // With what it was answered it may see that it is over.
+        let replayed = call.send > 0 && call.runs == Runs::Here;
+        let forward = !self.fenced || subscription.when != When::Running;
+        must(forward || replayed, "a forward step begins behind the fence")?;
         for index in 0..8 {
             self.makes.insert(emitted_id(&call.idempotency_key, index), call.step_id.clone());
         }
@@ -237,9 +248,15 @@ impl Observer {
     fn see_end_of_call(&mut self, seen: &Seen<'_>) -> Found {
         let changed = seen.transition.disposition == Disposition::Changed;
         match seen.input {
+            Input::Resumed { call, left: true, .. } if changed => {
+                self.steps.entry(call.step_id.clone()).or_default().asked |= call.direction == Direction::Forward;
+                Ok(())
+            }
             Input::Returned { call, by, outcome, .. } if changed => self.see_returned(call, &by.digest, outcome, seen),
             Input::Undone { call, by, outcome, .. } if changed => self.see_undone(call, &by.digest, outcome, seen),
-            Input::Started { call, interrupted: true } if changed && call.direction == Direction::Forward => {
+            Input::Started { call, interrupted: true }
+                if changed && call.direction == Direction::Forward && call.send == 0 =>
+            {
                 self.steps.entry(call.step_id.clone()).or_default().out = None;
                 self.see_failure(call, true, "", seen.topology);
                 Ok(())
@@ -247,6 +264,8 @@ impl Observer {
             Input::Returned { .. }
             | Input::Undone { .. }
             | Input::Started { .. }
+            | Input::Sends { .. }
+            | Input::Resumed { .. }
             | Input::Received { .. }
             | Input::Requested { .. }
             | Input::Due { .. }
@@ -256,11 +275,14 @@ impl Observer {
     }
 
     fn see_returned(&mut self, call: &CallRef, digest: &str, outcome: &Outcome, seen: &Seen<'_>) -> Found {
-        let outside = seen.topology.member(&call.participant).is_some_and(|member| member.outside_effects);
-        let kept = seen.transition.keep_writes;
+        let service = seen.topology.member(&call.participant).is_some_and(|member| member.outside_effects);
+        let (kept, fenced) = (seen.transition.keep_writes, seen.after.cause().is_some());
         let ledger = self.steps.get_mut(&call.step_id).expect("a call was seen before its end");
         let behind = self.fenced && !ledger.behind_fence;
-        let late = behind || ledger.out != Some(call.attempt);
+        let current = ledger.out == Some(call.attempt);
+        let late = behind || !current;
+        // What a plugin made of an answer that came behind the fence.
+        let outside = service || current && call.send > 0;
         ledger.out = ledger.out.filter(|out| *out != call.attempt);
         match outcome {
             Outcome::Completed(completion) => {
@@ -275,6 +297,12 @@ impl Observer {
                 }
             }
             Outcome::Retry(_) | Outcome::Unknown { .. } if !late => self.see_failure(call, true, digest, seen.topology),
+            Outcome::Rejected(_) if !service && ledger.compensable && ledger.asked && fenced => {
+                let forgotten = |step: StepView<'_>| {
+                    step.step_id == call.step_id && step.state == StepState::Rejected && step.undone
+                };
+                must(!seen.after.steps().any(forgotten), "a plugin's no is believed although a request of its left")?;
+            }
             Outcome::Retry(_)
             | Outcome::Unknown { .. }
             | Outcome::Rejected(_)
@@ -368,7 +396,9 @@ impl Observer {
                     step.state == StepState::CompensationFailed
                         && *letter == format!("{}/undo", letter_key(step.event, Some(step.participant)))
                 };
-                if before.steps().any(|step| stuck(&step))
+                let open = before.open_letters().iter().any(|open| *open.key == **letter);
+                if open
+                    && before.steps().any(|step| stuck(&step))
                     && let Some(ledger) = self.steps.get_mut(&step_id(participant, &event.0.key))
                 {
                     ledger.stuck = false;

@@ -19,6 +19,7 @@ use crate::{
     id::{Direction, Participant},
     input::{Command, Input, RedrivenEvent, Status},
     mutation::{self, Mutation},
+    outcome::Runs,
 };
 
 const KINDS: [&str; 8] = [
@@ -128,6 +129,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::Stuck("STUCK".to_owned())),
         1 => Just(Answer::Nothing),
         3 => Just(Answer::Hangs),
+        4 => Just(Answer::Sends),
     ]
 }
 
@@ -220,7 +222,8 @@ impl Life {
             }
             Act::LateReturn { call } if !world.made.is_empty() => {
                 let call = world.made[call % world.made.len()].clone();
-                world.hanging.retain(|out| out.step_id != call.step_id || out.attempt != call.attempt);
+                let of = |call: &crate::outcome::Call| (call.step_id.clone(), call.attempt, call.send, call.runs);
+                world.hanging.retain(|out| of(out) != of(&call));
                 world.end(&call, &Answer::Ok);
             }
             Act::Return { .. } | Act::LateReturn { .. } => {}
@@ -291,7 +294,8 @@ impl Life {
         self.world.saga.steps.iter().any(running)
     }
     fn outside(&self, call: &crate::outcome::Call) -> bool {
-        self.world.topology.member(&call.participant).is_some_and(|member| member.outside_effects)
+        let service = self.world.topology.member(&call.participant).is_some_and(|member| member.outside_effects);
+        service || call.send > 0 && call.runs == Runs::Outside
     }
 
     /// All that was not durable is lost; calls in doubt are said to be.
@@ -444,6 +448,22 @@ fn mutation_deadline_of_what_was_asked_for() {
     assert_eq!(asked(), Ok(()));
     let found = mutation::with(Mutation::DeadlineOfAsked, asked);
     assert_eq!(found, Err("a time runs that is for whoever asked to keep".to_owned()));
+}
+
+/// Random lives seldom have a request out when the host stops, or a no behind one.
+#[test]
+fn mutations_of_what_follows_a_request() {
+    let answer = |answer: Answer| Act::Answer { who: 1, undo: false, answer, times: 1 };
+    let begun = Act::Event { kind: 0, id: 0, other: false };
+    let lost = || live(0, &[answer(Answer::Sends), answer(Answer::Hangs), begun.clone(), Act::Crash]);
+    assert_eq!(lost(), Ok(()));
+    let found = mutation::with(Mutation::SendTwice, lost);
+    assert_eq!(found, Err("a request leaves twice".to_owned()));
+    let no = Answer::Rejects("NO".to_owned());
+    let refused = || live(0, &[answer(Answer::Sends), answer(Answer::Ok), answer(no.clone()), begun.clone()]);
+    assert_eq!(refused(), Ok(()));
+    let found = mutation::with(Mutation::BelieveNo, refused);
+    assert_eq!(found, Err("a plugin's no is believed although a request of its left".to_owned()));
 }
 
 /// Random lives hardly ever leave an event alone with what it waits for: a deadline, or another event, comes to its help.

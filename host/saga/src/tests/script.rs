@@ -287,6 +287,7 @@ fn parse(words: &[&str]) -> Answer {
         ["stuck", code] => Answer::Stuck((*code).to_owned()),
         ["nothing"] => Answer::Nothing,
         ["hangs"] => Answer::Hangs,
+        ["sends"] => Answer::Sends,
         _ => panic!("unknown answer: {words:?}"),
     }
 }

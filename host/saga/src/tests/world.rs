@@ -34,8 +34,10 @@ pub enum Answer {
     Unsent(String),
     Stuck(String),
     Nothing,
-    /// The call stays out until the script brings it back.
+    /// The call, or its request, stays out until the script brings it back.
     Hangs,
+    /// It stops at a request.
+    Sends,
 }
 
 #[derive(Clone)]
@@ -208,6 +210,16 @@ impl World {
         let by = self.behaviour(&call.participant);
         let took = Duration::from_millis(3);
         let back = CallRef::from(call);
+        if call.runs == Runs::Outside && call.send > 0 {
+            let left = !matches!(answer, Answer::Unsent(_));
+            self.log.push(format!(
+                "{}: request {} {}",
+                name(call),
+                call.send,
+                if left { "came back" } else { "stayed" }
+            ));
+            return Input::Resumed { call: back, left, what: "a request".into(), took };
+        }
         self.log.push(format!("{}: {}", name(call), said(answer)));
         match call.direction {
             Direction::Forward => {
@@ -240,7 +252,7 @@ impl World {
     fn outcome(&self, call: &Call, answer: &Answer) -> Outcome {
         let problem = |code: &str| Problem::new(code, "as told");
         match answer {
-            Answer::Ok | Answer::Hangs => Outcome::Completed(self.completion(call)),
+            Answer::Ok | Answer::Hangs | Answer::Sends => Outcome::Completed(self.completion(call)),
             Answer::Rejects(code) => Outcome::Rejected(Rejection {
                 problem: problem(code),
                 emit: failure_kind(&call.participant).into_iter().map(emission).collect(),
@@ -323,7 +335,13 @@ impl Drive for World {
         }
         self.made.push(call.clone());
         let answer = self.answer(&call);
-        if answer == Answer::Hangs {
+        if answer == Answer::Sends && call.runs == Runs::Here {
+            self.log.push(format!("{}: sends", name(&call)));
+            let by = self.behaviour(&call.participant);
+            return Ok(Some(Input::Sends { call: CallRef::from(&call), by }));
+        }
+        // A run that goes on with an answer is part of the chain that brings it.
+        if answer == Answer::Hangs && (call.send == 0 || call.runs == Runs::Outside) {
             self.log.push(format!("{}: is out", name(&call)));
             self.hanging.push(call);
             return Ok(None);
@@ -390,8 +408,10 @@ fn undo_outcome(call: &Call, answer: &Answer) -> UndoOutcome {
     // There is nothing to take back, but an order that never was is announced as cancelled.
     let ran = !matches!(call.undo.as_ref().map(|undo| &undo.evidence), Some(crate::outcome::Evidence::NeverRan));
     match answer {
-        Answer::Ok | Answer::Hangs if !ran && call.participant.as_str() != "order" => UndoOutcome::NothingToUndo,
-        Answer::Ok | Answer::Hangs => UndoOutcome::Undone(Undone {
+        Answer::Ok | Answer::Hangs | Answer::Sends if !ran && call.participant.as_str() != "order" => {
+            UndoOutcome::NothingToUndo
+        }
+        Answer::Ok | Answer::Hangs | Answer::Sends => UndoOutcome::Undone(Undone {
             emit: emits.into_iter().map(emission).collect(),
             state: StateChange::Keep,
             attributes: Vec::new(),
@@ -425,7 +445,7 @@ pub fn name(call: &Call) -> String {
 
 fn said(answer: &Answer) -> String {
     match answer {
-        Answer::Ok | Answer::Hangs => "ok".to_owned(),
+        Answer::Ok | Answer::Hangs | Answer::Sends => "ok".to_owned(),
         Answer::Rejects(code) => format!("rejects {code}"),
         Answer::Retries(code, _) => format!("retries {code}"),
         Answer::Crashes { uncertain: true } => "crashes, uncertain".to_owned(),

@@ -12,7 +12,7 @@ const GOOD: &str = r#"{"name":"p","version":"1.0.0","contract":"0.1.0","subscrip
 
 fn settings(config: &[(&str, serde_json::Value)]) -> BTreeMap<String, Settings> {
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    BTreeMap::from([("misbehaving".to_owned(), Settings { config, grants: Vec::new() })])
+    BTreeMap::from([("misbehaving".to_owned(), Settings { config, http: Vec::new() })])
 }
 
 fn check(bytes: &[u8], expected: Expect) {
@@ -114,15 +114,15 @@ fn imports_beyond_the_world() {
               - it imports WASI, which plugins are not given: wasi:cli/environment@0.2.0, wasi:clocks/wall-clock@0.2.0
                 where: imports
                 do:    build it without WASI: Rust for wasm32-unknown-unknown, other toolchains with their `--stub-wasi`
-              - it imports http, which is not granted
-                where: imports
-                do:    build it for world `plugin`: calls to the outside are not served by this version of the host
               - it imports sagahost:plugin/counter@0.1.0, which contract 0.1.0 does not have
                 where: imports
                 do:    did you mean `counters`?
               - it imports acme:blob/blob, which this host does not offer
                 where: imports
-                do:    remove what needs it: a plugin can import only what world `plugin` names"#]],
+                do:    remove what needs it: a plugin can import only what world `plugin` names
+              - it imports http, and its manifest asks for no grant
+                where: imports
+                do:    name in the manifest under `grants` where it sends requests (`http:https://HOST/PATH`), or build it for world `plugin`"#]],
     );
 }
 
@@ -211,7 +211,7 @@ fn all_faults_of_a_manifest_at_once() {
           - it is required and has a default (manifest, config.Limit): keep one of the two
           - its default "many" is not a valid integer (manifest, config.Limit): correct the default or the type
           - `reads` does not name data format 2, which it writes (manifest, reads): add the format that `data-format` names
-          - unknown grant `http` (manifest, grants): remove it: plugins of this contract version cannot be granted anything beyond the world `plugin`"#]].assert_eq(&error.to_string());
+          - `http` is no grant that this host knows (manifest, grants): write `http:https://HOST/PATH`, or `http:*` for what the operator grants"#]].assert_eq(&error.to_string());
 }
 
 #[test]

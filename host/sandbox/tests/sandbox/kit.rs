@@ -102,6 +102,7 @@ pub fn call(data: &str) -> Call {
         undo: None,
         now: Time(1_700_000_000_000),
         runs: sagahost_saga::outcome::Runs::Here,
+        send: 0,
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Arguments {
     pub compensate_on: Vec<Kind>,
     pub finish_on: Vec<Kind>,
     pub finishes: bool,
+    /// Where it sends requests.
+    pub http: Vec<LitStr>,
     pub data_format: Option<LitInt>,
     pub reads: Vec<LitInt>,
     /// Names of laws with the reasons.
@@ -28,7 +30,7 @@ pub struct Arguments {
 }
 
 const ARGUMENTS: &[&str] =
-    &["name", "emits", "starts", "compensate_on", "finish_on", "finishes", "data_format", "reads", "waive"];
+    &["name", "emits", "starts", "compensate_on", "finish_on", "finishes", "http", "data_format", "reads", "waive"];
 
 impl Parse for Arguments {
     fn parse(input: ParseStream) -> syn::Result<Self> {
@@ -59,6 +61,7 @@ impl Arguments {
                 "name" => "\"payment\"",
                 "data_format" => "2",
                 "reads" => "[1, 2]",
+                "http" => "[\"https://gateway.example/v1\"]",
                 _ => "[OrderPaid, \"OrderCancelled\"]",
             },
         )?;
@@ -66,6 +69,7 @@ impl Arguments {
             "name" => self.name = Some(participant_name(input)?),
             "data_format" => self.data_format = Some(format_number(input)?),
             "reads" => self.reads = list(input)?,
+            "http" => self.http = list(input)?,
             "emits" => self.emits = list(input)?,
             "starts" => self.starts = list(input)?,
             "compensate_on" => self.compensate_on = list(input)?,

@@ -100,6 +100,7 @@ pub fn participant(arguments: TokenStream, item: TokenStream) -> syn::Result<Tok
     let handle = subscriptions.iter().map(handle_arm);
     let compensate = subscriptions.iter().map(compensate_arm);
     let kinds = subscriptions.iter().map(|s| kind_of(&s.on.kind)).collect::<Vec<_>>();
+    let imports = if arguments.http.is_empty() { quote!(Silent) } else { quote!(Sending) };
     Ok(quote! {
         #item
 
@@ -131,7 +132,7 @@ pub fn participant(arguments: TokenStream, item: TokenStream) -> syn::Result<Tok
         }
 
         #[cfg(target_arch = "wasm32")]
-        ::sagahost_sdk::__export!(#this);
+        ::sagahost_sdk::__export!(#this, #imports);
     })
 }
 
@@ -285,6 +286,11 @@ fn manifest(arguments: &Arguments, this: &Type, subscriptions: &[Subscription]) 
     text.push_kinds("finish-on", &arguments.finish_on);
     if arguments.finishes {
         text.push("\"finishes\":true,");
+    }
+    if !arguments.http.is_empty() {
+        let grants =
+            arguments.http.iter().map(|url| serde_json::Value::from(format!("http:{}", url.value())).to_string());
+        text.push(&format!("\"grants\":[{}],", grants.collect::<Vec<_>>().join(",")));
     }
     if let Some(format) = &arguments.data_format {
         text.push(&format!("\"data-format\":{},", format.base10_digits()));

@@ -1,12 +1,10 @@
-//! Code that can be called, wherever it runs. Invariant: an attempt changes nothing but the [`Attempt`] that it is
-//! given; whoever calls decides what becomes of that.
+//! Code that can be called, wherever it runs. Invariant: an attempt changes nothing but the host calls that it is
+//! given; whoever calls decides what becomes of those.
 
 use std::{sync::Arc, time::Duration};
 
-use sagahost_manifest::Manifest;
+use sagahost_manifest::{Manifest, host_calls::HostCalls};
 use sagahost_saga::outcome::{Behaviour, Call, End};
-
-use crate::values::Attempt;
 
 /// A plugin: natively compiled into the test ([`Native`](crate::Native)), or a component in the sandbox.
 pub trait Code: Send {
@@ -16,17 +14,17 @@ pub trait Code: Send {
     /// Which code with which configuration.
     fn behaviour(&self) -> Behaviour;
 
-    /// Runs one attempt. A trap is an end like any other; `Err`: the host could not do its job, so there was no attempt.
-    fn run(&self, call: &Call, attempt: Attempt) -> Result<Ran, String>;
+    /// Runs one attempt on these host calls, and gives them back. A trap is an end like any other; `Err`: the host could not do
+    /// its job, so there was no attempt.
+    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Result<Ran, String>;
 }
 
 /// An attempt that is over.
-#[derive(Debug)]
 pub struct Ran {
     /// Measured against manifest and limits.
     pub end: End,
-    /// What it read, wrote and logged.
-    pub attempt: Attempt,
+    /// What was given.
+    pub host: Box<dyn HostCalls>,
     /// Real time.
     pub took: Duration,
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sagahost_manifest::Limits;
+use sagahost_manifest::{Limits, http};
 use sagahost_saga::{
     event::Event,
     id,
@@ -12,7 +12,7 @@ use sagahost_saga::{
         UndoCall, UndoOutcome, Undone,
     },
 };
-use sagahost_sdk::contract;
+use sagahost_sdk::{contract, http as sdk};
 
 pub(crate) fn event(event: &Event) -> contract::Event {
     contract::Event {
@@ -135,4 +135,21 @@ fn state(change: contract::StateChange, format: u32) -> StateChange {
 
 fn written(data: Vec<u8>, format: u32) -> Saved {
     Saved { data: data.into(), format }
+}
+
+/// A request, on its way out.
+pub(crate) fn asked(sdk::Request { method, url, headers, body, timeout_ms }: sdk::Request) -> http::Request {
+    http::Request { method, url, headers, body, timeout_ms }
+}
+
+/// And its response, on its way in.
+pub(crate) fn response(http::Response { status, headers, body }: http::Response) -> sdk::Response {
+    sdk::Response { status, headers, body }
+}
+
+/// What a step asked for.
+pub(crate) fn made(http::Made { key, request, response }: http::Made) -> sdk::Made {
+    let http::Request { method, url, headers, body, timeout_ms } = request;
+    let request = sdk::Request { method, url, headers, body, timeout_ms };
+    sdk::Made { key, request, response: response.map(self::response) }
 }

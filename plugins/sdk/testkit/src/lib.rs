@@ -97,6 +97,7 @@
 
 mod answer;
 mod golden;
+mod http;
 mod mock_host;
 mod plugin;
 mod saga;
@@ -112,6 +113,7 @@ pub mod values;
 
 pub use answer::Answer;
 pub use code::{Code, Ran};
+pub use http::HttpOf;
 pub use mock_host::MockHost;
 pub use native::Native;
 pub use plugin::PluginOf;

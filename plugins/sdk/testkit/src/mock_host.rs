@@ -16,10 +16,11 @@ use crate::{
     answer::Answer,
     code::Code,
     engine::Engine,
+    http::HttpOf,
     native::Native,
     pipe::{self, Pipe},
     plugin::PluginOf,
-    protocol::{DeadLetter, Done, Happened, LogLine, Reply, Request, SagaReport, Sent},
+    protocol::{DeadLetter, Done, Happened, LogLine, Reply, Request, Requested, SagaReport, Sent},
     saga::SagaOf,
 };
 
@@ -161,6 +162,20 @@ impl MockHost {
     #[track_caller]
     pub fn hold(&mut self, kind: &str) -> &mut Self {
         self.set(Request::Hold { kind: kind.to_owned() })
+    }
+
+    /// Whom plugins ask: what is answered to requests with this method whose URL begins so.
+    pub fn http(&mut self, method: &str, url: &str) -> HttpOf<'_> {
+        HttpOf::new(self, method, url)
+    }
+
+    /// The requests that plugins sent so far.
+    #[track_caller]
+    pub fn requests(&mut self) -> Vec<Requested> {
+        match self.ask(Request::Requests) {
+            Done::Requests { requests } => requests,
+            other => unexpected(&other),
+        }
     }
 
     /// Delivers what was [held](Self::hold).

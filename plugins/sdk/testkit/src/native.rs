@@ -17,14 +17,15 @@ use sagahost_manifest::{
     answer::{Measure, panicked, uncaught},
     cut,
     host_calls::{self, BoxError, HostCalls, HostFault},
-    settings::{Fit, Settings, config_hash, resolve},
+    http::{self, Grants, WAITS},
+    settings::{Fit, Settings, config_hash, grants, resolve},
     smoke,
 };
 use sagahost_saga::{
     id::{self, Direction},
     outcome::{Behaviour, Call, Crash, End, Outcome, UndoOutcome},
 };
-use sagahost_sdk::{Context, Host, Level, Participant, contract};
+use sagahost_sdk::{Context, Host, Level, Participant, contract, http as sdk};
 
 use crate::{
     code::{Code, Ran},
@@ -39,6 +40,7 @@ type Compensate = fn(contract::Step, &Context) -> Result<contract::UndoOutcome, 
 pub struct Native {
     manifest: Arc<Manifest>,
     config: Arc<BTreeMap<String, String>>,
+    grants: Arc<Grants>,
     limits: Arc<Limits>,
     handle: Handle,
     compensate: Compensate,
@@ -55,13 +57,15 @@ impl Native {
         }
         let config = resolve(&manifest, settings, Fit::Exact)?;
         let native = Self {
+            grants: Arc::new(grants(&manifest, settings)),
             manifest: Arc::new(manifest),
             config: Arc::new(config),
             limits,
             handle: P::handle_event,
             compensate: P::compensate,
         };
-        let faults = smoke::faults(&native.manifest, |call| native.run(call, Attempt::scratch()).map(|ran| ran.end));
+        let faults =
+            smoke::faults(&native.manifest, |call| native.run(call, Box::new(Attempt::scratch())).map(|ran| ran.end));
         if faults.is_empty() { Ok(native) } else { Err(faults) }
     }
 
@@ -72,7 +76,7 @@ impl Native {
         }
         let allowance = Allowance::new(self.limits.clone());
         let shared = Rc::new(RefCell::new(Calls { host, allowance, failed: None }));
-        let imports = Imports { calls: shared.clone(), config: self.config.clone() };
+        let imports = Imports { calls: shared.clone(), config: self.config.clone(), grants: self.grants.clone() };
         let ctx = Context::new(Box::new(imports), convert::event(&call.event), convert::context(call, &self.limits));
         let end = self.attempt(call, &ctx);
         drop(ctx);
@@ -125,11 +129,10 @@ impl Code for Native {
         }
     }
 
-    fn run(&self, call: &Call, attempt: Attempt) -> Result<Ran, String> {
+    fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Result<Ran, String> {
         let began = Instant::now();
-        let (end, host) = self.call(call, Box::new(attempt));
-        let attempt = host.into_any().downcast::<Attempt>().expect("what was given is given back");
-        Ok(Ran { end: end.map_err(|error| error.to_string())?, attempt: *attempt, took: began.elapsed() })
+        let (end, host) = self.call(call, host);
+        Ok(Ran { end: end.map_err(|error| error.to_string())?, host, took: began.elapsed() })
     }
 }
 
@@ -144,6 +147,7 @@ struct Calls {
 struct Imports {
     calls: Rc<RefCell<Calls>>,
     config: Arc<BTreeMap<String, String>>,
+    grants: Arc<Grants>,
 }
 
 /// Why an attempt does not return.
@@ -228,6 +232,7 @@ impl Imports {
         answer.unwrap_or_else(|fault| match fault {
             HostFault::Guest(text) => stop("trap", text),
             HostFault::Refused(refused) => stop(refused.code(), refused),
+            HostFault::Waits => stop(WAITS, "it waits for what it asked for"),
             HostFault::Host(error) => {
                 self.calls.borrow_mut().failed = Some(error);
                 stop("trap", "the host failed")
@@ -289,5 +294,23 @@ impl Host for Imports {
     }
     fn counter_read(&self, name: &str) -> Option<i64> {
         self.operation(name, |host| host.counter_read(name))
+    }
+    fn http_send(&self, request: sdk::Request) -> Result<sdk::Response, sdk::Failure> {
+        let request = convert::asked(request);
+        self.within(|allowance| allowance.request(request.bytes()));
+        let checked = http::check(&request, &self.grants, self.calls.borrow().allowance.limits());
+        if let Err(why) = checked {
+            stop("trap", why);
+        }
+        let answer = self.served(|host| host.http_send(request));
+        self.within(|allowance| allowance.response(http::answer_bytes(&answer)));
+        answer.map(convert::response).map_err(|http::Failure { sent, code, detail }| sdk::Failure {
+            sent,
+            code,
+            detail,
+        })
+    }
+    fn http_calls(&self) -> Vec<sdk::Made> {
+        self.served(|host| host.http_calls()).into_iter().map(convert::made).collect()
     }
 }

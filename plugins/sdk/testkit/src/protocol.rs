@@ -81,6 +81,17 @@ pub enum Request {
         /// Which.
         kind: String,
     },
+    /// What is answered to requests of plugins that begin so.
+    Answer {
+        /// GET, POST, …
+        method: String,
+        /// What the URL begins with, as a grant does.
+        url: String,
+        /// What is answered.
+        answer: Scripted,
+        /// To the next so many requests; left out: to all that nothing else is said of.
+        times: Option<u32>,
+    },
     /// A plugin is killed in the middle of its attempts from `first` to `last`, of each step.
     Kill {
         /// May be left out where there is one plugin.
@@ -138,6 +149,51 @@ pub enum Request {
     Log,
     /// The dead letters that are open.
     DeadLetters,
+    /// The requests that plugins sent.
+    Requests,
+}
+
+/// What becomes of a request. One whose key came before is answered as it was then, unless that was 429 or 5xx, as
+/// draft-ietf-httpapi-idempotency-key-header has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Scripted {
+    /// It is answered.
+    Response {
+        /// 200, 402, …
+        status: u16,
+        /// JSON; text as it is.
+        #[serde(default)]
+        body: Value,
+    },
+    /// It arrives and is acted upon, and what is answered then is lost. (What that is, the next answer says.)
+    Lost,
+    /// It never leaves.
+    Unreachable,
+}
+
+/// A request that a plugin sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Requested {
+    /// In which saga.
+    pub saga: String,
+    /// By whom.
+    pub plugin: String,
+    /// While it handles or while it compensates.
+    pub direction: Direction,
+    /// 1, 2, …
+    pub attempt: u32,
+    /// GET, POST, …
+    pub method: String,
+    /// The whole URL.
+    pub url: String,
+    /// Its `Idempotency-Key`.
+    pub key: String,
+    /// JSON; text where it is none.
+    pub body: Value,
+    /// `201`, `lost` or `unreachable`.
+    pub answered: String,
 }
 
 /// An event to deliver.
@@ -208,6 +264,11 @@ pub enum Done {
     DeadLetters {
         /// In order.
         dead_letters: Vec<DeadLetter>,
+    },
+    /// To `requests`.
+    Requests {
+        /// In order.
+        requests: Vec<Requested>,
     },
     /// To `counter-value` and `stored`; null where there is nothing.
     Value {

@@ -54,6 +54,7 @@ fn line(entry: &Entry, first: Time) -> Line {
             let until = until.map(|until| format!(" until {}", elapsed(since(until)))).unwrap_or_default();
             said(participant.as_str(), format!("{kind} waits{until}"), "", why.to_string())
         }
+        What::Sent { participant, what, .. } => said(participant.as_str(), "request".to_owned(), what, String::new()),
         What::Status { to, cause, detail } => said("", "saga".to_owned(), to.name(), because(cause, detail)),
         What::Operator { by, did, reason } => said(by, did.to_string(), "", reason.to_string()),
         What::DeadLetter { code, closed, .. } => {

@@ -1,19 +1,23 @@
 //! An input and all that it causes in its saga, as the host's own pipeline drives it. Invariant: after an error the
 //! caller throws everything away; a broken invariant of the core is said, never hidden.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
+use sagahost_manifest::{
+    http::{Answer, Failure},
+    sends::{Run, Sending, is_shown, made},
+};
 use sagahost_saga::{
     Saga,
     drive::{Drive, drive},
     event::Event,
     history::Entry,
     id::{Direction, EventKey, Participant, SagaId},
-    input::{Disposition, Input, Letter, Publish, Transition},
-    outcome::{Call, Crash, End, Outcome, Runs, UndoOutcome},
+    input::{CallRef, Disposition, Input, Letter, Publish, Transition},
+    outcome::{Behaviour, Call, Crash, End, Outcome, Runs, UndoOutcome},
 };
 
-use super::{APP, CHAIN_STEPS_MAX, Engine, Record, report};
+use super::{APP, CHAIN_STEPS_MAX, Engine, ROUNDS_MAX, Record, outside::place, report};
 use crate::{
     code::Ran,
     protocol::{Answered, Happened},
@@ -30,8 +34,20 @@ impl Engine {
             spilled_history: Vec::new(),
         };
         let record = self.world.sagas.get(id).cloned().unwrap_or_else(fresh);
-        let mut chain = Chain { engine: self, record, happened, ran: None, steps: 0, changed: false };
+        let mut chain = Chain {
+            engine: self,
+            record,
+            happened,
+            ran: None,
+            steps: 0,
+            changed: false,
+            sends: None,
+            came: None,
+            launches: VecDeque::new(),
+            out: VecDeque::new(),
+        };
         drive(&mut chain, input)?;
+        chain.ask()?;
         let Chain { record, changed, .. } = chain;
         if changed {
             record.saga.check(&self.topology).map_err(|broken| broken.to_string())?;
@@ -50,9 +66,43 @@ struct Chain<'e> {
     ran: Option<(Participant, Attempt)>,
     steps: usize,
     changed: bool,
+    /// The run that ended at a request, or has to be kept.
+    sends: Option<Run>,
+    /// What became of the last request.
+    came: Option<Answer>,
+    launches: VecDeque<CallRef>,
+    out: VecDeque<Call>,
 }
 
 impl Chain<'_> {
+    /// Requests leave, and their answers come, in no time.
+    fn ask(&mut self) -> Result<(), String> {
+        for _ in 0..ROUNDS_MAX {
+            if let Some(call) = self.launches.pop_front() {
+                drive(self, Input::Started { call, interrupted: false })?;
+                continue;
+            }
+            let Some(call) = self.out.pop_front() else { return Ok(()) };
+            let run = self.run_of(&call, Behaviour::default());
+            let send = run.leaving().ok_or("a request leaves that nobody kept")?;
+            let answer = self.engine.world.outside.answer(&call, &send)?;
+            let left = !matches!(answer, Err(Failure { sent: false, .. }));
+            let said = match &answer {
+                Ok(response) => response.status.to_string(),
+                Err(failure) => failure.code.clone(),
+            };
+            self.came = Some(answer);
+            let what = format!("{}: {said}", send.request.shown()).into();
+            drive(self, Input::Resumed { call: CallRef::from(&call), left, what, took: Duration::ZERO })?;
+        }
+        Err(format!("after {ROUNDS_MAX} requests there are still more"))
+    }
+
+    fn run_of(&self, call: &Call, by: Behaviour) -> Run {
+        let rows = self.engine.world.outside.rows.get(&place(call, call.direction, call.ordinal));
+        Run::new(rows.cloned().unwrap_or_default(), call, by)
+    }
+
     fn dies(&self, call: &Call) -> bool {
         self.engine.deaths.iter().any(|death| {
             death.participant == call.participant
@@ -79,23 +129,60 @@ impl Drive for Chain<'_> {
     }
 
     fn call(&mut self, call: Call) -> Result<Option<Input>, String> {
-        if call.runs != Runs::Here {
-            return Err(format!(
-                "plugin {} asks for effects outside, which the simulated app does not grant",
-                call.participant
-            ));
+        match call.runs {
+            Runs::Here => {}
+            Runs::Later => {
+                if let Some(mut run) = self.sends.take() {
+                    run.keep_request();
+                    self.engine
+                        .world
+                        .outside
+                        .rows
+                        .insert(place(&call, call.direction, call.ordinal), run.rows().to_vec());
+                }
+                self.launches.push_back(CallRef::from(&call));
+                return Ok(None);
+            }
+            Runs::Outside => {
+                self.out.push_back(call);
+                return Ok(None);
+            }
         }
         self.steps += 1;
         let plugin = self.engine.plugins.get(&call.participant);
         let code = plugin.and_then(|plugin| plugin.code.as_deref()).ok_or("a call for a plugin that is not there")?;
-        let values = self.engine.world.values.entry(call.participant.clone()).or_default();
-        let Ran { end, mut attempt, .. } = code.run(&call, Attempt::new(values.clone()))?;
+        let values = self.engine.world.values.get(&call.participant).cloned().unwrap_or_default();
         let by = code.behaviour();
-        let end = if self.dies(&call) { killed(&call) } else { end };
+        let mut run = self.run_of(&call, by.clone());
+        if let Some(answer) = self.came.take() {
+            run.hear(answer);
+        }
+        let made = match is_shown(&call) {
+            true => {
+                let rows = self.engine.world.outside.rows.get(&place(&call, Direction::Forward, 0)).cloned();
+                made(rows.unwrap_or_default(), &call.event.saga, &call.step_id)
+            }
+            false => Vec::new(),
+        };
+        let now = run.began().map_or(call.now, |began| began.now);
+        let sending = Sending::new(Box::new(Attempt::new(values)), run, made);
+        let Ran { end, host, .. } = code.run(&Call { now, ..call.clone() }, Box::new(sending))?;
+        let (host, run) = Sending::into_parts(host);
+        let attempt = host.into_any().downcast::<Attempt>();
+        let mut attempt = *attempt.expect("what was given is given back");
+        let dies = self.dies(&call);
+        let end = if dies { killed(&call) } else { run.end_of(end) };
         let lines = attempt.take_log();
         self.engine.world.log.extend(lines.into_iter().map(|line| report::log_line(&call, line)));
-        self.happened.attempts.push(report::attempted(&call, &end));
         self.ran = Some((call.participant.clone(), attempt));
+        if run.waits() && !dies {
+            self.sends = Some(run);
+            return Ok(Some(Input::Sends { call: CallRef::from(&call), by }));
+        }
+        self.happened.attempts.push(report::attempted(&call, &end));
+        if run.heard().is_some() {
+            self.engine.world.outside.rows.insert(place(&call, call.direction, call.ordinal), run.rows().to_vec());
+        }
         // How long it took in reality is nobody's business in simulated time.
         Ok(Some(Input::ended(&call, by, end, Duration::ZERO)))
     }

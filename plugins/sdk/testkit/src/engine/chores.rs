@@ -37,6 +37,7 @@ impl Engine {
             Request::Hold { kind } => {
                 self.hold.insert(kind.as_str().into());
             }
+            Request::Answer { method, url, answer, times } => self.world.outside.script(method, url, answer, times)?,
             Request::Kill { plugin, during, first, last } => {
                 let participant = self.named(plugin.as_deref())?;
                 let direction = match during {

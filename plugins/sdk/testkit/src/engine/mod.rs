@@ -3,6 +3,7 @@
 
 mod chain;
 mod chores;
+mod outside;
 mod report;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use sagahost_manifest::{
     Fault, Manifest,
+    http::ALL,
     members::{Overrides, topology_members},
     report::hint,
     settings::Settings,
@@ -27,6 +29,7 @@ use sagahost_saga::{
 };
 use serde_json::Value;
 
+use self::outside::Outside;
 use crate::{
     code::Code,
     protocol::{Done, Happened, Hello, LogLine, PROTOCOL, Reply, Request, Sent},
@@ -77,6 +80,8 @@ struct World {
     held: Vec<Event>,
     /// What stands in the topics, by saga.
     delivered: BTreeMap<SagaId, Vec<Event>>,
+    /// Whom plugins ask.
+    outside: Outside,
     letters: BTreeMap<String, (SagaId, Letter)>,
     log: Vec<LogLine>,
     sent: u64,
@@ -108,6 +113,7 @@ impl Engine {
             topics: VecDeque::new(),
             held: Vec::new(),
             delivered: BTreeMap::new(),
+            outside: Outside::default(),
             letters: BTreeMap::new(),
             log: Vec::new(),
             sent: 0,
@@ -133,7 +139,9 @@ impl Engine {
         if self.plugins.contains_key(&name) {
             return Err(format!("there are two plugins called {name}"));
         }
-        self.plugins.insert(name, Plugin { manifest, load, settings: Settings::default(), code: None });
+        // A test is nobody's to grant: what the manifest asks for is there.
+        let settings = Settings { http: vec![ALL.to_owned()], ..Settings::default() };
+        self.plugins.insert(name, Plugin { manifest, load, settings, code: None });
         let all: Vec<(&Manifest, bool)> = self.plugins.values().map(|plugin| (&plugin.manifest, true)).collect();
         self.topology.members = topology_members(&all, &Overrides::new(), &[]);
         Ok(())
@@ -164,6 +172,7 @@ impl Engine {
             | Request::SagaIdAt { .. }
             | Request::SagaDeadline { .. }
             | Request::Hold { .. }
+            | Request::Answer { .. }
             | Request::Kill { .. } => self.set(request).map(|()| Done::Set {}),
             Request::Send(sent) => {
                 self.ready()?;
@@ -189,6 +198,7 @@ impl Engine {
                 Ok(Done::Value { value: value.map_or(Value::Null, |bytes| report::json(&bytes)) })
             }
             Request::Log => Ok(Done::Log { log: self.world.log.clone() }),
+            Request::Requests => Ok(Done::Requests { requests: self.world.outside.asked.clone() }),
             Request::DeadLetters => Ok(Done::DeadLetters {
                 dead_letters: self.world.letters.values().map(|(saga, letter)| report::letter(saga, letter)).collect(),
             }),

@@ -1,0 +1,368 @@
+//! Send by replay: an attempt that stops at a request is run again from its beginning with what came back. Invariant: a run sees
+//! what the runs before it saw, up to the last answer; and under one key there is one request, whichever attempt makes it.
+//!
+//! A row holds a request, what was read before it, and what came back; whoever runs attempts keeps the rows. Those of earlier
+//! attempts stay until the step is done: the next one must ask the same, and whoever undoes an uncertain step is shown them.
+
+use std::{any::Any, collections::BTreeSet, sync::Arc};
+
+use sagahost_saga::{
+    id::{self, Direction, SagaId, Time},
+    outcome::{Behaviour, Call, Crash, Delay, End, Evidence, Outcome, UndoOutcome},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    allowance::Refused,
+    host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
+    http::{Answer, Failure, Made, Request, Response},
+};
+
+/// A request of one attempt, or of those before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Which attempt made it last.
+    attempt: u32,
+    began: Began,
+    /// Since the request before it.
+    reads: Vec<Read>,
+    request: Request,
+    /// Of that attempt.
+    answer: Option<Answer>,
+    /// The last one of any attempt.
+    response: Option<Response>,
+}
+
+/// What all runs of an attempt have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Began {
+    pub by: Behaviour,
+    pub now: Time,
+}
+
+/// Something that was read, and what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Read {
+    Get { key: String, value: Option<Arc<[u8]>> },
+    Scan { prefix: String, after: Option<String>, limit: usize, entries: Entries },
+    Counter { name: String, value: Option<i64> },
+}
+
+impl Read {
+    /// Could what is written under the key have been seen by it?
+    fn saw(&self, key: &str) -> bool {
+        match self {
+            Self::Get { key: seen, .. } => seen == key,
+            Self::Scan { prefix, .. } => key.starts_with(prefix.as_str()),
+            Self::Counter { .. } => false,
+        }
+    }
+}
+
+/// A request that leaves.
+#[derive(Clone, Debug)]
+pub struct Send {
+    pub request: Request,
+    /// The same on every attempt, and of no other request.
+    pub key: String,
+    /// The version that asks.
+    pub by: Behaviour,
+}
+
+/// One run of an attempt, and the rows of its step in its direction.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// By their place in the order.
+    rows: Vec<Row>,
+    attempt: u32,
+    idempotency_key: String,
+    began: Began,
+    /// So many rows are of this attempt; each has an answer, but for the last one while that is out.
+    known: usize,
+    /// The next request.
+    at: usize,
+    /// The next read before it, as long as the request is a known one.
+    read: usize,
+    /// What was read behind the last known request.
+    fresh: Vec<Read>,
+    written: BTreeSet<String>,
+    counted: bool,
+    wants: Option<Request>,
+}
+
+impl Run {
+    /// `by`: who begins the attempt, where this is its first run.
+    pub fn new(rows: Vec<Row>, call: &Call, by: Behaviour) -> Self {
+        let known = if call.send == 0 { 0 } else { rows.iter().take_while(|row| row.attempt == call.attempt).count() };
+        let began = rows.first().filter(|_| known > 0).map_or(Began { by, now: call.now }, |row| row.began.clone());
+        Self {
+            rows,
+            attempt: call.attempt,
+            idempotency_key: call.idempotency_key.clone(),
+            began,
+            known,
+            at: 0,
+            read: 0,
+            fresh: Vec::new(),
+            written: BTreeSet::new(),
+            counted: false,
+            wants: None,
+        }
+    }
+
+    /// Of an attempt that goes on. None: its rows are gone.
+    pub fn began(&self) -> Option<&Began> {
+        (self.known > 0).then_some(&self.began)
+    }
+
+    /// What became of the last request.
+    pub fn hear(&mut self, answer: Answer) {
+        if let Some(row) = self.known.checked_sub(1).and_then(|last| self.rows.get_mut(last)) {
+            if let Ok(response) = &answer {
+                row.response = Some(response.clone());
+            }
+            row.answer = Some(answer);
+        }
+    }
+
+    /// The request that is to leave: the last one of this attempt.
+    pub fn leaving(&self) -> Option<Send> {
+        let last = self.known.checked_sub(1)?;
+        let Row { request, began, .. } = self.rows.get(last)?;
+        Some(Send { request: request.clone(), key: key(&self.idempotency_key, last), by: began.by.clone() })
+    }
+
+    /// Did it end at a request?
+    pub fn waits(&self) -> bool {
+        self.wants.is_some()
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// It ended at a request, which is to leave. Returns the places of rows that are to be kept anew.
+    pub fn keep_request(&mut self) -> Vec<usize> {
+        let Some(request) = self.wants.take() else { return Vec::new() };
+        let response = self.rows.get_mut(self.at).and_then(|row| row.response.take());
+        let (attempt, began, reads) = (self.attempt, self.began.clone(), std::mem::take(&mut self.fresh));
+        let row = Row { attempt, began, reads, request, answer: None, response };
+        if self.at < self.rows.len() {
+            self.rows[self.at] = row;
+        } else {
+            self.rows.push(row);
+        }
+        self.known = self.at + 1;
+        self.at.checked_sub(1).into_iter().chain([self.at]).collect()
+    }
+
+    /// The place of the row that has heard an answer since it was kept.
+    pub fn heard(&self) -> Option<usize> {
+        self.known.checked_sub(1)
+    }
+
+    /// Did the attempt send something, and did nothing of it leave the host? Then whoever it asks is away, and to be made again
+    /// costs it nothing.
+    pub fn end_of(&self, end: End) -> End {
+        let unsent = |row: &Row| matches!(row.answer, Some(Err(Failure { sent: false, .. })));
+        if self.known == 0 || !self.rows[..self.known].iter().all(unsent) {
+            return end;
+        }
+        match end {
+            End::Outcome(Outcome::Retry(Delay { problem, .. })) => End::Outcome(Outcome::Unsent(problem)),
+            End::Undo(UndoOutcome::Retry(Delay { problem, .. })) => End::Undo(UndoOutcome::Unsent(problem)),
+            other => other,
+        }
+    }
+
+    /// Is it still where a run before it was?
+    fn replays(&self) -> bool {
+        self.at < self.known
+    }
+
+    fn known_reads(&self) -> impl Iterator<Item = &Read> + Clone {
+        self.rows[..self.known].iter().flat_map(|row| &row.reads)
+    }
+
+    /// What was read here before. `is`: was it this?
+    fn again(&mut self, what: &str, is: impl Fn(&Read) -> bool) -> Result<Read, HostFault> {
+        let read = self.rows.get(self.at).and_then(|row| row.reads.get(self.read)).filter(|read| is(read)).cloned();
+        self.read += 1;
+        read.ok_or_else(|| diverged(format!("it reads `{what}`, which it did not when it ran up to here before")))
+    }
+
+    fn writes(&mut self, key: &str) -> Result<(), HostFault> {
+        let stale = self.known_reads().any(|read| read.saw(key)) && !self.fresh.iter().any(|read| read.saw(key));
+        if !self.replays() && stale {
+            return Err(HostFault::Guest(format!(
+                "it writes `{key}`, which it read before a request: read it again behind the last one, it may have changed"
+            )));
+        }
+        self.written.insert(key.to_owned());
+        Ok(())
+    }
+
+    fn counts(&mut self) -> Result<(), HostFault> {
+        if self.replays() {
+            return Err(diverged("it changes a counter, which it did not when it ran up to here before".to_owned()));
+        }
+        self.counted = true;
+        Ok(())
+    }
+
+    fn send(&mut self, request: Request) -> Result<Answer, HostFault> {
+        let known = self.rows.get(self.at);
+        if let Some(row) = known.filter(|row| !row.request.is_same(&request)) {
+            let (place, other, this) = (self.at + 1, row.request.shown(), request.shown());
+            let is = if other == this { "has another body or other headers".to_owned() } else { format!("is {this}") };
+            let what = format!("request {place} was {other}, and {is} now: under one key there is one request");
+            return Err(diverged(what));
+        }
+        match known.filter(|_| self.replays()) {
+            Some(Row { answer: Some(answer), reads, .. }) if reads.len() == self.read => {
+                let answer = answer.clone();
+                (self.at, self.read) = (self.at + 1, 0);
+                return Ok(answer);
+            }
+            Some(_) => return Err(diverged("it read less than it did when it ran up to here before".to_owned())),
+            None => {}
+        }
+        if self.counted {
+            let why = "it takes from or gives to a counter before a request: do that behind the last one";
+            return Err(HostFault::Guest(format!("{}: {why}", request.shown())));
+        }
+        let stale = |key: &&String| self.known_reads().chain(&self.fresh).any(|read| read.saw(key));
+        if let Some(key) = self.written.iter().find(stale) {
+            let why = format!("it wrote `{key}`, which it had read, before a request: do both behind the last one");
+            return Err(HostFault::Guest(format!("{}: {why}", request.shown())));
+        }
+        self.wants = Some(request);
+        Err(HostFault::Waits)
+    }
+}
+
+/// What a step asked for when it was to be done, from its rows.
+pub fn made(rows: Vec<Row>, saga: &SagaId, step_id: &str) -> Vec<Made> {
+    let of = id::idempotency_key(saga, step_id, Direction::Forward, 0);
+    let rows = rows.into_iter().enumerate();
+    rows.map(|(place, row)| Made { key: key(&of, place), request: row.request, response: row.response }).collect()
+}
+
+/// Is a compensation shown what its step asked for?
+pub fn is_shown(call: &Call) -> bool {
+    call.undo.as_ref().is_some_and(|undo| undo.evidence == Evidence::Uncertain)
+}
+
+/// The end of an attempt that cannot go on: who began it is not there any more, or its rows are gone.
+pub fn lost(call: &Call, why: &str) -> End {
+    let crash = Crash { code: "diverged".into(), detail: why.to_owned() };
+    match call.direction {
+        Direction::Forward => End::Outcome(Outcome::Unknown { crash, uncertain: false }),
+        Direction::Undo => End::Undo(UndoOutcome::Unknown { crash }),
+    }
+}
+
+/// The answer to a request that was out when the host stopped, again and again.
+pub fn interrupted() -> Answer {
+    let detail = "the host stopped while the request was out, again and again".to_owned();
+    Err(Failure { sent: true, code: "interrupted".to_owned(), detail })
+}
+
+fn key(idempotency_key: &str, place: usize) -> String {
+    id::hex(&id::sha256(&[idempotency_key.as_bytes(), b"send", &(place as u64).to_be_bytes()]))
+}
+
+fn diverged(what: String) -> HostFault {
+    HostFault::Refused(Refused::Diverged { what })
+}
+
+/// The host calls of one run: those of an attempt, as far as they were not answered before.
+pub struct Sending {
+    inner: Box<dyn HostCalls>,
+    run: Run,
+    made: Vec<Made>,
+}
+
+impl Sending {
+    /// `made`: what the step asked for that is to be undone.
+    pub fn new(inner: Box<dyn HostCalls>, run: Run, made: Vec<Made>) -> Self {
+        Self { inner, run, made }
+    }
+
+    /// From what the sandbox gives back.
+    pub fn into_parts(calls: Box<dyn HostCalls>) -> (Box<dyn HostCalls>, Run) {
+        let calls = calls.into_any().downcast::<Self>();
+        let Self { inner, run, .. } = *calls.expect("what was given is given back");
+        (inner, run)
+    }
+}
+
+impl HostCalls for Sending {
+    /// A run before this one has written its lines.
+    fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        if !self.run.replays() {
+            self.inner.log(level, message, fields);
+        }
+    }
+    fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
+        if self.run.replays() {
+            let read = self.run.again(key, |read| matches!(read, Read::Get { key: seen, .. } if seen == key))?;
+            return Ok(if let Read::Get { value, .. } = read { value } else { None });
+        }
+        let value = self.inner.store_get(key)?;
+        self.run.fresh.push(Read::Get { key: key.to_owned(), value: value.clone() });
+        Ok(value)
+    }
+    fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+        self.run.writes(key)?;
+        self.inner.store_put(key, value)
+    }
+    fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+        self.run.writes(key)?;
+        self.inner.store_delete(key)
+    }
+    fn store_scan(&mut self, prefix: &str, after: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
+        let limit = bounds.entries;
+        if self.run.replays() {
+            let same = |read: &Read| {
+                matches!(read, Read::Scan { prefix: seen, after: from, limit: most, .. }
+                    if seen == prefix && from.as_deref() == after && *most == limit)
+            };
+            let read = self.run.again(prefix, same)?;
+            return Ok(if let Read::Scan { entries, .. } = read { entries } else { Vec::new() });
+        }
+        let entries = self.inner.store_scan(prefix, after, bounds)?;
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.run.fresh.push(Read::Scan { prefix, after, limit, entries: entries.clone() });
+        Ok(entries)
+    }
+    fn counter_ensure(&mut self, name: &str, initial: i64) -> Result<(), HostFault> {
+        self.inner.counter_ensure(name, initial)
+    }
+    fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault> {
+        self.run.counts()?;
+        self.inner.counter_take(name, amount)
+    }
+    fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault> {
+        self.run.counts()?;
+        self.inner.counter_give(name, amount)
+    }
+    fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
+        if self.run.replays() {
+            let read = self.run.again(name, |read| matches!(read, Read::Counter { name: seen, .. } if seen == name))?;
+            return Ok(if let Read::Counter { value, .. } = read { value } else { None });
+        }
+        let value = self.inner.counter_read(name)?;
+        self.run.fresh.push(Read::Counter { name: name.to_owned(), value });
+        Ok(value)
+    }
+    fn http_send(&mut self, request: Request) -> Result<Answer, HostFault> {
+        self.run.send(request)
+    }
+    fn http_calls(&mut self) -> Result<Vec<Made>, HostFault> {
+        Ok(self.made.clone())
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
