@@ -366,3 +366,291 @@ impl HostCalls for Sending {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::collections::BTreeMap;
+
+    use sagahost_saga::outcome::Problem;
+
+    use super::*;
+    use crate::smoke;
+
+    /// A store, counters and a log of nobody's.
+    #[derive(Default)]
+    struct Kept {
+        store: BTreeMap<String, Arc<[u8]>>,
+        lines: Vec<String>,
+    }
+
+    impl HostCalls for Kept {
+        fn log(&mut self, _: Level, message: &str, _: &[(String, String)]) {
+            self.lines.push(message.to_owned());
+        }
+        fn store_get(&mut self, key: &str) -> Result<Option<Arc<[u8]>>, HostFault> {
+            Ok(self.store.get(key).cloned())
+        }
+        fn store_put(&mut self, key: &str, value: Vec<u8>) -> Result<(), HostFault> {
+            self.store.insert(key.to_owned(), value.into());
+            Ok(())
+        }
+        fn store_delete(&mut self, key: &str) -> Result<(), HostFault> {
+            self.store.remove(key);
+            Ok(())
+        }
+        fn store_scan(&mut self, prefix: &str, _: Option<&str>, bounds: PageBounds) -> Result<Entries, HostFault> {
+            let found = self.store.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+            Ok(bounds.fill(found.map(|(key, value)| (key.as_str(), value))).into_entries())
+        }
+        fn counter_ensure(&mut self, _: &str, _: i64) -> Result<(), HostFault> {
+            Ok(())
+        }
+        fn counter_take(&mut self, _: &str, _: u64) -> Result<bool, HostFault> {
+            Ok(true)
+        }
+        fn counter_give(&mut self, _: &str, _: u64) -> Result<(), HostFault> {
+            Ok(())
+        }
+        fn counter_read(&mut self, _: &str) -> Result<Option<i64>, HostFault> {
+            Ok(Some(self.store.len() as i64))
+        }
+        fn into_any(self: Box<Self>) -> Box<dyn Any> {
+            self
+        }
+    }
+
+    fn call() -> Call {
+        smoke::example()
+    }
+
+    fn ask(body: &str) -> Request {
+        Request {
+            method: "POST".into(),
+            url: "https://a/x".into(),
+            headers: Vec::new(),
+            body: body.into(),
+            timeout_ms: None,
+        }
+    }
+
+    fn ok(body: &str) -> Answer {
+        Ok(Response { status: 200, headers: Vec::new(), body: body.into() })
+    }
+
+    fn get(host: &mut dyn HostCalls, key: &str) -> Result<String, HostFault> {
+        let value = host.store_get(key)?;
+        Ok(value.map_or_else(|| "-".to_owned(), |value| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    type Guest<'g> = &'g dyn Fn(&mut dyn HostCalls) -> Result<String, HostFault>;
+
+    /// Runs of one attempt: what is kept between them is what a host keeps.
+    struct Attempt {
+        call: Call,
+        rows: Vec<Row>,
+        kept: Kept,
+    }
+
+    impl Attempt {
+        fn first() -> Self {
+            Self { call: call(), rows: Vec::new(), kept: Kept::default() }
+        }
+
+        fn next(self) -> Self {
+            let call = Call { attempt: self.call.attempt + 1, send: 0, now: Time(self.call.now.0 + 1), ..self.call };
+            Self { call, ..self }
+        }
+
+        /// What the run came to: an answer, a request (`>`), or why it was stopped.
+        fn run(&mut self, answer: Option<Answer>, guest: Guest<'_>) -> String {
+            let mut run = Run::new(self.rows.clone(), &self.call, Behaviour::default());
+            if let Some(answer) = answer {
+                run.hear(answer);
+            }
+            let inner = Kept { store: self.kept.store.clone(), lines: Vec::new() };
+            let mut host = Sending::new(Box::new(inner), run, Vec::new());
+            let end = guest(&mut host);
+            let (inner, mut run) = Sending::into_parts(Box::new(host));
+            let inner = inner.into_any().downcast::<Kept>().unwrap();
+            self.kept.lines.extend(inner.lines);
+            match end {
+                Ok(said) => {
+                    assert!(!run.waits());
+                    self.kept.store = inner.store;
+                    self.rows = run.rows().to_vec();
+                    said
+                }
+                Err(HostFault::Waits) => {
+                    assert_eq!(run.keep_request().last().map(|place| place + 1), Some(run.known));
+                    self.rows = run.rows().to_vec();
+                    self.call.send += 1;
+                    let Send { request, key, .. } = Run::new(self.rows.clone(), &self.call, Behaviour::default()).leaving().unwrap();
+                    format!("> {} {}", String::from_utf8(request.body).unwrap(), &key[..4])
+                }
+                Err(why) => why.to_string(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_sees_what_the_one_before_it_saw_up_to_the_last_answer() {
+        let mut attempt = Attempt::first();
+        attempt.kept.store.insert("price".into(), Arc::from(*b"10"));
+        let guest: Guest<'_> = &|host| {
+            host.log(Level::Info, "begins", &[]);
+            let price = get(host, "price")?;
+            let sold = host.http_send(ask(&price))?;
+            host.log(Level::Info, "sold", &[]);
+            let again = get(host, "price")?;
+            let known = host.counter_read("n")?;
+            let told = host.http_send(ask("tell"))?;
+            host.store_put("sold", b"yes".to_vec())?;
+            Ok(format!("{price} {again} {known:?} {} {}", sold.is_ok(), told.is_ok()))
+        };
+        let first = attempt.run(None, guest);
+        assert!(first.starts_with("> 10 "));
+        // Another saga changes it meanwhile.
+        attempt.kept.store.insert("price".into(), Arc::from(*b"11"));
+        let second = attempt.run(Some(ok("")), guest);
+        assert!(second.starts_with("> tell ") && second[7..] != first[5..], "each request has a key: {first} {second}");
+        attempt.kept.store.clear();
+        assert_eq!(attempt.run(Some(ok("")), guest), "10 11 Some(1) true true");
+        assert_eq!(attempt.kept.lines, ["begins", "sold"], "each line once");
+        assert_eq!(attempt.kept.store.keys().collect::<Vec<_>>(), ["sold"]);
+    }
+
+    #[test]
+    fn under_one_key_there_is_one_request() {
+        let asks = |body: &'static str| move |host: &mut dyn HostCalls| host.http_send(ask(body)).map(|_| "done".to_owned());
+        let mut attempt = Attempt::first();
+        let first = attempt.run(None, &asks("10"));
+        let lost = Err(Failure { sent: true, code: "timeout".into(), detail: String::new() });
+        assert_eq!(attempt.run(Some(lost), &asks("10")), "done");
+        let mut second = attempt.next();
+        assert_eq!(
+            second.run(None, &asks("11")),
+            "request 1 was POST https://a/x, and has another body or other headers now: under one key there is one request"
+        );
+        assert_eq!(second.run(None, &asks("10")), first, "the same one leaves, under the same key");
+        let patient = |host: &mut dyn HostCalls| {
+            host.http_send(Request { timeout_ms: Some(7), ..ask("10") }).map(|_| "done".to_owned())
+        };
+        assert_eq!(second.run(Some(ok("")), &patient), "done", "how long it may take is nothing that is asked");
+    }
+
+    #[test]
+    fn a_run_that_is_not_like_the_one_before_sends_nothing() {
+        let begun = || {
+            let mut attempt = Attempt::first();
+            attempt.run(None, &|host| {
+                get(host, "a")?;
+                host.http_send(ask("")).map(|_| String::new())
+            });
+            attempt
+        };
+        let other = |guest: Guest<'_>| begun().run(Some(ok("")), guest);
+        let ended = |host: &mut dyn HostCalls| host.http_send(ask("")).map(|_| String::new());
+        assert_eq!(other(&ended), "it read less than it did when it ran up to here before");
+        assert_eq!(
+            other(&|host| get(host, "b")),
+            "it reads `b`, which it did not when it ran up to here before"
+        );
+        assert_eq!(
+            other(&|host| host.counter_take("n", 1).map(|_| String::new())),
+            "it changes a counter, which it did not when it ran up to here before"
+        );
+        assert_eq!(other(&|host| get(host, "a").and_then(|_| ended(host))), "");
+    }
+
+    #[test]
+    fn what_was_read_before_a_request_is_not_written_behind_it_without_another_look() {
+        let guest = |again: bool| {
+            move |host: &mut dyn HostCalls| {
+                get(host, "k/1")?;
+                let _ = host.http_send(ask(""))?;
+                if again {
+                    get(host, "k/1")?;
+                }
+                host.store_put("k/1", b"1".to_vec())?;
+                Ok("written".to_owned())
+            }
+        };
+        let stale = "it writes `k/1`, which it read before a request: read it again behind the last one, it may have changed";
+        for (again, said) in [(true, "written"), (false, stale)] {
+            let mut attempt = Attempt::first();
+            attempt.run(None, &guest(again));
+            assert_eq!(attempt.run(Some(ok("")), &guest(again)), said);
+        }
+        let scanned = |host: &mut dyn HostCalls| {
+            host.store_scan("k/", None, PageBounds { entries: 9, bytes: 999 })?;
+            let _ = host.http_send(ask(""))?;
+            host.store_delete("k/7")?;
+            Ok(String::new())
+        };
+        let mut attempt = Attempt::first();
+        attempt.run(None, &scanned);
+        assert!(attempt.run(Some(ok("")), &scanned).starts_with("it writes `k/7`, which it read before a request"));
+    }
+
+    #[test]
+    fn what_would_be_held_while_a_request_is_out_is_refused_before_it_leaves() {
+        let said = |guest: Guest<'_>| Attempt::first().run(None, guest);
+        assert_eq!(
+            said(&|host| host.counter_take("n", 1).and_then(|_| host.http_send(ask(""))).map(|_| String::new())),
+            "POST https://a/x: it takes from or gives to a counter before a request: do that behind the last one"
+        );
+        assert_eq!(
+            said(&|host| {
+                get(host, "a")?;
+                host.store_put("a", Vec::new())?;
+                host.http_send(ask("")).map(|_| String::new())
+            }),
+            "POST https://a/x: it wrote `a`, which it had read, before a request: do both behind the last one"
+        );
+        // What nobody read is written anew with each run.
+        let blind = |host: &mut dyn HostCalls| {
+            host.store_put("a", b"1".to_vec())?;
+            host.counter_ensure("n", 1)?;
+            host.http_send(ask("")).map(|_| "written".to_owned())
+        };
+        let mut attempt = Attempt::first();
+        attempt.run(None, &blind);
+        assert_eq!(attempt.run(Some(ok("")), &blind), "written");
+        assert_eq!(attempt.kept.store.len(), 1);
+    }
+
+    #[test]
+    fn an_attempt_of_which_nothing_left_costs_nothing() {
+        let retry = || End::Outcome(Outcome::Retry(Delay { problem: Problem::new("AWAY", ""), after: None }));
+        let ends = |answer: Answer| {
+            let mut attempt = Attempt::first();
+            attempt.run(None, &|host| host.http_send(ask("")).map(|_| String::new()));
+            let mut run = Run::new(attempt.rows, &attempt.call, Behaviour::default());
+            run.hear(answer);
+            run.end_of(retry())
+        };
+        let failed = |sent| Err(Failure { sent, code: String::new(), detail: String::new() });
+        assert_eq!(ends(failed(false)), End::Outcome(Outcome::Unsent(Problem::new("AWAY", ""))));
+        assert_eq!(ends(failed(true)), retry());
+        assert_eq!(ends(ok("busy")), retry());
+    }
+
+    #[test]
+    fn the_last_response_is_what_whoever_undoes_it_is_shown() {
+        let asks = |host: &mut dyn HostCalls| host.http_send(ask("10")).map(|_| "done".to_owned());
+        let mut attempt = Attempt::first();
+        attempt.run(None, &asks);
+        attempt.run(Some(ok("busy")), &asks);
+        let mut second = attempt.next();
+        second.run(None, &asks);
+        let shown = |attempt: &Attempt| {
+            let made = made(attempt.rows.clone(), &attempt.call.event.saga, &attempt.call.step_id);
+            made.into_iter().map(|made| made.response.map(|response| response.body)).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&second), [Some(b"busy".to_vec())], "nothing newer is known");
+        second.run(Some(ok("fine")), &asks);
+        assert_eq!(shown(&second), [Some(b"fine".to_vec())]);
+    }
+}

@@ -9,6 +9,8 @@ mod address;
 mod exchange;
 mod senders;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     senders::Senders,

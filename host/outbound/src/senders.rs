@@ -48,7 +48,7 @@ pub struct Senders {
 }
 
 /// Where the requests of one grant go out.
-struct Line {
+pub(crate) struct Line {
     settings: GrantSettings,
     client: Client,
     places: Semaphore,
@@ -150,7 +150,7 @@ fn unsent(code: &str, detail: &str) -> Answer {
 }
 
 impl Line {
-    fn new(settings: &GrantSettings, body_bytes_max: usize) -> Result<Self, ClientError> {
+    pub(crate) fn new(settings: &GrantSettings, body_bytes_max: usize) -> Result<Self, ClientError> {
         let timeout = settings.timeout;
         let bounds = Bounds { timeout, connect_timeout: CONNECT.min(timeout), body_bytes_max };
         let networks = settings.allow_networks.clone();
@@ -159,7 +159,7 @@ impl Line {
         Ok(Self { settings: settings.clone(), client, places, waiting: AtomicUsize::new(0) })
     }
 
-    async fn send(&self, target: &Target, send: &Send, call: &Call, mut stopping: watch::Receiver<bool>) -> Answer {
+    pub(crate) async fn send(&self, target: &Target, send: &Send, call: &Call, mut stopping: watch::Receiver<bool>) -> Answer {
         let Send { request, key, .. } = send;
         // A name is looked up, and its addresses are checked then; an address is all there is to look at.
         if let Ok(address) = target.host().parse::<IpAddr>()

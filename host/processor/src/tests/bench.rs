@@ -115,7 +115,7 @@ pub fn serving(run: Arc<Handler>, generation: u64) -> Serving {
             bounds: Bounds { saga_deadline: None, ..Bounds::default() },
             saga_failed: None,
         },
-        code: Arc::new(Arc::new(Plugin { run, now: at(0), digest: format!("d{generation}").into() })),
+        code: Arc::new(Arc::new(Plugin { run, now: at(0), digest: format!("d{generation}").into(), sends: false })),
         codec: Codec::new("shop", &topics, 1_000_000).with_kinds(&[Kind::new(KIND)]),
         generation: Generation(generation),
         since: BTreeMap::new(),

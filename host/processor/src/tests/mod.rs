@@ -5,6 +5,7 @@
 mod bench;
 mod memory;
 mod scripted;
+mod sending;
 
 mod committing;
 mod deadlines;

@@ -114,6 +114,7 @@ pub struct Plugin {
     pub run: Arc<Handler>,
     pub now: Now,
     pub digest: Arc<str>,
+    pub sends: bool,
 }
 
 impl Code for Arc<Plugin> {
@@ -128,6 +129,9 @@ impl Callable for Plugin {
     }
     fn behaviour(&self) -> Behaviour {
         Behaviour { digest: self.digest.clone(), config: "c".into(), version: "1.0".into() }
+    }
+    fn sends(&self) -> bool {
+        self.sends
     }
     fn run(&self, call: &Call, mut host: Box<dyn HostCalls>) -> Ran {
         let end = (self.run)(call, &mut *host);
