@@ -43,8 +43,8 @@ impl Site {
         self.dir.path().join(name)
     }
 
-    /// In this directory, as a user who stands there would type it.
-    fn command(&self, words: &[&str]) -> Command {
+    /// In this directory, as a user who stands there would type it; not run yet.
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(built::sagahost());
         command.args(words).current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
         command.env("XDG_STATE_HOME", built::state());

@@ -486,7 +486,8 @@ mod tests {
                     assert_eq!(run.keep_request().last().map(|place| place + 1), Some(run.known));
                     self.rows = run.rows().to_vec();
                     self.call.send += 1;
-                    let Send { request, key, .. } = Run::new(self.rows.clone(), &self.call, Behaviour::default()).leaving().unwrap();
+                    let Send { request, key, .. } =
+                        Run::new(self.rows.clone(), &self.call, Behaviour::default()).leaving().unwrap();
                     format!("> {} {}", String::from_utf8(request.body).unwrap(), &key[..4])
                 }
                 Err(why) => why.to_string(),
@@ -523,7 +524,8 @@ mod tests {
 
     #[test]
     fn under_one_key_there_is_one_request() {
-        let asks = |body: &'static str| move |host: &mut dyn HostCalls| host.http_send(ask(body)).map(|_| "done".to_owned());
+        let asks =
+            |body: &'static str| move |host: &mut dyn HostCalls| host.http_send(ask(body)).map(|_| "done".to_owned());
         let mut attempt = Attempt::first();
         let first = attempt.run(None, &asks("10"));
         let lost = Err(Failure { sent: true, code: "timeout".into(), detail: String::new() });
@@ -553,10 +555,7 @@ mod tests {
         let other = |guest: Guest<'_>| begun().run(Some(ok("")), guest);
         let ended = |host: &mut dyn HostCalls| host.http_send(ask("")).map(|_| String::new());
         assert_eq!(other(&ended), "it read less than it did when it ran up to here before");
-        assert_eq!(
-            other(&|host| get(host, "b")),
-            "it reads `b`, which it did not when it ran up to here before"
-        );
+        assert_eq!(other(&|host| get(host, "b")), "it reads `b`, which it did not when it ran up to here before");
         assert_eq!(
             other(&|host| host.counter_take("n", 1).map(|_| String::new())),
             "it changes a counter, which it did not when it ran up to here before"
@@ -577,7 +576,8 @@ mod tests {
                 Ok("written".to_owned())
             }
         };
-        let stale = "it writes `k/1`, which it read before a request: read it again behind the last one, it may have changed";
+        let stale =
+            "it writes `k/1`, which it read before a request: read it again behind the last one, it may have changed";
         for (again, said) in [(true, "written"), (false, stale)] {
             let mut attempt = Attempt::first();
             attempt.run(None, &guest(again));

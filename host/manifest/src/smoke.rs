@@ -41,7 +41,8 @@ fn fault(kind: &str, end: Result<End, String>) -> Option<String> {
 /// A call of nobody's.
 #[cfg(test)]
 pub(crate) fn example() -> Call {
-    let manifest = br#"{"name": "p", "version": "1", "contract": "0.1.0", "subscriptions": [{"kind": "K", "example": {}}]}"#;
+    let manifest =
+        br#"{"name": "p", "version": "1", "contract": "0.1.0", "subscriptions": [{"kind": "K", "example": {}}]}"#;
     let manifest = Manifest::parse(manifest).expect("it is one");
     call(&Participant::new("p"), &manifest.subscriptions[0]).expect("it has an example")
 }

@@ -159,7 +159,13 @@ impl Line {
         Ok(Self { settings: settings.clone(), client, places, waiting: AtomicUsize::new(0) })
     }
 
-    pub(crate) async fn send(&self, target: &Target, send: &Send, call: &Call, mut stopping: watch::Receiver<bool>) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        target: &Target,
+        send: &Send,
+        call: &Call,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Answer {
         let Send { request, key, .. } = send;
         // A name is looked up, and its addresses are checked then; an address is all there is to look at.
         if let Ok(address) = target.host().parse::<IpAddr>()

@@ -198,8 +198,10 @@ fn a_plugin_hears_whether_its_request_can_have_arrived() {
 
 #[test]
 fn a_redirect_is_an_answer_like_any_other() {
-    let (address, heard) =
-        server("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Duration::ZERO);
+    let (address, heard) = server(
+        "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        Duration::ZERO,
+    );
     let url = format!("http://{address}/");
     let answer = sent(&granted(&url, &["127.0.0.0/8"]), request(url.clone())).unwrap();
     assert_eq!(answer.status, 302);

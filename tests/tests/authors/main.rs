@@ -3,6 +3,7 @@
 
 mod dev;
 mod first_plugin;
+mod gateway;
 mod laws;
 mod mock_modes;
 mod mock_protocol;

@@ -137,7 +137,10 @@ fn stopped(fault: &HostFault) -> End {
         HostFault::Refused(refused) => refused.code(),
         HostFault::Guest(_) | HostFault::Host(_) => "trap",
     };
-    End::Outcome(Outcome::Unknown { crash: Crash { code: code.to_owned(), detail: fault.to_string() }, uncertain: false })
+    End::Outcome(Outcome::Unknown {
+        crash: Crash { code: code.to_owned(), detail: fault.to_string() },
+        uncertain: false,
+    })
 }
 
 fn done() -> End {
