@@ -34,6 +34,7 @@ pub fn all() -> &'static Path {
             "demo/loyalty",
             "tests/guests",
             "tests/lawless",
+            "tests/asking",
         ];
         let request = Request {
             crates: crates.iter().map(|dir| root.join(dir)).collect(),

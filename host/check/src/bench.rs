@@ -5,7 +5,9 @@ use std::{any::Any, cell::RefCell, collections::BTreeMap, sync::Arc, time::Durat
 
 use sagahost_manifest::{
     host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
+    http::{Answer, Failure, Grant, Request, Response, Target},
     manifest::Subscription,
+    sends::{Row, Run, Sending, is_shown, made},
 };
 use sagahost_saga::{
     event::Event,
@@ -31,6 +33,16 @@ pub struct World {
     pub states: BTreeMap<SagaId, Saved>,
     /// What each counter was at its creation: one that does not exist yet is as good as one that was just made.
     pub opening: BTreeMap<String, i64>,
+    /// The requests of each step, by its idempotency key.
+    pub sent: BTreeMap<String, Vec<Row>>,
+}
+
+/// What is answered to requests that begin so.
+#[derive(Clone, Debug)]
+pub struct Canned {
+    pub method: String,
+    pub url: Grant,
+    pub answer: Response,
 }
 
 /// The largest that was seen.
@@ -43,6 +55,7 @@ pub struct Peak {
 
 pub struct Bench<'p> {
     pub plugin: &'p Plugin,
+    answers: &'p [Canned],
     peak: RefCell<Peak>,
 }
 
@@ -55,8 +68,8 @@ pub struct Called<T> {
 }
 
 impl<'p> Bench<'p> {
-    pub fn new(plugin: &'p Plugin) -> Self {
-        Self { plugin, peak: RefCell::default() }
+    pub fn new(plugin: &'p Plugin, answers: &'p [Canned]) -> Self {
+        Self { plugin, answers, peak: RefCell::default() }
     }
 
     pub fn peak(&self) -> Peak {
@@ -85,8 +98,19 @@ impl<'p> Bench<'p> {
 
     /// One attempt of `handle-event`; the world keeps what a completed one leaves.
     pub fn attempt(&self, world: &mut World, event: &Event, attempt: u32) -> Result<Called<Outcome>, HostError> {
+        self.attempt_losing(world, event, attempt, 0)
+    }
+
+    /// The same; the answer to request number `lost` does not come. (0: they all do.)
+    pub fn attempt_losing(
+        &self,
+        world: &mut World,
+        event: &Event,
+        attempt: u32,
+        lost: usize,
+    ) -> Result<Called<Outcome>, HostError> {
         let call = self.forward(world, event, attempt);
-        let called = self.call(world, &call, None)?;
+        let called = self.call(world, &call, None, lost)?;
         Ok(match called.answer {
             End::Outcome(answer) => Called { answer, fuel: called.fuel, memory_bytes: called.memory_bytes },
             End::Undo(_) => unreachable!("a forward call has an outcome"),
@@ -101,7 +125,7 @@ impl<'p> Bench<'p> {
         instance: &mut Instance<'_>,
     ) -> Result<Outcome, HostError> {
         let call = self.forward(world, event, 1);
-        match self.call(world, &call, Some(instance))?.answer {
+        match self.call(world, &call, Some(instance), 0)?.answer {
             End::Outcome(answer) => Ok(answer),
             End::Undo(_) => unreachable!("a forward call has an outcome"),
         }
@@ -130,7 +154,7 @@ impl<'p> Bench<'p> {
         attempt: u32,
     ) -> Result<Called<UndoOutcome>, HostError> {
         let call = self.backward(world, event, evidence, ordinal, attempt);
-        let called = self.call(world, &call, None)?;
+        let called = self.call(world, &call, None, 0)?;
         Ok(match called.answer {
             End::Undo(answer) => Called { answer, fuel: called.fuel, memory_bytes: called.memory_bytes },
             End::Outcome(_) => unreachable!("a compensation has an undo outcome"),
@@ -156,6 +180,12 @@ impl<'p> Bench<'p> {
         }
     }
 
+    /// How many requests the step has made in this world.
+    pub fn asked(&self, world: &World, event: &Event) -> usize {
+        let call = self.forward(world, event, 1);
+        world.sent.get(&call.idempotency_key).map_or(0, Vec::len)
+    }
+
     fn forward(&self, world: &World, event: &Event, attempt: u32) -> Call {
         let participant = self.plugin.name();
         let step_id = step_id(&participant, &event.key);
@@ -166,7 +196,8 @@ impl<'p> Bench<'p> {
             idempotency_key: idempotency_key(&event.saga, &step_id, Direction::Forward, 0),
             state: world.states.get(&event.saga).cloned(),
             undo: None,
-            now: event.time,
+            // A later attempt is later.
+            now: event.time.after(Duration::from_secs(u64::from(attempt.saturating_sub(1)))),
             runs: sagahost_saga::outcome::Runs::Here,
             send: 0,
             event: event.clone(),
@@ -196,21 +227,67 @@ impl<'p> Bench<'p> {
         }
     }
 
-    fn call(&self, world: &mut World, call: &Call, used: Option<&mut Instance<'_>>) -> Result<Called<End>, HostError> {
-        let host = Box::new(Seen { attempt: Attempt::new(world.values.clone()), opening: BTreeMap::new() });
-        let ran = match used {
-            Some(instance) => instance.run(call, host).ok_or_else(|| HostError {
-                plugin: self.plugin.name().to_string(),
-                source: "the instance had trapped before".into(),
-            })?,
-            None => self.plugin.run(call, host),
+    /// Run by run, as long as one ends at a request.
+    fn call(
+        &self,
+        world: &mut World,
+        call: &Call,
+        mut used: Option<&mut Instance<'_>>,
+        lost: usize,
+    ) -> Result<Called<End>, HostError> {
+        let (mut call, mut answer, mut all) = (call.clone(), None, 0);
+        let forward = idempotency_key(&call.event.saga, &call.step_id, Direction::Forward, 0);
+        let shown = if is_shown(&call) { world.sent.get(&forward).cloned().unwrap_or_default() } else { Vec::new() };
+        let shown = made(shown, &call.event.saga, &call.step_id);
+        loop {
+            let seen = Seen { attempt: Attempt::new(world.values.clone()), opening: BTreeMap::new() };
+            let rows = world.sent.get(&call.idempotency_key).cloned().unwrap_or_default();
+            let mut run = Run::new(rows, &call, self.plugin.behaviour());
+            answer.take().into_iter().for_each(|answer| run.hear(answer));
+            let host = Box::new(Sending::new(Box::new(seen), run, shown.clone()));
+            let ran = match &mut used {
+                Some(instance) => instance.run(&call, host).ok_or_else(|| HostError {
+                    plugin: self.plugin.name().to_string(),
+                    source: "the instance had trapped before".into(),
+                })?,
+                None => self.plugin.run(&call, host),
+            };
+            let Ran { end, host, took, memory_bytes_peak, fuel } = ran;
+            self.seen(took, memory_bytes_peak);
+            all += fuel.unwrap_or_default();
+            let end = end?;
+            let (host, mut run) = Sending::into_parts(host);
+            if run.waits() && used.is_none() {
+                run.keep_request();
+                call.send += 1;
+                let request = run.leaving().expect("it ended at one").request;
+                let is_lost = call.send as usize == lost;
+                answer = Some(if is_lost { nothing_came() } else { self.answer(&request) });
+                world.sent.insert(call.idempotency_key.clone(), run.rows().to_vec());
+                continue;
+            }
+            if run.heard().is_some() {
+                world.sent.insert(call.idempotency_key.clone(), run.rows().to_vec());
+            }
+            let seen = *host.into_any().downcast::<Seen>().expect("the call gives back what it got");
+            world.keep(&call.event.saga, &end, seen);
+            return Ok(Called { answer: end, fuel: all, memory_bytes: memory_bytes_peak });
+        }
+    }
+
+    /// Where nothing is said of a request, it is answered 200, with an empty object.
+    fn answer(&self, request: &Request) -> Answer {
+        let target = Target::parse(&request.url);
+        let fits = |canned: &&Canned| {
+            canned.method == request.method && target.as_ref().is_ok_and(|target| canned.url.covers(target))
         };
-        let Ran { end, host, took, memory_bytes_peak, fuel } = ran;
-        self.seen(took, memory_bytes_peak);
-        let end = end?;
-        let seen = *host.into_any().downcast::<Seen>().expect("the call gives back what it got");
-        world.keep(&call.event.saga, &end, seen);
-        Ok(Called { answer: end, fuel: fuel.unwrap_or_default(), memory_bytes: memory_bytes_peak })
+        let canned = self.answers.iter().filter(fits).max_by_key(|canned| canned.url.path_len());
+        let empty = || Response {
+            status: 200,
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body: b"{}".to_vec(),
+        };
+        Ok(canned.map_or_else(empty, |canned| canned.answer.clone()))
     }
 
     fn seen(&self, took: Duration, memory_bytes: usize) {
@@ -239,6 +316,12 @@ impl World {
             StateChange::Delete => drop(self.states.remove(saga)),
         }
     }
+}
+
+/// It arrived, and nobody hears of it.
+fn nothing_came() -> Answer {
+    let (code, detail) = ("timeout".to_owned(), "sagahost check".to_owned());
+    Err(Failure { sent: true, code, detail })
 }
 
 /// When the event at this place of a case happens.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    bench::Bench,
+    bench::{Bench, Canned},
     case::{Case, Input},
     cost,
     laws::{Verdict, judge},
@@ -32,6 +32,8 @@ pub struct Request {
     pub config: BTreeMap<String, Value>,
     /// The author's events, in order.
     pub events: Vec<Input>,
+    /// What is answered to its requests.
+    pub answers: Vec<Canned>,
     /// These alone; empty: all.
     pub laws: Vec<Law>,
     /// This alone, instead of examples and events.
@@ -75,7 +77,7 @@ pub fn check(request: &Request, progress: &mut dyn FnMut(Progress)) -> Result<Re
             return Ok(report);
         }
     };
-    let bench = Bench::new(&plugin);
+    let bench = Bench::new(&plugin, &request.answers);
     let material = Material::new(plugin.manifest(), &request.events);
     report.plugin = Some(plugin.manifest().name.clone());
     report.version = Some(plugin.manifest().version.clone());
@@ -145,7 +147,11 @@ fn tried(
     }
     let kinds = kinds(law, bench.plugin.manifest());
     if kinds.is_empty() {
-        let why = "no event that it concerns is handled".to_owned();
+        let why = match law {
+            Law::Calls => "it sends no requests",
+            _ => "no event that it concerns is handled",
+        };
+        let why = why.to_owned();
         return Ok(Finding::new(law, Status::NotApplicable, 0, Some(why)));
     }
     let (mut judged, mut unseen) = (0, Vec::new());

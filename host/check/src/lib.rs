@@ -19,6 +19,7 @@ pub mod report;
 
 pub mod checker;
 
+pub use bench::Canned;
 pub use case::{Case, Input};
 pub use checker::{CheckError, Progress, Request, check};
 pub use report::{Finding, Report, Status};

@@ -82,6 +82,9 @@ impl Material {
 
 /// Kinds that a law has something to say about.
 pub fn kinds(law: Law, manifest: &Manifest) -> Vec<String> {
+    if law == Law::Calls && manifest.grants.is_empty() {
+        return Vec::new();
+    }
     let subscriptions = manifest.subscriptions.iter().filter(|subscription| applies(law, subscription));
     subscriptions.map(|subscription| subscription.kind.clone()).collect()
 }

@@ -61,6 +61,8 @@ laws! {
     Uncertain = "uncertain",
     /// Two independent sagas give the same in any order.
     Order = "order",
+    /// A request whose answer is lost is made again by the next attempt, the same under the same key, and can be undone.
+    Calls = "calls",
 }
 
 impl Law {
@@ -79,7 +81,8 @@ impl Law {
             | Self::RestoresCounters
             | Self::UndoTwice
             | Self::Uncertain
-            | Self::Order => true,
+            | Self::Order
+            | Self::Calls => true,
             Self::Admission | Self::Determinism | Self::Malformed | Self::Bounds | Self::Undoes | Self::NeverRan => {
                 false
             }

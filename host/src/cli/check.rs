@@ -10,10 +10,16 @@ use std::{
 };
 
 use clap::Args;
-use sagahost_check::{Case, Input, Progress, Report, Request, Status, budget::Budget, report::Finding};
-use sagahost_manifest::{Law, Limits, Manifest, manifest::ConfigType, report::hint};
+use sagahost_check::{Canned, Case, Input, Progress, Report, Request, Status, budget::Budget, report::Finding};
+use sagahost_manifest::{
+    Law, Limits, Manifest,
+    http::{Grant, Response},
+    manifest::ConfigType,
+    report::hint,
+};
 use sagahost_saga::notation::{self, word};
 use sagahost_sandbox::admission;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -37,6 +43,10 @@ pub struct Check {
     /// Events to try besides the manifest's examples, in order: JSON objects {"kind": …, "saga": …, "data": …}.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// What is answered to its requests: JSON objects {"method": …, "url": …, "status": …, "body": …}. A URL stands for all
+    /// that begin so; what none fits is answered 200, with {}.
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
     /// A configuration key of the plugin; may be repeated. `--config FILE` gives those of an app, and its limits.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -98,6 +108,7 @@ impl Check {
             file: plugin.to_owned(),
             config,
             events: events.unwrap_or_default(),
+            answers: self.answers.as_deref().map_or(Ok(Vec::new()), answers)?,
             laws,
             case,
             seed: self.seed,
@@ -110,6 +121,9 @@ impl Check {
         let mut command = format!("sagahost check {}", word(&plugin.display().to_string()));
         if let Some(config) = &site.config {
             command += &format!(" --config {}", word(&config.display().to_string()));
+        }
+        if let Some(answers) = &self.answers {
+            command += &format!(" --answers {}", word(&answers.display().to_string()));
         }
         for set in &self.sets {
             command += &format!(" --set {}", word(set));
@@ -195,16 +209,49 @@ fn case(text: &str) -> Result<Case, Failure> {
     Case::parse(&text).map_err(|error| Failure::usage(format!("not a valid case: {error}")))
 }
 
-/// One array, or one object after the other. An event that the plugin never gets proves nothing.
-fn events(file: &Path, manifest: Option<&Manifest>) -> Result<Vec<Input>, Failure> {
+/// One array, or one object after the other.
+fn objects<T: DeserializeOwned>(file: &Path, what: &str) -> Result<Vec<T>, Failure> {
     let bytes = read(file)?;
     let array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let events: Result<Vec<Input>, _> = match array {
+    let objects: Result<Vec<T>, _> = match array {
         true => serde_json::from_slice(&bytes),
         false => serde_json::Deserializer::from_slice(&bytes).into_iter().collect(),
     };
+    objects.map_err(|error| Failure::usage(format!("{} has no {what}: {error}", file.display())))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerText {
+    method: String,
+    url: String,
+    status: u16,
+    /// JSON, or text as it is; null: none.
+    #[serde(default)]
+    body: Value,
+}
+
+fn answers(file: &Path) -> Result<Vec<Canned>, Failure> {
+    let answer = |AnswerText { method, url, status, body }: AnswerText| {
+        let wrong = |why: String| Failure::usage(format!("{}: {why}", file.display()));
+        let grant = Grant::parse(&url).map_err(|why| wrong(format!("`{url}`: {why}")))?;
+        if !(200..600).contains(&status) {
+            return Err(wrong(format!("{status} is no status of an answer: 200 to 599")));
+        }
+        let body = match body {
+            Value::Null => Vec::new(),
+            Value::String(text) => text.into_bytes(),
+            json => json.to_string().into_bytes(),
+        };
+        Ok(Canned { method, url: grant, answer: Response { status, headers: Vec::new(), body } })
+    };
+    objects(file, "answers")?.into_iter().map(answer).collect()
+}
+
+/// An event that the plugin never gets proves nothing.
+fn events(file: &Path, manifest: Option<&Manifest>) -> Result<Vec<Input>, Failure> {
+    let events: Vec<Input> = objects(file, "events")?;
     let file = file.display();
-    let events = events.map_err(|error| Failure::usage(format!("{file} has no events: {error}")))?;
     let Some(manifest) = manifest else { return Ok(events) };
     match events.iter().position(|event| manifest.subscription(&event.kind).is_none()) {
         None => Ok(events),

@@ -80,7 +80,7 @@ pub struct PaymentGateway {
 impl PaymentGateway {
     #[on(OrderCreated, undo_bytes_max = 4096, deadline_ms = 600_000)]
     fn charge(&self, ctx: &Context, order: OrderCreated) -> Handled<Charge> {
-        (order.amount_cents > 0).or_invalid("AMOUNT", format!("{} cents cannot be taken", order.amount_cents))?;
+        check(&order)?;
         let wanted = json!({
             "reference": order.order_id, "customer": order.customer_id,
             "amountCents": order.amount_cents, "currency": order.currency,
@@ -128,6 +128,14 @@ impl PaymentGateway {
         let (order_id, amount_cents) = (order.order_id.clone(), order.amount_cents);
         Ok(Undone::new().emit(PaymentRefunded { order_id, payment_id, amount_cents }))
     }
+}
+
+/// What no attempt could ever charge.
+fn check(order: &OrderCreated) -> Result<(), Fail> {
+    let is_id = |text: &str| (1..=128).contains(&text.len()) && !text.contains(char::is_control);
+    (order.amount_cents > 0).or_invalid("AMOUNT", format!("{} cents cannot be taken", order.amount_cents))?;
+    (order.quantity > 0).or_invalid("QUANTITY", format!("{} articles cannot be paid for", order.quantity))?;
+    is_id(&order.customer_id).or_invalid("CUSTOMER", "customerId is empty or no id")
 }
 
 /// The charge that does not stand any more. None: there was none, and there will be none.

@@ -119,6 +119,27 @@ fn the_right_plugins_keep_all_laws_or_say_why_not() {
     }
 }
 
+/// A plugin that sends requests: each planted fault, and none.
+#[test]
+fn what_a_plugin_that_asks_others_can_do_wrong_is_found() {
+    let site = site(&["asking", "payment-gateway"]);
+    for fault in ["asks-the-time", "counts-attempts", "never-looks", "wants-a-response", "takes-it-for-granted"] {
+        let (ended, report) = check(&site, "asking", &["--set", &format!("fault={fault}"), "--cases", "30"]);
+        assert_eq!(laws(&report, "broken"), ["calls"], "{fault}: {}", ended.out);
+        let finding = finding(&report, "calls");
+        let (code, said) = pasted(&site, finding["command"].as_str().unwrap());
+        assert_eq!(code, BROKEN, "{fault}: {finding}\n{said}");
+    }
+    let (ended, report) = check(&site, "asking", &["--strict"]);
+    assert_eq!((ended.code, laws(&report, "pass").len()), (0, 14), "{}", ended.out);
+    let answer = |path: &str| json!({ "method": "POST", "url": format!("https://g/v1/{path}"), "status": 201, "body": { "id": "1" } });
+    let answers = json!([answer("charges"), answer("refunds")]).to_string();
+    fs::write(site.file("answers.json"), answers).unwrap();
+    let more = ["--strict", "--set", "gateway=https://g/v1", "--answers", "answers.json"];
+    let (ended, report) = check(&site, "payment-gateway", &more);
+    assert_eq!((ended.code, laws(&report, "pass").len()), (0, 14), "{}", ended.out);
+}
+
 /// Other seeds try other cases; the plugins are right, not lucky.
 #[test]
 fn other_seeds_find_nothing_either() {
@@ -152,7 +173,7 @@ fn what_is_not_admitted_breaks_the_first_law_and_shows_no_other() {
     let (ended, report) = check(&site, "lawless", &["--set", "fualt=none"]);
     assert_eq!(ended.code, BROKEN);
     assert_eq!(laws(&report, "broken"), ["admission"]);
-    assert_eq!(laws(&report, "not-shown").len(), 12);
+    assert_eq!(laws(&report, "not-shown").len(), 13);
     assert!(finding(&report, "admission")["why"].as_str().unwrap().contains("did you mean `fault`?"), "{}", ended.out);
 
     fs::write(site.file("plugins/lawless.wasm"), "no component").unwrap();

@@ -17,6 +17,10 @@ pub(super) fn judge(bench: &Bench<'_>, case: &Case) -> Judged {
     if let Some(what) = differs(case, &first, &second) {
         return Ok(Verdict::Broken(format!("run again in a fresh instance, {what}")));
     }
+    // A run ends at each request, and the instance with it.
+    if bench.plugin.sends() {
+        return Ok(Verdict::Holds);
+    }
     let Ok(mut instance) = bench.plugin.instance() else {
         return Ok(Verdict::Void("failed to make an instance".to_owned()));
     };
@@ -66,7 +70,8 @@ fn differs(case: &Case, one: &Played, other: &Played) -> Option<String> {
     let whole = one.outcomes.len() == other.outcomes.len();
     outcome.or_else(|| {
         let (was, is) = (&one.world, &other.world);
-        let what = difference::counters(was, is).or_else(|| difference::store(was, is));
+        let requests = (was.sent != is.sent).then(|| "it sends other requests".to_owned());
+        let what = requests.or_else(|| difference::counters(was, is)).or_else(|| difference::store(was, is));
         what.or_else(|| difference::states(was, is)).filter(|_| whole)
     })
 }

@@ -2,6 +2,7 @@
 //! repeats it.
 
 mod bounds;
+mod calls;
 mod determinism;
 mod growth;
 mod order;
@@ -49,6 +50,7 @@ pub fn judge(law: Law, bench: &Bench<'_>, case: &Case) -> Judged {
         Law::NeverRan => undoing::never_ran(bench, case),
         Law::Uncertain => undoing::uncertain(bench, case),
         Law::Order => order::judge(bench, case),
+        Law::Calls => calls::judge(bench, case),
     }
 }
 
@@ -60,7 +62,9 @@ pub fn applies(law: Law, subscription: &Subscription) -> bool {
         Law::RestoresState | Law::RestoresStore | Law::RestoresCounters => {
             matches!(subscription.role, Role::Compensable | Role::NothingToUndo)
         }
-        Law::Admission | Law::Determinism | Law::Malformed | Law::Bounds | Law::Growth | Law::Order => true,
+        Law::Admission | Law::Determinism | Law::Malformed | Law::Bounds | Law::Growth | Law::Order | Law::Calls => {
+            true
+        }
     }
 }
 
@@ -68,7 +72,7 @@ pub fn applies(law: Law, subscription: &Subscription) -> bool {
 pub fn is_limit(crash: &Crash) -> bool {
     matches!(
         crash.code.as_str(),
-        "deadline" | "memory" | "stack" | "payload-limit" | "log-limit" | "store-limit" | "call-limit"
+        "deadline" | "memory" | "stack" | "payload-limit" | "log-limit" | "store-limit" | "sends-limit" | "call-limit"
     )
 }
 
