@@ -7,7 +7,7 @@ use sagahost_manifest::{
     host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
     http::{Answer, Failure, Grant, Request, Response, Target},
     manifest::Subscription,
-    sends::{Row, Run, Sending, is_shown, made},
+    sends::{Config, Row, Run, Sending, is_shown, made},
 };
 use sagahost_saga::{
     event::Event,
@@ -242,7 +242,7 @@ impl<'p> Bench<'p> {
         loop {
             let seen = Seen { attempt: Attempt::new(world.values.clone()), opening: BTreeMap::new() };
             let rows = world.sent.get(&call.idempotency_key).cloned().unwrap_or_default();
-            let mut run = Run::new(rows, &call, self.plugin.behaviour());
+            let mut run = Run::new(rows, &call, self.plugin.behaviour(), Config::default());
             answer.take().into_iter().for_each(|answer| run.hear(answer));
             let host = Box::new(Sending::new(Box::new(seen), run, shown.clone()));
             let ran = match &mut used {
@@ -269,6 +269,7 @@ impl<'p> Bench<'p> {
             if run.heard().is_some() {
                 world.sent.insert(call.idempotency_key.clone(), run.rows().to_vec());
             }
+            let end = run.end_of(end, &call);
             let seen = *host.into_any().downcast::<Seen>().expect("the call gives back what it got");
             world.keep(&call.event.saga, &end, seen);
             return Ok(Called { answer: end, fuel: all, memory_bytes: memory_bytes_peak });

@@ -120,7 +120,11 @@ pub trait HostCalls: Send + Any {
     fn counter_take(&mut self, name: &str, amount: u64) -> Result<bool, HostFault>;
     fn counter_give(&mut self, name: &str, amount: u64) -> Result<(), HostFault>;
     fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault>;
-    /// One that was checked ([`crate::http::check`]).
+    /// Is the next request one that is known already? It was checked when it was new, and what may be sent can have changed.
+    fn http_replays(&self) -> bool {
+        false
+    }
+    /// One that was checked ([`crate::http::check`]), unless it is known already.
     ///
     /// # Errors
     /// Beside the others' `Waits`: what became of it is not known yet, or never will be where nobody sends it.

@@ -71,6 +71,13 @@ impl Request {
     }
 }
 
+impl Failure {
+    /// Did nothing leave for a reason that passes by itself?
+    pub fn is_away(&self) -> bool {
+        !self.sent && matches!(self.code.as_str(), "unreachable" | "busy" | "stopping")
+    }
+}
+
 impl Response {
     pub fn bytes(&self) -> usize {
         self.body.len() + headers_bytes(&self.headers)
@@ -195,7 +202,19 @@ impl Target {
         if uri.path().is_empty() || dot_segment(uri.path()) {
             return Err("its path has a segment of dots".to_owned());
         }
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        // A port that cannot be read would be dropped, and the request would go to another service.
+        let said = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        let port = match authority.port_u16() {
+            Some(port) if port > 0 => port,
+            None if said.is_empty() => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
+            Some(_) | None => return Err(format!("`{said}` is no port")),
+        };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
         Ok(Self { origin: Origin { https, host, port }, uri })
     }
@@ -209,6 +228,10 @@ impl Target {
 /// `.` or `..`, in whatever way a server might read one: encoded, between encoded separators, with a parameter behind it.
 fn dot_segment(path: &str) -> bool {
     let mut plain = path.to_ascii_lowercase();
+    // However often it is decoded on its way.
+    while plain.contains("%25") {
+        plain = plain.replace("%25", "%");
+    }
     for (encoded, is) in [("%2e", "."), ("%2f", "/"), ("%5c", "/"), ("%3b", ";")] {
         plain = plain.replace(encoded, is);
     }
@@ -224,14 +247,15 @@ impl Grants {
         Self { asked: (!all).then(|| asked.filter_map(|url| Grant::parse(url).ok()).collect()), given }
     }
 
-    /// What is asked for and not given in any part; and what is given and not asked for in any part.
+    /// What is asked for, where nothing of it is given; and what is given and not asked for in any part.
     pub fn differences(&self) -> (Vec<String>, Vec<&Grant>) {
         let Some(given) = &self.given else { return (Vec::new(), Vec::new()) };
         match &self.asked {
             None => (if given.is_empty() { vec![ANY.to_owned()] } else { Vec::new() }, Vec::new()),
             Some(asked) => {
                 let meets = |one: &Grant, others: &[Grant]| others.iter().any(|other| one.meets(other));
-                let missing = asked.iter().filter(|grant| !meets(grant, given)).map(ToString::to_string);
+                let none = !asked.iter().any(|grant| meets(grant, given));
+                let missing = asked.iter().filter(|_| none).map(ToString::to_string);
                 (missing.collect(), given.iter().filter(|grant| !meets(grant, asked)).collect())
             }
         }
@@ -376,6 +400,11 @@ mod tests {
             "https://gw.example/v1/x%2f..%2fadmin",
             "https://gw.example/v1/..%5cadmin",
             "https://gw.example/v1/..;/admin",
+            "https://gw.example/v1/%252e%252E/admin",
+            "https://gw.example/v1/%25252e./admin",
+            "https://gw.example:84430/v1",
+            "https://gw.example:0/v1",
+            "https://gw.example:/v1",
             "https://gw.example/v1\\..\\admin",
             "https://gw.example@evil/v1",
             "https://user:secret@gw.example/v1",
@@ -416,6 +445,11 @@ mod tests {
             (vec!["https://a/v1".into()], vec!["https://a/v2".into()])
         );
         assert_eq!(said(&["*"], &[]), (vec!["*".into()], none()));
+        assert_eq!(
+            said(&["https://a/", "https://b/"], &["https://a/"]),
+            (none(), none()),
+            "less may be given than is asked"
+        );
         assert_eq!(said(&[], &["https://a/"]), (none(), vec!["https://a/".into()]));
     }
 

@@ -4,7 +4,11 @@
 //! A row holds a request, what was read before it, and what came back; whoever runs attempts keeps the rows. Those of earlier
 //! attempts stay until the step is done: the next one must ask the same, and whoever undoes an uncertain step is shown them.
 
-use std::{any::Any, collections::BTreeSet, sync::Arc};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sagahost_saga::{
     id::{self, Direction, SagaId, Time},
@@ -29,8 +33,21 @@ pub struct Row {
     request: Request,
     /// Of that attempt.
     answer: Option<Answer>,
-    /// The last one of any attempt.
+    /// The last one of those before it.
     response: Option<Response>,
+}
+
+impl Row {
+    /// The last response that came, of whatever attempt.
+    fn into_response(self) -> Option<Response> {
+        self.answer.and_then(Result::ok).or(self.response)
+    }
+
+    /// Can it have had an effect, as far as anybody knows?
+    fn may_stand(&self) -> bool {
+        let stayed = matches!(self.answer, Some(Err(Failure { sent: false, .. })));
+        !stayed && !matches!(self.request.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+    }
 }
 
 /// What all runs of an attempt have in common.
@@ -38,7 +55,12 @@ pub struct Row {
 pub struct Began {
     pub by: Behaviour,
     pub now: Time,
+    /// What the plugin was configured with.
+    pub config: Config,
 }
+
+/// Keys and values, as a guest reads them.
+pub type Config = Arc<BTreeMap<String, String>>;
 
 /// Something that was read, and what it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +78,13 @@ impl Read {
             Self::Scan { prefix, .. } => key.starts_with(prefix.as_str()),
             Self::Counter { .. } => false,
         }
+    }
+
+    /// Has it shown what is under the key, or that nothing is? A page says nothing of what is behind it.
+    fn showed(&self, key: &str) -> bool {
+        let Self::Scan { prefix, after, limit, entries } = self else { return self.saw(key) };
+        let until = entries.last().map_or(*limit > 0, |(last, _)| key <= last.as_str());
+        key.starts_with(prefix.as_str()) && after.as_deref().is_none_or(|after| key > after) && until
     }
 }
 
@@ -91,10 +120,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// `by`: who begins the attempt, where this is its first run.
-    pub fn new(rows: Vec<Row>, call: &Call, by: Behaviour) -> Self {
+    /// `by` and `config`: who begins the attempt, where this is its first run.
+    pub fn new(rows: Vec<Row>, call: &Call, by: Behaviour, config: Config) -> Self {
         let known = if call.send == 0 { 0 } else { rows.iter().take_while(|row| row.attempt == call.attempt).count() };
-        let began = rows.first().filter(|_| known > 0).map_or(Began { by, now: call.now }, |row| row.began.clone());
+        let began =
+            rows.first().filter(|_| known > 0).map_or(Began { by, now: call.now, config }, |row| row.began.clone());
         Self {
             rows,
             attempt: call.attempt,
@@ -118,9 +148,6 @@ impl Run {
     /// What became of the last request.
     pub fn hear(&mut self, answer: Answer) {
         if let Some(row) = self.known.checked_sub(1).and_then(|last| self.rows.get_mut(last)) {
-            if let Ok(response) = &answer {
-                row.response = Some(response.clone());
-            }
             row.answer = Some(answer);
         }
     }
@@ -144,7 +171,7 @@ impl Run {
     /// It ended at a request, which is to leave. Returns the places of rows that are to be kept anew.
     pub fn keep_request(&mut self) -> Vec<usize> {
         let Some(request) = self.wants.take() else { return Vec::new() };
-        let response = self.rows.get_mut(self.at).and_then(|row| row.response.take());
+        let response = self.rows.get(self.at).cloned().and_then(Row::into_response);
         let (attempt, began, reads) = (self.attempt, self.began.clone(), std::mem::take(&mut self.fresh));
         let row = Row { attempt, began, reads, request, answer: None, response };
         if self.at < self.rows.len() {
@@ -153,7 +180,14 @@ impl Run {
             self.rows.push(row);
         }
         self.known = self.at + 1;
-        self.at.checked_sub(1).into_iter().chain([self.at]).collect()
+        let mut changed: Vec<usize> = self.at.checked_sub(1).into_iter().chain([self.at]).collect();
+        // What an earlier attempt read before the requests behind it is of no use to anybody.
+        for (place, row) in self.rows.iter_mut().enumerate().skip(self.known) {
+            if !std::mem::take(&mut row.reads).is_empty() {
+                changed.push(place);
+            }
+        }
+        changed
     }
 
     /// The place of the row that has heard an answer since it was kept.
@@ -161,23 +195,46 @@ impl Run {
         self.known.checked_sub(1)
     }
 
-    /// Did the attempt send something, and did nothing of it leave the host? Then whoever it asks is away, and to be made again
-    /// costs it nothing.
-    pub fn end_of(&self, end: End) -> End {
-        let unsent = |row: &Row| matches!(row.answer, Some(Err(Failure { sent: false, .. })));
-        if self.known == 0 || !self.rows[..self.known].iter().all(unsent) {
-            return end;
-        }
+    /// What its end means, with what is known of requests. An attempt that sent something of which nothing left, since whoever it
+    /// asks is away, costs nothing to be made again. And none is done without a request that one before it sent: that would
+    /// stand, and nobody would take it back.
+    pub fn end_of(&self, end: End, call: &Call) -> End {
+        let away = |row: &Row| matches!(&row.answer, Some(Err(failure)) if failure.is_away());
+        let away = self.known > 0 && self.rows[..self.known].iter().all(away);
         match end {
-            End::Outcome(Outcome::Retry(Delay { problem, .. })) => End::Outcome(Outcome::Unsent(problem)),
-            End::Undo(UndoOutcome::Retry(Delay { problem, .. })) => End::Undo(UndoOutcome::Unsent(problem)),
+            End::Outcome(Outcome::Retry(Delay { problem, .. })) if away => End::Outcome(Outcome::Unsent(problem)),
+            End::Undo(UndoOutcome::Retry(Delay { problem, .. })) if away => End::Undo(UndoOutcome::Unsent(problem)),
+            End::Outcome(Outcome::Completed(_)) => match self.left_out() {
+                Some((place, request)) => {
+                    let shown = request.shown();
+                    lost(call, &format!("it is done without request {place}, {shown}, which an attempt before it sent"))
+                }
+                None => end,
+            },
             other => other,
         }
+    }
+
+    /// A request that an earlier attempt sent, and this one did not: its place, from 1.
+    fn left_out(&self) -> Option<(usize, &Request)> {
+        let earlier = self.rows.iter().enumerate().skip(self.at.max(self.known));
+        earlier.filter(|(_, row)| row.may_stand()).map(|(place, row)| (place + 1, &row.request)).next()
+    }
+
+    /// Is there a request of the step to which no response is known in this attempt, and which can have had an effect?
+    pub fn is_open(&self) -> bool {
+        let unanswered = |row: &Row| row.may_stand() && !matches!(row.answer, Some(Ok(_)));
+        self.rows[..self.known].iter().any(unanswered) || self.left_out().is_some()
     }
 
     /// Is it still where a run before it was?
     fn replays(&self) -> bool {
         self.at < self.known
+    }
+
+    /// Whose step, in which direction.
+    pub fn is_of(&self, idempotency_key: &str) -> bool {
+        self.idempotency_key == idempotency_key
     }
 
     fn known_reads(&self) -> impl Iterator<Item = &Read> + Clone {
@@ -192,7 +249,7 @@ impl Run {
     }
 
     fn writes(&mut self, key: &str) -> Result<(), HostFault> {
-        let stale = self.known_reads().any(|read| read.saw(key)) && !self.fresh.iter().any(|read| read.saw(key));
+        let stale = self.known_reads().any(|read| read.saw(key)) && !self.fresh.iter().any(|read| read.showed(key));
         if !self.replays() && stale {
             return Err(HostFault::Guest(format!(
                 "it writes `{key}`, which it read before a request: read it again behind the last one, it may have changed"
@@ -245,7 +302,8 @@ impl Run {
 pub fn made(rows: Vec<Row>, saga: &SagaId, step_id: &str) -> Vec<Made> {
     let of = id::idempotency_key(saga, step_id, Direction::Forward, 0);
     let rows = rows.into_iter().enumerate();
-    rows.map(|(place, row)| Made { key: key(&of, place), request: row.request, response: row.response }).collect()
+    rows.map(|(place, row)| Made { key: key(&of, place), request: row.request.clone(), response: row.into_response() })
+        .collect()
 }
 
 /// Is a compensation shown what its step asked for?
@@ -356,6 +414,9 @@ impl HostCalls for Sending {
         self.run.fresh.push(Read::Counter { name: name.to_owned(), value });
         Ok(value)
     }
+    fn http_replays(&self) -> bool {
+        self.run.replays()
+    }
     fn http_send(&mut self, request: Request) -> Result<Answer, HostFault> {
         self.run.send(request)
     }
@@ -370,8 +431,6 @@ impl HostCalls for Sending {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
-
-    use std::collections::BTreeMap;
 
     use sagahost_saga::outcome::Problem;
 
@@ -465,7 +524,7 @@ mod tests {
 
         /// What the run came to: an answer, a request (`>`), or why it was stopped.
         fn run(&mut self, answer: Option<Answer>, guest: Guest<'_>) -> String {
-            let mut run = Run::new(self.rows.clone(), &self.call, Behaviour::default());
+            let mut run = Run::new(self.rows.clone(), &self.call, Behaviour::default(), Config::default());
             if let Some(answer) = answer {
                 run.hear(answer);
             }
@@ -487,7 +546,9 @@ mod tests {
                     self.rows = run.rows().to_vec();
                     self.call.send += 1;
                     let Send { request, key, .. } =
-                        Run::new(self.rows.clone(), &self.call, Behaviour::default()).leaving().unwrap();
+                        Run::new(self.rows.clone(), &self.call, Behaviour::default(), Config::default())
+                            .leaving()
+                            .unwrap();
                     format!("> {} {}", String::from_utf8(request.body).unwrap(), &key[..4])
                 }
                 Err(why) => why.to_string(),
@@ -627,13 +688,14 @@ mod tests {
         let ends = |answer: Answer| {
             let mut attempt = Attempt::first();
             attempt.run(None, &|host| host.http_send(ask("")).map(|_| String::new()));
-            let mut run = Run::new(attempt.rows, &attempt.call, Behaviour::default());
+            let mut run = Run::new(attempt.rows, &attempt.call, Behaviour::default(), Config::default());
             run.hear(answer);
-            run.end_of(retry())
+            run.end_of(retry(), &attempt.call)
         };
-        let failed = |sent| Err(Failure { sent, code: String::new(), detail: String::new() });
-        assert_eq!(ends(failed(false)), End::Outcome(Outcome::Unsent(Problem::new("AWAY", ""))));
-        assert_eq!(ends(failed(true)), retry());
+        let failed = |sent, code: &str| Err(Failure { sent, code: code.into(), detail: String::new() });
+        assert_eq!(ends(failed(false, "unreachable")), End::Outcome(Outcome::Unsent(Problem::new("AWAY", ""))));
+        assert_eq!(ends(failed(false, "forbidden-address")), retry(), "that will not pass by itself");
+        assert_eq!(ends(failed(true, "timeout")), retry());
         assert_eq!(ends(ok("busy")), retry());
     }
 
@@ -652,5 +714,41 @@ mod tests {
         assert_eq!(shown(&second), [Some(b"busy".to_vec())], "nothing newer is known");
         second.run(Some(ok("fine")), &asks);
         assert_eq!(shown(&second), [Some(b"fine".to_vec())]);
+    }
+    /// The charge of the first attempt would stand, and nobody would take it back.
+    #[test]
+    fn no_attempt_is_done_without_what_one_before_it_sent() {
+        let begun = |method: &'static str, answer: Answer| {
+            let ask = move |host: &mut dyn HostCalls| {
+                host.http_send(Request { method: method.into(), ..ask("10") }).map(|_| String::new())
+            };
+            let mut attempt = Attempt::first();
+            attempt.run(None, &ask);
+            attempt.run(Some(answer), &ask);
+            let next = attempt.next();
+            let run = Run::new(next.rows, &next.call, Behaviour::default(), Config::default());
+            let done = smoke::done();
+            (run.end_of(done.clone(), &next.call) == done, run.is_open())
+        };
+        let failed = |sent| Err(Failure { sent, code: String::new(), detail: String::new() });
+        assert_eq!(begun("POST", failed(true)), (false, true));
+        assert_eq!(begun("POST", ok("busy")), (false, true));
+        assert_eq!(begun("POST", failed(false)), (true, false), "it never left");
+        assert_eq!(begun("GET", failed(true)), (true, false), "it has no effect");
+    }
+
+    #[test]
+    fn a_page_shows_what_is_on_it_and_nothing_behind_it() {
+        let scan = |after: Option<&str>, limit: usize, found: &[&str]| Read::Scan {
+            prefix: "k/".into(),
+            after: after.map(str::to_owned),
+            limit,
+            entries: found.iter().map(|key| ((*key).to_owned(), Arc::from([]))).collect(),
+        };
+        assert!(scan(None, 9, &["k/1", "k/5"]).showed("k/3") && scan(None, 9, &["k/5"]).showed("k/5"));
+        assert!(!scan(None, 9, &["k/1", "k/5"]).showed("k/6"), "it may be cut there");
+        assert!(!scan(Some("k/3"), 9, &["k/5"]).showed("k/2") && !scan(None, 9, &[]).showed("l/1"));
+        assert!(scan(Some("k/5"), 9, &[]).showed("k/7") && !scan(None, 0, &[]).showed("k/7"));
+        assert!(scan(None, 0, &[]).saw("k/7"), "it may have been seen");
     }
 }

@@ -38,6 +38,19 @@ fn fault(kind: &str, end: Result<End, String>) -> Option<String> {
     }
 }
 
+/// It is done, and nothing follows.
+#[cfg(test)]
+pub(crate) fn done() -> End {
+    use sagahost_saga::outcome::{Completion, Progress, StateChange, Undo};
+    End::Outcome(Outcome::Completed(Completion {
+        emit: Vec::new(),
+        state: StateChange::Keep,
+        undo: Undo::NothingToUndo,
+        progress: Progress::GoingOn,
+        attributes: Vec::new(),
+    }))
+}
+
 /// A call of nobody's.
 #[cfg(test)]
 pub(crate) fn example() -> Call {

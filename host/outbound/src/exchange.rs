@@ -52,15 +52,15 @@ pub fn outgoing(
     outgoing
 }
 
-/// As the guest sees it.
-pub fn answered(came: Result<HttpResponse<Bytes>, Failed>, headers: &[SentHeader]) -> Answer {
+/// As the guest sees it. `headers`: all that the operator sends for this plugin, wherever.
+pub fn answered(came: Result<HttpResponse<Bytes>, Failed>, headers: &[SentHeader], bytes_max: usize) -> Answer {
     let response = came.map_err(|failed| match failed {
         Failed::Unsent { code, what } => Failure { sent: false, code: code.to_owned(), detail: what },
         Failed::Sent { code, what } => Failure { sent: true, code: code.to_owned(), detail: what },
     })?;
     let secrets: Vec<&str> =
         headers.iter().filter(|header| header.is_secret()).map(|header| header.value.reveal()).collect();
-    let encoded = response.headers().get(CONTENT_ENCODING).is_some_and(|how| how != "identity");
+    let encoded = response.headers().get_all(CONTENT_ENCODING).iter().any(|how| how != "identity");
     if encoded && !secrets.is_empty() {
         let detail = "its response is compressed, which nobody asked for: whether it says a secret cannot be seen";
         return Err(Failure { sent: true, code: "answer-encoded".to_owned(), detail: detail.to_owned() });
@@ -74,11 +74,16 @@ pub fn answered(came: Result<HttpResponse<Bytes>, Failed>, headers: &[SentHeader
         return Err(Failure { sent: true, code: "secret-echoed".to_owned(), detail: detail.to_owned() });
     }
     let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
-    Ok(Response {
+    let response = Response {
         status: head.status.as_u16(),
         headers: head.headers.iter().filter(|(name, _)| !is_of_the_connection(name)).filter_map(text).collect(),
         body: body.into(),
-    })
+    };
+    if response.bytes() > bytes_max {
+        let detail = format!("its response has more than {bytes_max} bytes, with its headers (response-bytes-max)");
+        return Err(Failure { sent: true, code: "answer-too-long".to_owned(), detail });
+    }
+    Ok(response)
 }
 
 /// For people.
@@ -128,14 +133,20 @@ mod tests {
     #[test]
     fn a_response_that_says_a_secret_is_not_handed_on() {
         let bearer = [header("authorization", "Bearer s3cret-of-the-shop", "(env TOKEN)")];
-        assert_eq!(code(answered(response("fine", ""), &bearer)), "200");
-        assert_eq!(code(answered(response("you said Bearer s3cret-of-the-shop", ""), &bearer)), "secret-echoed true");
-        assert_eq!(code(answered(response("{\"token\":\"s3cret-of-the-shop\"}", ""), &bearer)), "secret-echoed true");
-        assert_eq!(code(answered(response("", "s3cret-of-the-shop"), &bearer)), "secret-echoed true");
+        assert_eq!(code(answered(response("fine", ""), &bearer, 1000)), "200");
+        assert_eq!(
+            code(answered(response("you said Bearer s3cret-of-the-shop", ""), &bearer, 1000)),
+            "secret-echoed true"
+        );
+        assert_eq!(
+            code(answered(response("{\"token\":\"s3cret-of-the-shop\"}", ""), &bearer, 1000)),
+            "secret-echoed true"
+        );
+        assert_eq!(code(answered(response("", "s3cret-of-the-shop"), &bearer, 1000)), "secret-echoed true");
         let open = [header("user-agent", "sagahost", "sagahost")];
-        assert_eq!(code(answered(response("hello sagahost", ""), &open)), "200", "it is no secret");
+        assert_eq!(code(answered(response("hello sagahost", ""), &open, 1000)), "200", "it is no secret");
         let zipped = HttpResponse::builder().header("content-encoding", "gzip").body(Bytes::new()).unwrap();
-        assert_eq!(code(answered(Ok(zipped.clone()), &bearer)), "answer-encoded true");
-        assert_eq!(code(answered(Ok(zipped), &open)), "200");
+        assert_eq!(code(answered(Ok(zipped.clone()), &bearer, 1000)), "answer-encoded true");
+        assert_eq!(code(answered(Ok(zipped), &open, 1000)), "200");
     }
 }

@@ -17,14 +17,14 @@ use sagahost_manifest::{
     http::{Answer, Failure, Request, Target},
     sends::Send,
 };
-use sagahost_net::{Bounds, Client, ClientError, Runtime};
+use sagahost_net::{Bounds, Client, ClientError, Runtime, SentHeader};
 use sagahost_processor::outside::{Answers, Came, Launch, Outside, Owed};
 use sagahost_saga::{
     id::{Participant, SagaId},
     outcome::Call,
 };
 use tokio::sync::{Semaphore, watch};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     address::allowed,
@@ -34,6 +34,10 @@ use crate::{
 
 /// So many requests may wait for each that may be out: they are in memory.
 const WAITING_PER_PLACE: usize = 16;
+/// Of requests that wait, for one grant.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// In a row, before it is said.
+const UNREACHABLE_SAID: usize = 5;
 /// To find a host and to connect, of the time that a request has.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -50,9 +54,14 @@ pub struct Senders {
 /// Where the requests of one grant go out.
 pub(crate) struct Line {
     settings: GrantSettings,
+    /// All that the operator sends for this plugin, wherever.
+    secrets: Vec<SentHeader>,
+    response_bytes_max: usize,
     client: Client,
     places: Semaphore,
-    waiting: AtomicUsize,
+    waiting: Waits,
+    /// So many requests in a row could not be connected.
+    unreachable: AtomicUsize,
 }
 
 impl Senders {
@@ -80,12 +89,16 @@ impl Senders {
     /// TLS cannot be prepared.
     pub fn grant(&self, plugins: &Plugins) -> Result<(), ClientError> {
         let before = self.lines.load();
-        let line = |name: &Participant, settings: &GrantSettings| {
-            let known = before.get(name).and_then(|lines| lines.iter().find(|line| line.settings == *settings));
-            known.cloned().map_or_else(|| Line::new(settings, self.response_bytes_max).map(Arc::new), Ok)
-        };
         let lines = |(name, grants): (&Participant, &Vec<GrantSettings>)| {
-            let lines = grants.iter().map(|settings| line(name, settings)).collect::<Result<Vec<_>, _>>()?;
+            let secrets: Vec<SentHeader> = grants.iter().flat_map(|grant| grant.headers.clone()).collect();
+            let same =
+                |line: &&Arc<Line>, settings: &GrantSettings| line.settings == *settings && line.secrets == secrets;
+            let line = |settings: &GrantSettings| {
+                let known = before.get(name).and_then(|lines| lines.iter().find(|line| same(line, settings)));
+                let new = || Line::new(settings, secrets.clone(), self.response_bytes_max).map(Arc::new);
+                known.cloned().map_or_else(new, Ok)
+            };
+            let lines = grants.iter().map(line).collect::<Result<Vec<_>, _>>()?;
             Ok((name.clone(), lines))
         };
         let lines = plugins.iter().map(lines).collect::<Result<BTreeMap<_, _>, ClientError>>()?;
@@ -150,13 +163,44 @@ fn unsent(code: &str, detail: &str) -> Answer {
 }
 
 impl Line {
-    pub(crate) fn new(settings: &GrantSettings, body_bytes_max: usize) -> Result<Self, ClientError> {
+    /// Said once when nobody can be connected to, and once when somebody can again.
+    fn tell(&self, answer: &Answer, call: &Call) {
+        let (participant, grant) = (&call.participant, &self.settings.grant);
+        match answer {
+            Err(Failure { code, detail, .. }) if code == "unreachable" => {
+                if self.unreachable.fetch_add(1, Ordering::Relaxed) + 1 == UNREACHABLE_SAID {
+                    warn!(%participant, %grant, why = detail, "cannot be reached: requests of this plugin are tried again and again");
+                }
+            }
+            Err(Failure { sent: false, .. }) => {}
+            Ok(_) | Err(_) => {
+                if self.unreachable.swap(0, Ordering::Relaxed) >= UNREACHABLE_SAID {
+                    info!(%participant, %grant, "can be reached again");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn new(
+        settings: &GrantSettings,
+        secrets: Vec<SentHeader>,
+        response_bytes_max: usize,
+    ) -> Result<Self, ClientError> {
         let timeout = settings.timeout;
+        let body_bytes_max = response_bytes_max;
         let bounds = Bounds { timeout, connect_timeout: CONNECT.min(timeout), body_bytes_max };
         let networks = settings.allow_networks.clone();
         let client = Client::guarded(bounds, move |address| allowed(address, &networks))?;
         let places = Semaphore::new(settings.calls_at_once_max);
-        Ok(Self { settings: settings.clone(), client, places, waiting: AtomicUsize::new(0) })
+        Ok(Self {
+            settings: settings.clone(),
+            secrets,
+            response_bytes_max,
+            client,
+            places,
+            waiting: Waits::default(),
+            unreachable: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) async fn send(
@@ -174,22 +218,26 @@ impl Line {
             let why = format!("{address} is not an address of the whole internet (allow-networks grants others)");
             return unsent("forbidden-address", &why);
         }
-        let waiting = Waiting::of(&self.waiting);
-        if waiting.others > WAITING_PER_PLACE * self.settings.calls_at_once_max {
+        let own = request.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+        let timeout = own.map_or(self.settings.timeout, |own| own.min(self.settings.timeout));
+        let waiting = Waiting::of(&self.waiting, request.bytes());
+        if waiting.others > WAITING_PER_PLACE * self.settings.calls_at_once_max || waiting.bytes > WAITING_BYTES_MAX {
             let why = format!("{} requests wait for their turn (calls-at-once-max)", waiting.others);
             return unsent("busy", &why);
         }
         let place = tokio::select! {
             biased;
             _ = stopping.wait_for(|stops| *stops) => return unsent("stopping", "the host stops"),
-            place = self.places.acquire() => place,
+            place = tokio::time::timeout(timeout, self.places.acquire()) => place,
         };
-        let Ok(_place) = place else { return unsent("stopping", "the host stops") };
+        let Ok(Ok(_place)) = place else {
+            return unsent("busy", &format!("no turn came within {timeout:?} (calls-at-once-max)"));
+        };
         drop(waiting);
-        let own = request.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
-        let timeout = own.map_or(self.settings.timeout, |own| own.min(self.settings.timeout));
         let outgoing = outgoing(request, target, key, call, &self.settings.headers);
-        let answer = answered(self.client.ask_within(outgoing, timeout).await, &self.settings.headers);
+        let came = self.client.ask_within(outgoing, timeout).await;
+        let answer = answered(came, &self.secrets, self.response_bytes_max);
+        self.tell(&answer, call);
         if let Err(Failure { code, .. }) = &answer
             && matches!(code.as_str(), "secret-echoed" | "answer-encoded" | "forbidden-address")
         {
@@ -199,20 +247,32 @@ impl Line {
     }
 }
 
-/// One that waits for its turn, until it is dropped.
+/// What waits for its turn.
+#[derive(Default)]
+struct Waits {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One that does, until it is dropped.
 struct Waiting<'l> {
-    all: &'l AtomicUsize,
+    all: &'l Waits,
+    own: usize,
     others: usize,
+    /// Of all that wait.
+    bytes: usize,
 }
 
 impl<'l> Waiting<'l> {
-    fn of(all: &'l AtomicUsize) -> Self {
-        Self { all, others: all.fetch_add(1, Ordering::Relaxed) }
+    fn of(all: &'l Waits, own: usize) -> Self {
+        let others = all.requests.fetch_add(1, Ordering::Relaxed);
+        Self { all, own, others, bytes: all.bytes.fetch_add(own, Ordering::Relaxed) + own }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.all.requests.fetch_sub(1, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(self.own, Ordering::Relaxed);
     }
 }

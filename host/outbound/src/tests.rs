@@ -109,7 +109,7 @@ fn request(url: String) -> Request {
 }
 
 fn sent(settings: &GrantSettings, request: Request) -> Answer {
-    let line = Line::new(settings, 64).unwrap();
+    let line = Line::new(settings, settings.headers.clone(), 300).unwrap();
     let target = Target::parse(&request.url).unwrap();
     let send = Send { request, key: "the-key".into(), by: Behaviour::default() };
     let (_keep, stopping) = watch::channel(false);
@@ -190,8 +190,14 @@ fn a_plugin_hears_whether_its_request_can_have_arrived() {
     let cut = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nabc";
     assert_eq!(asked(cut, Duration::ZERO, &same), (true, "answer-cut".to_owned()));
     let long = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n\
+        0123456789012345678901234567890123456789012345678901234567890123456789\
+        0123456789012345678901234567890123456789012345678901234567890123456789\
+        0123456789012345678901234567890123456789012345678901234567890123456789\
+        0123456789012345678901234567890123456789012345678901234567890123456789\
         0123456789012345678901234567890123456789012345678901234567890123456789";
     assert_eq!(asked(long, Duration::ZERO, &same), (true, "answer-too-long".to_owned()));
+    let heads = "HTTP/1.1 200 OK\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\ne: 5\r\nconnection: close\r\n\r\n";
+    assert_eq!(asked(heads, Duration::ZERO, &same), (true, "answer-too-long".to_owned()), "headers count");
     let echo = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nyou are s3cret-of-the-shop";
     assert_eq!(asked(echo, Duration::ZERO, &same), (true, "secret-echoed".to_owned()));
 }

@@ -11,7 +11,7 @@ use sagahost_codec::Formerly;
 use sagahost_journal::{JournalError, LetterWrite};
 use sagahost_manifest::{
     answer, http,
-    sends::{self as replay, Began, Sending},
+    sends::{self as replay, Sending},
 };
 use sagahost_saga::{
     Saga,
@@ -297,14 +297,17 @@ impl<'w> Chain<'w> {
         // The first call of a chain always runs, so that the saga makes progress.
         let full = self.steps > 1 && self.is_full();
         let (by, end, took, calls) = if full { self.left_out(call) } else { self.run_call(call)? };
-        if self.sends.as_ref().is_some_and(|sends| sends.run.waits()) {
+        if let Some(sends) = self.sends.as_ref().filter(|sends| sends.run.waits()) {
+            // Whatever becomes of the request, what came back for the one before it is known.
+            sends.keep_heard(&mut self.overlay);
             return Ok(Input::Sends { call: CallRef::from(call), by });
         }
+        let open = self.sends.as_ref().is_some_and(|sends| sends.run.is_open());
         self.returned_bytes += answer::bytes(&end);
         if let Some(facts) = &mut self.facts {
             facts.attempt(call, &by, &end, (took, self.now), calls);
         }
-        Ok(Input::ended(call, by, end, took))
+        Ok(Input::ended_outside(CallRef::from(call), by, end, open, took))
     }
 
     fn left_out(&self, call: &Call) -> Ended {
@@ -319,8 +322,11 @@ impl<'w> Chain<'w> {
         Ok(match self.serving.code.pick(call) {
             Pick::Plugin(plugin) => {
                 let sends = match plugin.sends() {
-                    true => Some(Sends::load(&mut self.overlay, &self.id, call, plugin.behaviour())?),
-                    false => None,
+                    Some(config) => {
+                        let by = plugin.behaviour();
+                        Some(Sends::load(&mut self.overlay, &self.id, call, by, config)?)
+                    }
+                    None => None,
                 };
                 self.run_plugin(&*plugin, call, sends)?
             }
@@ -334,20 +340,20 @@ impl<'w> Chain<'w> {
 
     /// The answer to its request is there: from the beginning, by who began it.
     fn run_again(&mut self, call: &Call) -> Result<Ended, ChainError> {
-        let mut sends = Sends::load(&mut self.overlay, &self.id, call, Behaviour::default())?;
+        let mut sends = Sends::known(&mut self.overlay, &self.id, call)?;
         sends.run.hear(self.came.take().unwrap_or_else(replay::interrupted));
         let lost = |by, why: &str| {
             warn!(saga = %self.id, participant = %call.participant, why, "an attempt that sent a request cannot go on");
             (by, replay::lost(call, why), Duration::ZERO, Vec::new())
         };
-        let Some(Began { by, now }) = sends.run.began().cloned() else {
+        let Some(began) = sends.run.began().cloned() else {
             return Ok(lost(Behaviour::default(), "what was kept of its requests cannot be read"));
         };
-        match self.serving.code.pick_same(call, &by) {
-            Pick::Plugin(plugin) => self.run_plugin(&*plugin, &Call { now, ..call.clone() }, Some(sends)),
+        match self.serving.code.pick_same(call, &began) {
+            Pick::Plugin(plugin) => self.run_plugin(&*plugin, &Call { now: began.now, ..call.clone() }, Some(sends)),
             Pick::Failed { error } => Err(ChainError::Host(with_causes(&*error))),
             Pick::Nothing { why } => {
-                let lost = lost(by, &why);
+                let lost = lost(began.by, &why);
                 self.sends = Some(sends);
                 Ok(lost)
             }
@@ -377,7 +383,7 @@ impl<'w> Chain<'w> {
         let end = ran.end.map_err(|error| ChainError::Host(error.to_string()))?;
         let waits = self.sends.as_ref().is_some_and(|sends| sends.run.waits());
         let end = match &self.sends {
-            Some(sends) => sends.run.end_of(end),
+            Some(sends) => sends.run.end_of(end, call),
             None => end,
         };
         self.worker.stats.called(plugin.digest(), !waits && at_fault(&end), ran.took);
@@ -390,7 +396,7 @@ impl<'w> Chain<'w> {
         if call.send == 0 {
             return Ok(Launch { call, by: None, send: None });
         }
-        let sends = Sends::load(&mut self.overlay, &self.id, &call, Behaviour::default())?;
+        let sends = Sends::known(&mut self.overlay, &self.id, &call)?;
         let Some(send) = sends.run.leaving() else {
             let why = format!("what was kept of request {} of {} cannot be read", call.send, call.step_id);
             return Err(ChainError::Quarantine(why));
@@ -561,7 +567,8 @@ impl Drive for Chain<'_> {
                 }
             }
             Runs::Later => {
-                if let Some(sends) = self.sends.take() {
+                let of = |sends: &Sends| sends.run.is_of(&call.idempotency_key);
+                if let Some(sends) = self.sends.take().filter(|sends| call.send > 0 && of(sends)) {
                     sends.keep_request(&mut self.overlay);
                 }
                 self.launches.push(CallRef::from(&call));
@@ -576,7 +583,10 @@ impl Drive for Chain<'_> {
 
     fn called(&mut self, keep_writes: bool) {
         self.overlay.end_attempt(keep_writes);
-        if let Some(sends) = self.sends.take_if(|sends| !sends.run.waits()) {
+        if self.sends.as_ref().is_some_and(|sends| sends.run.waits()) {
+            return;
+        }
+        if let Some(sends) = self.sends.take() {
             sends.end(&mut self.overlay, keep_writes);
         }
         if let Some(attempt) = self.facts.as_mut().and_then(|facts| facts.attempts.last_mut()) {

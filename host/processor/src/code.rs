@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sagahost_manifest::host_calls::{BoxError, HostCalls};
+use sagahost_manifest::{
+    host_calls::{BoxError, HostCalls},
+    sends::{Began, Config},
+};
 use sagahost_saga::outcome::{Behaviour, Call, End};
 
 use crate::step::Now;
@@ -12,18 +15,27 @@ pub trait Code: Send + Sync {
     /// Loading an older version the first time may take as long as compiling it.
     fn pick(&self, call: &Call) -> Pick;
     /// That very version with that very configuration: an attempt that sent a request is run again by who began it.
-    fn pick_same(&self, call: &Call, by: &Behaviour) -> Pick {
+    fn pick_same(&self, call: &Call, began: &Began) -> Pick {
         match self.pick(call) {
-            Pick::Plugin(plugin) if plugin.behaviour() != *by => Pick::Nothing { why: replaced(call, by) },
+            Pick::Plugin(plugin) => same(plugin, call, began),
             picked => picked,
         }
     }
 }
 
+/// The version that began an attempt, if this is its code.
+pub fn same(plugin: Arc<dyn Callable>, call: &Call, began: &Began) -> Pick {
+    let fits = |plugin: &Arc<dyn Callable>| plugin.behaviour() == began.by;
+    if fits(&plugin) {
+        return Pick::Plugin(plugin);
+    }
+    let configured = plugin.with_config(&began.config).filter(fits);
+    configured.map_or_else(|| Pick::Nothing { why: gone(call, began) }, Pick::Plugin)
+}
+
 /// Why an attempt that sent a request cannot go on.
-pub fn replaced(call: &Call, by: &Behaviour) -> String {
-    let Call { participant, .. } = call;
-    format!("{participant} {} with its configuration was replaced while a request of it was out", by.version)
+pub fn gone(Call { participant, .. }: &Call, Began { by, .. }: &Began) -> String {
+    format!("{participant} {}, which sent a request, is not there any more", by.version)
 }
 
 /// Who takes a call.
@@ -47,9 +59,13 @@ pub trait Callable: Send + Sync {
     fn is_outside(&self) -> bool {
         false
     }
-    /// A call may stop at a request.
-    fn sends(&self) -> bool {
-        false
+    /// A call may stop at a request; with what such a plugin is configured.
+    fn sends(&self) -> Option<Config> {
+        None
+    }
+    /// The same code with other values.
+    fn with_config(&self, _: &Config) -> Option<Arc<dyn Callable>> {
+        None
     }
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran;
 }

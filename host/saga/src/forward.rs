@@ -147,22 +147,24 @@ impl Saga {
             return self.late_result(index, call, ended, turn);
         }
         let Ended { by, outcome, left, took } = ended;
+        let doubt = self.doubt(index, call, left, turn);
+        let step = &mut self.steps[index];
         step.uncertain |= left || matches!(outcome, Outcome::Unknown { uncertain: true, .. });
         let late = self.behind_fence(index);
         self.note_attempt(index, call, &by, &outcome, took, late, turn.now);
         self.steps[index].by = by;
         if late {
-            self.awaited_result(index, outcome, turn);
+            self.awaited_result(index, outcome, doubt, turn);
         } else {
-            self.attempt_ended(index, outcome, turn);
+            self.attempt_ended(index, outcome, doubt, turn);
         }
         Disposition::Changed
     }
 
-    fn attempt_ended(&mut self, index: usize, outcome: Outcome, turn: &mut Turn<'_>) {
+    fn attempt_ended(&mut self, index: usize, outcome: Outcome, doubt: bool, turn: &mut Turn<'_>) {
         match outcome {
             Outcome::Completed(completion) => self.completed(index, completion, turn),
-            Outcome::Rejected(rejection) => self.rejected(index, rejection, turn),
+            Outcome::Rejected(rejection) => self.rejected(index, rejection, doubt, turn),
             Outcome::Retry(delay) => self.attempt_failed(index, delay.problem, delay.after, turn),
             Outcome::Unknown { crash: Crash { code, detail }, .. } => {
                 self.attempt_failed(index, Problem { code, detail }, None, turn);
@@ -220,9 +222,9 @@ impl Saga {
 
     /// Nothing happened (SEMANTICS.md, rules 2, 8). Where it cannot compensate any more, its emissions are withheld:
     /// they would announce a failure that nobody decided.
-    fn rejected(&mut self, index: usize, rejection: Rejection, turn: &mut Turn<'_>) {
+    fn rejected(&mut self, index: usize, rejection: Rejection, doubt: bool, turn: &mut Turn<'_>) {
         let Rejection { problem, emit, attributes } = rejection;
-        self.steps[index].uncertain &= self.must_look(index, turn);
+        self.steps[index].uncertain &= doubt;
         if emit.len() > turn.topology.bounds.emissions_per_outcome_max {
             return self.give_up(index, too_many(emit.len()), "invalid", false, turn);
         }
@@ -267,7 +269,7 @@ impl Saga {
     }
 
     /// A call that had left before the fence came back behind it (races 1, 2).
-    fn awaited_result(&mut self, index: usize, outcome: Outcome, turn: &mut Turn<'_>) {
+    fn awaited_result(&mut self, index: usize, outcome: Outcome, doubt: bool, turn: &mut Turn<'_>) {
         self.late = self.late.saturating_add(1);
         let uncertain = self.steps[index].uncertain;
         let unknown = if uncertain { Known::Uncertain } else { Known::NeverRan };
@@ -280,7 +282,7 @@ impl Saga {
                     Undo::NothingToUndo => return self.resolve_awaited(index, None),
                 }
             }
-            Outcome::Rejected(_) if !uncertain || !self.must_look(index, turn) => None,
+            Outcome::Rejected(_) if !uncertain || !doubt => None,
             Outcome::Rejected(_)
             | Outcome::Unknown { .. }
             | Outcome::Unsent(_)

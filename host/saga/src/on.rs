@@ -69,7 +69,7 @@ impl Saga {
                 let step = self.step_of(&call)?;
                 Ok(match call.direction {
                     Direction::Forward => self.sends(step, &call, by, turn),
-                    Direction::Undo => self.undo_sends(&call, turn),
+                    Direction::Undo => self.undo_sends(&call, &by, turn),
                 })
             }
             Input::Resumed { call, left, what, took } => {

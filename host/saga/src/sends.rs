@@ -11,10 +11,10 @@ use crate::{
     id::Direction,
     input::{CallRef, Disposition},
     mutation::{self, Mutation},
-    on::Turn,
+    on::{Turn, short},
     outcome::{Behaviour, Runs},
     saga::Saga,
-    step::Stage,
+    step::{Budget, Stage},
     topology::Role,
 };
 
@@ -31,6 +31,11 @@ impl Saga {
             self.late = self.late.saturating_add(1);
             return self.abandon(index);
         }
+        if !self.serving(index, turn) {
+            // It was paused meanwhile: its events park, and this one begins its next attempt when it is back.
+            self.steps[index].stage = Stage::Ready;
+            return Disposition::Changed;
+        }
         let step = &mut self.steps[index];
         (step.outside, step.by) = (true, by);
         step.stage = Stage::Sending { number: call.send + 1, interrupted: 0 };
@@ -39,11 +44,16 @@ impl Saga {
     }
 
     /// A compensating one did.
-    pub(crate) fn undo_sends(&mut self, call: &CallRef, turn: &mut Turn<'_>) -> Disposition {
+    pub(crate) fn undo_sends(&mut self, call: &CallRef, by: &Behaviour, turn: &mut Turn<'_>) -> Disposition {
         let Some(index) = self.undoing_out(call).filter(|index| self.plan[*index].state == UndoState::Running) else {
             return STALE;
         };
-        self.plan[index].state = UndoState::Sending { number: call.send + 1, interrupted: 0 };
+        let undoing = &mut self.plan[index];
+        // It is needed until that ends. New code begins with a full budget.
+        if undoing.budget.digest != by.digest {
+            undoing.budget = Budget { digest: by.digest.clone(), used: 0 };
+        }
+        undoing.state = UndoState::Sending { number: call.send + 1, interrupted: 0 };
         turn.call(self.undo_call(index, Runs::Later, turn.now));
         Disposition::Changed
     }
@@ -74,7 +84,8 @@ impl Saga {
             }
         };
         let participant = self.steps[index].participant.clone();
-        self.note(turn.now, What::Sent { participant, direction: call.direction, attempt: call.attempt, what, took });
+        let (direction, attempt) = (call.direction, call.attempt);
+        self.note(turn.now, What::Sent { participant, direction, attempt, what: short(&what), took });
         call_on
     }
 
@@ -126,10 +137,13 @@ impl Saga {
         turn.topology.member(&self.steps[index].participant).is_none_or(|member| member.outside_effects)
     }
 
-    /// Does a "no" of its participant leave open what a request did? A service's settles its step. A plugin speaks for others:
-    /// it may have been told "no" by one after another had said "yes". Of what it cannot take back it has the last word.
-    pub(crate) fn must_look(&self, index: usize, turn: &Turn<'_>) -> bool {
-        let compensable = self.steps[index].role == Role::Compensable;
-        compensable && !self.is_of_service(index, turn) && !mutation::on(Mutation::BelieveNo)
+    /// Does a "no" leave open what requests did? A service's settles its step. A plugin speaks for others: it may have been told
+    /// "no" by one after another had said "yes". Of what it cannot take back its "no" counts, unless there is a request to which
+    /// nobody knows the answer (`open`).
+    pub(crate) fn doubt(&self, index: usize, call: &CallRef, open: bool, turn: &Turn<'_>) -> bool {
+        if mutation::on(Mutation::BelieveNo) || (call.send == 0 && self.is_of_service(index, turn)) {
+            return false;
+        }
+        open || self.steps[index].role == Role::Compensable
     }
 }

@@ -14,6 +14,7 @@ use sagahost_manifest::{
     answer::{Measure, uncaught},
     host_calls::{BoxError, HostCalls},
     http::Grants,
+    settings::config_hash,
 };
 use sagahost_saga::{
     id::{Direction, Participant},
@@ -100,6 +101,26 @@ impl Plugin {
             config: self.config_hash.clone(),
             version: Arc::from(self.manifest.version.as_str()),
         }
+    }
+
+    /// The same code with other values, which were it once: for an attempt that began with them.
+    pub fn with_config(&self, config: Arc<BTreeMap<String, String>>) -> Self {
+        let config_hash = config_hash(&config);
+        let Self { engine, pre, manifest, digest, grants, .. } = self;
+        Self {
+            engine: engine.clone(),
+            pre: pre.clone(),
+            manifest: manifest.clone(),
+            digest: digest.clone(),
+            config,
+            config_hash,
+            grants: grants.clone(),
+            sends: self.sends,
+        }
+    }
+
+    pub fn config_shared(&self) -> &Arc<BTreeMap<String, String>> {
+        &self.config
     }
 
     /// May a call of it stop at a request?

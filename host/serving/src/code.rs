@@ -7,7 +7,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sagahost_processor::code::{Code, Pick, replaced};
+use sagahost_manifest::sends::Began;
+use sagahost_processor::code::{Code, Pick, gone, same};
 use sagahost_saga::{
     id::{Direction, Participant},
     outcome::{Behaviour, Call},
@@ -89,24 +90,24 @@ impl Code for Registry {
         }
     }
 
-    fn pick_same(&self, call: &Call, by: &Behaviour) -> Pick {
-        match self.same(&call.participant, by) {
-            Ok(Some(plugin)) => Pick::Plugin(plugin.code.clone()),
-            Ok(None) => Pick::Nothing { why: replaced(call, by) },
+    fn pick_same(&self, call: &Call, began: &Began) -> Pick {
+        match self.file(&call.participant, &began.by) {
+            Ok(Some(plugin)) => same(plugin.code.clone(), call, began),
+            Ok(None) => Pick::Nothing { why: gone(call, began) },
             Err(error) => Pick::Failed { error: Box::new(error) },
         }
     }
 }
 
 impl Registry {
-    /// The version that began an attempt, with the configuration that it had then.
-    fn same(&self, participant: &Participant, by: &Behaviour) -> Result<Option<Arc<Plugin>>, ArchiveError> {
-        let same = |plugin: &Arc<Plugin>| plugin.code.behaviour() == *by;
-        if let Some(serving) = self.serving.get(participant).filter(|plugin| same(plugin)) {
+    /// The file that began an attempt, with whatever configuration.
+    fn file(&self, participant: &Participant, by: &Behaviour) -> Result<Option<Arc<Plugin>>, ArchiveError> {
+        let serving = self.serving.get(participant);
+        if let Some(serving) = serving.filter(|plugin| plugin.code.behaviour().digest == by.digest) {
             return Ok(Some(serving.clone()));
         }
         let stored = self.stored.iter().find(|stored| stored.digest == by.digest);
-        Ok(stored.map(|stored| self.shelf.load(stored)).transpose()?.flatten().filter(same))
+        Ok(stored.map(|stored| self.shelf.load(stored)).transpose()?.flatten())
     }
 }
 

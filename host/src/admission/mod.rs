@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sagahost_manifest::{Manifest, Report, host_calls::HostCalls};
+use sagahost_manifest::{Manifest, Report, host_calls::HostCalls, sends::Config};
 use sagahost_private as private;
 use sagahost_processor::{
     code::{Callable, Ran},
@@ -124,8 +124,13 @@ impl Callable for Version {
         self.plugin.behaviour()
     }
 
-    fn sends(&self) -> bool {
-        self.plugin.sends()
+    fn sends(&self) -> Option<Config> {
+        self.plugin.sends().then(|| self.plugin.config_shared().clone())
+    }
+
+    fn with_config(&self, config: &Config) -> Option<Arc<dyn Callable>> {
+        let plugin = Arc::new(self.plugin.with_config(config.clone()));
+        Some(Arc::new(Self { plugin, clocks: self.clocks.clone() }))
     }
 
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {

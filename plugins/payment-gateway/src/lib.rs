@@ -98,7 +98,7 @@ impl PaymentGateway {
                 };
                 Ok(Done::undo_with(Charge { payment_id }).note("customer", order.customer_id).emit(processed))
             }
-            402 | 422 => Err(decline(&order, &response).into()),
+            402 => Err(decline(&order, &response).into()),
             400 => Err(Fail::invalid("NOT_TAKEN", response.text())),
             _ => Err(later(&response).into()),
         }
@@ -115,12 +115,11 @@ impl PaymentGateway {
             // comes yet, or never does.
             Evidence::Uncertain => {
                 let asked = ctx.http().made();
-                let declined = |status: u16| matches!(status, 400 | 402 | 422);
+                let settled = |response: &Response| matches!(response.status, 400 | 402);
                 match asked.first() {
-                    Some(made) if !made.response.as_ref().is_some_and(|response| declined(response.status)) => {
-                        taken_back(refunds.json(&json!({ "key": made.key })))?
-                    }
-                    Some(_) | None => return Err(NotUndone::NothingToUndo),
+                    Some(made) if made.response.as_ref().is_some_and(settled) => return Err(NotUndone::NothingToUndo),
+                    Some(made) => taken_back(refunds.json(&json!({ "key": made.key })))?,
+                    None => return Err(NotUndone::stuck("UNKNOWN", "nobody knows any more what was asked")),
                 }
             }
         };

@@ -8,15 +8,16 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sagahost::host::StopReport;
 use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_operator::{protocol::Request, view::Done};
 use sagahost_tests::{
     binary::Site,
     faulty::Death,
-    operator::Operator,
+    operator::{Operator, attempts},
     shop::{PATIENCE, Shop},
 };
 
@@ -126,6 +127,64 @@ fn money_is_conserved_at_a_gateway_that_loses_answers_and_under_a_host_that_dies
     let mut said = Vec::new();
     that_say_the_token(&shop.data(), &mut said);
     assert_eq!(said, Vec::<PathBuf>::new(), "nobody is to see it");
+}
+
+/// A shop on a gateway that takes its time, and one order.
+fn slow_shop() -> (Shop, Gateway, PathBuf) {
+    let mut shop = Shop::new(&["order", "payment-gateway", "inventory"], "");
+    let database = shop.dir.path().join("gateway.db");
+    let gateway = Gateway::start(&database, &["--stalls", "1", "--stall-seconds", "1.5"]);
+    fs::write(shop.dir.path().join("token"), format!("Bearer {TOKEN}\n")).expect("it can be written");
+    shop.configure(&gateway.configuration().replace("timeout = \"1s\"", "timeout = \"10s\""));
+    (shop, gateway, database)
+}
+
+fn one_order() -> Vec<Order> {
+    orders(&Shape { declined_one_in: 0, scarce_one_in: 0, ..Shape::of(1) }).collect()
+}
+
+/// Until the gateway has the charge, and says nothing yet.
+fn await_charge(database: &Path) {
+    let until = Instant::now() + PATIENCE;
+    while charges(database).0.is_empty() {
+        assert!(Instant::now() < until, "the gateway heard of nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The attempt began with the address of the gateway that was: its request would be another one now.
+#[test]
+fn an_attempt_ends_with_the_configuration_that_it_began_with() {
+    let (mut shop, gateway, database) = slow_shop();
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let order = one_order();
+    shop.produce(&order);
+    await_charge(&database);
+    let other = "gateway = \"http://127.0.0.1:9/v1\"";
+    let moved = gateway.configuration().replacen(&format!("gateway = \"http://{}/v1\"", gateway.address), other, 1);
+    shop.configure(&format!("{moved}[plugin.payment-gateway.http.\"http://127.0.0.1:9/v1\"]\n"));
+    let reloaded = operator.ask::<Done>(Request::ReloadConfig).expect("it can be reloaded");
+    assert!(reloaded.text.contains("payment-gateway: new configuration applied"), "{}", reloaded.text);
+    let saga = operator.await_status(&order[0].order_id, "completed");
+    assert_eq!(attempts(&saga, "payment-gateway"), ["handle completed"]);
+    assert_eq!(host.stop(Duration::from_secs(20)), StopReport::default());
+}
+
+/// What was out is heard, and what it did is taken back.
+#[test]
+fn a_charge_that_is_out_when_its_saga_is_cancelled_is_taken_back() {
+    let (shop, _gateway, database) = slow_shop();
+    let host = shop.start();
+    let operator = Operator::of(&host);
+    let order = one_order();
+    shop.produce(&order);
+    await_charge(&database);
+    operator.cancel(&order[0].order_id, "the customer rang");
+    let saga = operator.await_status(&order[0].order_id, "compensated");
+    assert_eq!(attempts(&saga, "payment-gateway"), ["handle late completed", "compensate undone"]);
+    assert_eq!(charges(&database), (BTreeMap::new(), 1));
+    assert_eq!(host.stop(Duration::from_secs(20)), StopReport::default());
 }
 
 #[test]

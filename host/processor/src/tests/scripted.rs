@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sagahost_manifest::host_calls::HostCalls;
+use sagahost_manifest::{host_calls::HostCalls, sends::Config};
 use sagahost_saga::outcome::{Behaviour, Call, End};
 use sagahost_transport::{Assignment, Polled, Polls, Ring, Sink, Source, Topics, Transport, TransportError, Unstable};
 use sagahost_wire::{Outgoing, Partition, TopicId};
@@ -130,8 +130,8 @@ impl Callable for Plugin {
     fn behaviour(&self) -> Behaviour {
         Behaviour { digest: self.digest.clone(), config: "c".into(), version: "1.0".into() }
     }
-    fn sends(&self) -> bool {
-        self.sends
+    fn sends(&self) -> Option<Config> {
+        self.sends.then(Config::default)
     }
     fn run(&self, call: &Call, mut host: Box<dyn HostCalls>) -> Ran {
         let end = (self.run)(call, &mut *host);

@@ -50,8 +50,12 @@ fn shop(journal: &Arc<Memory>, run: Arc<Handler>) -> Shop {
 }
 
 fn shop_of(journal: &Arc<Memory>, run: Arc<Handler>, digest: &str) -> Shop {
+    shop_with(journal, run, digest, Role::Compensable)
+}
+
+fn shop_with(journal: &Arc<Memory>, run: Arc<Handler>, digest: &str, role: Role) -> Shop {
     let mut serving = serving(run.clone(), 1);
-    serving.topology.members[0].subscriptions[0].role = Role::Compensable;
+    serving.topology.members[0].subscriptions[0].role = role;
     serving.code = Arc::new(Arc::new(Plugin { run, now: at(0), digest: digest.into(), sends: true }));
     let gateway: Arc<Gateway> = Arc::default();
     let bench = Bench::with(journal.clone(), settings(), serving, Some(gateway.clone()));
@@ -297,6 +301,103 @@ fn the_next_attempt_asks_the_same_under_the_same_key_or_nothing() {
     let problem = saga.steps().next().unwrap().problem.cloned().unwrap();
     assert_eq!(problem.code, "diverged");
     assert!(problem.detail.starts_with("request 1 was POST https://gateway/x"), "{}", problem.detail);
+}
+
+/// Two attempts of a step: the first one's request gets no answer.
+fn after_a_lost_answer(role: Role, second: fn(&mut dyn HostCalls) -> Result<End, HostFault>) -> Shop {
+    let handler: Arc<Handler> = Arc::new(move |call: &Call, host: &mut dyn HostCalls| {
+        if call.undo.is_some() {
+            return End::Undo(sagahost_saga::outcome::UndoOutcome::NothingToUndo);
+        }
+        let first = |host: &mut dyn HostCalls| ask(host, "10").map(|_| retries());
+        let end = if call.attempt == 1 { first(host) } else { second(host) };
+        end.unwrap_or_else(|fault| stopped(&fault))
+    });
+    let shop = shop_with(&Arc::default(), handler, "d1", role);
+    shop.bench.deliver(0, "o-1");
+    shop.work();
+    shop.commit();
+    shop.work();
+    shop.answer(0, lost());
+    shop.work();
+    shop.commit();
+    shop.bench.processor.inbox.post(&"o-1".into(), Item::Due { deadlines: false });
+    shop.work_at(1_000_000);
+    shop.commit_at(1_000_000);
+    shop
+}
+
+fn says_no(_: &mut dyn HostCalls) -> Result<End, HostFault> {
+    let problem = Problem::new("NO", "it is paid already");
+    let rejection = sagahost_saga::outcome::Rejection { problem, emit: Vec::new(), attributes: Vec::new() };
+    Ok(End::Outcome(Outcome::Rejected(rejection)))
+}
+
+/// What the first attempt sent would stand, and nobody would take it back.
+#[test]
+fn a_step_is_not_done_without_a_request_that_left_before() {
+    let shop = after_a_lost_answer(Role::Compensable, |_| Ok(done()));
+    let saga = shop.saga();
+    let step = saga.steps().next().unwrap();
+    assert_eq!((step.state, step.problem.unwrap().code.as_str()), (StepState::Retrying, "diverged"));
+    let asked = after_a_lost_answer(Role::Compensable, |host| ask(host, "10").map(|_| done()));
+    asked.work_at(1_000_000);
+    asked.answer(1, ok());
+    asked.work_at(1_000_000);
+    asked.commit_at(1_000_000);
+    assert_eq!(asked.state(), StepState::Done);
+}
+
+/// Nobody knows what became of the first attempt's request: whoever can look does, and of what nobody undoes a person hears.
+#[test]
+fn a_no_without_an_answer_to_what_left_before_is_not_the_last_word() {
+    let compensable = after_a_lost_answer(Role::Compensable, says_no).saga();
+    assert!(compensable.history().iter().any(|entry| {
+        matches!(&entry.what, sagahost_saga::history::What::Attempt { direction: Direction::Undo, .. })
+    }));
+    let pivot = after_a_lost_answer(Role::Pivot, says_no);
+    assert_eq!((pivot.saga().status(), pivot.state()), (Status::NeedsOperator, StepState::Blocked));
+    // Where this attempt heard the answer, its no is one.
+    let heard = after_a_lost_answer(Role::Pivot, |host| ask(host, "10").and_then(|_| says_no(host)));
+    heard.work_at(1_000_000);
+    heard.answer(1, ok());
+    heard.work_at(1_000_000);
+    heard.commit_at(1_000_000);
+    assert_eq!((heard.saga().status(), heard.state()), (Status::Compensated, StepState::Rejected));
+}
+
+/// The saga is cancelled while the first request is out: its answer is heard, the second one stays, and whoever undoes the step
+/// is shown what is known.
+#[test]
+fn behind_the_fence_what_came_back_is_kept_and_nothing_more_leaves() {
+    let seen: Arc<Mutex<Vec<(String, Option<u16>)>>> = Arc::default();
+    let shown = seen.clone();
+    let handler: Arc<Handler> = Arc::new(move |call: &Call, host: &mut dyn HostCalls| {
+        if call.undo.is_none() {
+            let both = ask(host, "authorize").and_then(|_| ask(host, "capture"));
+            return both.map_or_else(|fault| stopped(&fault), |_| done());
+        }
+        let made = host.http_calls().unwrap();
+        let known = made.into_iter().map(|made| {
+            (String::from_utf8(made.request.body).unwrap(), made.response.map(|response| response.status))
+        });
+        *shown.lock() = known.collect();
+        End::Undo(sagahost_saga::outcome::UndoOutcome::NothingToUndo)
+    });
+    let shop = shop(&Arc::default(), handler);
+    shop.bench.deliver(0, "o-1");
+    shop.work();
+    shop.commit();
+    shop.work();
+    let (by, reason) = ("ann".to_owned(), "because".to_owned());
+    let command = sagahost_saga::input::Command::Cancel { by, reason };
+    shop.bench.processor.inbox.post(&"o-1".into(), Item::Operator { command, queued: None, reply: None, receipt: None });
+    shop.work();
+    shop.answer(0, ok());
+    shop.work();
+    shop.commit();
+    assert_eq!((shop.left(), shop.saga().status()), (1, Status::Compensated));
+    assert_eq!(*seen.lock(), [("authorize".to_owned(), Some(200))]);
 }
 
 /// Another version serves by the time the answer comes, and the one that asked is gone.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use sagahost_manifest::{
     http::{Answer, Failure},
-    sends::{Run, Sending, is_shown, made},
+    sends::{Config, Run, Sending, is_shown, made},
 };
 use sagahost_saga::{
     Saga,
@@ -100,7 +100,7 @@ impl Chain<'_> {
 
     fn run_of(&self, call: &Call, by: Behaviour) -> Run {
         let rows = self.engine.world.outside.rows.get(&place(call, call.direction, call.ordinal));
-        Run::new(rows.cloned().unwrap_or_default(), call, by)
+        Run::new(rows.cloned().unwrap_or_default(), call, by, Config::default())
     }
 
     fn dies(&self, call: &Call) -> bool {
@@ -171,7 +171,7 @@ impl Drive for Chain<'_> {
         let attempt = host.into_any().downcast::<Attempt>();
         let mut attempt = *attempt.expect("what was given is given back");
         let dies = self.dies(&call);
-        let end = if dies { killed(&call) } else { run.end_of(end) };
+        let end = if dies { killed(&call) } else { run.end_of(end, &call) };
         let lines = attempt.take_log();
         self.engine.world.log.extend(lines.into_iter().map(|line| report::log_line(&call, line)));
         self.ran = Some((call.participant.clone(), attempt));
@@ -179,12 +179,13 @@ impl Drive for Chain<'_> {
             self.sends = Some(run);
             return Ok(Some(Input::Sends { call: CallRef::from(&call), by }));
         }
+        let open = run.is_open();
         self.happened.attempts.push(report::attempted(&call, &end));
         if run.heard().is_some() {
             self.engine.world.outside.rows.insert(place(&call, call.direction, call.ordinal), run.rows().to_vec());
         }
         // How long it took in reality is nobody's business in simulated time.
-        Ok(Some(Input::ended(&call, by, end, Duration::ZERO)))
+        Ok(Some(Input::ended_outside(CallRef::from(&call), by, end, open, Duration::ZERO)))
     }
 
     fn called(&mut self, keep_writes: bool) {
