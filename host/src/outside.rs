@@ -1,11 +1,11 @@
-//! All that leaves the host for somebody else: calls of services, and requests of plugins. Invariant: whatever is launched is
+//! All that leaves the host for others: calls of services, and requests of plugins. Invariant: whatever is launched is
 //! answered, also where the configuration does not name its receiver any more.
 
 use std::sync::Arc;
 
-use sagahost_outbound::Senders;
+use sagahost_outbound::{Owed, Senders};
 use sagahost_processor::{
-    outside::{Answers, Came, Launch, Outside, Owed},
+    outside::{Answers, Came, Launch, Outside},
     step::Signal,
 };
 use sagahost_remote::{Callers, not_configured};

@@ -140,7 +140,7 @@ impl Run {
         }
     }
 
-    /// Of an attempt that goes on. None: its rows are gone.
+    /// Of an attempt that continues. None: its rows are gone.
     pub fn began(&self) -> Option<&Began> {
         (self.known > 0).then_some(&self.began)
     }
@@ -181,7 +181,7 @@ impl Run {
         }
         self.known = self.at + 1;
         let mut changed: Vec<usize> = self.at.checked_sub(1).into_iter().chain([self.at]).collect();
-        // What an earlier attempt read before the requests behind it is of no use to anybody.
+        // What an earlier attempt read before the requests behind it is never asked for again.
         for (place, row) in self.rows.iter_mut().enumerate().skip(self.known) {
             if !std::mem::take(&mut row.reads).is_empty() {
                 changed.push(place);

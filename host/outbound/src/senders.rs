@@ -18,7 +18,7 @@ use sagahost_manifest::{
     sends::Send,
 };
 use sagahost_net::{Bounds, Client, ClientError, Runtime, SentHeader};
-use sagahost_processor::outside::{Answers, Came, Launch, Outside, Owed};
+use sagahost_processor::outside::{Answers, Came, Launch, Outside};
 use sagahost_saga::{
     id::{Participant, SagaId},
     outcome::Call,
@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use crate::{
     address::allowed,
     exchange::{answered, outgoing, said},
+    owed::Owed,
     settings::{GrantSettings, Plugins},
 };
 
@@ -83,7 +84,7 @@ impl Senders {
         Ok(senders)
     }
 
-    /// From now on; a request that is out goes on as it began.
+    /// From now on; a request that is out continues as it began.
     ///
     /// # Errors
     /// TLS cannot be prepared.
@@ -163,7 +164,7 @@ fn unsent(code: &str, detail: &str) -> Answer {
 }
 
 impl Line {
-    /// Said once when nobody can be connected to, and once when somebody can again.
+    /// Said once when nobody can be connected to, and once when that has passed.
     fn tell(&self, answer: &Answer, call: &Call) {
         let (participant, grant) = (&call.participant, &self.settings.grant);
         match answer {

@@ -13,7 +13,7 @@ pub struct GrantSettings {
     pub grant: Grant,
     /// Sent with each request that it covers; a value is the operator's secret unless it is shown.
     pub headers: Vec<SentHeader>,
-    /// Addresses that are not the whole internet's, and may be asked all the same.
+    /// Addresses that are not the whole internet's, and may still be asked.
     pub allow_networks: Vec<IpNet>,
     /// From finding the host to the last byte of the response, at most.
     pub timeout: Duration,

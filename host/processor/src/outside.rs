@@ -5,18 +5,16 @@
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use sagahost_manifest::{http, sends::Send};
 use sagahost_saga::{
-    id::{Direction, SagaId},
+    id::SagaId,
     input::{CallRef, Input},
-    outcome::{Behaviour, Call, Crash, End, Outcome, UndoOutcome},
+    outcome::{Behaviour, Call, End},
 };
-
-use tracing::debug;
 
 use crate::{
     inbox::Inbox,
@@ -50,7 +48,8 @@ pub enum Came {
 }
 
 impl Came {
-    fn said(&self) -> &str {
+    /// For people.
+    pub fn said(&self) -> &str {
         match self {
             Self::End(end) => end.name(),
             Self::Answer { what, .. } => what,
@@ -102,52 +101,6 @@ impl Answers {
             // A stop may wait for just this, and what it brought may be journaled by now.
             self.inbox.stage.progress.raise_all();
         }
-    }
-}
-
-/// A call or a request that left, and whose answer is owed.
-pub struct Owed {
-    answers: Answers,
-    saga: SagaId,
-    call: CallRef,
-    by: Behaviour,
-    at: Instant,
-    answered: bool,
-}
-
-impl Owed {
-    pub fn new(answers: Answers, saga: SagaId, call: &Call, by: Behaviour) -> Self {
-        Self { answers, saga, call: CallRef::from(call), by, at: Instant::now(), answered: false }
-    }
-
-    pub fn answer(mut self, came: Came, left: bool) {
-        self.pay(came, left);
-    }
-
-    fn pay(&mut self, came: Came, left: bool) {
-        let Self { saga, call, by, at, .. } = self;
-        debug!(%saga, participant = %call.participant, left, "a call outside ended: {}", came.said());
-        self.answers.answer(saga, call, Answer { by: by.clone(), came, left, took: at.elapsed() });
-        self.answered = true;
-    }
-}
-
-impl Drop for Owed {
-    /// Where a task ends without an end, for a panic, its saga does not wait for ever. (When all tasks end, so does the host,
-    /// and the next one finds the call in doubt.)
-    fn drop(&mut self) {
-        if self.answered || !std::thread::panicking() {
-            return;
-        }
-        let (code, detail) = ("host-panicked".to_owned(), "the host panicked while the call was out".to_owned());
-        let came = match (self.call.send, self.call.direction) {
-            (0, Direction::Forward) => {
-                Came::End(End::Outcome(Outcome::Unknown { crash: Crash { code, detail }, uncertain: true }))
-            }
-            (0, Direction::Undo) => Came::End(End::Undo(UndoOutcome::Unknown { crash: Crash { code, detail } })),
-            _ => Came::Answer { what: detail.clone(), answer: Err(http::Failure { sent: true, code, detail }) },
-        };
-        self.pay(came, true);
     }
 }
 

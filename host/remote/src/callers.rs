@@ -13,8 +13,9 @@ use std::{
 use parking_lot::Mutex;
 use sagahost_manifest::{Limits, Manifest};
 use sagahost_net::{Bounds, Client, ClientError, Failed, Runtime, without_query};
+use sagahost_outbound::Owed;
 use sagahost_processor::{
-    outside::{Answers, Came, Launch, Outside, Owed},
+    outside::{Answers, Came, Launch, Outside},
     step::Signal,
 };
 use sagahost_saga::{

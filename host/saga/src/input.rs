@@ -53,7 +53,7 @@ pub enum Input {
         call: CallRef,
         by: Behaviour,
     },
-    /// What became of that request is known: the attempt goes on. `left`: it left the host. `what`: for people, the request and
+    /// What became of that request is known: the attempt continues. `left`: it left the host. `what`: for people, the request and
     /// its answer.
     Resumed {
         call: CallRef,

@@ -384,6 +384,9 @@ fn shown_without_secrets_and_read_again_the_same() {
         outcome-bytes-max = 4194304
         payload-bytes-max = 921600
         problem-bytes-max = 4096
+        request-bytes-max = 1048576
+        response-bytes-max = 1048576
+        sends-max = 8
         stack-bytes-max = 524288
         state-bytes-max = 262144
         store-key-bytes-max = 512

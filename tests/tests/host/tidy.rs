@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use sagahost_tests::built::root;
 
 /// Crates of the house, each with those of the house that it may know.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("host/saga", &[]),
     ("host/manifest", &["saga"]),
     ("host/private", &[]),
@@ -23,7 +23,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("host/net", &[]),
     ("host/alerts", &["codec", "journal", "net", "saga", "wire"]),
     ("host/ingress", &["codec", "journal", "manifest", "net", "processor", "saga", "wire"]),
-    ("host/remote", &["codec", "manifest", "net", "processor", "saga", "serving"]),
+    ("host/outbound", &["manifest", "net", "processor", "saga"]),
+    ("host/remote", &["codec", "manifest", "net", "outbound", "processor", "saga", "serving"]),
     ("host/operator", &["codec", "journal", "private", "processor", "saga", "sandbox", "serving", "transport", "wire"]),
 ];
 
@@ -179,7 +180,7 @@ const PHRASES: [(&str, &str); 13] = [
 ];
 
 /// Crates whose text is read by people, and pages.
-const PLAIN: [&str; 19] = [
+const PLAIN: [&str; 20] = [
     "host/saga",
     "host/manifest",
     "host/private",
@@ -192,6 +193,7 @@ const PLAIN: [&str; 19] = [
     "host/ingress",
     "host/alerts",
     "host/remote",
+    "host/outbound",
     "host/check",
     "host/src",
     "host/docs",

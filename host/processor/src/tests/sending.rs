@@ -370,7 +370,8 @@ fn a_no_without_an_answer_to_what_left_before_is_not_the_last_word() {
 /// is shown what is known.
 #[test]
 fn behind_the_fence_what_came_back_is_kept_and_nothing_more_leaves() {
-    let seen: Arc<Mutex<Vec<(String, Option<u16>)>>> = Arc::default();
+    type Known = Vec<(String, Option<u16>)>;
+    let seen: Arc<Mutex<Known>> = Arc::default();
     let shown = seen.clone();
     let handler: Arc<Handler> = Arc::new(move |call: &Call, host: &mut dyn HostCalls| {
         if call.undo.is_none() {
@@ -378,9 +379,9 @@ fn behind_the_fence_what_came_back_is_kept_and_nothing_more_leaves() {
             return both.map_or_else(|fault| stopped(&fault), |_| done());
         }
         let made = host.http_calls().unwrap();
-        let known = made.into_iter().map(|made| {
-            (String::from_utf8(made.request.body).unwrap(), made.response.map(|response| response.status))
-        });
+        let known = made
+            .into_iter()
+            .map(|made| (String::from_utf8(made.request.body).unwrap(), made.response.map(|response| response.status)));
         *shown.lock() = known.collect();
         End::Undo(sagahost_saga::outcome::UndoOutcome::NothingToUndo)
     });
@@ -391,7 +392,10 @@ fn behind_the_fence_what_came_back_is_kept_and_nothing_more_leaves() {
     shop.work();
     let (by, reason) = ("ann".to_owned(), "because".to_owned());
     let command = sagahost_saga::input::Command::Cancel { by, reason };
-    shop.bench.processor.inbox.post(&"o-1".into(), Item::Operator { command, queued: None, reply: None, receipt: None });
+    shop.bench
+        .processor
+        .inbox
+        .post(&"o-1".into(), Item::Operator { command, queued: None, reply: None, receipt: None });
     shop.work();
     shop.answer(0, ok());
     shop.work();
