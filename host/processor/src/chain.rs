@@ -397,10 +397,13 @@ impl<'w> Chain<'w> {
             return Ok(Launch { call, by: None, send: None });
         }
         let sends = Sends::known(&mut self.overlay, &self.id, &call)?;
-        let Some(send) = sends.run.leaving() else {
+        let Some(mut send) = sends.run.leaving() else {
             let why = format!("what was kept of request {} of {} cannot be read", call.send, call.step_id);
             return Err(ChainError::Quarantine(why));
         };
+        if planted::on(Planted::NewKeys) {
+            send.key = format!("{}-{}", send.key, call.attempt);
+        }
         Ok(Launch { by: Some(send.by.clone()), call, send: Some(send) })
     }
 

@@ -50,7 +50,7 @@ mod counted {
     /// A saga whose record is in quarantine is asked nothing.
     pub const PHASES: [&str; 7] =
         ["waiting", "running", "finishing", "completed", "compensating", "compensated", "needs-operator"];
-    pub const INPUTS: [&str; 27] = [
+    pub const INPUTS: [&str; 29] = [
         "received",
         "received-spilled",
         "requested",
@@ -72,6 +72,8 @@ mod counted {
         "undo-unsent",
         "due",
         "started",
+        "sends",
+        "resumed",
         "topology-changed",
         "cancel",
         "retry-command",

@@ -56,6 +56,8 @@ planted! {
     ReadWhileResetting,
     /// Memory drops what the journal does not hold yet.
     DropUnjournaled,
+    /// A request has another key on each attempt.
+    NewKeys,
     /// Requests of a step that is done are kept.
     KeepSent,
     /// Known ids that the record no longer holds are forgotten.

@@ -10,6 +10,8 @@ use std::{
 use sagahost_manifest::{
     Limits,
     host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
+    http::{ALL, Answer, Made, Request},
+    sends::Config,
     settings::Settings,
 };
 use sagahost_processor::code::{Callable, Ran};
@@ -20,9 +22,10 @@ use sagahost_saga::{
 use sagahost_testkit::{Code as _, Native};
 
 use crate::{
+    agent::{self, Agent},
     courier::Courier,
     ledger::Ledger,
-    plan::Fault,
+    plan::{Fault, Plan},
     till::Till,
     world::{self, HostNo, happens, inside},
 };
@@ -32,19 +35,23 @@ use crate::{
 pub struct Natives(pub BTreeMap<Participant, Arc<Native>>);
 
 impl Natives {
-    /// `courier`: the service outside takes part. `till`: what only requests reach does.
-    pub fn new(courier: bool, till: bool) -> Self {
-        let (limits, settings) = (Arc::new(Limits::default()), Settings::default());
+    /// As the plan has them take part.
+    pub fn new(plan: &Plan) -> Self {
+        let settings = Settings { http: vec![ALL.to_owned()], ..Settings::default() };
+        let limits = Arc::new(Limits::default());
         let mut all = vec![
             Native::new::<order::Orders>(&settings, limits.clone()),
             Native::new::<payment::Payment>(&settings, limits.clone()),
             Native::new::<inventory::Inventory>(&settings, limits.clone()),
             Native::new::<Ledger>(&settings, limits.clone()),
         ];
-        if courier {
+        if plan.agent {
+            all.push(Native::new::<Agent>(&settings, limits.clone()));
+        }
+        if plan.courier {
             all.push(Native::new::<Courier>(&settings, limits.clone()));
         }
-        if till {
+        if plan.till {
             all.push(Native::new::<Till>(&settings, limits));
         }
         let named = all.into_iter().map(|plugin| {
@@ -87,6 +94,10 @@ impl Callable for Version {
 
     fn is_outside(&self) -> bool {
         self.digest.starts_with("courier")
+    }
+
+    fn sends(&self) -> Option<Config> {
+        self.digest.starts_with(agent::NAME).then(Config::default)
     }
 
     fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
@@ -168,6 +179,15 @@ impl HostCalls for Calls {
     }
     fn counter_read(&mut self, name: &str) -> Result<Option<i64>, HostFault> {
         self.inner().counter_read(name)
+    }
+    fn http_replays(&self) -> bool {
+        self.inner.http_replays()
+    }
+    fn http_send(&mut self, request: Request) -> Result<Answer, HostFault> {
+        self.inner().http_send(request)
+    }
+    fn http_calls(&mut self) -> Result<Vec<Made>, HostFault> {
+        self.inner().http_calls()
     }
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use sagahost_manifest::http::{Answer as HttpAnswer, Failure};
 use sagahost_processor::{
     outside::{Answer, Answers, Came, Launch, Outside},
     step::{Next, Now, Part, Signal, Wait},
@@ -22,6 +23,7 @@ use sagahost_saga::{
 use sagahost_sdk::prelude::*;
 
 use crate::{
+    agent::Desk,
     plan::Fault,
     world::{self, HostNo, choose, happens, inside},
 };
@@ -60,7 +62,7 @@ pub enum Booked {
 
 struct Request {
     saga: SagaId,
-    call: Call,
+    launch: Launch,
     answers: Arc<OnceLock<Answers>>,
 }
 
@@ -72,6 +74,7 @@ struct State {
     /// Calls that left a host: each attempt does so once.
     left: HashSet<(SagaId, CallRef)>,
     twice: Vec<String>,
+    desk: Desk,
 }
 
 #[derive(Default)]
@@ -90,6 +93,11 @@ impl Service {
         self.look(|state| state.twice.clone())
     }
 
+    /// What the desk has in its books.
+    pub fn desk<T>(&self, look: impl FnOnce(&Desk) -> T) -> T {
+        self.look(|state| look(&state.desk))
+    }
+
     /// Of an order, all that was ever asked for.
     pub fn bookings(&self, saga: &str) -> Vec<Booked> {
         let id = SagaId::new(saga);
@@ -105,20 +113,25 @@ pub struct Line {
 }
 
 impl Outside for Line {
-    fn launch(&self, saga: &SagaId, Launch { call, .. }: Launch) {
+    fn launch(&self, saga: &SagaId, launch: Launch) {
         inside(self.host);
+        let call = &launch.call;
         if happens(Fault::CallUnsent) {
+            if launch.send.is_some() {
+                return heard(&self.answers, saga, &launch, failed(false, "unreachable"));
+            }
             let problem = Problem { code: "AWAY".to_owned(), detail: "simulated".to_owned() };
             let end = match call.direction {
                 Direction::Forward => End::Outcome(Outcome::Unsent(problem)),
                 Direction::Undo => End::Undo(UndoOutcome::Unsent(problem)),
             };
-            return answer(&self.answers, saga, &call, end, false);
+            return answer(&self.answers, saga, call, end, false);
         }
-        let request = Request { saga: saga.clone(), call, answers: self.answers.clone() };
+        let request = Request { saga: saga.clone(), launch, answers: self.answers.clone() };
         self.service.look(|state| {
-            if !state.left.insert((saga.clone(), CallRef::from(&request.call))) {
-                state.twice.push(format!("{saga}: {:?} left twice", CallRef::from(&request.call)));
+            let call = CallRef::from(&request.launch.call);
+            if !state.left.insert((saga.clone(), call.clone())) {
+                state.twice.push(format!("{saga}: {call:?} left twice"));
             }
             state.requests.push(request);
         });
@@ -130,6 +143,23 @@ fn answer(answers: &OnceLock<Answers>, saga: &SagaId, call: &Call, end: End, lef
     let by = Behaviour { digest: "courier".into(), ..Behaviour::default() };
     let answer = Answer { by, came: Came::End(end), left, took: Duration::from_millis(2) };
     answers.get().expect("who calls has begun").answer(saga, &CallRef::from(call), answer);
+}
+
+/// What a plugin hears of its request.
+fn heard(answers: &OnceLock<Answers>, saga: &SagaId, launch: &Launch, answer: HttpAnswer) {
+    let left = !matches!(answer, Err(Failure { sent: false, .. }));
+    let came = Came::Answer { what: "simulated".to_owned(), answer };
+    let answer = Answer { by: launch.by.clone().unwrap_or_default(), came, left, took: Duration::from_millis(2) };
+    answers.get().expect("who calls has begun").answer(saga, &CallRef::from(&launch.call), answer);
+}
+
+fn failed(sent: bool, code: &str) -> HttpAnswer {
+    Err(Failure { sent, code: code.to_owned(), detail: "simulated".to_owned() })
+}
+
+fn lost_request(call: &Call) -> HttpAnswer {
+    world::world(|world| world.failed(&call.event.saga, &call.participant));
+    failed(true, "timeout")
 }
 
 /// The service at work: it takes what it was asked in any order.
@@ -152,7 +182,16 @@ impl Part for AtWork {
 }
 
 impl AtWork {
-    fn take(&self, Request { saga, call, answers }: &Request) {
+    fn take(&self, Request { saga, launch, answers }: &Request) {
+        let call = &launch.call;
+        if let Some(send) = &launch.send {
+            if happens(Fault::CallLost) {
+                return heard(answers, saga, launch, lost_request(call));
+            }
+            let came = self.0.look(|state| state.desk.answer(saga, &send.key, &send.request));
+            let came = if happens(Fault::AnswerLost) { lost_request(call) } else { came };
+            return heard(answers, saga, launch, came);
+        }
         if happens(Fault::CallLost) {
             return answer(answers, saga, call, lost(call), true);
         }

@@ -1,6 +1,7 @@
 //! The processor under a seeded scheduler, with everything around it failing: crashes at every durable write, lies, lost
 //! answers, zombies, clocks that jump. Invariant: a seed is a run; what it finds, the same seed finds again.
 
+mod agent;
 mod clients;
 mod code;
 mod courier;

@@ -6,13 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use sagahost_journal::{Journal, LetterFilter, SagaFilter};
-use sagahost_saga::{Saga, id::Participant};
+use sagahost_journal::{Journal, LetterFilter, PageBounds, SagaFilter, requests};
+use sagahost_saga::{
+    Saga,
+    id::{Participant, SagaId},
+};
 use sagahost_transport::{Assignment, Polled, Source, Transport};
 use sagahost_wire::{Outgoing, Partition, Record};
 use serde_json::{Value, json};
 
 use crate::{
+    agent,
     courier::{Booked, Service},
     till,
 };
@@ -227,6 +231,35 @@ pub fn booked(asked: &Asked, seen: &Seen, courier: &Service) -> Vec<String> {
             let end = if completed { "completed" } else { "cancelled" };
             faults.push(format!("{} is {end}, and its courier: {bookings:?}", order.id));
         }
+    }
+    faults
+}
+
+/// The same of what the agent asked for. What it counts in its store is what stands, however many sagas counted at one time; and
+/// of an order that is completed nobody keeps what was asked.
+pub fn asked_for(asked: &Asked, seen: &Seen, service: &Service, journal: &dyn Journal) -> Vec<String> {
+    let mut faults = service.desk(|desk| desk.faults.clone());
+    for order in &asked.orders {
+        let id = SagaId::new(&order.id);
+        let bookings = service.desk(|desk| desk.of(&id));
+        let completed = seen.count("OrderCompleted", &order.id) > 0;
+        let standing = bookings.iter().filter(|booked| **booked == Booked::Standing).count();
+        let without = completed && standing == 0 && asked.either.contains(&order.id);
+        if standing != usize::from(completed) && !without {
+            let end = if completed { "completed" } else { "cancelled" };
+            faults.push(format!("{} is {end}, and the desk has {bookings:?}", order.id));
+        }
+        let prefix = format!("{}send/{}:", requests::saga_prefix(&id), agent::NAME);
+        let kept = journal.store_scan(&requests::owner(), &prefix, None, PageBounds { entries: 9, bytes: usize::MAX });
+        if completed && !without && !kept.expect("the store can be read").rows.is_empty() {
+            faults.push(format!("{} is completed, and its requests are kept", order.id));
+        }
+    }
+    let counted = journal.store_get(&agent::NAME.into(), agent::COUNT).expect("the store can be read");
+    let counted = counted.and_then(|row| serde_json::from_slice::<i64>(&row.value).ok()).unwrap_or_default();
+    let standing = service.desk(|desk| desk.standing()) as i64;
+    if counted != standing {
+        faults.push(format!("the agent counts {counted}, and the desk has {standing}"));
     }
     faults
 }

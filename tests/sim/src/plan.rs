@@ -225,6 +225,8 @@ pub struct Plan {
     pub ledger_joins: bool,
     /// A service outside takes part.
     pub courier: bool,
+    /// A plugin that asks others takes part.
+    pub agent: bool,
     /// One of so many orders comes as a request over HTTP; 0: none.
     pub requests: usize,
     /// A participant that only requests reach takes part.
@@ -291,6 +293,7 @@ impl Plan {
             ledger_joins: pick(13, &[0, 1]) == 1,
             // An older copy of the journal knows nothing of calls that were made since.
             courier: pick(14, &[0, 1]) == 1 && rates[Fault::JournalRestored as usize] == 0,
+            agent: pick(22, &[0, 0, 1]) == 1 && rates[Fault::JournalRestored as usize] == 0,
             requests,
             till: requests > 0 && pick(21, &[0, 1]) == 1,
             probation: Duration::from_secs(pick(15, &[2, 5, 20]) as u64),

@@ -153,7 +153,7 @@ impl Run {
         });
         let reading = Reading::begin(&*transport, &self::topics(plan.till));
         let files = Arc::<Files>::default();
-        let natives = Natives::new(plan.courier, plan.till);
+        let natives = Natives::new(&plan);
         let first = natives.names().filter(|name| !plan.ledger_joins || name.as_str() != LEDGER).cloned();
         files.change(first.map(|name| Content { name, number: 0, behaves: Behaves::Well }).collect(), &[]);
         Self {
@@ -603,6 +603,9 @@ impl Run {
         let mut faults = oracle::faults(&self.asked, seen, &*journal);
         if self.plan.courier {
             faults.extend(oracle::booked(&self.asked, seen, &self.place.courier));
+        }
+        if self.plan.agent {
+            faults.extend(oracle::asked_for(&self.asked, seen, &self.place.courier, &*journal));
         }
         faults.extend(self.clients.faults(&InTheWorld {
             journal: &*journal,
