@@ -141,6 +141,10 @@ fn manifest_text(manifest: &Manifest, configured: &[String], out: &Output) -> St
     line("starts", manifest.starts.join(" "));
     line("compensates on", manifest.compensate_on.join(" "));
     line("finishes on", manifest.finish_on.join(" "));
+    line(
+        "asks to send to",
+        manifest.grants.iter().map(|grant| grant.trim_start_matches("http:")).collect::<Vec<_>>().join(" "),
+    );
     let formats: Vec<String> = manifest.reads.iter().map(ToString::to_string).collect();
     line("data format", format!("{}{}", manifest.data_format, reads(&formats)));
     // Values that an operator has set may be nobody else's business.

@@ -258,7 +258,8 @@ typedef struct sagahost_plugin_types_evidence_t {
 
 // The step was done; its undo data.
 #define SAGAHOST_PLUGIN_TYPES_EVIDENCE_DONE 0
-// It may or may not have happened: an outside call left the host. Only for plugins with such grants.
+// It may or may not have happened: an outside call left the host. Only for plugins with such grants
+// (`http.calls` says what left).
 #define SAGAHOST_PLUGIN_TYPES_EVIDENCE_UNCERTAIN 1
 // Its event arrived, but the saga failed before the step was done. Announce what must be announced (an order
 // that is cancelled); there is nothing to take back.

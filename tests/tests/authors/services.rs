@@ -3,10 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -15,25 +17,71 @@ use sagahost_demo::proxy::{Fate, Proxy};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
     binary::Site,
+    built,
     faulty::Death,
     operator::Operator,
     shop::{PATIENCE, Shop},
 };
+use serde_json::Value;
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/services")
 }
 
-/// The payment service in Python, as a process.
+/// In which a payment service is written.
+#[derive(Clone, Copy)]
+enum Language {
+    Python,
+    Node,
+    Go,
+}
+
+impl Language {
+    fn command(self) -> Command {
+        match self {
+            Self::Python => with("python3", "payment.py"),
+            Self::Node => with("node", "payment.mjs"),
+            Self::Go => Command::new(go()),
+        }
+    }
+
+    /// What stands, in cents by order, as each keeps it.
+    fn charges(self, database: &Path) -> BTreeMap<String, u64> {
+        match self {
+            Self::Python => charges_in_sqlite(database),
+            Self::Node | Self::Go => charges_in_lines(database),
+        }
+    }
+}
+
+fn with(interpreter: &str, file: &str) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(examples().join(file));
+    command
+}
+
+/// Built once; it needs nothing but Go itself.
+fn go() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let file = built::root().join("target/plugins/payment-go");
+        let mut build = Command::new("go");
+        build.args(["build", "-o"]).arg(&file).arg(".").current_dir(examples().join("go"));
+        assert!(build.env("GOTOOLCHAIN", "local").status().expect("go is there").success());
+        file
+    })
+}
+
+/// The payment service, as a process.
 struct Payments {
     process: Child,
     address: SocketAddr,
 }
 
 impl Payments {
-    fn start(database: &Path, port: u16) -> Self {
-        let mut command = Command::new("python3");
-        command.arg(examples().join("payment.py")).args(["--port", &port.to_string(), "--database"]).arg(database);
+    fn start(language: Language, database: &Path, port: u16) -> Self {
+        let mut command = language.command();
+        command.args(["--port", &port.to_string(), "--database"]).arg(database);
         let mut process = command.stdout(Stdio::piped()).spawn().expect("python3 is there");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
@@ -56,8 +104,22 @@ impl Drop for Payments {
 
 #[test]
 fn the_example_in_python_keeps_what_a_service_owes() {
+    keeps_what_a_service_owes(Language::Python);
+}
+
+#[test]
+fn the_example_in_node_keeps_what_a_service_owes() {
+    keeps_what_a_service_owes(Language::Node);
+}
+
+#[test]
+fn the_example_in_go_keeps_what_a_service_owes() {
+    keeps_what_a_service_owes(Language::Go);
+}
+
+fn keeps_what_a_service_owes(language: Language) {
     let site = Site::new(&[], "");
-    let payments = Payments::start(&site.file("payments.db"), 0);
+    let payments = Payments::start(language, &site.file("payments.db"), 0);
     let url = format!("http://{}/payments", payments.address);
     let undo_url = format!("{url}/cancel");
     let manifest = examples().join("payment.json");
@@ -70,10 +132,24 @@ fn the_example_in_python_keeps_what_a_service_owes() {
 /// One in three connections loses something, and the service is killed twice: each order ends once, and what was charged is
 /// what stands.
 #[test]
-fn money_is_conserved_by_the_example_behind_a_network_that_loses_things() {
+fn money_is_conserved_by_the_example_in_python_behind_a_network_that_loses_things() {
+    conserves_money(Language::Python);
+}
+
+#[test]
+fn money_is_conserved_by_the_example_in_node_behind_a_network_that_loses_things() {
+    conserves_money(Language::Node);
+}
+
+#[test]
+fn money_is_conserved_by_the_example_in_go_behind_a_network_that_loses_things() {
+    conserves_money(Language::Go);
+}
+
+fn conserves_money(language: Language) {
     let mut shop = Shop::new(&["order", "inventory"], "");
     let database = shop.dir.path().join("payments.db");
-    let mut payments = Payments::start(&database, 0);
+    let mut payments = Payments::start(language, &database, 0);
     let fates = [
         Fate::Whole,
         Fate::NoAnswer,
@@ -88,7 +164,7 @@ fn money_is_conserved_by_the_example_behind_a_network_that_loses_things() {
         Fate::Whole,
     ];
     let proxy = Proxy::start(payments.address, move |number| fates[number % fates.len()]);
-    std::fs::copy(examples().join("payment.json"), shop.dir.path().join("payment.json")).expect("it can be copied");
+    fs::copy(examples().join("payment.json"), shop.dir.path().join("payment.json")).expect("it can be copied");
     let url = format!("http://{}/payments", proxy.address);
     shop.configure(&format!(
         "[participant.payment]\nmanifest = \"payment.json\"\nurl = \"{url}\"\nundo-url = \"{url}/cancel\"\ntimeout = \"1s\"\n\
@@ -107,7 +183,7 @@ fn money_is_conserved_by_the_example_behind_a_network_that_loses_things() {
             std::thread::sleep(Duration::from_millis(300));
             let port = payments.address.port();
             payments.kill();
-            payments = Payments::start(&database, port);
+            payments = Payments::start(language, &database, port);
         }
     }
     let ends = shop.await_ends(&all, &Death::never(), PATIENCE);
@@ -117,17 +193,32 @@ fn money_is_conserved_by_the_example_behind_a_network_that_loses_things() {
     let completed = all.iter().filter(|order| ends.completed.contains_key(&order.order_id));
     let wanted: BTreeMap<String, u64> = completed.map(|order| (order.order_id.clone(), order.amount_cents)).collect();
     assert!(!wanted.is_empty() && wanted.len() < all.len(), "some are completed, and some are not");
-    assert_eq!(charges(&database), wanted);
+    assert_eq!(language.charges(&database), wanted);
     assert_eq!(host.stop(Duration::from_secs(20)), StopReport::default());
 }
 
-/// Cents by order.
-fn charges(database: &Path) -> BTreeMap<String, u64> {
+fn charges_in_sqlite(database: &Path) -> BTreeMap<String, u64> {
     let db = rusqlite::Connection::open(database).expect("it is there");
     let mut statement = db.prepare("SELECT saga, cents FROM charge").expect("it has that table");
     let rows =
         statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))).expect("it can be read");
     rows.collect::<Result<_, _>>().expect("each row can be read")
+}
+
+/// One JSON object a line, each with what it brought and what it called off.
+fn charges_in_lines(database: &Path) -> BTreeMap<String, u64> {
+    let mut charges = BTreeMap::new();
+    for line in fs::read_to_string(database).expect("it is there").lines() {
+        let entry: Value = serde_json::from_str(line).expect("each line is JSON");
+        let charge = if entry["charge"].is_object() { &entry["charge"] } else { &entry };
+        if let (Some(saga), Some(cents)) = (charge["saga"].as_str(), charge["cents"].as_u64()) {
+            charges.insert(saga.to_owned(), cents);
+        }
+        if let Some(off) = entry["off"].as_str() {
+            charges.remove(off);
+        }
+    }
+    charges
 }
 
 #[test]

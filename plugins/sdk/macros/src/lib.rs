@@ -47,6 +47,7 @@ pub fn config(item: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `emits = [A, B]` | kinds that it may emit: event types, or names in quotes |
 /// | `starts = […]` | kinds that it may emit under another saga id |
+/// | `http = ["https://…"]` | where it sends requests; `["*"]`: wherever the operator lets it |
 /// | `compensate_on = […]` | kinds that make its app compensate the saga |
 /// | `finish_on = […]` | kinds that end its part of a saga |
 /// | `finishes` | it ends sagas with `Done::finish` |
