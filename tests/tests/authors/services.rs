@@ -34,6 +34,7 @@ enum Language {
     Python,
     Node,
     Go,
+    Spring,
 }
 
 impl Language {
@@ -42,6 +43,11 @@ impl Language {
             Self::Python => with("python3", "payment.py"),
             Self::Node => with("node", "payment.mjs"),
             Self::Go => Command::new(go()),
+            Self::Spring => {
+                let mut command = Command::new("java");
+                command.arg("-jar").arg(spring());
+                command
+            }
         }
     }
 
@@ -49,7 +55,7 @@ impl Language {
     fn charges(self, database: &Path) -> BTreeMap<String, u64> {
         match self {
             Self::Python => charges_in_sqlite(database),
-            Self::Node | Self::Go => charges_in_lines(database),
+            Self::Node | Self::Go | Self::Spring => charges_in_lines(database),
         }
     }
 }
@@ -72,6 +78,18 @@ fn go() -> &'static Path {
     })
 }
 
+/// Built once, with what Maven fetches.
+fn spring() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let out = built::root().join("target/plugins/payment-spring");
+        let mut build = Command::new("mvn");
+        build.args(["--batch-mode", "--quiet", "package"]).arg(format!("-Dout={}", out.display()));
+        assert!(build.current_dir(examples().join("spring")).status().expect("mvn is there").success());
+        out.join("payment.jar")
+    })
+}
+
 /// The payment service, as a process.
 struct Payments {
     process: Child,
@@ -81,10 +99,12 @@ struct Payments {
 impl Payments {
     fn start(language: Language, database: &Path, port: u16) -> Self {
         let mut command = language.command();
-        command.args(["--port", &port.to_string(), "--database"]).arg(database);
+        command.arg(format!("--port={port}")).arg(format!("--database={}", database.display()));
         let mut process = command.stdout(Stdio::piped()).spawn().expect("python3 is there");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it is");
+        // Whatever else it says first.
+        let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let line =
+            lines.map_while(Result::ok).find(|line| line.starts_with("payments on")).expect("it says where it is");
         let address = line.trim().rsplit('/').next().and_then(|text| text.parse().ok());
         Self { process, address: address.unwrap_or_else(|| panic!("no address: {line}")) }
     }
@@ -131,6 +151,16 @@ fn keeps_what_a_service_owes(language: Language) {
 
 /// One in three connections loses something, and the service is killed twice: each order ends once, and what was charged is
 /// what stands.
+#[test]
+fn the_example_with_spring_keeps_what_a_service_owes() {
+    keeps_what_a_service_owes(Language::Spring);
+}
+
+#[test]
+fn money_is_conserved_by_the_example_with_spring_behind_a_network_that_loses_things() {
+    conserves_money(Language::Spring);
+}
+
 #[test]
 fn money_is_conserved_by_the_example_in_python_behind_a_network_that_loses_things() {
     conserves_money(Language::Python);
