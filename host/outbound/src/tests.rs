@@ -149,7 +149,7 @@ fn a_request_goes_out_with_what_the_host_and_the_operator_add() {
 #[test]
 fn an_address_is_asked_only_where_it_may_be_whatever_it_is_called() {
     let (address, heard) = server(OK, Duration::ZERO);
-    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+    for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::ffff:127.0.0.1]"] {
         let url = format!("http://{host}:{}/", address.port());
         let answer = sent(&granted(&url, &[]), request(url.clone()));
         assert_eq!(code(answer), (false, "forbidden-address".to_owned()), "{host}");
@@ -157,7 +157,7 @@ fn an_address_is_asked_only_where_it_may_be_whatever_it_is_called() {
         assert_eq!(code(other), (false, "forbidden-address".to_owned()), "{host}");
     }
     // Other spellings of it are names that nobody has, or that the system reads as addresses: those are looked at, too.
-    for host in ["127.1", "2130706433", "0x7f.1", "0177.0.0.1"] {
+    for host in ["localhost.", "127.0.0.1.", "127.1", "2130706433", "0x7f.1", "0177.0.0.1"] {
         let url = format!("http://{host}:{}/", address.port());
         let (sent, _) = code(sent(&granted(&url, &[]), request(url.clone())));
         assert!(!sent, "{host}");

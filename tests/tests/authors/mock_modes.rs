@@ -7,11 +7,12 @@ use guests::{Hostile, HostileTried};
 use inventory::Inventory;
 use order::Orders;
 use payment::Payment;
+use payment_gateway::PaymentGateway;
 use sagahost_journal::Journal;
 use sagahost_saga::Saga;
 use sagahost_testkit::{
     MockHost, Sent, json,
-    protocol::SagaReport,
+    protocol::{Requested, SagaReport},
     timeline::{self, Line},
 };
 use sagahost_tests::{
@@ -125,6 +126,54 @@ fn one_script_goes_the_same_way_natively_compiled_and_on_the_real_host() {
     for (index, saga) in SAGAS.iter().enumerate() {
         assert!(native[index] == compiled[index], "{saga}:\n{}\ncompiled:\n{}", native[index], compiled[index]);
         assert!(native[index] == real[index], "{saga}:\n{}\nthe real host:\n{}", native[index], real[index]);
+    }
+}
+
+/// What becomes of charges whose answers are lost, late, or no, and all that was asked.
+fn charged(mut host: MockHost) -> (Vec<String>, Vec<Requested>) {
+    let [charges, refunds] = ["charges", "refunds"].map(|what| format!("https://gateway.example/v1/{what}"));
+    host.plugin("payment-gateway").config("gateway", "https://gateway.example/v1");
+    let (charge, long) = (json!({"id": "ch-1"}), Duration::from_secs(300));
+    let ordered = |saga: &str| {
+        let data = json!({
+            "orderId": saga, "customerId": "c-1", "sku": "apple", "quantity": 1, "amountCents": 999, "currency": "EUR"
+        });
+        Sent { source: Some("tests".to_owned()), ..Sent::json("OrderCreated", data) }.in_saga(saga).with_id(saga)
+    };
+    host.http("POST", &charges)
+        .is_unreachable_once()
+        .answers_once(503, "later")
+        .loses_answer()
+        .answers(201, charge.clone());
+    host.send(ordered("o-1"));
+    host.advance(long);
+    host.http("POST", &refunds).answers_once(503, "later").answers(201, charge);
+    host.compensate("o-1");
+    host.advance(long);
+    host.http("POST", &charges).answers_once(402, json!({"code": "LIMIT", "detail": "too much"}));
+    host.send(ordered("o-2"));
+    host.http("POST", &charges).loses_answer();
+    host.send(ordered("o-3"));
+    host.compensate("o-3");
+    let timelines = ["o-1", "o-2", "o-3"].map(|saga| host.saga(saga).report().timeline).into();
+    (normalised(timelines), host.requests())
+}
+
+#[test]
+fn requests_are_answered_the_same_way_natively_and_compiled() {
+    let (native, asked) = charged(MockHost::native::<PaymentGateway>());
+    let (compiled, asked_compiled) = charged(MockHost::components_in(built::sagahost(), files(&["payment-gateway"])));
+    assert_eq!(native, compiled);
+    assert_eq!(asked, asked_compiled);
+    let answers: Vec<_> = asked.iter().map(|request| (request.saga.as_str(), request.answered.as_str())).collect();
+    let first = ["unreachable", "503", "lost", "201", "503", "201"].map(|answer| ("o-1", answer));
+    assert_eq!(answers, [&first[..], &[("o-2", "402"), ("o-3", "lost"), ("o-3", "201")]].concat());
+    for saga in ["o-1", "o-3"] {
+        let keys = asked.iter().filter(|request| request.saga == saga && request.url.ends_with("/charges"));
+        assert!(
+            keys.map(|request| &request.key).collect::<Vec<_>>().windows(2).all(|two| two[0] == two[1]),
+            "{asked:#?}"
+        );
     }
 }
 
