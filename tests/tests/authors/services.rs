@@ -32,6 +32,7 @@ fn examples() -> PathBuf {
 #[derive(Clone, Copy)]
 enum Language {
     Python,
+    FastApi,
     Node,
     Go,
     Spring,
@@ -41,6 +42,11 @@ impl Language {
     fn command(self) -> Command {
         match self {
             Self::Python => with("python3", "payment.py"),
+            Self::FastApi => {
+                let mut command = Command::new(fastapi());
+                command.arg(examples().join("fastapi/payment.py"));
+                command
+            }
             Self::Node => with("node", "payment.mjs"),
             Self::Go => Command::new(go()),
             Self::Spring => {
@@ -54,7 +60,7 @@ impl Language {
     /// What stands, in cents by order, as each keeps it.
     fn charges(self, database: &Path) -> BTreeMap<String, u64> {
         match self {
-            Self::Python => charges_in_sqlite(database),
+            Self::Python | Self::FastApi => charges_in_sqlite(database),
             Self::Node | Self::Go | Self::Spring => charges_in_lines(database),
         }
     }
@@ -64,6 +70,21 @@ fn with(interpreter: &str, file: &str) -> Command {
     let mut command = Command::new(interpreter);
     command.arg(examples().join(file));
     command
+}
+
+/// A Python that has what the example needs, fetched once.
+fn fastapi() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let venv = built::root().join("target/plugins/payment-fastapi");
+        let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status();
+        assert!(made.expect("python3 is there").success());
+        let python = venv.join("bin/python");
+        let mut install = Command::new(&python);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+        assert!(install.arg(examples().join("fastapi/requirements.txt")).status().expect("pip is there").success());
+        python
+    })
 }
 
 /// Built once; it needs nothing but Go itself.
@@ -100,7 +121,7 @@ impl Payments {
     fn start(language: Language, database: &Path, port: u16) -> Self {
         let mut command = language.command();
         command.arg(format!("--port={port}")).arg(format!("--database={}", database.display()));
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("python3 is there");
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("it can be started");
         // Whatever else it says first.
         let lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let line =
@@ -137,6 +158,16 @@ fn the_example_in_go_keeps_what_a_service_owes() {
     keeps_what_a_service_owes(Language::Go);
 }
 
+#[test]
+fn the_example_with_spring_keeps_what_a_service_owes() {
+    keeps_what_a_service_owes(Language::Spring);
+}
+
+#[test]
+fn the_example_with_fastapi_keeps_what_a_service_owes() {
+    keeps_what_a_service_owes(Language::FastApi);
+}
+
 fn keeps_what_a_service_owes(language: Language) {
     let site = Site::new(&[], "");
     let payments = Payments::start(language, &site.file("payments.db"), 0);
@@ -147,13 +178,6 @@ fn keeps_what_a_service_owes(language: Language) {
     let ended = site.run(&["check", "--url", &url, "--undo-url", &undo_url, "--manifest", manifest]);
     assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
     assert_eq!(ended.out.matches("  pass ").count(), 6, "{}", ended.out);
-}
-
-/// One in three connections loses something, and the service is killed twice: each order ends once, and what was charged is
-/// what stands.
-#[test]
-fn the_example_with_spring_keeps_what_a_service_owes() {
-    keeps_what_a_service_owes(Language::Spring);
 }
 
 #[test]
@@ -176,6 +200,13 @@ fn money_is_conserved_by_the_example_in_go_behind_a_network_that_loses_things() 
     conserves_money(Language::Go);
 }
 
+#[test]
+fn money_is_conserved_by_the_example_with_fastapi_behind_a_network_that_loses_things() {
+    conserves_money(Language::FastApi);
+}
+
+/// One in three connections loses something, and the service is killed twice: each order ends once, and what was charged is
+/// what stands.
 fn conserves_money(language: Language) {
     let mut shop = Shop::new(&["order", "inventory"], "");
     let database = shop.dir.path().join("payments.db");
@@ -249,6 +280,31 @@ fn charges_in_lines(database: &Path) -> BTreeMap<String, u64> {
         }
     }
     charges
+}
+
+/// What the documentation shows, as it stands there.
+#[test]
+fn the_commands_by_hand_do_what_is_said_of_them() {
+    let document = fs::read_to_string(built::root().join("host/docs/services.md")).expect("it is there");
+    let start = document.find("```sh\ncurl ").expect("it shows commands");
+    let shown = document[start..].trim_start_matches("```sh\n").split("\n```").next().expect("they end");
+    let dir = tempfile::tempdir().expect("there is room");
+    let database = dir.path().join("payments.db");
+    let payments = Payments::start(Language::Python, &database, 0);
+    assert!(shown.contains("127.0.0.1:8200"), "{shown}");
+    let script = shown.replace("127.0.0.1:8200", &payments.address.to_string());
+    let bash = || {
+        let ended = Command::new("bash").args(["-euc", &script]).output().expect("bash is there");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let lines = String::from_utf8(ended.stdout).expect("it is text");
+        lines.lines().filter(|line| !line.starts_with("Date:")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = bash();
+    let said = |text: &str| first.iter().any(|line| line.contains(text));
+    assert!(said("HTTP/1.1 201") && said("PaymentProcessed"), "{first:#?}");
+    assert!(said("Sagahost-Outcome: undone") && said("PaymentRefunded"), "{first:#?}");
+    assert_eq!(bash(), first, "the second time each gets the same answer");
+    assert_eq!(charges_in_sqlite(&database), BTreeMap::new());
 }
 
 #[test]
