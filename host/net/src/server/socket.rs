@@ -16,10 +16,16 @@ use tokio::{
     time::timeout,
 };
 
-/// When nothing is sent for so long, the peer is asked whether it is there: a host without power says nothing when it goes. One
-/// whose process has closed the connection says what one does that only ended its own direction; its system denies it when it
-/// has forgotten the connection, after a minute on Linux.
-const PROBE_AFTER: Duration = Duration::from_secs(15);
+/// When nothing is sent for so long, or for half of the write time-out, the peer is asked whether it is there: a host without power
+/// says nothing when it goes. One whose process has closed the connection says what one does that only ended its own direction;
+/// its system denies it when it has forgotten the connection, after a minute on Linux.
+const PROBE_AFTER_MAX: Duration = Duration::from_secs(15);
+/// How often it is asked within the other half. A question or its answer can be lost, above all where thousands of connections
+/// ask at once, and the system gives up at the first one without an answer that it finds at the time-out (tcp(7),
+/// `TCP_USER_TIMEOUT`).
+const PROBES: u32 = 5;
+/// The system counts in these.
+const SECOND: Duration = Duration::from_secs(1);
 /// How long what a peer still sends is read and dropped behind the last answer.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
@@ -34,8 +40,9 @@ impl Socket {
         let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);
         sockopt::set_tcp_user_timeout(&tcp, u32::try_from(millis).expect("it was clamped"))?;
         sockopt::set_socket_keepalive(&tcp, true)?;
-        sockopt::set_tcp_keepidle(&tcp, PROBE_AFTER)?;
-        sockopt::set_tcp_keepintvl(&tcp, PROBE_AFTER)?;
+        let half = (write_timeout / 2).clamp(SECOND, PROBE_AFTER_MAX);
+        sockopt::set_tcp_keepidle(&tcp, half)?;
+        sockopt::set_tcp_keepintvl(&tcp, (half / PROBES).max(SECOND))?;
         Ok(Self(Arc::new(tcp)))
     }
 
@@ -105,5 +112,27 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write).map_err(io::Error::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_probe_that_is_lost_ends_no_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for seconds in [10, 20, 30, 60, 600] {
+            let write_timeout = Duration::from_secs(seconds);
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let Socket(tcp) = Socket::prepare(tcp, write_timeout).unwrap();
+            let first = sockopt::tcp_keepidle(&*tcp).unwrap();
+            let between = sockopt::tcp_keepintvl(&*tcp).unwrap();
+            let gone = Duration::from_millis(sockopt::tcp_user_timeout(&*tcp).unwrap().into());
+            assert!(first + 3 * between < gone, "{first:?} {between:?} {gone:?}");
+            assert!(first <= PROBE_AFTER_MAX, "{first:?}");
+        }
     }
 }
