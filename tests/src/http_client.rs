@@ -102,7 +102,7 @@ impl Asked {
     pub fn try_send(&self) -> Option<Answer> {
         let stream = TcpStream::connect(self.address).ok()?;
         let mut connection = Connection::of(stream);
-        connection.stream.write_all(&self.bytes()).ok()?;
+        connection.0.get_mut().write_all(&self.bytes()).ok()?;
         connection.answer()
     }
 
@@ -120,10 +120,7 @@ impl Asked {
     }
 }
 
-pub struct Connection {
-    stream: TcpStream,
-    reader: BufReader<TcpStream>,
-}
+pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     #[track_caller]
@@ -133,13 +130,12 @@ impl Connection {
 
     fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("it can have a time-out");
-        let reader = BufReader::new(stream.try_clone().expect("a socket has a second handle"));
-        Self { stream, reader }
+        Self(BufReader::new(stream))
     }
 
     #[track_caller]
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the connection is open");
+        self.0.get_mut().write_all(bytes).expect("the connection is open");
     }
 
     #[track_caller]
@@ -151,7 +147,7 @@ impl Connection {
     /// A line, without its end. None: the connection has ended.
     pub fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        match self.reader.read_line(&mut line) {
+        match self.0.read_line(&mut line) {
             Ok(0) | Err(_) => None,
             Ok(_) => Some(line.trim_end_matches(['\r', '\n']).to_owned()),
         }
@@ -176,7 +172,7 @@ impl Connection {
         match length {
             Some(length) => {
                 body = vec![0; length];
-                self.reader.read_exact(&mut body).ok()?;
+                self.0.read_exact(&mut body).ok()?;
             }
             None if headers.contains_key("transfer-encoding") => {
                 while let Some(chunk) = self.chunk() {
@@ -184,7 +180,7 @@ impl Connection {
                 }
             }
             None if matches!(status, 204 | 304) => {}
-            None => drop(self.reader.read_to_end(&mut body)),
+            None => drop(self.0.read_to_end(&mut body)),
         }
         Some(Answer { status, headers, body: String::from_utf8(body).ok()? })
     }
@@ -193,7 +189,7 @@ impl Connection {
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = usize::from_str_radix(&self.line()?, 16).ok()?;
         let mut chunk = vec![0; size];
-        self.reader.read_exact(&mut chunk).ok()?;
+        self.0.read_exact(&mut chunk).ok()?;
         self.line()?;
         (size > 0).then_some(chunk)
     }
