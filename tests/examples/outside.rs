@@ -105,8 +105,11 @@ fn main() -> Result<()> {
         "name": "payment", "version": "1.0.0", "emits": ["PaymentProcessed"], "finish-on": ["OrderCompleted"],
         "subscriptions": [{ "kind": "OrderCreated", "role": "retriable" }],
     });
-    let at =
-        format!("[participant.payment]\nmanifest = \"payment.json\"\nurl = \"http://{}/payments\"\n", service.address);
+    let at = format!(
+        "[participant.payment]\nmanifest = \"payment.json\"\nurl = \"http://{}/payments\"\n\
+         calls-at-once-max = {at_once}\n",
+        service.address
+    );
     let plugin = rate(&["order", "payment", "inventory"], "", None, &load)?;
     let asking = rate(&["order", "payment-gateway", "inventory"], &asks, None, &load)?;
     let serving = rate(&["order", "inventory"], &at, Some(manifest.to_string()), &load)?;
