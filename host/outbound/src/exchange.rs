@@ -2,7 +2,7 @@
 //! said, and a response that says a secret of the operator's is not handed on.
 
 use http::{
-    HeaderName, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse,
+    HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response as HttpResponse,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING},
 };
 use hyper::body::Bytes;
@@ -37,19 +37,24 @@ pub fn outgoing(
     }
     // What is compressed could say a secret that nobody finds.
     all.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Ok(key) = HeaderValue::from_str(key) {
-        all.insert(IDEMPOTENCY_KEY, key);
-    }
-    all.insert(ATTEMPT, HeaderValue::from(call.attempt));
-    for name in ["traceparent", "tracestate"] {
-        if let Some(value) = call.event.attribute(name).and_then(|value| HeaderValue::from_str(value).ok()) {
-            all.insert(name, value);
-        }
-    }
+    identify(all, key, call);
     for header in headers {
         header.insert_into(all);
     }
     outgoing
+}
+
+/// Which call it is, for whoever is asked: its key, its attempt, and the trace that it belongs to.
+pub fn identify(headers: &mut HeaderMap, key: &str, call: &Call) {
+    if let Ok(key) = HeaderValue::from_str(key) {
+        headers.insert(IDEMPOTENCY_KEY, key);
+    }
+    headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
+    for name in ["traceparent", "tracestate"] {
+        if let Some(value) = call.event.attribute(name).and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// As the guest sees it. `headers`: all that the operator sends for this plugin, wherever.

@@ -3,7 +3,7 @@
 //! anybody else.
 //!
 //! In reading order: `address` (which are nobody's but the operator's to grant), `settings`, `exchange` (one request, and its
-//! answer), `owed` (what is owed while one is out), `senders` (those that are out).
+//! answer), `owed` (what is owed while one is out), `turns` (what waits to leave), `senders` (those that are out).
 
 mod address;
 mod exchange;
@@ -12,10 +12,13 @@ mod senders;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use self::{
+    exchange::identify,
     owed::Owed,
     senders::Senders,
     settings::{GrantSettings, Plugins},
+    turns::Turns,
 };
 pub use ipnet::IpNet;

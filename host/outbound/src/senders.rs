@@ -31,10 +31,9 @@ use crate::{
     exchange::{answered, outgoing, said},
     owed::Owed,
     settings::{GrantSettings, Plugins},
+    turns::Turns,
 };
 
-/// So many requests may wait for each that may be out: they are in memory.
-const WAITING_PER_PLACE: usize = 16;
 /// Of requests that wait, for one grant.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// In a row, before it is said.
@@ -60,7 +59,7 @@ pub(crate) struct Line {
     response_bytes_max: usize,
     client: Client,
     places: Semaphore,
-    waiting: Waits,
+    waiting: Turns,
     /// So many requests in a row could not be connected.
     unreachable: AtomicUsize,
 }
@@ -199,7 +198,7 @@ impl Line {
             response_bytes_max,
             client,
             places,
-            waiting: Waits::default(),
+            waiting: Turns::default(),
             unreachable: AtomicUsize::new(0),
         })
     }
@@ -221,8 +220,8 @@ impl Line {
         }
         let own = request.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         let timeout = own.map_or(self.settings.timeout, |own| own.min(self.settings.timeout));
-        let waiting = Waiting::of(&self.waiting, request.bytes());
-        if waiting.others > WAITING_PER_PLACE * self.settings.calls_at_once_max || waiting.bytes > WAITING_BYTES_MAX {
+        let waiting = self.waiting.wait(request.bytes());
+        if waiting.too_many(self.settings.calls_at_once_max) || waiting.bytes > WAITING_BYTES_MAX {
             let why = format!("{} requests wait for their turn (calls-at-once-max)", waiting.others);
             return unsent("busy", &why);
         }
@@ -245,35 +244,5 @@ impl Line {
             warn!(participant = %call.participant, request = request.shown(), code, "what came back is not handed on");
         }
         answer
-    }
-}
-
-/// What waits for its turn.
-#[derive(Default)]
-struct Waits {
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// One that does, until it is dropped.
-struct Waiting<'l> {
-    all: &'l Waits,
-    own: usize,
-    others: usize,
-    /// Of all that wait.
-    bytes: usize,
-}
-
-impl<'l> Waiting<'l> {
-    fn of(all: &'l Waits, own: usize) -> Self {
-        let others = all.requests.fetch_add(1, Ordering::Relaxed);
-        Self { all, own, others, bytes: all.bytes.fetch_add(own, Ordering::Relaxed) + own }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.all.requests.fetch_sub(1, Ordering::Relaxed);
-        self.all.bytes.fetch_sub(self.own, Ordering::Relaxed);
     }
 }

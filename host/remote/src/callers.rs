@@ -3,17 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
 use sagahost_manifest::{Limits, Manifest};
 use sagahost_net::{Bounds, Client, ClientError, Failed, Runtime, without_query};
-use sagahost_outbound::Owed;
+use sagahost_outbound::{Owed, Turns};
 use sagahost_processor::{
     outside::{Answers, Came, Launch, Outside},
     step::Signal,
@@ -34,8 +31,6 @@ use crate::{
     settings::RemoteSettings,
 };
 
-/// So many calls may wait for each that may be out: they are in memory. What is beyond is tried again later, from the journal.
-const WAITING_PER_PLACE: usize = 16;
 /// To find a service and to connect, of the time that a call has.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -62,7 +57,7 @@ struct Service {
     client: Client,
     places: Semaphore,
     /// Calls that wait for one.
-    waiting: AtomicUsize,
+    waiting: Turns,
     breaker: Mutex<Breaker>,
     /// Why it is not asked at the moment, and how often that has been so.
     away: Mutex<(Option<String>, u64)>,
@@ -87,7 +82,7 @@ impl Callers {
             let service = Service {
                 client: Client::new(bounds)?,
                 places: Semaphore::new(settings.calls_at_once_max),
-                waiting: AtomicUsize::new(0),
+                waiting: Turns::default(),
                 breaker: Mutex::new(Breaker::new()),
                 away: Mutex::default(),
                 tried: watch::Sender::new(()),
@@ -190,8 +185,9 @@ impl Service {
         if let Some(why) = unasked(call, &self.settings) {
             return not_sent(call, why);
         }
-        let waiting = Waiting::of(&self.waiting);
-        if waiting.others > WAITING_PER_PLACE * self.settings.calls_at_once_max {
+        // What is too many is tried again later, from the journal.
+        let waiting = self.waiting.wait(0);
+        if waiting.too_many(self.settings.calls_at_once_max) {
             let detail = format!("{} calls of {} wait for their turn (calls-at-once-max)", waiting.others, self.name);
             return unsent(call, "busy", &detail);
         }
@@ -306,24 +302,6 @@ fn not_sent(call: &Call, why: Unasked) -> Meaning {
 
 fn not_asked(end: End) -> Meaning {
     Meaning { end, left: false, reach: Reach::Answers }
-}
-
-/// One that waits for its turn, until it is dropped.
-struct Waiting<'s> {
-    all: &'s AtomicUsize,
-    others: usize,
-}
-
-impl<'s> Waiting<'s> {
-    fn of(all: &'s AtomicUsize) -> Self {
-        Self { all, others: all.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// No table of the configuration names the service any more.

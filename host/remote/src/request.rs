@@ -10,6 +10,7 @@ use http::{
 };
 use hyper::body::Bytes;
 use sagahost_codec::timestamp;
+use sagahost_outbound::identify;
 use sagahost_saga::{
     id::{self, Direction},
     outcome::{Call, Cause, Evidence, Saved, UndoCall},
@@ -19,9 +20,6 @@ use serde_json::value::RawValue;
 
 use crate::{answer::Kept, cloud_events, settings::RemoteSettings};
 
-/// draft-ietf-httpapi-idempotency-key-header
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-pub const ATTEMPT: HeaderName = HeaderName::from_static("sagahost-attempt");
 /// How many events led to this one, for a service that is a host itself: two that ask each other come to an end.
 const HOPS: HeaderName = HeaderName::from_static("sagahost-hops");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -91,15 +89,9 @@ pub fn request(call: &Call, settings: &RemoteSettings) -> Result<Request<Bytes>,
         Direction::Undo => drop(headers.insert(CONTENT_TYPE, JSON)),
     }
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/cloudevents+json, */*;q=0.1"));
-    headers.insert(IDEMPOTENCY_KEY, ascii(&key(call)));
-    headers.insert(ATTEMPT, HeaderValue::from(call.attempt));
+    identify(headers, &key(call), call);
     if call.event.hops > 0 {
         headers.insert(HOPS, HeaderValue::from(call.event.hops));
-    }
-    for name in ["traceparent", "tracestate"] {
-        if let Some(value) = call.event.attribute(name).and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(name, value);
-        }
     }
     for header in &settings.headers {
         header.insert_into(headers);
