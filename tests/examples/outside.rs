@@ -5,84 +5,27 @@
 //! `cargo run --release -p sagahost-tests --example outside [-- ORDERS WAIT_MS AT_ONCE]`
 
 use std::{
-    env, fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use sagahost_demo::workload::{Order, Shape, orders};
 use sagahost_tests::{
+    http_service::{HttpService, Reply},
     operator::Operator,
     shop::{Shop, order_record},
 };
+use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// Whoever is asked: each request takes as long, and each is a success.
-struct Stub {
-    address: SocketAddr,
-    asked: Arc<AtomicUsize>,
-}
-
-impl Stub {
-    fn start(wait: Duration, answer: fn(&str) -> String) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let stub = Self { address: listener.local_addr()?, asked: Arc::default() };
-        let asked = stub.asked.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let asked = asked.clone();
-                thread::spawn(move || while serve(&stream, wait, answer, &asked).is_some() {});
-            }
-        });
-        Ok(stub)
-    }
-}
-
-/// One request of a connection that is kept. None: it is over.
-fn serve(stream: &TcpStream, wait: Duration, answer: fn(&str) -> String, asked: &AtomicUsize) -> Option<()> {
-    let (mut reader, mut length) = (BufReader::new(stream), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim().to_ascii_lowercase();
-        if let Some(bytes) = line.strip_prefix("content-length:") {
-            length = bytes.trim().parse().ok()?;
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    asked.fetch_add(1, Ordering::Relaxed);
-    thread::sleep(wait);
-    let body = answer(&String::from_utf8_lossy(&body));
-    let head = "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\n";
-    (&mut &*stream).write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).ok()
-}
-
-fn charged(_: &str) -> String {
-    "{\"id\":\"ch-1\"}".to_owned()
-}
-
 /// What the service emits for an order: `PaymentProcessed`.
-fn processed(order: &str) -> String {
-    let order: serde_json::Value = serde_json::from_str(order).unwrap_or_default();
-    let data = serde_json::json!({
+fn processed(order: &Value) -> Value {
+    json!({
         "orderId": order["orderId"], "paymentId": "p-1", "sku": order["sku"], "quantity": order["quantity"],
         "amountCents": order["amountCents"],
-    });
-    data.to_string()
+    })
 }
 
 fn main() -> Result<()> {
@@ -94,14 +37,16 @@ fn main() -> Result<()> {
     let load: Vec<Order> =
         orders(&Shape { declined_one_in: 0, scarce_one_in: 0, articles: 500, ..Shape::of(count) }).collect();
     println!("{count} orders, others answer after {} ms, {at_once} requests at once, one partition", wait.as_millis());
-    let (gateway, service) = (Stub::start(wait, charged)?, Stub::start(wait, processed)?);
-    let url = format!("http://{}", gateway.address);
+    let created = move |body: &Value| Reply::After(wait, Box::new(Reply::json(201, body)));
+    let gateway = HttpService::start_each(move |_| created(&json!({ "id": "ch-1" })));
+    let service = HttpService::start_each(move |order| created(&processed(&order.json())));
+    let url = gateway.url("");
     let asks = format!(
         "[plugin.payment-gateway.config]\ngateway = \"{url}\"\n\
          [plugin.payment-gateway.http.\"{url}\"]\nallow-networks = [\"127.0.0.1/32\"]\n\
          calls-at-once-max = {at_once}\n"
     );
-    let manifest = serde_json::json!({
+    let manifest = json!({
         "name": "payment", "version": "1.0.0", "emits": ["PaymentProcessed"], "finish-on": ["OrderCompleted"],
         "subscriptions": [{ "kind": "OrderCreated", "role": "retriable" }],
     });
@@ -113,8 +58,8 @@ fn main() -> Result<()> {
     let plugin = rate(&["order", "payment", "inventory"], "", None, &load)?;
     let asking = rate(&["order", "payment-gateway", "inventory"], &asks, None, &load)?;
     let serving = rate(&["order", "inventory"], &at, Some(manifest.to_string()), &load)?;
-    ensure!(gateway.asked.load(Ordering::Relaxed) == count, "the gateway was asked once for each order");
-    ensure!(service.asked.load(Ordering::Relaxed) == count, "the service was asked once for each order");
+    ensure!(gateway.received().len() == count, "the gateway was asked once for each order");
+    ensure!(service.received().len() == count, "the service was asked once for each order");
     for (name, rate) in
         [("payment is a plugin", plugin), ("payment asks a gateway", asking), ("payment is a service", serving)]
     {

@@ -4,14 +4,15 @@
 //! `cargo build --release -p sagahost && cargo run --release -p sagahost-tests --example waiting [-- CALLERS]`
 
 use std::{
-    env, fs,
-    net::TcpListener,
-    thread,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use sagahost_demo::workload::{Order, Shape, orders};
+use sagahost_demo::{
+    free_address,
+    workload::{Order, Shape, orders},
+};
 use sagahost_tests::{
     binary::Site,
     http_client::{Asked, Connection},
@@ -23,9 +24,7 @@ const WAIT: Duration = Duration::from_secs(50);
 
 fn main() -> Result<()> {
     let callers = env::args().nth(1).map_or(Ok(10_000), |text| text.parse().context("CALLERS is no number"))?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    drop(listener);
+    let address = free_address()?;
     let site = Site::new(
         &["order", "payment"],
         &format!(
