@@ -34,8 +34,6 @@ use crate::{
     turns::Turns,
 };
 
-/// Of requests that wait, for one grant.
-const WAITING_BYTES_MAX: usize = 64 << 20;
 /// In a row, before it is said.
 const UNREACHABLE_SAID: usize = 5;
 /// To find a host and to connect, of the time that a request has.
@@ -221,7 +219,7 @@ impl Line {
         let own = request.timeout_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         let timeout = own.map_or(self.settings.timeout, |own| own.min(self.settings.timeout));
         let waiting = self.waiting.wait(request.bytes());
-        if waiting.too_many(self.settings.calls_at_once_max) || waiting.bytes > WAITING_BYTES_MAX {
+        if waiting.too_many() {
             let why = format!("{} requests wait for their turn (calls-at-once-max)", waiting.others);
             return unsent("busy", &why);
         }

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// So many may wait for each that may be out: they are in memory.
-const WAITING_PER_PLACE: usize = 16;
+/// Of all that waits for the same places. First come, first served, as long as it fits into memory: what is sent back to the
+/// journal instead draws a time to come again, and finds places that nobody used meanwhile.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Of each, beside what it sends: a task, and what it is about.
+const EACH_BYTES: usize = 4 << 10;
 
 /// All that wait for the same places.
 #[derive(Default)]
@@ -18,21 +21,22 @@ pub struct Waiting<'t> {
     own: usize,
     pub others: usize,
     /// Of all that wait.
-    pub bytes: usize,
+    bytes: usize,
 }
 
 impl Turns {
-    /// `bytes`: of the one that waits from now on.
+    /// `bytes`: what the one that waits from now on is to send.
     pub fn wait(&self, bytes: usize) -> Waiting<'_> {
+        let own = bytes + EACH_BYTES;
         let others = self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting { all: self, own: bytes, others, bytes: self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes }
+        Waiting { all: self, own, others, bytes: self.bytes.fetch_add(own, Ordering::Relaxed) + own }
     }
 }
 
 impl Waiting<'_> {
-    /// Are there more before it than may wait for so many places?
-    pub fn too_many(&self, places: usize) -> bool {
-        self.others > WAITING_PER_PLACE * places
+    /// Does more wait than may?
+    pub fn too_many(&self) -> bool {
+        self.bytes > WAITING_BYTES_MAX
     }
 }
 
@@ -40,5 +44,28 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.all.waiting.fetch_sub(1, Ordering::Relaxed);
         self.all.bytes.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_many_is_told_by_bytes_and_none_is_forgotten() {
+        let turns = Turns::default();
+        let large: Vec<_> = (0..63).map(|_| turns.wait((1 << 20) - EACH_BYTES)).collect();
+        assert!(large.iter().all(|waiting| !waiting.too_many()));
+        let small: Vec<_> = (0..256).map(|_| turns.wait(0)).collect();
+        assert!(small.iter().all(|waiting| !waiting.too_many()));
+        let beyond = turns.wait(0);
+        assert!(beyond.too_many(), "64 MiB wait");
+        assert_eq!(beyond.others, 63 + 256);
+        drop((beyond, large));
+        let next = turns.wait(0);
+        assert!(!next.too_many());
+        assert_eq!(next.others, 256);
+        drop((small, next));
+        assert_eq!((turns.waiting.into_inner(), turns.bytes.into_inner()), (0, 0));
     }
 }

@@ -17,7 +17,7 @@ use sagahost_processor::{
 };
 use sagahost_saga::{
     id::{Participant, SagaId},
-    outcome::{Call, End, Problem, UndoOutcome},
+    outcome::{Call, End, Evidence, Problem, Saved, UndoCall, UndoOutcome},
 };
 use sagahost_serving::keeper::Services;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -186,8 +186,8 @@ impl Service {
             return not_sent(call, why);
         }
         // What is too many is tried again later, from the journal.
-        let waiting = self.waiting.wait(0);
-        if waiting.too_many(self.settings.calls_at_once_max) {
+        let waiting = self.waiting.wait(sends_bytes(call));
+        if waiting.too_many() {
             let detail = format!("{} calls of {} wait for their turn (calls-at-once-max)", waiting.others, self.name);
             return unsent(call, "busy", &detail);
         }
@@ -287,6 +287,15 @@ impl Service {
 const fn answer_bytes_max(limits: &Limits) -> usize {
     const ENVELOPE: usize = 64 << 10;
     limits.outcome_bytes_max + limits.outcome_bytes_max / 3 + ENVELOPE
+}
+
+fn sends_bytes(call: &Call) -> usize {
+    let saved = |saved: &Saved| saved.data.len();
+    let undo = match &call.undo {
+        Some(UndoCall { evidence: Evidence::Done(undo), .. }) => saved(undo),
+        _ => 0,
+    };
+    call.event.data.len() + call.state.as_ref().map_or(0, saved) + undo
 }
 
 /// Nothing was sent.
