@@ -104,7 +104,11 @@ impl HttpService {
 
     /// All of them at once.
     pub fn start_each(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self::bound("127.0.0.1:0", Arc::new(answer))
+        Self::start_each_at("127.0.0.1:0", answer)
+    }
+
+    pub fn start_each_at(address: &str, answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::bound(address, Arc::new(answer))
     }
 
     /// Where another one was.

@@ -1,6 +1,7 @@
 //! What bad neighbours cost the others, measured on a real host process. Invariant: every host is given the same load, in
 //! turns, so that what else happens on the machine meets all of them.
 
+mod away;
 mod bombs;
 mod bytes;
 mod crowd;
@@ -9,6 +10,8 @@ mod hot;
 mod http;
 mod load;
 mod orders;
+mod remote;
+mod service;
 mod site;
 mod slow;
 mod waiting;
@@ -33,13 +36,15 @@ struct Case {
     run: fn(&Bench) -> Result<Vec<Figure>>,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     Case { name: "bombs", about: bombs::ABOUT, run: bombs::run },
     Case { name: "slow", about: slow::ABOUT, run: slow::run },
     Case { name: "hot", about: hot::ABOUT, run: hot::run },
     Case { name: "bytes", about: bytes::ABOUT, run: bytes::run },
     Case { name: "waiting", about: waiting::ABOUT, run: waiting::run },
     Case { name: "crowd", about: crowd::ABOUT, run: crowd::run },
+    Case { name: "remote", about: remote::ABOUT, run: remote::run },
+    Case { name: "away", about: away::ABOUT, run: away::run },
     Case { name: "orders", about: orders::ABOUT, run: orders::run },
 ];
 
@@ -57,6 +62,9 @@ struct Args {
     /// How often each is run on each host.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// How long the service of the case `away` is not there.
+    #[arg(long, default_value_t = 1)]
+    away_minutes: u32,
     /// Directory of the plugins that the cases need.
     #[arg(long)]
     plugins: PathBuf,
@@ -78,7 +86,7 @@ fn main() -> Result<()> {
         for round in 0..args.rounds {
             for (at, host) in hosts.iter().enumerate() {
                 eprintln!("neighbours: {}, round {} of {}, {}", case.name, round + 1, args.rounds, host.display());
-                table.add(at, (case.run)(&Bench { host, plugins: &args.plugins })?);
+                table.add(at, (case.run)(&Bench { host, plugins: &args.plugins, away_minutes: args.away_minutes })?);
             }
         }
         let section = format!("## `{}`\n\n{}\n\n{}\n", case.name, case.about, table.text(hosts.len()));

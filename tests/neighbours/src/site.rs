@@ -26,6 +26,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 pub struct Bench<'b> {
     pub host: &'b Path,
     pub plugins: &'b Path,
+    pub away_minutes: u32,
 }
 
 pub struct Site {
