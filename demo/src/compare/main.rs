@@ -7,6 +7,7 @@ mod load;
 mod lossy;
 mod page;
 mod process;
+mod refund;
 mod shop;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
@@ -72,6 +73,8 @@ fn measure(args: &Args, setup: &'static Setup) -> Result<Figures> {
         say(&format!("{} is killed, and comes back after {} s", who.name(), args.away_seconds));
         away::measure(&mut shop, who, args.away_seconds, &mut figures)?;
     }
+    say("a refund fails");
+    refund::measure(&mut shop, &mut figures)?;
     drop(shop);
     if setup.is_http() {
         say("one answer in a hundred is lost");

@@ -7,7 +7,7 @@ use crate::{Args, Figures};
 pub const PATH: &str = "host/docs/kafka-or-http.md";
 
 /// In the order of the page.
-const SECTIONS: [(&str, &[&str]); 5] = [
+const SECTIONS: [(&str, &[&str]); 6] = [
     (
         "What each must know of the others",
         &["addresses in the configurations", "to add `loyalty`", "`loyalty` gives points, s after it was begun"],
@@ -42,6 +42,15 @@ const SECTIONS: [(&str, &[&str]); 5] = [
             "broker away: orders ended meanwhile",
             "broker away: orders sent again by clients",
             "broker away: all ended, s after its return",
+        ],
+    ),
+    (
+        "A refund fails",
+        &[
+            "a refund fails: an operator is told, s after the order was sent",
+            "a refund fails: hosts that need a command",
+            "a refund fails: commands that settle it",
+            "a refund fails: the money is back, s after the first command",
         ],
     ),
     (

@@ -24,7 +24,7 @@ use sagahost_demo::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{Args, lossy, process::Host};
+use crate::{Args, lossy, process::Host, refund};
 
 pub const OPENING_BALANCE_CENTS: i64 = 100_000_000;
 pub const OPENING_STOCK: i64 = 1_000;
@@ -267,11 +267,14 @@ pub fn install(dir: &Path, app: &str, plugins: &[&str], from: &Path) -> Result<(
 }
 
 fn write(dir: &Path, app: &str, plugins: &[&str], way: &str) -> Result<std::path::PathBuf> {
-    let mut text = format!("app = \"{app}\"\nplugins = \"plugins-{app}\"\ndata = \"data-{app}\"\n{way}");
+    let alerts = refund::alerts(&dir.join(app));
+    let mut text = format!("app = \"{app}\"\nplugins = \"plugins-{app}\"\ndata = \"data-{app}\"\n{alerts}{way}");
     for plugin in plugins {
         text += &match *plugin {
             "payment" => format!(
-                "[plugin.payment.config]\nlimit-cents = {LIMIT_CENTS}\nopening-balance-cents = {OPENING_BALANCE_CENTS}\n"
+                "[plugin.payment.config]\nlimit-cents = {LIMIT_CENTS}\nopening-balance-cents = {OPENING_BALANCE_CENTS}\n\
+                 {}",
+                refund::CLOSED
             ),
             "inventory" => format!("[plugin.inventory.config]\nopening-stock = {OPENING_STOCK}\n"),
             _ => String::new(),

@@ -58,6 +58,8 @@ pub struct Payment {
     /// Opening balance of each customer.
     #[config(default = 1_000_000)]
     opening_balance_cents: i64,
+    /// A customer whose account is closed: no refund gets there, and a person decides.
+    closed_account: Option<String>,
 }
 
 #[participant(
@@ -105,6 +107,8 @@ impl Payment {
         if !stands {
             return Err(NotUndone::NothingToUndo);
         }
+        (self.closed_account.as_ref() != Some(&charge.customer_id))
+            .or_stuck("ACCOUNT_CLOSED", format!("the account of {} takes no refund", charge.customer_id))?;
         balance(ctx, &charge.customer_id).give(charge.amount_cents);
         Ok(Undone::new().delete_state().emit(PaymentRefunded {
             order_id: step.event.order_id.clone(),
@@ -179,6 +183,15 @@ mod tests {
         host.compensate("o-1").undone().emitted("PaymentRefunded", json!({"orderId": "o-1", "amountCents": 3_000}));
         assert_eq!(host.counter_value("balance/c-1"), 5_000);
         assert_eq!(host.saga("o-1").is(Status::Compensated).state::<Charge>(), None);
+    }
+
+    #[test]
+    fn a_refund_to_a_closed_account_waits_for_a_person() {
+        let mut host = host();
+        host.config("closed-account", "c-1");
+        host.send(order("o-1", 3_000)).completed();
+        host.compensate("o-1").stuck("ACCOUNT_CLOSED").emitted_nothing();
+        assert_eq!(host.counter_value("balance/c-1"), 2_000);
     }
 
     #[test]
