@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod feeder;
+pub mod process;
 pub mod proxy;
 pub mod requests;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! A host as a process, and what the system says of processes. Invariant: none outlives the comparison.
+//! A host as a process, and what the system says of processes. Invariant: none outlives whoever started it.
 
 use std::{
     fs::{self, File},
@@ -16,6 +16,7 @@ const START_MAX: Duration = Duration::from_secs(120);
 /// Of the clock in `/proc`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// A host that runs, or ran, with a configuration.
 pub struct Host {
     binary: PathBuf,
     pub config: PathBuf,
@@ -24,11 +25,15 @@ pub struct Host {
 }
 
 impl Host {
+    /// It does not run yet.
     pub fn new(binary: &Path, config: PathBuf) -> Self {
         Self { binary: binary.to_owned(), config, child: None }
     }
 
-    /// Until it serves.
+    /// It serves when this returns.
+    ///
+    /// # Errors
+    /// It ended, or does not serve within two minutes.
     pub fn start(&mut self) -> Result<()> {
         let log = self.config.with_extension("log");
         let file = File::create(&log)?;
@@ -50,6 +55,9 @@ impl Host {
     }
 
     /// As `kill -9`.
+    ///
+    /// # Errors
+    /// The system does not kill it.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -58,11 +66,15 @@ impl Host {
         Ok(())
     }
 
+    /// Its process; none while it does not run.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
     /// `sagahost WORDS --json` on the host's configuration.
+    ///
+    /// # Errors
+    /// It fails, or says no JSON.
     pub fn ask(&self, words: &[&str]) -> Result<Value> {
         let mut command = Command::new(&self.binary);
         let output = command.args(words).arg("--json").arg("--config").arg(&self.config).output()?;
@@ -78,6 +90,9 @@ impl Drop for Host {
 }
 
 /// Seconds of processor time, so far.
+///
+/// # Errors
+/// There is no such process.
 pub fn cpu_seconds(process: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name in parentheses may contain anything.
@@ -86,13 +101,32 @@ pub fn cpu_seconds(process: u32) -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
-pub fn resident_mb(process: u32) -> Result<f64> {
+/// Bytes of its memory that are in RAM.
+///
+/// # Errors
+/// There is no such process.
+pub fn resident_bytes(process: u32) -> Result<f64> {
+    memory(process, "VmRSS:")
+}
+
+/// The most that these ever were.
+///
+/// # Errors
+/// There is no such process.
+pub fn peak_resident_bytes(process: u32) -> Result<f64> {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: u32, line: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    let line = status.lines().find_map(|all| all.strip_prefix(line)).context("its memory")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
 }
 
 /// Bytes that went over this machine's own network, so far.
+///
+/// # Errors
+/// Linux does not say it.
 pub fn loopback_bytes() -> Result<f64> {
     let devices = fs::read_to_string("/proc/net/dev")?;
     let line = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")).context("the loopback device")?;

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use sagahost_demo::workload::Order;
+use sagahost_demo::{process::Host, workload::Order};
 
 use crate::{
     Figures,
     load::orders,
-    process::Host,
     shop::{Setup, Shop},
 };
 

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use sagahost_demo::workload::{self, Order, Shape};
-
-use crate::{
-    Figures,
-    process::{cpu_seconds, loopback_bytes, resident_mb},
-    shop::Shop,
+use sagahost_demo::{
+    process::{cpu_seconds, loopback_bytes, resident_bytes},
+    workload::{self, Order, Shape},
 };
+
+use crate::{Figures, shop::Shop};
 
 const WARM_UP: usize = 300;
 const ALONE: usize = 200;
@@ -37,10 +36,10 @@ pub fn burst(shop: &mut Shop, count: usize, figures: &mut Figures) -> Result<()>
         figures.insert("processor time of the broker, us an order", format!("{:.0}", 1e6 * each(broker - cpu.1)));
     }
     figures.insert("bytes over the network, kB an order", format!("{:.1}", each(loopback_bytes()? - bytes) / 1e3));
-    let (hosts, broker) = shop.of_processes(resident_mb)?;
-    figures.insert("memory of hosts, MB", format!("{hosts:.0}"));
+    let (hosts, broker) = shop.of_processes(resident_bytes)?;
+    figures.insert("memory of hosts, MB", format!("{:.0}", hosts / 1e6));
     if shop.broker.is_some() {
-        figures.insert("memory of the broker, MB", format!("{broker:.0}"));
+        figures.insert("memory of the broker, MB", format!("{:.0}", broker / 1e6));
     }
     shop.check()
 }

@@ -6,7 +6,6 @@ mod coupling;
 mod load;
 mod lossy;
 mod page;
-mod process;
 mod refund;
 mod shop;
 

@@ -17,6 +17,7 @@ use sagahost_demo::{
     broker::{Broker, Options},
     feeder::Feeder,
     free_address,
+    process::Host,
     proxy::Proxy,
     watch::Watch,
     workload::{Ends, LIMIT_CENTS, Order, conservation_faults, counters_of, wrong_ends},
@@ -24,7 +25,7 @@ use sagahost_demo::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{Args, lossy, process::Host, refund};
+use crate::{Args, lossy, refund};
 
 pub const OPENING_BALANCE_CENTS: i64 = 100_000_000;
 pub const OPENING_STOCK: i64 = 1_000;

@@ -23,7 +23,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let address = free_address()?;
     let mut site = Site::new(bench, &["hostile"], &service::config(address))?;
     service::write_manifest(&site)?;
-    site.start(bench)?;
+    site.start()?;
     let idle = site.resident_bytes()? / 1e6;
     let seconds = bench.away_minutes * 60;
     let mut after_a_minute = None;

@@ -54,7 +54,7 @@ struct Seen {
 
 fn dropped(bench: &Bench<'_>, function: &str) -> Result<Seen> {
     let mut site = Site::new(bench, &["payment", "hostile"], "")?;
-    site.start(bench)?;
+    site.start()?;
     let bomb = [fs::read(bench.plugins.join("payment.wasm"))?, section(function)?].concat();
     let (partial, file) = (site.path("partial"), site.path("plugins/payment.wasm"));
     fs::write(&partial, bomb)?;

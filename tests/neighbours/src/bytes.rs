@@ -41,7 +41,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
         let records: Vec<_> = sagas.map(|saga| load::tried(&saga, &saga, "none", LARGE_BYTES)).collect();
         site.topics().offer_all(&records)?;
     }
-    site.start(bench)?;
+    site.start()?;
     let (end, mut resident) = (Instant::now() + WATCHED, Vec::new());
     let mut reader = site.reader(&["hostile-done"])?;
     let mut done = 0;

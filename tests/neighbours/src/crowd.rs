@@ -31,7 +31,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     ensure!(wave_size as f64 > OPEN_MAX, "only {wave_size} connections may be open here (`ulimit -Hn`)");
     let (address, text) = config("connections-max = 15000\n")?;
     let mut site = Site::new(bench, &["order", "payment", "inventory"], &text)?;
-    site.start(bench)?;
+    site.start()?;
     let mut one = Orders { connection: Connection::to(address)?, next: 0 };
     one.milliseconds(ORDERS)?;
     let undisturbed = one.milliseconds(ORDERS)?;

@@ -26,7 +26,7 @@ const LETTERS_WITHIN: Duration = Duration::from_secs(60);
 
 pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let mut site = Site::new(bench, &["payment", "hostile"], CONFIG)?;
-    site.start(bench)?;
+    site.start()?;
     let hot: Vec<Outgoing> = (0..EVENTS).map(|number| load::tried(HOT, &format!("hot-{number}"), "none", 0)).collect();
     let mut hot_ms = None;
     let sent = load::paced(site.topics(), SECONDS, |turn| {

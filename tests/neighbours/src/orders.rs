@@ -79,7 +79,7 @@ impl Window {
 fn over_http(bench: &Bench<'_>, callers: usize) -> Result<Run> {
     let (address, text) = config("")?;
     let mut site = Site::new(bench, &PLUGINS, &text)?;
-    site.start(bench)?;
+    site.start()?;
     let window = Window::from_now();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..callers).map(|caller| scope.spawn(move || calls(address, caller, window))).collect();
@@ -111,7 +111,7 @@ fn as_records(bench: &Bench<'_>, callers: usize) -> Result<Run> {
     let (_, text) = config("")?;
     let mut site = Site::new(bench, &PLUGINS, &text)?;
     site.make_topics(&["order-created", "order-completed"])?;
-    site.start(bench)?;
+    site.start()?;
     let mut reader = site.reader(&["order-completed"])?;
     let window = Window::from_now();
     let (mut milliseconds, mut under_way, mut sent) = (Vec::new(), HashMap::new(), 0_usize);

@@ -46,7 +46,7 @@ fn measure(bench: &Bench<'_>, payment: Payment) -> Result<Run> {
     let mut site = Site::new(bench, plugins, &format!("{CONFIG}{more}"))?;
     service::write_manifest(&site)?;
     let asked = (payment == Payment::Service).then(|| service::start_at(address, ANSWERS_AFTER));
-    site.start(bench)?;
+    site.start()?;
     let orders = if payment == Payment::Nobody { 0 } else { ORDERS_A_TURN };
     let sent = load::paced(site.topics(), SECONDS, |turn| {
         let tried = format!("tried-{turn:04}");

@@ -2,16 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::{self, Seek as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use sagahost_demo::process::{self, Host};
 use sagahost_transport::{Assignment, Polled, Transport, waiting::Waiting};
 use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::{Partition, Record};
@@ -19,8 +20,6 @@ use tempfile::TempDir;
 
 /// Of each topic.
 const PARTITIONS: i32 = 4;
-/// A start compiles plugins.
-const START_MAX: Duration = Duration::from_secs(60);
 
 /// What a case runs on.
 pub struct Bench<'b> {
@@ -32,8 +31,7 @@ pub struct Bench<'b> {
 pub struct Site {
     dir: TempDir,
     topics: EmbeddedTransport,
-    /// None: it does not run yet.
-    process: Option<Child>,
+    host: Host,
 }
 
 impl Site {
@@ -46,10 +44,11 @@ impl Site {
             let file = format!("{plugin}.wasm");
             fs::copy(bench.plugins.join(&file), into.join(&file)).with_context(|| format!("failed to copy {file}"))?;
         }
-        let text = format!("app = \"neighbours\"\n{config}");
-        fs::write(dir.path().join("sagahost.toml"), text)?;
+        let file = dir.path().join("sagahost.toml");
+        fs::write(&file, format!("app = \"neighbours\"\nplugins = \"plugins\"\ndata = \"data\"\n{config}"))?;
+        let host = Host::new(&fs::canonicalize(bench.host)?, file);
         let topics = EmbeddedTransport::open(&dir.path().join("data"), "neighbours-feeder")?;
-        Ok(Self { dir, topics, process: None })
+        Ok(Self { dir, topics, host })
     }
 
     pub fn topics(&self) -> &EmbeddedTransport {
@@ -63,24 +62,8 @@ impl Site {
     }
 
     /// Until it serves.
-    pub fn start(&mut self, bench: &Bench<'_>) -> Result<()> {
-        let log = self.dir.path().join("host.log");
-        let file = File::create(&log)?;
-        let mut command = Command::new(fs::canonicalize(bench.host)?);
-        command.arg("run").current_dir(self.dir.path()).env_remove("RUST_LOG").stdin(Stdio::null());
-        let child = self.process.insert(command.stdout(file.try_clone()?).stderr(file).spawn()?);
-        let end = Instant::now() + START_MAX;
-        loop {
-            let said = fs::read_to_string(&log)?;
-            if said.contains("serving socket=") {
-                return Ok(());
-            }
-            if let Some(status) = child.try_wait()? {
-                bail!("the host ended ({status}):\n{said}");
-            }
-            ensure!(Instant::now() < end, "the host does not serve:\n{said}");
-            thread::sleep(Duration::from_millis(20));
-        }
+    pub fn start(&mut self) -> Result<()> {
+        self.host.start()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -107,28 +90,27 @@ impl Site {
 
     /// Of the host and of the processes that it has started.
     pub fn resident_bytes_of_all(&self) -> Result<f64> {
-        let host = self.process.as_ref().context("the host runs")?.id();
+        let host = self.process()?;
         let others: Vec<u32> = fs::read_dir(format!("/proc/{host}/task"))?
             .flatten()
             .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
             .flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>())
             .collect();
-        let of_others = others.into_iter().filter_map(|id| memory(id, "VmRSS").ok()).sum::<f64>();
-        Ok(memory(host, "VmRSS")? + of_others)
+        let of_others = others.into_iter().filter_map(|id| process::resident_bytes(id).ok()).sum::<f64>();
+        Ok(process::resident_bytes(host)? + of_others)
     }
 
-    /// A line of the process's `status`, in bytes.
-    fn memory(&self, line: &str) -> Result<f64> {
-        memory(self.process.as_ref().context("the host runs")?.id(), line)
+    fn process(&self) -> Result<u32> {
+        self.host.id().context("the host runs")
     }
 
     pub fn resident_bytes(&self) -> Result<f64> {
-        self.memory("VmRSS")
+        process::resident_bytes(self.process()?)
     }
 
     /// The most that it ever was.
     pub fn peak_resident_bytes(&self) -> Result<f64> {
-        self.memory("VmHWM")
+        process::peak_resident_bytes(self.process()?)
     }
 
     /// From the beginning of these topics, as any consumer.
@@ -143,22 +125,6 @@ impl Site {
         let mut source = Waiting::new(self.topics.source()?);
         source.assign(&assignments)?;
         Ok(Reader(source))
-    }
-}
-
-fn memory(process: u32, line: &str) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let found = status.lines().find_map(|at| at.strip_prefix(line)).context("such a line")?;
-    let kib: f64 = found.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
-    Ok(kib * 1024.0)
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.process.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 

@@ -31,7 +31,7 @@ struct Run {
 
 fn measure(bench: &Bench<'_>, loops_one_in: u32) -> Result<Run> {
     let mut site = Site::new(bench, &["payment", "hostile"], CONFIG)?;
-    site.start(bench)?;
+    site.start()?;
     let is_bad = |turn: u32| loops_one_in > 0 && turn % loops_one_in == loops_one_in - 1;
     let sent = load::paced(site.topics(), SECONDS, |turn| {
         let (order, tried) = (format!("order-{turn:04}"), format!("tried-{turn:04}"));

@@ -25,7 +25,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     allow_sockets();
     let (address, text) = config("")?;
     let mut site = Site::new(bench, &["order", "payment", "inventory"], &text)?;
-    site.start(bench)?;
+    site.start()?;
     let idle = site.resident_bytes()? / 1e6;
     let change = |words: &[&str]| site.command(bench, words, Duration::from_secs(10));
     change(&["plugins", "pause", "payment", "--by", "anna", "--reason", "stocktaking"])?;
