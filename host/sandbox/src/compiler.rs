@@ -83,7 +83,8 @@ impl Compiler {
             Self::Here => compile_with(engine, bytes),
             Self::Process { program, arguments } => {
                 let mut command = Command::new(program);
-                command.args(arguments).env_clear().current_dir("/");
+                // The allocator would reserve a gibibyte of the address space that the compiler is given.
+                command.args(arguments).env_clear().env("MIMALLOC_ARENA_RESERVE", "0").current_dir("/");
                 let header = Header { limits: limits.clone(), metered: meter == Meter::Fuel };
                 in_process(command, &header, bytes)
             }

@@ -637,8 +637,12 @@ impl Stage {
         inner.open.opened.get_or_insert(now.steady);
         let freed = inner.reserved.len() < reserved;
         let relieved = inner.relieved();
+        // The committer sleeps until this batch is due. Each further chain would wake it for nothing.
+        let sooner = inner.open.chains == 1 || self.is_full(&inner.open) || inner.urged || inner.to_move.is_some();
         drop(inner);
-        self.stirred.raise();
+        if sooner {
+            self.stirred.raise();
+        }
         relieved.inspect(|signal| signal.raise());
         if freed {
             self.roomy.raise_all();

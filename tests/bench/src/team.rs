@@ -1,0 +1,155 @@
+//! Those who are measured: the host, and three services written by hand. Invariant: all of them get the same records on the same
+//! topics, one after the other, and none of them runs while another is measured.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sagahost_demo::{
+    process::{Host, cpu_seconds, peak_resident_bytes, resident_bytes},
+    workload::LIMIT_CENTS,
+};
+use tempfile::TempDir;
+
+use crate::Bench;
+
+const START_MAX: Duration = Duration::from_secs(60);
+/// Nobody runs out of money or, but for orders of more than there is, of articles.
+pub const OPENING_BALANCE_CENTS: i64 = 1_000_000_000;
+pub const OPENING_STOCK: i64 = 1_000_000;
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Team {
+    /// One host with the three plugins.
+    Host,
+    /// The three services; they wait for delivery reports before they commit.
+    ByHand,
+    /// They do not.
+    ByHandUndrained,
+}
+
+impl Team {
+    pub const ALL: [Self; 3] = [Self::ByHand, Self::Host, Self::ByHandUndrained];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "sagahost",
+            Self::ByHand => "by hand",
+            Self::ByHandUndrained => "by hand, undrained",
+        }
+    }
+
+    /// Ready when this returns. `config`: more lines of the host's.
+    pub fn start(self, bench: &Bench, run: usize, config: &str) -> Result<Running> {
+        let dir = tempfile::tempdir()?;
+        let (host, services) = match self {
+            Self::Host => (Some(start_host(bench, run, dir.path(), config)?), Vec::new()),
+            Self::ByHand | Self::ByHandUndrained => {
+                let undrained = self == Self::ByHandUndrained;
+                let names = ["order", "payment", "inventory"];
+                let start = |name: &&str| Service::start(bench, run, dir.path(), name, undrained);
+                (None, names.iter().map(start).collect::<Result<Vec<_>>>()?)
+            }
+        };
+        Ok(Running { host, services, broker: bench.broker.process().context("the broker runs")?, dir })
+    }
+}
+
+fn start_host(bench: &Bench, run: usize, dir: &Path, config: &str) -> Result<Host> {
+    let into = dir.join("plugins");
+    fs::create_dir(&into)?;
+    for plugin in ["order", "payment", "inventory"] {
+        let file = format!("{plugin}.wasm");
+        fs::copy(bench.plugins.join(&file), into.join(&file)).with_context(|| format!("failed to copy {file}"))?;
+    }
+    let text = format!(
+        "app = \"shop-{run}\"\nplugins = \"plugins\"\ndata = \"data\"\n\
+         [plugin.payment.config]\nlimit-cents = {LIMIT_CENTS}\nopening-balance-cents = {OPENING_BALANCE_CENTS}\n\
+         [plugin.inventory.config]\nopening-stock = {OPENING_STOCK}\n\
+         [kafka]\nbootstrap-servers = \"{}\"\nstart = \"latest\"\ncreate-topics = true\npartitions = 4\n{config}",
+        bench.broker.bootstrap()
+    );
+    let file = dir.join("sagahost.toml");
+    fs::write(&file, text)?;
+    let mut host = Host::new(&bench.host, file);
+    host.start()?;
+    Ok(host)
+}
+
+/// One service that is written by hand.
+struct Service(Child);
+
+impl Service {
+    fn start(bench: &Bench, run: usize, dir: &Path, name: &str, undrained: bool) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::create(&log)?;
+        let mut command = Command::new(&bench.handwritten);
+        command.arg(name).args(["--bootstrap", &bench.broker.bootstrap(), "--group", &format!("by-hand-{run}")]);
+        command.arg("--data").arg(dir).args(undrained.then_some("--undrained")).stdin(Stdio::null());
+        let mut service = Self(command.stdout(file.try_clone()?).stderr(file).spawn()?);
+        let end = Instant::now() + START_MAX;
+        loop {
+            let said = fs::read_to_string(&log)?;
+            if said.lines().any(|line| line == "ready") {
+                return Ok(service);
+            }
+            if let Some(status) = service.0.try_wait()? {
+                bail!("{name} ended ({status}):\n{said}");
+            }
+            ensure!(Instant::now() < end, "{name} is not ready:\n{said}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A team at work.
+pub struct Running {
+    pub host: Option<Host>,
+    services: Vec<Service>,
+    broker: u32,
+    dir: TempDir,
+}
+
+/// Seconds of processor time, so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    pub team: f64,
+    pub broker: f64,
+}
+
+impl Running {
+    fn processes(&self) -> impl Iterator<Item = u32> + '_ {
+        self.host.iter().filter_map(Host::id).chain(self.services.iter().map(|service| service.0.id()))
+    }
+
+    pub fn cpu(&self) -> Result<Cpu> {
+        let team = self.processes().map(cpu_seconds).sum::<Result<f64>>()?;
+        Ok(Cpu { team, broker: cpu_seconds(self.broker)? })
+    }
+
+    pub fn resident_bytes(&self) -> Result<f64> {
+        self.processes().map(resident_bytes).sum()
+    }
+
+    pub fn peak_resident_bytes(&self) -> Result<f64> {
+        self.processes().map(peak_resident_bytes).sum()
+    }
+
+    /// What its parts said, for whoever looks for the reason of a failure.
+    pub fn logs(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+}
