@@ -72,6 +72,7 @@ fn processor_settings() -> sagahost_processor::Settings {
             chains_max: 10,
             bytes_max: 1 << 20,
             wait: Duration::ZERO,
+            wait_max: Duration::ZERO,
             position_wait: second,
             unpublished_max: 2,
         },

@@ -230,6 +230,7 @@ fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
         batch_chains_max: table.number("batch-chains-max", 1..=100_000, d.batch_chains_max),
         batch_bytes_max: table.number("batch-bytes-max", 64 << 10..=256 << 20, d.batch_bytes_max),
         batch_wait: table.duration("batch-wait", Duration::ZERO..=10 * SECOND, d.batch_wait),
+        batch_wait_max: table.duration("batch-wait-max", Duration::ZERO..=10 * SECOND, d.batch_wait_max),
         unpublished_batches_max: table.number("unpublished-batches-max", 1..=2, d.unpublished_batches_max),
         chain_steps_max: table.number("chain-steps-max", 1..=10_000, d.chain_steps_max),
         chain_bytes_max: table.number("chain-bytes-max", 64 << 10..=1 << 30, d.chain_bytes_max),

@@ -195,6 +195,8 @@ pub struct PipelineSettings {
     pub batch_bytes_max: usize,
     /// … or this long after its first chain; at once when nothing else is under way.
     pub batch_wait: Duration,
+    /// Instead, while the batch before it is on its way out or hundreds of events wait.
+    pub batch_wait_max: Duration,
     /// Batches journaled and not yet published; then execution waits.
     pub unpublished_batches_max: usize,
     /// Steps fused into one chain; what goes beyond is published and comes back.
@@ -226,9 +228,10 @@ impl Default for PipelineSettings {
             slow_call_after: Duration::from_millis(20),
             queue_events_max: 2000,
             in_flight_bytes_max: 64 << 20,
-            batch_chains_max: 1000,
-            batch_bytes_max: 4 << 20,
+            batch_chains_max: 10_000,
+            batch_bytes_max: 16 << 20,
             batch_wait: Duration::from_millis(10),
+            batch_wait_max: Duration::from_millis(200),
             unpublished_batches_max: 2,
             chain_steps_max: 64,
             chain_bytes_max: 16 << 20,

@@ -113,6 +113,7 @@ fn pipeline(config: &Config) -> Value {
         ("batch-chains-max", size(p.batch_chains_max)),
         ("batch-bytes-max", size(p.batch_bytes_max)),
         ("batch-wait", text(format_duration(p.batch_wait))),
+        ("batch-wait-max", text(format_duration(p.batch_wait_max))),
         ("unpublished-batches-max", size(p.unpublished_batches_max)),
         ("chain-steps-max", size(p.chain_steps_max)),
         ("chain-bytes-max", size(p.chain_bytes_max)),

@@ -343,6 +343,7 @@ fn settings(plan: &Plan) -> Settings {
             chains_max: plan.chains_max,
             bytes_max: 4 << 20,
             wait: Duration::from_millis(10),
+            wait_max: Duration::from_millis(50),
             position_wait: Duration::from_secs(1),
             unpublished_max: plan.unpublished_max,
         },

@@ -15,6 +15,7 @@ mod letter;
 mod letter_removal;
 mod outbox;
 mod owner;
+mod packed;
 mod plugins;
 mod removal;
 mod saga;

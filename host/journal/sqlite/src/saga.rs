@@ -14,6 +14,7 @@ use sagahost_saga::{
 use super::{
     fault::Outcome,
     format::{self, from_json, int, note_hash, saga_id, status_code},
+    packed::unpack,
 };
 
 /// Rows looked at in one go when a list is filtered.
@@ -22,9 +23,9 @@ const LIST_CHUNK: usize = 500;
 pub(super) fn find(conn: &Connection, id: &SagaId, hash: i64) -> Outcome<Option<SagaRow>> {
     let mut statement = conn.prepare_cached("SELECT key, bytes FROM saga WHERE hash = ?1 AND id = ?2")?;
     let row = statement.query_row(params![hash, id.as_str()], |row| {
-        Ok(SagaRow { key: SagaKey(row.get(0)?), bytes: Arc::from(row.get_ref(1)?.as_blob()?) })
+        Ok((SagaKey(row.get(0)?), unpack(row.get_ref(1)?.as_blob()?, "the record of a saga").map(Arc::from)))
     });
-    Ok(row.optional()?)
+    row.optional()?.map(|(key, bytes)| Ok(SagaRow { key, bytes: bytes? })).transpose()
 }
 
 pub(super) fn spilled_event(conn: &Connection, saga: SagaKey, event: [u8; 16]) -> Outcome<Option<[u8; 16]>> {

@@ -14,6 +14,7 @@ use sagahost_saga::{
 use super::{
     fault::{Outcome, failed},
     format::{self, int, json, note_hash, notes_cell, saga_id, status_code},
+    packed::pack,
 };
 
 /// Statements and counts of one batch, so that a thousand sagas prepare nothing twice.
@@ -79,6 +80,7 @@ impl<'c> Writer<'c> {
         let cell = |time: Option<Time>| time.map(|time| int(time.0));
         let (at, deadline, remove_at) = (cell(at), cell(deadline), cell(remove_at));
         let (status, updated) = (status_code(saga.status), int(saga.updated.0));
+        let bytes = pack(&saga.bytes);
         let row = (status, at, deadline, remove_at, waits_for_plugin, in_doubt);
         // It was staged before the saga went into quarantine: that stays, and the way back leads to what is written now.
         let (status, at, deadline, remove_at, waits_for_plugin, in_doubt) = match &known {
@@ -100,7 +102,7 @@ impl<'c> Writer<'c> {
                 in_doubt,
                 set,
                 notes,
-                saga.bytes
+                bytes
             ])?;
             if known.notes != notes {
                 remove_notes(self.conn, key, known.notes.as_deref())?;
@@ -119,7 +121,7 @@ impl<'c> Writer<'c> {
                 in_doubt,
                 set,
                 notes,
-                saga.bytes,
+                bytes,
                 hash,
                 id
             ])?;

@@ -40,6 +40,9 @@ use crate::{
 /// The batch of an idle host waits so long for its positions to be verified; then they come with a later one.
 const VERIFIED_WITHIN: Duration = Duration::from_millis(20);
 
+/// So much under way takes longer than a batch takes to be journaled: whoever is in it waits for its turn anyhow.
+const BACKLOG: usize = 200;
+
 /// An event on its way out. `handled`: its id, when this app took it in with the same batch.
 #[derive(Clone, Debug)]
 pub struct Departure {
@@ -137,7 +140,10 @@ impl Forgotten {
 pub struct BatchBounds {
     pub chains_max: usize,
     pub bytes_max: usize,
+    /// For others that are under way.
     pub wait: Duration,
+    /// While the batch before it is on its way out, or so much is under way that more of it is worth a longer wait.
+    pub wait_max: Duration,
     /// Position-only progress waits this long for something to ride along with.
     pub position_wait: Duration,
     pub unpublished_max: u64,
@@ -693,15 +699,26 @@ impl Stage {
             if inner.urged || self.is_full(&inner.open) || inner.to_move.as_ref().is_some_and(holds_up) {
                 return Some(now);
             }
-            if inner.busy > 0 {
-                return Some(opened.after(self.bounds.wait));
-            }
-            // Without the positions in it they would need a batch of their own.
-            let wait =
-                if inner.positions.unverified() { VERIFIED_WITHIN.min(self.bounds.wait) } else { Duration::ZERO };
-            return Some(opened.after(wait));
+            return Some(opened.after(self.wait(inner)));
         }
         inner.moved_since.map(|since| if inner.urged { now } else { since.after(self.bounds.position_wait) })
+    }
+
+    /// How long the open batch waits for more. Journal and brokers are paid by the batch: where nobody is told sooner if it is
+    /// sealed, it grows.
+    fn wait(&self, inner: &Inner) -> Duration {
+        let BatchBounds { wait, wait_max, .. } = self.bounds;
+        // Somebody waits for the journal, and not for the brokers.
+        let awaited = !inner.open.replies.is_empty() || !inner.open.launches.is_empty();
+        let on_its_way = inner.number.0 - 1 > inner.published.0;
+        if !awaited && (on_its_way || inner.busy >= BACKLOG) {
+            return wait.max(wait_max);
+        }
+        if inner.busy > 0 {
+            return wait;
+        }
+        // Without the positions in it they would need a batch of their own.
+        if inner.positions.unverified() { VERIFIED_WITHIN.min(wait) } else { Duration::ZERO }
     }
 
     fn seal_now(&self, inner: &mut Inner) -> Sealed {

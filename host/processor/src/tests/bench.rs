@@ -41,6 +41,7 @@ pub fn settings() -> Settings {
             chains_max: 100,
             bytes_max: 1 << 20,
             wait: Duration::from_millis(10),
+            wait_max: Duration::from_millis(50),
             position_wait: Duration::from_secs(1),
             unpublished_max: 2,
         },

@@ -1,0 +1,1 @@
+-- Nothing changes but what cells may hold: records of sagas and bodies of the outbox are compressed from here on.
