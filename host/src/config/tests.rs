@@ -337,9 +337,10 @@ fn shown_without_secrets_and_read_again_the_same() {
         slow-call-after = "20ms"
         queue-events-max = 2000
         in-flight-bytes-max = 67108864
-        batch-chains-max = 1000
-        batch-bytes-max = 4194304
+        batch-chains-max = 10000
+        batch-bytes-max = 16777216
         batch-wait = "10ms"
+        batch-wait-max = "200ms"
         unpublished-batches-max = 2
         chain-steps-max = 64
         chain-bytes-max = 16777216

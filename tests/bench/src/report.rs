@@ -64,8 +64,11 @@ impl Results {
     }
 
     fn median(&self, team: Team, name: &str) -> Option<f64> {
-        let all = self.of(team, name);
-        (!all.is_empty()).then(|| quantile(&all, 0.5))
+        let mut all = self.of(team, name);
+        all.sort_by(f64::total_cmp);
+        let middle = all.len() / 2;
+        let lower = all.get(middle.checked_sub(1 - all.len() % 2)?)?;
+        Some((lower + all.get(middle)?) / 2.0)
     }
 
     /// In Markdown.

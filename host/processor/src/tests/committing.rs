@@ -157,6 +157,7 @@ fn a_batch_with_undecodable_records_is_followed_by_a_removal_that_is_as_large() 
     stage(&bench);
     run(&mut committer, at(10));
     assert_eq!(removals(), [0; 0], "no letter, no look");
+    bench.processor.stage.published(BatchNo(1));
 
     let why = Undecodable { code: "invalid-json", detail: String::new(), saga: None };
     let letter = |n| LetterWrite::Open(letters::undecodable(&bench.record(n, "o-1"), &why, at(20).wall));

@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sagahost_saga::{
+    id::{Direction, SagaId},
+    input::CallRef,
+};
 use sagahost_wire::BatchNo;
 
 use super::{
@@ -224,13 +228,63 @@ fn a_batch_waits_for_others_under_way_for_batch_wait_and_for_nobody_on_an_idle_h
 }
 
 #[test]
+fn a_batch_stays_open_while_the_one_before_it_is_on_its_way_out() {
+    let bench = with(BatchBounds { wait_max: Duration::from_millis(50), ..settings().batch });
+    let stage = &bench.processor.stage;
+    bench.joins(1, puts(&bench, "a", Some("1")));
+    assert!(bench.sealed(at(0)).is_some(), "nothing is on its way");
+    bench.joins(2, puts(&bench, "b", Some("1")));
+    assert!(bench.sealed(at(49)).is_none(), "it would be a transaction of its own");
+    let seen = stage.stirred.seen();
+    stage.published(stage.last_sealed());
+    assert_ne!(stage.stirred.seen(), seen, "the committer is told");
+    assert!(bench.sealed(at(49)).is_some());
+
+    bench.joins(3, puts(&bench, "c", Some("1")));
+    assert!(bench.sealed(at(49)).is_none());
+    assert!(bench.sealed(at(50)).is_some(), "a broker that is away does not keep it from the journal");
+}
+
+#[test]
+fn a_batch_that_somebody_waits_for_is_sealed_although_another_is_on_its_way_out() {
+    let bench = with(BatchBounds { wait_max: Duration::from_secs(9), ..settings().batch });
+    bench.joins(1, puts(&bench, "a", Some("1")));
+    assert!(bench.sealed(at(0)).is_some());
+    bench.joins(2, puts(&bench, "b", Some("1")));
+    assert!(bench.sealed(at(0)).is_none());
+    let mut asked = bench.staging(3, puts(&bench, "c", Some("1")));
+    asked.id = Some(SagaId::new("o-1"));
+    asked.launches = vec![CallRef {
+        participant: "till".into(),
+        step_id: "s-1".into(),
+        direction: Direction::Forward,
+        attempt: 1,
+        ordinal: 0,
+        send: 0,
+    }];
+    assert!(matches!(bench.processor.stage.stage(asked, at(0)), Staged::Joined));
+    assert!(bench.sealed(at(0)).is_some(), "a call to a service leaves when it is journaled");
+}
+
+#[test]
+fn a_batch_stays_open_longer_while_hundreds_of_events_wait() {
+    let bench = with(BatchBounds { wait_max: Duration::from_millis(50), ..settings().batch });
+    let stage = &bench.processor.stage;
+    stage.busy(200);
+    bench.joins(1, puts(&bench, "a", Some("1")));
+    assert!(bench.sealed(at(49)).is_none());
+    stage.busy(-1);
+    assert!(bench.sealed(at(10)).is_some(), "others are under way, and not many");
+}
+
+#[test]
 fn so_many_batches_may_wait_for_the_broker_and_no_more() {
     for max in [1, 2] {
         let bench = with(BatchBounds { unpublished_max: max, ..settings().batch });
         let stage = &bench.processor.stage;
         for number in 1..=max {
             bench.joins(number, puts(&bench, "a", Some("1")));
-            assert_eq!(bench.sealed(at(0)).expect("it may be made").write.number.0, number);
+            assert_eq!(bench.sealed(at(60_000)).expect("it may be made").write.number.0, number);
         }
         bench.joins(9, puts(&bench, "b", Some("1")));
         assert!(bench.sealed(at(60_000)).is_none(), "{max} wait");
