@@ -47,7 +47,7 @@ const SECTIONS: [(&str, &[&str]); 6] = [
     (
         "A refund fails",
         &[
-            "a refund fails: an operator is told, s after the order was sent",
+            "a refund fails: an operator hears of it, s after the order was sent",
             "a refund fails: hosts that need a command",
             "a refund fails: commands that settle it",
             "a refund fails: the money is back, s after the first command",

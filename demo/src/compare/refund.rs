@@ -36,7 +36,7 @@ pub fn measure(shop: &mut Shop, figures: &mut Figures) -> Result<()> {
         currency: "EUR".to_owned(),
     }])?;
     while !told(shop) {
-        ensure!(sent.elapsed() < PATIENCE, "nobody is told of a refund that fails");
+        ensure!(sent.elapsed() < PATIENCE, "nobody hears of a refund that fails");
         shop.look(Duration::from_millis(5))?;
     }
     let told = sent.elapsed();
@@ -47,7 +47,7 @@ pub fn measure(shop: &mut Shop, figures: &mut Figures) -> Result<()> {
     fs::write(config, text.replace(CLOSED, ""))?;
     shop.hosts[payments].ask(&["config", "reload"])?;
     let (mut commands, mut redriven) = (1, 0);
-    // Whoever has the plugin first: others would ask it in vain.
+    // Whoever has the plugin first: others would only be refused again.
     let mut order: Vec<usize> = (0..shop.hosts.len()).collect();
     order.sort_by_key(|host| *host != payments);
     for host in order {
@@ -62,7 +62,7 @@ pub fn measure(shop: &mut Shop, figures: &mut Figures) -> Result<()> {
     shop.check()?;
     let settled = began.elapsed();
     figures.insert(
-        "a refund fails: an operator is told, s after the order was sent",
+        "a refund fails: an operator hears of it, s after the order was sent",
         format!("{:.1}", told.as_secs_f64()),
     );
     figures.insert("a refund fails: hosts that need a command", redriven.to_string());
