@@ -6,7 +6,7 @@
 //! dropped a newer value; so every drop counts, and who sees the count changed reads again.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     ops::Bound,
     sync::Arc,
 };
@@ -59,9 +59,16 @@ pub struct Values {
     /// There was no room for something that was read.
     crowded: bool,
     drops: u64,
+    saga_drops: u64,
+    /// Sagas that ended with a batch, until the journal holds it.
+    ended: VecDeque<(BatchNo, SagaId)>,
     /// Which writes here.
     stream: StreamNo,
 }
+
+/// What memory holds no longer, to be freed where nobody waits for that.
+#[derive(Debug, Default)]
+pub struct Dropped(Vec<Cell<SagaCell>>);
 
 /// Rough cost of an entry beside its own bytes.
 const ENTRY_BYTES: usize = 160;
@@ -78,9 +85,14 @@ impl Values {
         Self { bytes_max, stream, journaled, current: journaled, ..Self::default() }
     }
 
-    /// Grows whenever something was dropped.
+    /// Grows whenever something of stores and counters was dropped.
     pub fn drops(&self) -> u64 {
         self.drops
+    }
+
+    /// … and a saga.
+    pub fn saga_drops(&self) -> u64 {
+        self.saga_drops
     }
 
     pub fn saga(&mut self, id: &SagaId) -> Option<SagaCell> {
@@ -206,6 +218,9 @@ impl Values {
         if cell.written <= journaled {
             cell.value.kept.spilling.clear();
         }
+        if saga.status().terminal() {
+            self.ended.push_back((batch, id.clone()));
+        }
         cell.value.saga = Some(saga);
         cell.written = batch;
         cell.used = batch;
@@ -237,36 +252,59 @@ impl Values {
     pub fn forget_clean_sagas(&mut self) {
         let journaled = self.journaled;
         self.drops += 1;
+        self.saga_drops += 1;
         self.sagas.retain(|_, cell| cell.written > journaled);
         self.store.retain(|(owner, _), cell| cell.written > journaled || !requests::is_owner(owner));
     }
 
-    /// `batch` is in the journal: what it and earlier ones wrote may be dropped when room is needed.
-    pub fn journaled(&mut self, batch: BatchNo) {
+    /// `batch` is in the journal: what it and earlier ones wrote may be dropped when room is needed; sagas that have ended are
+    /// dropped at once, for hardly anything comes for them.
+    pub fn journaled(&mut self, batch: BatchNo) -> Dropped {
         self.journaled = self.journaled.max(batch);
         self.current = BatchNo(batch.0 + 1);
+        let mut dropped = Dropped::default();
+        self.drop_ended(&mut dropped);
         let crowded = std::mem::take(&mut self.crowded);
         if crowded || self.bytes > self.bytes_max {
-            self.sweep(BatchNo(self.current.0.saturating_sub(8)));
+            self.sweep(BatchNo(self.current.0.saturating_sub(8)), &mut dropped);
         }
         // So much room that it is not made again with every batch.
         let enough = if crowded { self.bytes_max / 2 } else { self.bytes_max };
         if self.bytes > enough {
-            self.sweep(BatchNo(u64::MAX));
+            self.sweep(BatchNo(u64::MAX), &mut dropped);
+        }
+        dropped
+    }
+
+    fn drop_ended(&mut self, dropped: &mut Dropped) {
+        while let Some((batch, _)) = self.ended.front()
+            && *batch <= self.journaled
+            && let Some((_, id)) = self.ended.pop_front()
+        {
+            if let Entry::Occupied(entry) = self.sagas.entry(id)
+                && entry.get().written <= self.journaled
+            {
+                let cell = entry.remove();
+                self.bytes = self.bytes.saturating_sub(saga_bytes(cell.value.bytes));
+                self.saga_drops += 1;
+                dropped.0.push(cell);
+            }
         }
     }
 
     /// Drops everything: all that was built on a batch that failed.
     pub fn clear(&mut self, journaled: BatchNo) {
-        let drops = self.drops + 1;
-        *self = Self { drops, ..Self::new(self.bytes_max, self.stream, journaled) };
+        let (drops, saga_drops) = (self.drops + 1, self.saga_drops + 1);
+        *self = Self { drops, saga_drops, ..Self::new(self.bytes_max, self.stream, journaled) };
     }
 
-    fn sweep(&mut self, unused_since: BatchNo) {
+    fn sweep(&mut self, unused_since: BatchNo, dropped: &mut Dropped) {
         let journaled = self.journaled;
         self.drops += 1;
+        self.saga_drops += 1;
         let journaled = if planted::on(Planted::DropUnjournaled) { BatchNo(u64::MAX) } else { journaled };
-        self.sagas.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
+        let of_sagas = self.sagas.extract_if(|_, cell| cell.written <= journaled && cell.used < unused_since);
+        dropped.0.extend(of_sagas.map(|(_, cell)| cell));
         self.store.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
         self.counters.retain(|_, cell| cell.written > journaled || cell.used >= unused_since);
         let store: usize = self

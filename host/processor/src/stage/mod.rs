@@ -305,21 +305,22 @@ impl Stage {
     /// read: then it is read again.
     fn known_or_read<T, R, E>(
         &self,
+        drops: impl Fn(&Values) -> u64,
         known: impl Fn(&mut Inner) -> Result<Option<T>, E>,
         read: impl Fn() -> Result<R, E>,
         learn: impl Fn(&mut Values, R) -> T,
     ) -> Result<T, E> {
         loop {
-            let drops = {
+            let before = {
                 let mut inner = self.inner.lock();
                 if let Some(value) = known(&mut inner)? {
                     return Ok(value);
                 }
-                inner.values.drops()
+                drops(&inner.values)
             };
             let value = read()?;
             let mut inner = self.inner.lock();
-            if inner.values.drops() == drops {
+            if drops(&inner.values) == before {
                 return Ok(learn(&mut inner.values, value));
             }
         }
@@ -330,7 +331,8 @@ impl Stage {
             Some(why) => Err(SagaError::Quarantined(why.clone())),
             None => Ok(inner.values.saga(id)),
         };
-        self.known_or_read(known, || self.read_saga(id), |values, cell| values.learn_saga(id, cell))
+        let learn = |values: &mut Values, cell| values.learn_saga(id, cell);
+        self.known_or_read(Values::saga_drops, known, || self.read_saga(id), learn)
     }
 
     fn read_saga(&self, id: &SagaId) -> Result<SagaCell, SagaError> {
@@ -347,7 +349,7 @@ impl Stage {
         let seen = |values: &Values, seen| Read { seen, drops: values.drops(), changed: false };
         let read = || self.journal.store_get(&name.0, &name.1);
         let known = |inner: &mut Inner| Ok(inner.values.store(name).map(|row| seen(&inner.values, row)));
-        self.known_or_read(known, read, |values, row| {
+        self.known_or_read(Values::drops, known, read, |values, row| {
             let row = values.learn_store(name, row);
             seen(values, row)
         })
@@ -369,6 +371,7 @@ impl Stage {
     pub fn counter(&self, name: &Name) -> Result<Option<i64>, JournalError> {
         let read = || self.journal.counter(&name.0, &name.1);
         self.known_or_read(
+            Values::drops,
             |inner| Ok(inner.values.counter(name)),
             read,
             |values, value| values.learn_counter(name, value),
@@ -795,8 +798,10 @@ impl Stage {
         for (id, key) in keys {
             inner.values.key_known(id, *key);
         }
-        inner.values.journaled(batch);
+        let dropped = inner.values.journaled(batch);
         drop(inner);
+        // Thousands of them are freed where nobody waits for the lock.
+        drop(dropped);
         self.settled.raise_all();
         self.progress.raise_all();
     }

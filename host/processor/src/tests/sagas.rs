@@ -8,12 +8,13 @@ use std::sync::{
 use sagahost_codec::Decoded;
 use sagahost_manifest::host_calls::{HostCalls, PageBounds};
 use sagahost_saga::{
+    Saga,
     id::Direction,
     input::{Command, Status},
     outcome::{Completion, Emission, End, Outcome, Saved, StateChange, Undo, UndoOutcome, Undone},
     topology::Role,
 };
-use sagahost_wire::StoredLetter;
+use sagahost_wire::{BatchNo, StoredLetter, StreamNo};
 
 use super::{
     bench::{Bench, KIND, at, completed, idle, partition, run, serving, settings, take},
@@ -25,6 +26,7 @@ use crate::{
     processor::Settings,
     stage::Staged,
     step::{Next, Part},
+    values::{Kept, Values},
     worker::{ChainBounds, State},
 };
 
@@ -250,6 +252,47 @@ fn a_compensation_goes_on_in_another_chain_when_one_is_full() {
         assert_eq!(ran, chains, "chain-bytes-max = {max}");
         assert!(bench.sealed(at(1_000_000)).unwrap().write.letters.is_empty());
     }
+}
+
+/// One step, undone.
+fn ended() -> Arc<Saga> {
+    let handler: Arc<Handler> = Arc::new(|call, _| match call.direction {
+        Direction::Forward => undoable(),
+        Direction::Undo => End::Undo(UndoOutcome::NothingToUndo),
+    });
+    let mut serving = serving(handler, 1);
+    serving.topology.members[0].subscriptions[0].role = Role::Compensable;
+    let bench = Bench::with(Arc::default(), settings(), serving, None);
+    let mut worker = bench.processor.worker();
+    bench.deliver(0, "o-1");
+    run(&mut worker, at(0));
+    let command = Command::Cancel { reason: "a test".to_owned(), by: "a test".to_owned() };
+    let item = Item::Operator { command, queued: None, reply: None, receipt: None };
+    bench.processor.inbox.post(&"o-1".into(), item);
+    run(&mut worker, at(0));
+    let saga = bench.saga("o-1");
+    assert!(saga.status().terminal());
+    saga
+}
+
+#[test]
+fn a_saga_that_ended_stays_in_memory_until_the_journal_holds_its_end() {
+    let (ended, runs) = (ended(), Arc::new(Saga::new("o-2".into(), at(0).wall)));
+    let mut values = Values::new(1 << 20, StreamNo(0), BatchNo(0));
+    let write = |values: &mut Values, id: &str, saga: &Arc<Saga>, batch| {
+        values.write_saga(&id.into(), (saga.clone(), 10), Kept::default(), &[], BatchNo(batch));
+    };
+    write(&mut values, "o-1", &ended, 2);
+    write(&mut values, "o-2", &runs, 2);
+    values.journaled(BatchNo(1));
+    assert!(values.saga(&"o-1".into()).is_some() && values.saga_drops() == 0);
+    // A late event changes it once more.
+    write(&mut values, "o-1", &ended, 3);
+    values.journaled(BatchNo(2));
+    assert!(values.saga(&"o-1".into()).is_some(), "its last change is not in the journal");
+    values.journaled(BatchNo(3));
+    assert!(values.saga(&"o-1".into()).is_none() && values.saga(&"o-2".into()).is_some());
+    assert_eq!((values.saga_drops(), values.drops()), (1, 0), "nothing else is read again for that");
 }
 
 fn undoable() -> End {
