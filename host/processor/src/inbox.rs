@@ -18,7 +18,7 @@ use crate::{
     stage::{SagaError, Stage},
 };
 
-/// Sagas that are woken at a time.
+/// Sagas that are looked at, at a time.
 const PAGE: usize = 1_000;
 
 #[derive(Clone)]
@@ -73,15 +73,14 @@ impl Inbox {
         void
     }
 
-    /// What waits in the journal for a host to run: commands given while none did, events kept aside, events parked for
-    /// a plugin that is back, calls outside whose end is not journaled. `first`: the host begins.
+    /// What waits in the journal for a host to run: commands given while none did, events kept aside, calls outside whose
+    /// end is not journaled. `first`: the host begins. (What is parked is woken page by page: `parked.rs`.)
     pub fn resume(&self, journal: &dyn Journal, first: bool) -> Result<(), JournalError> {
         for queued in journal.queued_commands()? {
             let item = Item::Operator { command: queued.command, queued: Some(queued.id), reply: None, receipt: None };
             self.post(&queued.saga, item);
         }
         self.take_in_again(None, journal)?;
-        self.wake_parked(journal)?;
         self.take_up_calls(journal, first)
     }
 
@@ -140,20 +139,5 @@ impl Inbox {
             }
         }
         Ok(count)
-    }
-
-    /// Participants have come or gone: what is parked for them may go on.
-    pub fn wake_parked(&self, journal: &dyn Journal) -> Result<(), JournalError> {
-        let mut after = SagaKey(0);
-        loop {
-            let parked = journal.parked_sagas(after, PAGE)?;
-            for (key, saga) in &parked {
-                after = *key;
-                self.post(saga, Item::TopologyChanged);
-            }
-            if parked.len() < PAGE {
-                return Ok(());
-            }
-        }
     }
 }

@@ -1,31 +1,44 @@
-//! What parked for a plugin that was away goes on when other plugins serve. Invariant: whatever parked before the switch,
-//! or in a chain that began before it, is woken.
+//! What parked for a plugin or a service that was away goes on when others serve, page by page: an absence of an hour must not
+//! come back into memory in a second. Invariant: whatever parked before the switch, or in a chain that began before it, is
+//! woken.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use sagahost_journal::{Journal, JournalError};
+use sagahost_journal::{Journal, JournalError, SagaKey};
 use sagahost_wire::BatchNo;
 use tracing::warn;
 
 use crate::{
     inbox::Inbox,
+    mailbox::Item,
     planted::{self, Planted},
     serving::Serving,
     stage::Stage,
     step::{Backoff, Next, Now, Part, Steady, Stop, Wait},
 };
 
+/// Sagas that are woken at a time.
+const PAGE: usize = 1_000;
+/// Before the next look whether there is room for a page.
+const TICK: Duration = Duration::from_millis(25);
+/// Calls outside that have not ended, for each event that may wait for workers.
+const CALLS_PER_EVENT: usize = 4;
+
 pub struct Parked {
     pub stage: Arc<Stage>,
     pub inbox: Inbox,
     pub journal: Arc<dyn Journal>,
     pub serving: Arc<ArcSwap<Serving>>,
+    /// While more waits for workers, or many times as many calls are outside, nobody is woken.
+    pub queue_events_max: usize,
     pub stop: Stop,
-    /// For which all was woken.
-    pub known: Arc<Serving>,
+    /// For which all is woken, or is being woken; and the life of the stage in which.
+    pub known: Option<(Arc<Serving>, u64)>,
     /// What parked in these moments is not in the journal yet: it is woken again when this batch is.
     pub again_at: Option<BatchNo>,
+    /// Behind which saga waking goes on; None: nobody is left.
+    pub after: Option<SagaKey>,
     pub backoff: Backoff,
     pub not_before: Steady,
 }
@@ -41,35 +54,53 @@ impl Part for Parked {
         if now.steady < self.not_before {
             return wait(Some(self.not_before));
         }
-        match self.wake() {
-            Ok(()) => {
+        self.look();
+        let Some(after) = self.after else { return wait(None) };
+        if self.is_crowded() {
+            return wait(Some(now.steady.after(TICK)));
+        }
+        match self.wake(after) {
+            Ok(next) => {
                 self.backoff.reset();
-                wait(None)
+                self.after = next;
             }
             Err(error) => {
                 warn!(%error, "failed to wake what is parked; trying again");
                 self.not_before = now.steady.after(self.backoff.pause());
-                Next::Again
             }
         }
+        Next::Again
     }
 }
 
 impl Parked {
-    fn wake(&mut self) -> Result<(), JournalError> {
-        let serving = self.serving.load_full();
-        if !Arc::ptr_eq(&serving, &self.known) {
-            let next = BatchNo(self.stage.last_sealed().0 + 1);
-            self.inbox.wake_parked(&*self.journal)?;
-            (self.known, self.again_at) = (serving, Some(next));
+    /// Is everybody to be woken, from the first one on?
+    fn look(&mut self) {
+        let (serving, life) = (self.serving.load_full(), self.stage.life());
+        let same = |(known, since): &(Arc<Serving>, u64)| Arc::ptr_eq(known, &serving) && *since == life;
+        if !self.known.as_ref().is_some_and(same) {
+            // Of another life nothing is under way.
+            let switched = self.known.as_ref().is_some_and(|(_, since)| *since == life);
+            self.again_at = switched.then(|| BatchNo(self.stage.last_sealed().0 + 1));
+            (self.known, self.after) = (Some((serving, life)), Some(SagaKey(0)));
+        } else if self.again_at.is_some_and(|batch| self.journal.identity().last_batch >= batch || self.stage.drained())
+            && !planted::on(Planted::WakeOnce)
+        {
+            (self.again_at, self.after) = (None, Some(SagaKey(0)));
         }
-        if planted::on(Planted::WakeOnce) {
-            return Ok(());
+    }
+
+    fn is_crowded(&self) -> bool {
+        let Inbox { mailboxes, calls, .. } = &self.inbox;
+        mailboxes.queued() >= self.queue_events_max || calls.count() >= CALLS_PER_EVENT * self.queue_events_max
+    }
+
+    /// A page. Returns behind which saga the next one begins.
+    fn wake(&self, after: SagaKey) -> Result<Option<SagaKey>, JournalError> {
+        let parked = self.journal.parked_sagas(after, PAGE)?;
+        for (_, saga) in &parked {
+            self.inbox.post(saga, Item::TopologyChanged);
         }
-        if self.again_at.is_some_and(|batch| self.journal.identity().last_batch >= batch || self.stage.drained()) {
-            self.inbox.wake_parked(&*self.journal)?;
-            self.again_at = None;
-        }
-        Ok(())
+        Ok(parked.last().filter(|_| parked.len() == PAGE).map(|(key, _)| *key))
     }
 }

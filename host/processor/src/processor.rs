@@ -273,9 +273,11 @@ impl Processor {
             inbox: self.inbox.clone(),
             journal: self.journal.clone(),
             serving: self.serving.clone(),
+            queue_events_max: self.settings.read_ahead.events_max,
             stop: self.stops.reading.clone(),
-            known: self.serving.load_full(),
+            known: None,
             again_at: None,
+            after: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
             not_before: Steady::default(),
         }

@@ -1,10 +1,14 @@
 //! The reader: how much is read ahead, what is below a position, what was parked.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_journal::SagaKey;
-use sagahost_saga::id::SagaId;
+use sagahost_saga::{
+    id::{Direction, SagaId},
+    input::CallRef,
+};
 use sagahost_transport::{Assignment, Polled};
+use sagahost_wire::BatchNo;
 
 use super::{
     bench::{Bench, at, idle, partition, run, serving, settings},
@@ -99,6 +103,9 @@ fn what_is_parked_is_woken_at_a_switch_and_again_when_the_open_batch_is_journale
     let queued = || bench.processor.inbox.mailboxes.queued();
     bench.journal.held.lock().parked = vec![(SagaKey(1), SagaId::new("before"))];
     run(&mut parked, at(0));
+    assert_eq!(queued(), 1, "the host begins");
+    bench.processor.inbox.empty();
+    run(&mut parked, at(0));
     assert_eq!(queued(), 0, "nobody has come");
     let mut overlay = bench.overlay();
     overlay.put(&"till".into(), "k", Some(Arc::from(*b"v")));
@@ -116,4 +123,52 @@ fn what_is_parked_is_woken_at_a_switch_and_again_when_the_open_batch_is_journale
     bench.processor.inbox.empty();
     run(&mut parked, at(0));
     assert_eq!(queued(), 0, "once is enough");
+}
+
+/// What parked in an hour does not come back into memory at once.
+#[test]
+fn what_is_parked_is_woken_page_by_page_while_there_is_room() {
+    let bench = Bench::new(settings(), idle());
+    let mut parked = bench.processor.parked();
+    let queued = || bench.processor.inbox.mailboxes.queued();
+    let saga = |number: i64| (SagaKey(number), SagaId::new(&format!("o-{number}")));
+    bench.journal.held.lock().parked = (1..=2_500).map(saga).collect();
+    let wait = run(&mut parked, at(0)).unwrap();
+    assert_eq!((queued(), wait.until), (1_000, Some(at(25).steady)), "the workers have more than enough");
+    run(&mut parked, at(1_000));
+    assert_eq!(queued(), 1_000);
+    bench.processor.inbox.empty();
+    run(&mut parked, at(2_000));
+    assert_eq!(queued(), 1_000);
+    bench.processor.inbox.empty();
+    assert_eq!(run(&mut parked, at(3_000)).unwrap().until, None);
+    assert_eq!(queued(), 500, "the last ones");
+
+    bench.processor.inbox.empty();
+    bench.processor.stage.restart(BatchNo(0), BatchNo(0), &BTreeMap::new(), None);
+    run(&mut parked, at(4_000));
+    assert_eq!(queued(), 1_000, "all that waited was void");
+}
+
+/// Calls that are out, or wait for their turn to leave, are in memory, too.
+#[test]
+fn nobody_is_woken_while_many_calls_are_outside() {
+    let bench = Bench::new(settings(), idle());
+    let mut parked = bench.processor.parked();
+    let call = |attempt| CallRef {
+        participant: "till".into(),
+        step_id: "s-1".into(),
+        direction: Direction::Forward,
+        attempt,
+        ordinal: 0,
+        send: 0,
+    };
+    let calls = &bench.processor.inbox.calls;
+    (0..400).for_each(|attempt| calls.queue(&"o-1".into(), &call(attempt)));
+    bench.journal.held.lock().parked = vec![(SagaKey(1), SagaId::new("o-2"))];
+    assert!(run(&mut parked, at(0)).unwrap().until.is_some());
+    assert_eq!(bench.processor.inbox.mailboxes.queued(), 0);
+    calls.settled("o-1".into(), call(0));
+    run(&mut parked, at(25));
+    assert_eq!(bench.processor.inbox.mailboxes.queued(), 1);
 }
