@@ -19,7 +19,7 @@ pub(super) fn writer(file: &Path, options: &OpenOptions) -> Outcome<Connection> 
     // What SQLite makes beside the file has its mode. If this fails so does SQLite, and says why.
     let _ = private::create_empty(file);
     let conn = Connection::open_with_flags(file, flags() | OpenFlags::SQLITE_OPEN_CREATE)?;
-    prepare(&conn, options)?;
+    prepare(&conn, options, options.page_cache_bytes)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         return Err(failed(format!(
@@ -38,10 +38,10 @@ fn flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }
 
-fn prepare(conn: &Connection, options: &OpenOptions) -> Outcome<()> {
+fn prepare(conn: &Connection, options: &OpenOptions, cache_bytes: usize) -> Outcome<()> {
     conn.busy_timeout(options.busy_wait)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    let kibibytes = i64::try_from(options.page_cache_bytes / 1024).unwrap_or(i64::MAX);
+    let kibibytes = i64::try_from(cache_bytes / 1024).unwrap_or(i64::MAX);
     conn.pragma_update(None, "cache_size", -kibibytes)?;
     conn.pragma_update(None, "temp_store", "memory")?;
     // A plan does not hang on what is bound: otherwise a statement with a bound LIMIT is parsed again each time.
@@ -83,7 +83,7 @@ impl Readers {
 
     fn open(&self) -> Outcome<Connection> {
         let conn = Connection::open_with_flags(&self.file, flags())?;
-        prepare(&conn, &self.options)?;
+        prepare(&conn, &self.options, self.options.reader_cache_bytes)?;
         conn.pragma_update(None, "query_only", true)?;
         Ok(conn)
     }

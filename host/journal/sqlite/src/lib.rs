@@ -64,8 +64,10 @@ pub struct OpenOptions {
     pub past_the_lock: bool,
     /// How long an owner that is ending may take to let go of the lock.
     pub lock_wait: Duration,
-    /// Of each connection.
+    /// Of the connection that writes.
     pub page_cache_bytes: usize,
+    /// Of each that reads: with every batch SQLite forgets what it holds, and the system has the pages anyhow.
+    pub reader_cache_bytes: usize,
     /// Readers kept for the next read; more are opened when more threads read at once.
     pub readers_max: usize,
     /// How long another program (a backup, a database shell) may hold the file before a write fails.
@@ -93,6 +95,7 @@ impl Default for OpenOptions {
             past_the_lock: false,
             lock_wait: Duration::from_secs(1),
             page_cache_bytes: 16 << 20,
+            reader_cache_bytes: 2 << 20,
             readers_max: 8,
             busy_wait: Duration::from_secs(10),
             wal_pages_max: 4_000,
