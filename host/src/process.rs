@@ -1,4 +1,4 @@
-//! What this process leaves to other users. Invariant: only `sagahost run` asks for it; what a command makes for others to
+//! What this process takes from the system, and leaves to other users. Invariant: only `sagahost run` asks for it; what a command makes for others to
 //! use (plugins, crates) has the permissions of the shell that it was typed in.
 
 use rustix::{
@@ -10,6 +10,15 @@ use tracing::warn;
 /// Whatever is made from here on, by any library, is for this user alone.
 pub fn make_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Each thread's part of the allocator begins in a region of its own: with pages of two megabytes an idle host takes twice the memory,
+/// and one behind a burst half as much again. It is no faster with them.
+pub fn refuse_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        warn!(%error, "failed to refuse large pages: the host takes more memory than it would without");
+    }
 }
 
 /// A connection is a file, and a shell allows a process a thousand of them unless it asks for more.

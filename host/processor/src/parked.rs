@@ -22,15 +22,13 @@ use crate::{
 const PAGE: usize = 1_000;
 /// Before the next look whether there is room for a page.
 const TICK: Duration = Duration::from_millis(25);
-/// Calls outside that have not ended, for each event that may wait for workers.
-const CALLS_PER_EVENT: usize = 4;
 
 pub struct Parked {
     pub stage: Arc<Stage>,
     pub inbox: Inbox,
     pub journal: Arc<dyn Journal>,
     pub serving: Arc<ArcSwap<Serving>>,
-    /// While more waits for workers, or many times as many calls are outside, nobody is woken.
+    /// While more waits for workers, or as many calls are outside, nobody is woken.
     pub queue_events_max: usize,
     pub stop: Stop,
     /// For which all is woken, or is being woken; and the life of the stage in which.
@@ -92,7 +90,7 @@ impl Parked {
 
     fn is_crowded(&self) -> bool {
         let Inbox { mailboxes, calls, .. } = &self.inbox;
-        mailboxes.queued() >= self.queue_events_max || calls.count() >= CALLS_PER_EVENT * self.queue_events_max
+        mailboxes.queued().max(calls.count()) >= self.queue_events_max
     }
 
     /// A page. Returns behind which saga the next one begins.

@@ -37,6 +37,35 @@ pub struct SagaCell {
     pub kept: Kept,
 }
 
+/// A saga as memory holds it.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    what: What,
+    /// Of its record.
+    bytes: usize,
+    kept: Kept,
+}
+
+#[derive(Clone, Debug, Default)]
+enum What {
+    #[default]
+    Nothing,
+    Saga(Arc<Saga>),
+    /// The record of one that has ended, which takes a fifth of it in memory: hardly anything comes for it.
+    Ended(Arc<[u8]>),
+}
+
+impl Held {
+    fn cell(&self) -> SagaCell {
+        let saga = match &self.what {
+            What::Nothing => None,
+            What::Saga(saga) => Some(saga.clone()),
+            What::Ended(record) => Some(Arc::new(Saga::decode(record).expect("this very host made the record"))),
+        };
+        SagaCell { saga, bytes: self.bytes, kept: self.kept.clone() }
+    }
+}
+
 /// Where those known events of a saga are kept that its record no longer holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -48,7 +77,7 @@ pub struct Kept {
 
 #[derive(Debug, Default)]
 pub struct Values {
-    sagas: HashMap<SagaId, Cell<SagaCell>>,
+    sagas: HashMap<SagaId, Cell<Held>>,
     store: BTreeMap<Name, Cell<Option<StoreValue>>>,
     counters: HashMap<Name, Cell<Option<i64>>>,
     /// Highest batch journaled: what it and earlier ones wrote may be dropped.
@@ -68,7 +97,7 @@ pub struct Values {
 
 /// What memory holds no longer, to be freed where nobody waits for that.
 #[derive(Debug, Default)]
-pub struct Dropped(Vec<Cell<SagaCell>>);
+pub struct Dropped(Vec<Cell<Held>>);
 
 /// Rough cost of an entry beside its own bytes.
 const ENTRY_BYTES: usize = 160;
@@ -99,8 +128,13 @@ impl Values {
         let current = self.current;
         self.sagas.get_mut(id).map(|cell| {
             cell.used = current;
-            cell.value.clone()
+            cell.value.cell()
         })
+    }
+
+    /// Its row in the journal, where it is known.
+    pub fn saga_key(&self, id: &SagaId) -> Option<SagaKey> {
+        self.sagas.get(id).and_then(|cell| cell.value.kept.key)
     }
 
     pub fn store(&mut self, name: &Name) -> Option<Option<StoreValue>> {
@@ -164,11 +198,13 @@ impl Values {
 
     /// From the journal: only where nothing is known yet.
     pub fn learn_saga(&mut self, id: &SagaId, value: SagaCell) -> SagaCell {
-        let cell = Cell { value, written: BatchNo(0), used: self.current };
+        let SagaCell { saga, bytes, kept } = value;
+        let held = Held { what: saga.map_or(What::Nothing, What::Saga), bytes, kept };
         if !self.sagas.contains_key(id) {
-            self.bytes += saga_bytes(cell.value.bytes);
+            self.bytes += saga_bytes(bytes);
         }
-        self.sagas.entry(id.clone()).or_insert(cell).value.clone()
+        let cell = Cell { value: held, written: BatchNo(0), used: self.current };
+        self.sagas.entry(id.clone()).or_insert(cell).value.cell()
     }
 
     /// Where there is room: a guest that reads all of a large store must not fill memory with it.
@@ -195,33 +231,35 @@ impl Values {
         value
     }
 
-    /// `bytes`: of its record. `found`: as whoever wrote it found it; memory may have dropped the saga since. Returns its
-    /// row, where it has one.
+    /// With its record. `found`: as whoever wrote it found it; memory may have dropped the saga since. Returns its row, where
+    /// it has one.
     pub fn write_saga(
         &mut self,
         id: &SagaId,
-        (saga, bytes): (Arc<Saga>, usize),
+        (saga, record): (Arc<Saga>, &[u8]),
         found: Kept,
         spill: &[([u8; 16], [u8; 16])],
         batch: BatchNo,
     ) -> Option<SagaKey> {
-        let journaled = self.journaled;
+        let (journaled, bytes) = (self.journaled, record.len());
         self.bytes += saga_bytes(bytes);
         let key = found.key;
         let found = if planted::on(Planted::ForgetSpilling) { Kept { key, ..Kept::default() } } else { found };
-        let fresh = || Cell { value: SagaCell { kept: found, ..SagaCell::default() }, written: batch, used: batch };
+        let fresh = || Cell { value: Held { kept: found, ..Held::default() }, written: batch, used: batch };
         let cell = self.sagas.entry(id.clone()).or_insert_with(fresh);
-        if cell.value.saga.is_some() {
+        if !matches!(cell.value.what, What::Nothing) {
             self.bytes = self.bytes.saturating_sub(saga_bytes(cell.value.bytes));
         }
         cell.value.bytes = bytes;
         if cell.written <= journaled {
             cell.value.kept.spilling.clear();
         }
-        if saga.status().terminal() {
+        cell.value.what = if saga.status().terminal() {
             self.ended.push_back((batch, id.clone()));
-        }
-        cell.value.saga = Some(saga);
+            What::Ended(record.into())
+        } else {
+            What::Saga(saga)
+        };
         cell.written = batch;
         cell.used = batch;
         let kept = &mut cell.value.kept;
@@ -338,21 +376,21 @@ mod tests {
         let found = values.learn_saga(&id, known).kept;
         values.journaled(BatchNo(1));
         assert!(values.saga(&id).is_none(), "nothing fits into memory");
-        assert_eq!(values.write_saga(&id, (saga.clone(), 10), found, &[], BatchNo(2)), Some(SagaKey(7)));
+        assert_eq!(values.write_saga(&id, (saga.clone(), &[0; 10]), found, &[], BatchNo(2)), Some(SagaKey(7)));
         assert_eq!(kept(&mut values, &id), Some(of(Some(7), &[])));
 
         let b = SagaId::new("b");
         let spill = |n: u8| [([n; 16], [0; 16])];
-        let none = values.write_saga(&b, (saga.clone(), 10), Kept::default(), &spill(1), BatchNo(2));
+        let none = values.write_saga(&b, (saga.clone(), &[0; 10]), Kept::default(), &spill(1), BatchNo(2));
         assert_eq!(none, None, "it has none yet");
         let found = kept(&mut values, &b).expect("it was written");
         values.key_known(&b, SagaKey(8));
         values.journaled(BatchNo(2));
         assert!(values.saga(&b).is_none(), "its row is forgotten");
-        values.write_saga(&b, (saga.clone(), 10), found, &spill(2), BatchNo(3));
+        values.write_saga(&b, (saga.clone(), &[0; 10]), found, &spill(2), BatchNo(3));
         assert_eq!(kept(&mut values, &b), Some(of(None, &[1, 2])), "as long as its row is not known");
         values.key_known(&b, SagaKey(8));
-        values.write_saga(&b, (saga, 10), Kept::default(), &spill(3), BatchNo(4));
+        values.write_saga(&b, (saga, &[0; 10]), Kept::default(), &spill(3), BatchNo(4));
         assert_eq!(kept(&mut values, &b), Some(of(Some(8), &[1, 2, 3])), "found before it was known");
     }
 

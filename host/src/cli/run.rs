@@ -62,6 +62,7 @@ impl Run {
         let mut config = self.config(site)?;
         config.strict |= self.strict;
         start_log(&config.log)?;
+        process::refuse_huge_pages();
         if !config.core_dumps {
             process::forbid_core_dumps();
         }

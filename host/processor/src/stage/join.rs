@@ -159,7 +159,7 @@ impl Inner {
     }
 
     fn join_saga(&mut self, id: SagaId, change: SagaChange, now: Time) {
-        let saga = (change.saga.clone(), change.bytes.len());
+        let saga = (change.saga.clone(), &*change.bytes);
         let key = self.values.write_saga(&id, saga, change.found, &change.spilled_events, self.number);
         self.open.bytes += change.bytes.len();
         let (mut spilled_events, mut spilled_history) = (change.spilled_events, change.spilled_history);

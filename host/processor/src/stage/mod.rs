@@ -624,6 +624,8 @@ impl Stage {
     /// Checks everything that the chain read, and makes it part of the open batch.
     pub fn stage(&self, staging: Box<Staging>, now: Now) -> Staged {
         let seen = self.roomy.seen();
+        // One that ends is kept as its record; it is freed behind the lock.
+        let _saga = staging.change.as_ref().map(|change| change.saga.clone());
         let mut inner = self.inner.lock();
         if (inner.life != staging.life && !planted::on(Planted::StageOldLife)) || inner.closed {
             return Staged::Void;
@@ -787,9 +789,9 @@ impl Stage {
 
     /// Rows of sagas that got their key in a batch journaled meanwhile.
     pub fn fill_keys(&self, write: &mut BatchWrite) {
-        let mut inner = self.inner.lock();
+        let inner = self.inner.lock();
         for saga in write.sagas.iter_mut().filter(|saga| saga.key.is_none()) {
-            saga.key = inner.values.saga(&saga.id).and_then(|cell| cell.kept.key);
+            saga.key = inner.values.saga_key(&saga.id);
         }
     }
 

@@ -131,7 +131,7 @@ fn what_is_parked_is_woken_page_by_page_while_there_is_room() {
     let bench = Bench::new(settings(), idle());
     let mut parked = bench.processor.parked();
     let queued = || bench.processor.inbox.mailboxes.queued();
-    let saga = |number: i64| (SagaKey(number), SagaId::new(&format!("o-{number}")));
+    let saga = |number: i64| (SagaKey(number), SagaId::new(format!("o-{number}")));
     bench.journal.held.lock().parked = (1..=2_500).map(saga).collect();
     let wait = run(&mut parked, at(0)).unwrap();
     assert_eq!((queued(), wait.until), (1_000, Some(at(25).steady)), "the workers have more than enough");
@@ -164,7 +164,7 @@ fn nobody_is_woken_while_many_calls_are_outside() {
         send: 0,
     };
     let calls = &bench.processor.inbox.calls;
-    (0..400).for_each(|attempt| calls.queue(&"o-1".into(), &call(attempt)));
+    (0..100).for_each(|attempt| calls.queue(&"o-1".into(), &call(attempt)));
     bench.journal.held.lock().parked = vec![(SagaKey(1), SagaId::new("o-2"))];
     assert!(run(&mut parked, at(0)).unwrap().until.is_some());
     assert_eq!(bench.processor.inbox.mailboxes.queued(), 0);

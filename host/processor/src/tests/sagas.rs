@@ -280,7 +280,7 @@ fn a_saga_that_ended_stays_in_memory_until_the_journal_holds_its_end() {
     let (ended, runs) = (ended(), Arc::new(Saga::new("o-2".into(), at(0).wall)));
     let mut values = Values::new(1 << 20, StreamNo(0), BatchNo(0));
     let write = |values: &mut Values, id: &str, saga: &Arc<Saga>, batch| {
-        values.write_saga(&id.into(), (saga.clone(), 10), Kept::default(), &[], BatchNo(batch));
+        values.write_saga(&id.into(), (saga.clone(), &saga.encode()), Kept::default(), &[], BatchNo(batch));
     };
     write(&mut values, "o-1", &ended, 2);
     write(&mut values, "o-2", &runs, 2);
@@ -289,7 +289,8 @@ fn a_saga_that_ended_stays_in_memory_until_the_journal_holds_its_end() {
     // A late event changes it once more.
     write(&mut values, "o-1", &ended, 3);
     values.journaled(BatchNo(2));
-    assert!(values.saga(&"o-1".into()).is_some(), "its last change is not in the journal");
+    let held = values.saga(&"o-1".into()).expect("its last change is not in the journal");
+    assert_eq!(held.saga, Some(ended), "kept as its record, and read again");
     values.journaled(BatchNo(3));
     assert!(values.saga(&"o-1".into()).is_none() && values.saga(&"o-2".into()).is_some());
     assert_eq!((values.saga_drops(), values.drops()), (1, 0), "nothing else is read again for that");
