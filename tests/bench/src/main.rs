@@ -41,6 +41,9 @@ struct Args {
     /// Waits before each burst of the host until there is a line on standard input: for a profiler.
     #[arg(long)]
     pause: bool,
+    /// Into the documentation.
+    #[arg(long)]
+    write: bool,
     /// Table, JSON and chart into this directory.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -64,6 +67,8 @@ pub struct Bench {
 }
 
 const WARM_UP: usize = 3_000;
+const PAGE: &str = "host/docs/performance.md";
+const CHART: &str = "host/docs/performance.svg";
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -106,6 +111,10 @@ fn main() -> Result<()> {
     }
     let table = results.table(&teams);
     println!("{table}");
+    if args.write {
+        fs::write(PAGE, page(&args, &table))?;
+        fs::write(CHART, results.chart(&teams))?;
+    }
     if let Some(out) = &args.out {
         fs::create_dir_all(out)?;
         fs::write(out.join("bench.md"), table)?;
@@ -113,6 +122,16 @@ fn main() -> Result<()> {
         fs::write(out.join("bench.svg"), results.chart(&teams))?;
     }
     Ok(())
+}
+
+fn page(args: &Args, table: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    include_str!("page.md")
+        .replace("{cores}", &cores.to_string())
+        .replace("{orders}", &args.orders.to_string())
+        .replace("{seconds}", &args.seconds.to_string())
+        .replace("{rounds}", &args.rounds.to_string())
+        .replace("{table}", table)
 }
 
 fn found(path: &Path) -> Result<PathBuf> {
