@@ -299,10 +299,13 @@ static bool refund(const step *step, const context *context, undo_outcome *answe
   }
   if (!read_state(context, &stands, &standing, error)) return false;
   // The charge stands as long as this saga's state says so: a second refund finds nothing.
-  if (stands && text_is(standing.payment_id, charge.payment_id)) {
-    *answer = refunded(&order, &charge);
-  } else {
+  text closed;
+  if (!stands || !text_is(standing.payment_id, charge.payment_id)) {
     *answer = nothing_to_undo();
+  } else if (setting("closed-account", &closed) && text_is(closed, charge.customer_id)) {
+    *answer = stuck(problem_of("ACCOUNT_CLOSED", format("the account of %t takes no refund", charge.customer_id)));
+  } else {
+    *answer = refunded(&order, &charge);
   }
   return true;
 }

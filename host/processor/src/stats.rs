@@ -35,6 +35,9 @@ pub struct Stats {
     plugins: Mutex<HashMap<Arc<str>, PluginCalls>>,
 }
 
+/// What takes longer counts as this: no budget allows it, and no time-out of a service.
+const CALL_MAX: Duration = Duration::from_secs(3_600);
+
 /// Calls of one version of a plugin.
 #[derive(Clone, Debug)]
 pub struct PluginCalls {
@@ -47,7 +50,9 @@ pub struct PluginCalls {
 
 impl PluginCalls {
     fn new() -> Self {
-        let took = Histogram::new(2).expect("two digits are a precision that histograms have");
+        // One that grows does so in `record` alone, and saturates at what it has.
+        let took = Histogram::new_with_bounds(1, CALL_MAX.as_micros() as u64, 2);
+        let took = took.expect("two digits are a precision that histograms have");
         Self { calls: 0, failures: 0, took }
     }
 }
@@ -72,5 +77,24 @@ impl Stats {
     }
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_how_long_calls_took_and_not_what_a_histogram_had_room_for() {
+        let (stats, digest) = (Stats::default(), Arc::from("d"));
+        for micros in [2, 3_000, 3_000, 40_000, 1_500_000] {
+            stats.called(&digest, false, Duration::from_micros(micros));
+        }
+        let calls = stats.of_plugin("d").expect("it was called");
+        let at = |quantile| calls.took.value_at_quantile(quantile) as f64;
+        for (quantile, micros) in [(0.2, 2.0), (0.5, 3_000.0), (0.8, 40_000.0), (1.0, 1_500_000.0)] {
+            assert!((at(quantile) / micros - 1.0).abs() <= 0.01, "{quantile}: {} us, not {micros}", at(quantile));
+        }
+        assert_eq!((calls.calls, calls.failures), (5, 0));
     }
 }

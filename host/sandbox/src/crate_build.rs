@@ -42,9 +42,11 @@ const CLEARED: &[&str] = &[
     "RUSTC",
     "RUSTDOC",
 ];
-/// The profile `plugin`, for workspaces that have none.
+/// The profile `plugin`, for workspaces that have none. What overflows is a trap, as in a plugin's own tests: released code
+/// would continue with another number.
 const PROFILE: &[&str] = &[
     "profile.plugin.inherits=\"release\"",
+    "profile.plugin.overflow-checks=true",
     "profile.plugin.lto=\"fat\"",
     "profile.plugin.codegen-units=1",
     "profile.plugin.panic=\"abort\"",

@@ -125,6 +125,7 @@ pub fn run(fault: &str, ctx: &Context, tried: &HostileTried, taken: Taken) -> Ha
         "bad-attribute" => Ok(done.emit(with_attribute(id(), "Upper Case", "refused"))),
         "finishes" => Ok(ordinary.finish(&json!({"finished": "without a word in the manifest"}))),
         "missing-counter" => Ok(ordinary.note("taken", ctx.counter("no-such-counter").take(1))),
+        "overflow" => Ok(ordinary.note("next", black_box(u64::MAX) + u64::from(number.max(1)))),
         "counter-overflow" => {
             ctx.counter("tokens").give(u64::MAX);
             Ok(ordinary)

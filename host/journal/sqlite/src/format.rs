@@ -2,7 +2,7 @@
 //!
 //! Hot cells are postcard behind one byte of format; rare ones are JSON, for people with a database shell.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io::Write as _, sync::Arc};
 
 use rusqlite::Row;
 use sagahost_saga::{
@@ -13,7 +13,10 @@ use sagahost_wire::{Outgoing, Partition, Position};
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
-use super::fault::{Fault, Outcome, corrupt, failed};
+use super::{
+    fault::{Fault, Outcome, corrupt, failed},
+    packed::{Packer, unpack},
+};
 
 /// First byte of a postcard cell.
 const FORMAT: u8 = 2;
@@ -148,7 +151,7 @@ type PositionCell<T> = (T, i32, i64, Option<(i64, u64)>);
 
 #[derive(Serialize)]
 struct OutboxOut<'a> {
-    records: Vec<RecordOut<'a>>,
+    records: Records<'a>,
     positions: Vec<PositionCell<&'a str>>,
 }
 
@@ -163,7 +166,20 @@ pub(super) type OutboxBody = (Vec<Outgoing>, BTreeMap<Partition, Position>);
 
 pub(super) fn outbox_cell(records: &[Outgoing], positions: &BTreeMap<Partition, Position>) -> Outcome<Vec<u8>> {
     let positions = positions.iter().map(|(at, p)| (&*at.topic, at.number, p.next, p.last)).collect();
-    postcard_cell(&OutboxOut { records: records.iter().map(RecordOut::from).collect(), positions })
+    let mut packer = Packer::new();
+    // Memory takes all.
+    let _ = packer.write_all(&[FORMAT]);
+    let body = OutboxOut { records: Records(records), positions };
+    Ok(postcard::to_io(&body, packer).map_err(unwritten)?.finish())
+}
+
+/// One after the other: the shapes of a batch's records are never in memory together.
+struct Records<'a>(&'a [Outgoing]);
+
+impl Serialize for Records<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(RecordOut::from))
+    }
 }
 
 impl<V: Into<Option<Vec<u8>>>> From<OutboxIn<V>> for OutboxBody {
@@ -179,7 +195,8 @@ impl<V: Into<Option<Vec<u8>>>> From<OutboxIn<V>> for OutboxBody {
 }
 
 pub(super) fn outbox(cell: &[u8]) -> Outcome<OutboxBody> {
-    from_postcard::<OutboxIn<Option<Vec<u8>>>, OutboxIn<Vec<u8>>, _>(cell, "a batch of the outbox")
+    let what = "a batch of the outbox";
+    from_postcard::<OutboxIn<Option<Vec<u8>>>, OutboxIn<Vec<u8>>, _>(&unpack(cell, what)?, what)
 }
 
 pub(super) fn record_cell(record: &Outgoing) -> Outcome<Vec<u8>> {
@@ -191,7 +208,11 @@ pub(super) fn record(cell: &[u8]) -> Outcome<Outgoing> {
 }
 
 fn postcard_cell<T: Serialize>(value: &T) -> Outcome<Vec<u8>> {
-    postcard::to_extend(value, vec![FORMAT]).map_err(|error| failed(format!("a value cannot be written: {error}")))
+    postcard::to_extend(value, vec![FORMAT]).map_err(unwritten)
+}
+
+fn unwritten(error: postcard::Error) -> Fault {
+    failed(format!("a value cannot be written: {error}"))
 }
 
 /// `New` and `Old` are the shapes of the two formats.

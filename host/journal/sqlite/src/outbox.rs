@@ -9,24 +9,19 @@ use sagahost_wire::BatchNo;
 
 use super::{
     fault::{Outcome, failed},
-    format::{self, OutboxBody, int},
+    format::{self, int},
     head::{self, Head},
     letter,
-    packed::{pack, unpack},
 };
 
 pub(super) fn add(conn: &Connection, batch: &BatchWrite) -> Outcome<()> {
     let body = format::outbox_cell(&batch.outbox, &batch.positions)?;
     conn.prepare_cached("INSERT INTO outbox (batch, body, at) VALUES (?1, ?2, ?3)")?.execute(params![
         int(batch.number.0),
-        pack(&body),
+        body,
         int(batch.at.0)
     ])?;
     Ok(())
-}
-
-fn body_of(cell: &[u8]) -> Outcome<OutboxBody> {
-    format::outbox(&unpack(cell, "a batch of the outbox")?)
 }
 
 /// Never goes back: an older report is ignored.
@@ -53,7 +48,7 @@ pub(super) fn leave_out(conn: &Connection, batch: BatchNo, record: usize, what: 
         }
         other => other?,
     };
-    let records = body_of(&body)?.0;
+    let records = format::outbox(&body)?.0;
     let Some(left_out) = records.get(record) else {
         let count = records.len();
         return Err(failed(format!("batch {} has {count} records, none has the index {record}", batch.0)));
@@ -77,7 +72,7 @@ pub(super) fn list(conn: &Connection, above: BatchNo, limit: usize) -> Outcome<V
     let mut batches = Vec::new();
     while let Some(row) = rows.next()? {
         let number = BatchNo(format::number(row, 0)?);
-        let (records, positions) = body_of(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let (records, positions) = format::outbox(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let incarnation = head::incarnation_of(conn, number)?.unwrap_or_else(|| Arc::from(""));
         let at = format::time(row, 2)?;
         let (skipped, valueless) = (left_out(conn, number, LeftOut::Row)?, left_out(conn, number, LeftOut::Value)?);

@@ -55,7 +55,7 @@ fn each_fault_has_its_end() {
     let faults = "none panic unreachable loop recurse recurse-in-memory memory guest-error retry not-yet invalid reject \
                   large-problem log-flood log-bytes large-payload large-outcome large-undo large-state large-store \
                   long-key many-keys many-notes invalid-json unknown-kind empty-kind other-saga reserved-attribute \
-                  reserved-header bad-attribute finishes binary starts";
+                  reserved-header bad-attribute finishes overflow binary starts";
     let patient = hostile(&engine());
     let impatient = hostile(&impatient_engine());
     let told = faults.split_whitespace().fold(String::new(), |mut told, fault| {
@@ -95,6 +95,7 @@ fn each_fault_has_its_end() {
         reserved-header: bad-outcome
         bad-attribute: bad-outcome
         finishes: bad-outcome
+        overflow: trap
         binary: completed
         starts: completed
     "#]]

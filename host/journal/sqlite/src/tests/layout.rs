@@ -84,9 +84,13 @@ fn the_formats_of_the_outbox_stay() {
         (Partition::new("t", 1), Position::new(0, None)),
     ]);
     let cell = format::outbox_cell(&records, &positions).unwrap();
-    expect_test::expect!["0201017401016b00020168010200ff016e0002017400d80401d60480d095ffbc310174020000"]
-        .assert_eq(&hex(&cell));
+    expect_test::expect![
+        "5a26000000260000000201017401016b00020168010200ff016e0002017400d80401d60480d095ffbc310174020000"
+    ]
+    .assert_eq(&hex(&cell));
     assert_eq!(format::outbox(&cell).unwrap(), (records.to_vec(), positions.clone()));
+    let unpacked = bytes("0201017401016b00020168010200ff016e0002017400d80401d60480d095ffbc310174020000");
+    assert_eq!(format::outbox(&unpacked).unwrap(), (records.to_vec(), positions.clone()));
     let format_1 = bytes("0101017401016b000101680200ff02017400d80401d60480d095ffbc310174020000");
     records[0].headers.pop();
     assert_eq!(format::outbox(&format_1).unwrap(), (records.to_vec(), positions));
