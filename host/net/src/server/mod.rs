@@ -36,8 +36,9 @@ use crate::{
     tls::{Certificates, TlsError, TlsSettings},
 };
 
-/// Connections that the system keeps until they are accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that the system keeps until they are accepted (Linux: no more than `net.core.somaxconn`, 4,096 where nothing was
+/// changed). Whoever comes when it is full tries again after one second, two, four …: of ten thousand at once some came 50 s late.
+const BACKLOG: i32 = 4096;
 /// How often the files of a certificate are looked at, at most.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
 /// How long nothing is accepted when the system has no file or memory left for a connection; doubled up to the most.
