@@ -12,8 +12,8 @@ pub fn make_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Each thread's part of the allocator begins in a region of its own: with pages of two megabytes an idle host takes twice the memory,
-/// and one behind a burst half as much again. It is no faster with them.
+/// The allocator gives each thread a region of its own: with pages of 2 MiB a host takes twice the memory when it is idle, half as
+/// much again after a burst, and is no faster.
 pub fn refuse_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

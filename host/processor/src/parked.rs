@@ -1,6 +1,5 @@
-//! What parked for a plugin or a service that was away goes on when others serve, page by page: an absence of an hour must not
-//! come back into memory in a second. Invariant: whatever parked before the switch, or in a chain that began before it, is
-//! woken.
+//! Wakes what parked while a plugin or a service was away, page by page: an hour's worth must not return to memory within a
+//! second. Invariant: whatever parked before a switch, or in a chain that began before it, is woken.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +34,7 @@ pub struct Parked {
     pub known: Option<(Arc<Serving>, u64)>,
     /// What parked in these moments is not in the journal yet: it is woken again when this batch is.
     pub again_at: Option<BatchNo>,
-    /// Behind which saga waking goes on; None: nobody is left.
+    /// Waking continues behind this saga; None: none is left.
     pub after: Option<SagaKey>,
     pub backoff: Backoff,
     pub not_before: Steady,

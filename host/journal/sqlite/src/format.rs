@@ -2,7 +2,7 @@
 //!
 //! Hot cells are postcard behind one byte of format; rare ones are JSON, for people with a database shell.
 
-use std::{collections::BTreeMap, io::Write as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::Row;
 use sagahost_saga::{
@@ -166,11 +166,8 @@ pub(super) type OutboxBody = (Vec<Outgoing>, BTreeMap<Partition, Position>);
 
 pub(super) fn outbox_cell(records: &[Outgoing], positions: &BTreeMap<Partition, Position>) -> Outcome<Vec<u8>> {
     let positions = positions.iter().map(|(at, p)| (&*at.topic, at.number, p.next, p.last)).collect();
-    let mut packer = Packer::new();
-    // Memory takes all.
-    let _ = packer.write_all(&[FORMAT]);
     let body = OutboxOut { records: Records(records), positions };
-    Ok(postcard::to_io(&body, packer).map_err(unwritten)?.finish())
+    Ok(postcard::to_io(&body, Packer::new(FORMAT)).map_err(unwritten)?.finish())
 }
 
 /// One after the other: the shapes of a batch's records are never in memory together.

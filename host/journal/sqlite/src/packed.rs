@@ -26,8 +26,9 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new() -> Self {
-        Self { cell: vec![PACKED], block: Vec::new() }
+    /// `format`: the first byte of what is in the cell.
+    pub(super) fn new(format: u8) -> Self {
+        Self { cell: vec![PACKED], block: vec![format] }
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
@@ -133,9 +134,9 @@ mod tests {
             let packed = pack(&cell);
             assert_eq!((packed.len() < cell.len(), packed.first() == Some(&PACKED)), (shorter, shorter));
             assert_eq!(unpack(&packed, "a cell").expect("it was written"), cell);
-            let mut packer = Packer::new();
+            let mut packer = Packer::new(2);
             cell.chunks(777).for_each(|piece| packer.write_all(piece).expect("memory takes all"));
-            assert_eq!(unpack(&packer.finish(), "a cell").expect("it was written"), cell);
+            assert_eq!(unpack(&packer.finish(), "a cell").expect("it was written"), [&[2], &cell[..]].concat());
         }
     }
 

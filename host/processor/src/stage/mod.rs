@@ -206,6 +206,11 @@ struct Relief {
 }
 
 impl Inner {
+    /// Batches sealed and not published.
+    fn on_their_way(&self) -> u64 {
+        self.number.0 - 1 - self.published.0
+    }
+
     fn held(&self) -> Held {
         let Held { events, bytes } = self.positions.held();
         let batches = self.unpublished.iter().map(|(_, bytes)| bytes).sum::<usize>() + self.open.bytes;
@@ -682,7 +687,7 @@ impl Stage {
         {
             return Due::Move(to_move);
         }
-        if inner.number.0 - 1 - inner.published.0 >= self.bounds.unpublished_max {
+        if inner.on_their_way() >= self.bounds.unpublished_max {
             return Due::Nothing(None);
         }
         match self.due_at(&inner, now.steady) {
@@ -709,14 +714,13 @@ impl Stage {
         inner.moved_since.map(|since| if inner.urged { now } else { since.after(self.bounds.position_wait) })
     }
 
-    /// How long the open batch waits for more. Journal and brokers are paid by the batch: where nobody is told sooner if it is
-    /// sealed, it grows.
+    /// How long the open batch waits for more. A batch costs the journal and the brokers one transaction, whatever its size: where
+    /// sealing it now would answer nobody sooner, it grows.
     fn wait(&self, inner: &Inner) -> Duration {
         let BatchBounds { wait, wait_max, .. } = self.bounds;
-        // Somebody waits for the journal, and not for the brokers.
+        // A caller, or a call outside, waits for the journal and not for the brokers.
         let awaited = !inner.open.replies.is_empty() || !inner.open.launches.is_empty();
-        let on_its_way = inner.number.0 - 1 > inner.published.0;
-        if !awaited && (on_its_way || inner.busy >= BACKLOG) {
+        if !awaited && (inner.on_their_way() > 0 || inner.busy >= BACKLOG) {
             return wait.max(wait_max);
         }
         if inner.busy > 0 {
@@ -755,8 +759,7 @@ impl Stage {
 
     /// What waits for the broker: batches sealed and not published.
     pub fn unpublished(&self) -> u64 {
-        let inner = self.inner.lock();
-        inner.number.0 - 1 - inner.published.0
+        self.inner.lock().on_their_way()
     }
 
     pub fn published_batch(&self) -> BatchNo {

@@ -3,15 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use sagahost_journal::SagaKey;
-use sagahost_saga::{
-    id::{Direction, SagaId},
-    input::CallRef,
-};
+use sagahost_saga::id::SagaId;
 use sagahost_transport::{Assignment, Polled};
 use sagahost_wire::BatchNo;
 
 use super::{
-    bench::{Bench, at, idle, partition, run, serving, settings},
+    bench::{Bench, at, call_of, idle, partition, run, serving, settings},
     scripted::Script,
 };
 use crate::{
@@ -155,20 +152,12 @@ fn what_is_parked_is_woken_page_by_page_while_there_is_room() {
 fn nobody_is_woken_while_many_calls_are_outside() {
     let bench = Bench::new(settings(), idle());
     let mut parked = bench.processor.parked();
-    let call = |attempt| CallRef {
-        participant: "till".into(),
-        step_id: "s-1".into(),
-        direction: Direction::Forward,
-        attempt,
-        ordinal: 0,
-        send: 0,
-    };
     let calls = &bench.processor.inbox.calls;
-    (0..100).for_each(|attempt| calls.queue(&"o-1".into(), &call(attempt)));
+    (0..100).for_each(|attempt| calls.queue(&"o-1".into(), &call_of(attempt)));
     bench.journal.held.lock().parked = vec![(SagaKey(1), SagaId::new("o-2"))];
     assert!(run(&mut parked, at(0)).unwrap().until.is_some());
     assert_eq!(bench.processor.inbox.mailboxes.queued(), 0);
-    calls.settled("o-1".into(), call(0));
+    calls.settled("o-1".into(), call_of(0));
     run(&mut parked, at(25));
     assert_eq!(bench.processor.inbox.mailboxes.queued(), 1);
 }
