@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod feeder;
+pub mod figures;
 pub mod process;
 pub mod proxy;
 pub mod requests;

@@ -16,6 +16,36 @@ const START_MAX: Duration = Duration::from_secs(120);
 /// Of the clock in `/proc`.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// A process that is ready: it has said `ready`. All that it says is in the file `log`.
+///
+/// # Errors
+/// It ended, or did not say so within two minutes; then it does not run.
+pub fn start(mut command: Command, log: &Path, ready: &str) -> Result<Child> {
+    let file = File::create(log)?;
+    let mut child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+    if let Err(why) = await_ready(&mut child, log, ready) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(why.context(format!("failed to start {}", command.get_program().display())));
+    }
+    Ok(child)
+}
+
+fn await_ready(child: &mut Child, log: &Path, ready: &str) -> Result<()> {
+    let end = Instant::now() + START_MAX;
+    loop {
+        let said = fs::read_to_string(log)?;
+        if said.contains(ready) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("it ended ({status}):\n{said}");
+        }
+        ensure!(Instant::now() < end, "it is not ready:\n{said}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A host that runs, or ran, with a configuration.
 pub struct Host {
     binary: PathBuf,
@@ -35,23 +65,10 @@ impl Host {
     /// # Errors
     /// It ended, or does not serve within two minutes.
     pub fn start(&mut self) -> Result<()> {
-        let log = self.config.with_extension("log");
-        let file = File::create(&log)?;
         let mut command = Command::new(&self.binary);
-        command.args(["run", "--config"]).arg(&self.config).env_remove("RUST_LOG").stdin(Stdio::null());
-        let child = self.child.insert(command.stdout(file.try_clone()?).stderr(file).spawn()?);
-        let end = Instant::now() + START_MAX;
-        loop {
-            let said = fs::read_to_string(&log)?;
-            if said.contains("serving socket=") {
-                return Ok(());
-            }
-            if let Some(status) = child.try_wait()? {
-                bail!("the host ended ({status}):\n{said}");
-            }
-            ensure!(Instant::now() < end, "the host does not serve:\n{said}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        command.args(["run", "--config"]).arg(&self.config).env_remove("RUST_LOG");
+        self.child = Some(start(command, &self.config.with_extension("log"), "serving socket=")?);
+        Ok(())
     }
 
     /// As `kill -9`.

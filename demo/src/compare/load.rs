@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sagahost_demo::{
+    figures::quantile,
     process::{cpu_seconds, loopback_bytes, resident_bytes},
     workload::{self, Order, Shape},
 };
@@ -58,9 +59,7 @@ pub fn one_at_a_time(shop: &mut Shop, figures: &mut Figures) -> Result<()> {
         };
         took.push(known.as_secs_f64() * 1e3);
     }
-    took.sort_by(f64::total_cmp);
-    let at = |share: f64| took[((took.len() as f64 * share) as usize).min(took.len() - 1)];
-    figures.insert("one at a time: median, ms", format!("{:.1}", at(0.5)));
-    figures.insert("one at a time: p99, ms", format!("{:.1}", at(0.99)));
+    figures.insert("one at a time: median, ms", format!("{:.1}", quantile(&took, 0.5)));
+    figures.insert("one at a time: p99, ms", format!("{:.1}", quantile(&took, 0.99)));
     shop.check()
 }

@@ -1,5 +1,5 @@
 //! Orders that come, and their ends as any consumer of the topics reads them. Invariant: whoever is measured, each order ends once
-//! and rightly, or there is no figure.
+//! with the right result; otherwise no figure is reported.
 
 use std::{
     sync::{

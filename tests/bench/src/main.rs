@@ -4,17 +4,18 @@
 mod load;
 mod report;
 mod team;
-mod topics;
 mod workloads;
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use sagahost_demo::broker::{Broker, Options};
+use sagahost_transport::Transport as _;
 
 use crate::{load::Load, report::Results, team::Team, workloads::WORKLOADS};
 
@@ -67,13 +68,26 @@ pub struct Bench {
 }
 
 const WARM_UP: usize = 3_000;
+/// All teams have the same topics.
+const TOPICS: [&str; 9] = [
+    "order-created",
+    "payment-processed",
+    "payment-failed",
+    "payment-refunded",
+    "inventory-updated",
+    "inventory-rejected",
+    "inventory-released",
+    "order-completed",
+    "order-cancelled",
+];
+const PARTITIONS: i32 = 4;
 const PAGE: &str = "host/docs/performance.md";
 const CHART: &str = "host/docs/performance.svg";
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let broker = Broker::start(Options::default()).context("failed to start a broker")?;
-    topics::make(&broker.bootstrap())?;
+    broker.transport("bench")?.create_topics(&TOPICS.map(Arc::from), PARTITIONS)?;
     let bench = Bench {
         broker,
         host: found(&args.host)?,

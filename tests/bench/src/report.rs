@@ -180,13 +180,6 @@ mod chart {
     }
 }
 
-pub fn quantile(all: &[f64], part: f64) -> f64 {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = (sorted.len() as f64 * part) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
-}
-
 pub fn short(value: f64) -> String {
     match value.abs() {
         value if value >= 100.0 => format!("{value:.0}"),

@@ -2,26 +2,20 @@
 //! topics, one after the other, and none of them runs while another is measured.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{Child, Command},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
+use sagahost_bench::{OPENING_BALANCE_CENTS, OPENING_STOCK};
 use sagahost_demo::{
-    process::{Host, cpu_seconds, peak_resident_bytes, resident_bytes},
+    process::{self, Host, cpu_seconds, peak_resident_bytes, resident_bytes},
     workload::LIMIT_CENTS,
 };
 use tempfile::TempDir;
 
 use crate::Bench;
-
-const START_MAX: Duration = Duration::from_secs(60);
-/// Nobody runs out of money or, but for orders of more than there is, of articles.
-pub const OPENING_BALANCE_CENTS: i64 = 1_000_000_000;
-pub const OPENING_STOCK: i64 = 1_000_000;
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,24 +81,10 @@ struct Service(Child);
 
 impl Service {
     fn start(bench: &Bench, run: usize, dir: &Path, name: &str, undrained: bool) -> Result<Self> {
-        let log = dir.join(format!("{name}.log"));
-        let file = File::create(&log)?;
         let mut command = Command::new(&bench.handwritten);
         command.arg(name).args(["--bootstrap", &bench.broker.bootstrap(), "--group", &format!("by-hand-{run}")]);
-        command.arg("--data").arg(dir).args(undrained.then_some("--undrained")).stdin(Stdio::null());
-        let mut service = Self(command.stdout(file.try_clone()?).stderr(file).spawn()?);
-        let end = Instant::now() + START_MAX;
-        loop {
-            let said = fs::read_to_string(&log)?;
-            if said.lines().any(|line| line == "ready") {
-                return Ok(service);
-            }
-            if let Some(status) = service.0.try_wait()? {
-                bail!("{name} ended ({status}):\n{said}");
-            }
-            ensure!(Instant::now() < end, "{name} is not ready:\n{said}");
-            thread::sleep(Duration::from_millis(10));
-        }
+        command.arg("--data").arg(dir).args(undrained.then_some("--undrained"));
+        process::start(command, &dir.join(format!("{name}.log")), "ready").map(Self)
     }
 }
 

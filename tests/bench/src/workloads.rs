@@ -3,11 +3,11 @@
 use std::{io, time::Duration};
 
 use anyhow::Result;
+use sagahost_demo::{figures::quantile, workload::Shape};
 
 use crate::{
     Bench,
     load::{Load, Ran, shape},
-    report::quantile,
     team::{Cpu, Running},
 };
 
@@ -29,7 +29,7 @@ pub const WORKLOADS: [Workload; 4] = [
 
 /// Sagas a second.
 pub const RATES: [u32; 7] = [100, 500, 1_000, 2_000, 4_000, 8_000, 16_000];
-/// The rate at which processor time is told.
+/// Processor time is reported at this rate.
 const STEADY: u32 = 500;
 const ALONE: usize = 200;
 /// Whoever needs longer for what is left does not carry the rate.
@@ -54,7 +54,7 @@ fn burst(bench: &Bench, running: &Running, load: &Load, prefix: &str) -> Result<
 fn hot_article(bench: &Bench, _: &Running, load: &Load, prefix: &str) -> Result<Figures> {
     let orders = bench.orders / 3;
     let plain = load.burst(&shape(orders, &format!("{prefix}p")))?;
-    let hot = load.burst(&sagahost_demo::workload::Shape { articles: 1, ..shape(orders, prefix) })?;
+    let hot = load.burst(&Shape { articles: 1, ..shape(orders, prefix) })?;
     let per_second = |ran: &Ran| orders as f64 / ran.took.as_secs_f64();
     Ok(vec![
         ("hot article: sagas a second".to_owned(), per_second(&hot)),

@@ -52,7 +52,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     }
     Ok(vec![
         Figure::new("most memory", "MB", site.peak_resident_bytes()? / 1e6).at_most(BOUND_MB),
-        Figure::new("memory, median", "MB", crate::figures::quantile(&resident, 0.5)),
+        Figure::new("memory, median", "MB", sagahost_demo::figures::quantile(&resident, 0.5)),
         Figure::new("large records done", "", done as f64),
     ])
 }

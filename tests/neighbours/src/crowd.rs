@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::{
-    figures::{Figure, quantile},
+    figures::Figure,
     http::{Connection, allow_sockets, config, order},
     site::{Bench, Site},
 };
+use sagahost_demo::figures::quantile;
 
 pub const ABOUT: &str = "The reference shop over HTTP, `connections-max = 15000`. One caller orders again and again on one connection. \
 Then five waves of 20,000 connections each (or as many as one process may open) send the beginning of a request and no more; then 2,000 connections send a byte of their \

@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use sagahost_demo::figures::quantile;
+
 /// Where the tables are kept.
 pub const PAGE: &str = "host/docs/neighbours.md";
 
@@ -32,14 +34,6 @@ impl Figure {
     fn keeps(&self, value: f64) -> Option<bool> {
         self.bound.map(|bound| if self.more { value >= bound } else { value <= bound })
     }
-}
-
-/// The value below which so much of all lies, 0 to 1.
-pub fn quantile(all: &[f64], part: f64) -> f64 {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = (sorted.len() as f64 * part) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 #[derive(Default)]

@@ -12,7 +12,7 @@ use sagahost_transport_embedded::EmbeddedTransport;
 use sagahost_wire::Outgoing;
 use serde_json::{Value, json};
 
-use crate::figures::quantile;
+use sagahost_demo::figures::quantile;
 
 /// Sagas of each sort, a second.
 pub const PER_SECOND: u32 = 20;

@@ -12,10 +12,11 @@ use anyhow::{Context as _, Result, ensure};
 use sagahost_wire::Outgoing;
 
 use crate::{
-    figures::{Figure, quantile},
+    figures::Figure,
     http::{Connection, config, order},
     site::{Bench, Site},
 };
+use sagahost_demo::figures::quantile;
 
 pub const ABOUT: &str = "The reference shop, a new host for each line. Each caller orders on a connection of its own, and orders again as \
 soon as it is answered. The records are the same orders in topic `order-created`, as many of them under way at once, from when one is \

@@ -2,13 +2,12 @@
 
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sagahost_bench::OPENING_STOCK;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Event, Service};
 
 pub struct Inventory;
-
-pub const OPENING_STOCK: i64 = 1_000_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! Order, payment and inventory as three services that somebody who knows Kafka and SQLite writes by hand in a day: what the host
+//! Order, payment and inventory as three services that an engineer who knows Kafka and SQLite writes in a day: what the host
 //! is measured against. Invariant: each event has its effect once, through any death: state and seen ids are one transaction of
 //! SQLite; what is published, and the offsets that it was made from, are one of Kafka.
 

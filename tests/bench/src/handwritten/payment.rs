@@ -2,14 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sagahost_bench::OPENING_BALANCE_CENTS;
 use sagahost_demo::workload::LIMIT_CENTS;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Event, Service};
 
 pub struct Payments;
-
-pub const OPENING_BALANCE_CENTS: i64 = 1_000_000_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
