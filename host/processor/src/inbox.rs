@@ -15,7 +15,7 @@ use crate::{
     request::Asks,
     schedule::Class,
     serving::Serving,
-    stage::{SagaError, Stage},
+    stage::Stage,
 };
 
 /// Sagas that are looked at, at a time.
@@ -81,6 +81,7 @@ impl Inbox {
             self.post(&queued.saga, item);
         }
         self.take_in_again(None, journal)?;
+        self.calls.resume_known().into_iter().for_each(|(saga, item)| self.post(&saga, item));
         self.take_up_calls(journal, first)
     }
 
@@ -90,13 +91,7 @@ impl Inbox {
             let doubtful = journal.in_doubt(after, PAGE)?;
             for (key, id) in &doubtful {
                 after = *key;
-                let cell = match self.stage.saga(id) {
-                    Ok(cell) => cell,
-                    Err(SagaError::Journal(error)) => return Err(error),
-                    // Whoever needs it puts it into quarantine, where it is; its calls are taken up when it is released.
-                    Err(SagaError::Unreadable(_) | SagaError::Quarantined(_)) => continue,
-                };
-                cell.saga.iter().for_each(|saga| self.take_up_calls_of(id, saga, first));
+                self.take_up_calls_of(id, journal, first)?;
             }
             if doubtful.len() < PAGE {
                 return Ok(());
@@ -104,12 +99,17 @@ impl Inbox {
         }
     }
 
-    /// `saga`: as it is journaled. `first`: of a call that this host knows nothing of, it is not known whether it left.
-    pub fn take_up_calls_of(&self, id: &SagaId, saga: &Saga, first: bool) {
+    /// `first`: of a call that this host knows nothing of, it is not known whether it left.
+    pub fn take_up_calls_of(&self, id: &SagaId, journal: &dyn Journal, first: bool) -> Result<(), JournalError> {
+        // Not as the stage has it: a call that began in a chain which is not journaled must not leave yet.
+        let Some(row) = journal.saga(id)? else { return Ok(()) };
+        // Whoever needs a row that cannot be read puts the saga into quarantine; its calls are taken up when it is released.
+        let Ok(saga) = Saga::decode(&row.bytes) else { return Ok(()) };
         let calls = saga.in_doubt().into_iter();
         for item in calls.filter_map(|call| self.calls.resume(id, call, first)) {
             self.post(id, item);
         }
+        Ok(())
     }
 
     /// Everything that was kept aside for a saga in quarantine (None: for all that were released) is taken in again, in

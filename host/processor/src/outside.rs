@@ -3,7 +3,7 @@
 //! leaves at most once, and its end is kept until it is journaled.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -114,10 +114,24 @@ enum State {
     Answered(Answer),
 }
 
+impl State {
+    /// None: it is out, and its end will be posted.
+    fn next(&self, call: &CallRef) -> Option<Item> {
+        let call = call.clone();
+        match self {
+            Self::Interrupted => Some(Item::Launch { call, interrupted: true }),
+            Self::Queued => Some(Item::Launch { call, interrupted: false }),
+            Self::Out => None,
+            Self::Answered(_) if planted::on(Planted::DropAnswers) => None,
+            Self::Answered(answer) => Some(Item::Answered { call, answer: answer.clone() }),
+        }
+    }
+}
+
 /// What this host knows of calls that began.
 #[derive(Default)]
 pub struct Calls {
-    known: Mutex<HashMap<(SagaId, CallRef), State>>,
+    known: Mutex<BTreeMap<(SagaId, CallRef), State>>,
     /// Until its end is in a mailbox, a call is known nowhere else.
     out: AtomicUsize,
 }
@@ -125,7 +139,7 @@ pub struct Calls {
 impl Calls {
     /// It is durable that the call began.
     pub(crate) fn queue(&self, saga: &SagaId, call: &CallRef) {
-        self.known.lock().insert((saga.clone(), call.clone()), State::Queued);
+        self.known.lock().entry((saga.clone(), call.clone())).or_insert(State::Queued);
     }
 
     /// Hands out a call whose turn has come.
@@ -165,13 +179,15 @@ impl Calls {
         let mut known = self.known.lock();
         let interrupted = first && !planted::on(Planted::ForgetInterrupted);
         let begins = if interrupted { State::Interrupted } else { State::Queued };
-        match known.entry((saga.clone(), call.clone())).or_insert(begins) {
-            State::Interrupted => Some(Item::Launch { call, interrupted: true }),
-            State::Queued => Some(Item::Launch { call, interrupted: false }),
-            State::Out => None,
-            State::Answered(_) if planted::on(Planted::DropAnswers) => None,
-            State::Answered(answer) => Some(Item::Answered { call, answer: answer.clone() }),
-        }
+        let state = known.entry((saga.clone(), call.clone())).or_insert(begins);
+        state.next(&call)
+    }
+
+    /// What is to be done about all that is known, when everything else begins anew. Among it may be a call whose end is
+    /// journaled, in a batch of which the host was not told that it went through: that one changes nothing, and is settled.
+    pub(crate) fn resume_known(&self) -> Vec<(SagaId, Item)> {
+        let known = self.known.lock();
+        known.iter().filter_map(|((saga, call), state)| Some((saga.clone(), state.next(call)?))).collect()
     }
 
     /// What became of it is journaled.

@@ -27,7 +27,7 @@ pub struct Parked {
     pub inbox: Inbox,
     pub journal: Arc<dyn Journal>,
     pub serving: Arc<ArcSwap<Serving>>,
-    /// While more waits for workers, or as many calls are outside, nobody is woken.
+    /// While as much waits for workers or is outside, none is woken.
     pub queue_events_max: usize,
     pub stop: Stop,
     /// For which all is woken, or is being woken; and the life of the stage in which.
@@ -89,7 +89,7 @@ impl Parked {
 
     fn is_crowded(&self) -> bool {
         let Inbox { mailboxes, calls, .. } = &self.inbox;
-        mailboxes.queued().max(calls.count()) >= self.queue_events_max
+        mailboxes.queued() + calls.out() >= self.queue_events_max
     }
 
     /// A page. Returns behind which saga the next one begins.

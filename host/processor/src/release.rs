@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sagahost_journal::{Journal, JournalError};
-use sagahost_saga::{Saga, id::SagaId};
+use sagahost_saga::id::SagaId;
 use sagahost_wire::{BatchNo, Epoch};
 
 use crate::{
@@ -57,10 +57,7 @@ impl Release {
 
     fn take_in_again(&self) -> Result<usize, JournalError> {
         let count = self.reach.inbox.take_in_again(Some(&self.saga), &*self.reach.journal)?;
-        let row = self.reach.journal.saga(&self.saga)?;
-        if let Some(saga) = row.and_then(|row| Saga::decode(&row.bytes).ok()) {
-            self.reach.inbox.take_up_calls_of(&self.saga, &saga, true);
-        }
+        self.reach.inbox.take_up_calls_of(&self.saga, &*self.reach.journal, true)?;
         self.reach.inbox.post(&self.saga, Item::TopologyChanged);
         Ok(count)
     }

@@ -136,7 +136,7 @@ pub fn step_id(participant: &Participant, event: &EventKey) -> String {
 }
 
 /// Which of the two functions of a plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Direction {
     Forward,
     Undo,

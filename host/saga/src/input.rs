@@ -88,7 +88,7 @@ impl Input {
 }
 
 /// Names one attempt. An answer for an attempt that is no longer the current one is late.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallRef {
     pub participant: Participant,
     pub step_id: String,

@@ -8,8 +8,7 @@ use sagahost_journal::CommitAnswer;
 use sagahost_manifest::host_calls::HostCalls;
 use sagahost_saga::{
     Saga,
-    id::{Direction, Kind, Time},
-    input::CallRef,
+    id::{Kind, Time},
     outcome::{Completion, Emission, End, Outcome, Progress, StateChange, Undo},
     topology::{Bounds, Member, OnDeadLetter, Retry, Role, Subscription, Topology, When},
 };
@@ -54,18 +53,6 @@ pub fn settings() -> Settings {
         letters: LetterBounds { letters_max: 100, bytes_max: 1 << 20, retention: Duration::from_secs(60) },
         stall_wait_max: Duration::from_secs(60),
         due_per_second_max: 1000,
-    }
-}
-
-/// A call outside.
-pub fn call_of(attempt: u32) -> CallRef {
-    CallRef {
-        participant: "till".into(),
-        step_id: "s-1".into(),
-        direction: Direction::Forward,
-        attempt,
-        ordinal: 0,
-        send: 0,
     }
 }
 

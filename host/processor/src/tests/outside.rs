@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use sagahost_journal::SagaKey;
 use sagahost_saga::{
     Saga,
     id::SagaId,
@@ -170,6 +171,64 @@ fn a_call_whose_beginning_is_durable_after_all_leaves() {
     shop.work();
     assert_eq!(shop.left(), 1);
     assert_eq!(shop.service.calls.lock()[0].1.attempt, 1, "it is not an interrupted one");
+}
+
+/// The commit that had its end went through and said that it failed: nothing of the call is kept.
+#[test]
+fn an_end_that_is_durable_after_all_is_settled() {
+    let journal: Arc<Memory> = Arc::default();
+    let shop = shop(&journal);
+    shop.call();
+    shop.answer(0, completed(Vec::new()), true);
+    shop.work();
+    journal.held.lock().commits.push_back(Commit::Lies);
+    let mut committer = shop.bench.processor.committer(&shop.bench.at);
+    run(&mut committer, at(0));
+    run(&mut committer, at(10_000));
+    shop.work();
+    run(&mut committer, at(20_000));
+    assert_eq!((shop.left(), shop.saga().in_doubt().len()), (1, 0));
+    assert_eq!(shop.waiting_and_known(), (0, 0));
+}
+
+/// Where everything begins anew, a worker may be quicker than whoever looks for calls that began.
+#[test]
+fn a_call_that_began_in_a_chain_that_is_not_durable_does_not_leave() {
+    let journal: Arc<Memory> = Arc::default();
+    let shop = shop(&journal);
+    shop.call();
+    shop.answer(0, unknown(), true);
+    shop.work();
+    shop.commit();
+    shop.bench.processor.inbox.post(&"o-1".into(), crate::mailbox::Item::Due { deadlines: false });
+    run(&mut shop.bench.processor.worker(), at(600_000));
+    shop.bench.processor.inbox.take_up_calls_of(&"o-1".into(), &*journal, false).unwrap();
+    shop.work();
+    assert_eq!(shop.left(), 1, "that the second attempt began is staged, and not durable");
+    shop.commit_at(600_000);
+    shop.work();
+    assert_eq!(shop.left(), 2);
+}
+
+/// Calls that are out are in memory, too.
+#[test]
+fn nothing_parked_is_woken_while_many_calls_are_outside() {
+    let shop = shop(&Arc::default());
+    let mut parked = shop.bench.processor.parked();
+    for offset in 0..100 {
+        shop.bench.deliver(offset, &format!("o-{offset}"));
+    }
+    shop.work();
+    shop.commit();
+    shop.work();
+    assert_eq!((shop.left(), shop.waiting_and_known()), (100, (0, 100)));
+    shop.bench.journal.held.lock().parked = vec![(SagaKey(1_000), SagaId::new("o-1000"))];
+    assert!(run(&mut parked, at(0)).unwrap().until.is_some());
+    assert_eq!(shop.waiting_and_known(), (0, 100));
+    shop.answer(0, completed(Vec::new()), true);
+    shop.work();
+    run(&mut parked, at(25));
+    assert_eq!(shop.waiting_and_known(), (1, 100), "what is parked, and a call whose end is not durable");
 }
 
 /// The host before this one died while the call was out, or before it left: nobody knows.

@@ -8,7 +8,7 @@ use sagahost_transport::{Assignment, Polled};
 use sagahost_wire::BatchNo;
 
 use super::{
-    bench::{Bench, at, call_of, idle, partition, run, serving, settings},
+    bench::{Bench, at, idle, partition, run, serving, settings},
     scripted::Script,
 };
 use crate::{
@@ -145,19 +145,4 @@ fn what_is_parked_is_woken_page_by_page_while_there_is_room() {
     bench.processor.stage.restart(BatchNo(0), BatchNo(0), &BTreeMap::new(), None);
     run(&mut parked, at(4_000));
     assert_eq!(queued(), 1_000, "all that waited was void");
-}
-
-/// Calls that are out, or wait for their turn to leave, are in memory, too.
-#[test]
-fn nobody_is_woken_while_many_calls_are_outside() {
-    let bench = Bench::new(settings(), idle());
-    let mut parked = bench.processor.parked();
-    let calls = &bench.processor.inbox.calls;
-    (0..100).for_each(|attempt| calls.queue(&"o-1".into(), &call_of(attempt)));
-    bench.journal.held.lock().parked = vec![(SagaKey(1), SagaId::new("o-2"))];
-    assert!(run(&mut parked, at(0)).unwrap().until.is_some());
-    assert_eq!(bench.processor.inbox.mailboxes.queued(), 0);
-    calls.settled("o-1".into(), call_of(0));
-    run(&mut parked, at(25));
-    assert_eq!(bench.processor.inbox.mailboxes.queued(), 1);
 }

@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sagahost_saga::id::SagaId;
+use sagahost_saga::{
+    id::{Direction, SagaId},
+    input::CallRef,
+};
 use sagahost_wire::BatchNo;
 
 use super::{
-    bench::{Bench, at, call_of, idle, said, settings},
+    bench::{Bench, at, idle, said, settings},
     memory::{Memory, kept},
 };
 use crate::{
@@ -251,7 +254,14 @@ fn a_batch_that_somebody_waits_for_is_sealed_although_another_is_on_its_way_out(
     assert!(bench.sealed(at(0)).is_none());
     let mut asked = bench.staging(3, puts(&bench, "c", Some("1")));
     asked.id = Some(SagaId::new("o-1"));
-    asked.launches = vec![call_of(1)];
+    asked.launches = vec![CallRef {
+        participant: "till".into(),
+        step_id: "s-1".into(),
+        direction: Direction::Forward,
+        attempt: 1,
+        ordinal: 0,
+        send: 0,
+    }];
     assert!(matches!(bench.processor.stage.stage(asked, at(0)), Staged::Joined));
     assert!(bench.sealed(at(0)).is_some(), "a call to a service leaves when it is journaled");
 }
