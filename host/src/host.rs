@@ -17,7 +17,6 @@ use crossbeam_channel::{Receiver, unbounded};
 use sagahost_ingress::{Ingress, Reach};
 use sagahost_journal::{Journal, JournalError, OutboxBatch};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
-use sagahost_manifest::Report;
 use sagahost_net::{Bounds, Client, ClientError, Runtime, Server, ServerError, ServerSettings, Serving};
 use sagahost_operator::Live;
 use sagahost_outbound::Senders;
@@ -36,7 +35,6 @@ use sagahost_remote::{Callers, Manifests};
 use sagahost_sandbox::Compiler;
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError,
-    admission::DirectorySnapshot,
     keeper::{self, Configuration},
     plugins::{Readiness, Started},
 };
@@ -141,20 +139,19 @@ const COMPILING_PATIENCE: Duration = Duration::from_secs(5);
 /// So long nobody wonders what is waited for.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// The plugins that serve first, and the directory as it was.
+/// The plugins that serve first.
 fn start_plugins(
     plugins: &mut Plugins,
     journal: &dyn Journal,
     clocks: &Clocks,
     stopped: impl Fn() -> bool,
-) -> Result<(Result<DirectorySnapshot, Report>, Started), HostError> {
+) -> Result<Started, HostError> {
     let began = Instant::now();
     let mut said = false;
     loop {
-        let snapshot = plugins.look();
         let patient = began.elapsed() < COMPILING_PATIENCE;
         let compiling = match plugins.start(journal, clocks.now().wall, patient)? {
-            Readiness::Ready(started) => return Ok((snapshot, started)),
+            Readiness::Ready(started) => return Ok(started),
             Readiness::Compiling(compiling) => compiling,
         };
         if !await_until(Instant::now() + SILENCE, || stopped() || plugins.is_one_compiled(&compiling)) && !said {
@@ -242,7 +239,7 @@ impl Host {
         let (serving, key) = (config.serving(), config.code_key());
         let mut plugins = admission::plugins(serving, key, clocks.clone(), compiler, compiling, services)?;
         let stopped = || stop_requested.load(Ordering::Relaxed);
-        let (snapshot, started) = start_plugins(&mut plugins, &*journal, &clocks, stopped)?;
+        let started = start_plugins(&mut plugins, &*journal, &clocks, stopped)?;
         warned_strays(&config, &plugins.rows);
         let wanted = plugins.wanted(&plugins.serving);
         let start = Start::new(&config.app, journal.clone(), transport.clone(), wanted, decisions);
@@ -289,7 +286,7 @@ impl Host {
         // It hears of every batch, and so it is there before the first.
         host.ingress = host.way_in(clock.clone());
         host.spawn(begun, &threads, &stop_requested)?;
-        host.keep(plugins, snapshot, started, &threads)?;
+        host.keep(plugins, started, &threads)?;
         host.serve(server);
         host.tell_of_alerts(clock)?;
         Ok(host)
@@ -369,13 +366,7 @@ impl Host {
     }
 
     /// Plugins that change from now on.
-    fn keep(
-        &mut self,
-        plugins: Plugins,
-        snapshot: Result<DirectorySnapshot, Report>,
-        started: Started,
-        threads: &Threads,
-    ) -> Result<(), HostError> {
+    fn keep(&mut self, plugins: Plugins, started: Started, threads: &Threads) -> Result<(), HostError> {
         let Self { processor, transport, board, clocks, .. } = self;
         let assigned = plugins.wanted(&plugins.serving).inputs.into_keys().collect();
         processor.intake.read_also(Vec::new(), plugins.idle_topics(assigned));
@@ -387,7 +378,7 @@ impl Host {
             configuration: file,
             services: self.outside.callers.clone().map(|callers| callers as Arc<dyn keeper::Services>),
         };
-        let keeper = Keeper::new(plugins, (snapshot, started), reach, clocks.now());
+        let keeper = Keeper::new(plugins, started, reach, clocks.now());
         self.readers.push(threads.part("plugins", self.processor.feeding.by(keeper))?);
         Ok(())
     }

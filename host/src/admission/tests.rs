@@ -102,12 +102,17 @@ impl Bench {
         let serving = plugins.serve().unwrap();
         let processor =
             Arc::new(Processor::new(journal, serving, TopicSettings::of_app(APP), processor_settings(), None));
-        let started = Started::default();
         let board = Arc::<Board>::default();
         let reach =
             Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None, services: None };
-        let handled = plugins.look();
-        let keeper = Keeper::new(plugins, (handled, started), reach, now);
+        let started = Started {
+            looked: plugins.look(),
+            refused: Vec::new(),
+            compiling: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            replaced: BTreeMap::new(),
+        };
+        let keeper = Keeper::new(plugins, started, reach, now);
         Self { dir, keeper, processor, board, now }
     }
 

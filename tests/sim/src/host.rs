@@ -11,7 +11,7 @@ use std::{
 use sagahost_codec::TopicSettings;
 use sagahost_journal::{Journal, SagaKey};
 use sagahost_journal_sqlite::{OpenOptions, SqliteJournal};
-use sagahost_manifest::{Limits, Report};
+use sagahost_manifest::Limits;
 use sagahost_processor::{
     Fatal, Processor, Settings,
     drain::Drain,
@@ -28,7 +28,6 @@ use sagahost_processor::{
 use sagahost_saga::{Saga, topology::Bounds};
 use sagahost_serving::{
     Board, Keeper, Plugins, PluginsError, WatchSettings,
-    admission::DirectorySnapshot,
     keeper::Reach,
     plugins::{Readiness, Started},
     settings::{NewTopics, Values},
@@ -195,7 +194,6 @@ struct Beginning {
 /// The plugins that it begins with, and the directory as it was.
 struct Serves {
     plugins: Plugins,
-    snapshot: Result<DirectorySnapshot, Report>,
     started: Started,
 }
 
@@ -241,7 +239,6 @@ impl Beginning {
         self.compilers.tell(self.signal.clone());
         let seen = Arc::new(Seen { files, natives, host: self.host, compilers: self.compilers.clone() });
         let mut plugins = Plugins::new(serving(&plan), seen.clone(), seen);
-        let snapshot = plugins.look();
         let patient = now.steady.since(self.began) < COMPILING_PATIENCE;
         let started = match plugins.start(&*self.journal, now.wall, patient)? {
             Readiness::Ready(started) => started,
@@ -249,7 +246,7 @@ impl Beginning {
         };
         let wanted = plugins.wanted(&plugins.serving);
         let start = Start::new(APP, self.journal.clone(), self.transport.clone(), wanted, Decisions::default());
-        self.state = Some((start, Serves { plugins, snapshot, started }));
+        self.state = Some((start, Serves { plugins, started }));
         Ok(true)
     }
 
@@ -267,7 +264,7 @@ impl Beginning {
     fn begun(&mut self, begun: start::Begun) -> Result<(), Box<dyn Error>> {
         disk::forget_aside();
         let plan = world::world(|world| world.plan.clone());
-        let (_, Serves { mut plugins, snapshot, started }) = self.state.take().expect("it looked at its plugins");
+        let (_, Serves { mut plugins, started }) = self.state.take().expect("it looked at its plugins");
         plugins.record_start(&started, &*self.journal, world::now().wall)?;
         let serving = plugins.serve()?;
         let answers: Arc<OnceLock<Answers>> = Arc::default();
@@ -300,7 +297,7 @@ impl Beginning {
         let (transport, journal) = (self.transport.clone(), self.journal.inner.clone());
         let reach =
             Reach { switch: processor.switch(), transport, board: board.clone(), configuration: None, services: None };
-        let keeper = Keeper::new(plugins, (snapshot, started), reach, world::now());
+        let keeper = Keeper::new(plugins, started, reach, world::now());
         parts.push(("plugins".to_owned(), Box::new(feeding.by(keeper))));
         *self.begun.lock().expect("nobody panics with it") = Some(Begun { processor, journal, board });
         world::world(|world| {

@@ -602,7 +602,7 @@ impl Run {
         let seen = self.reading.go_on();
         let mut faults = oracle::faults(&self.asked, seen, &*journal);
         if self.plan.courier {
-            faults.extend(oracle::booked(&self.asked, seen, &self.place.courier));
+            faults.extend(oracle::booked(&self.asked, seen, &self.place.courier, &*journal));
         }
         if self.plan.agent {
             faults.extend(oracle::asked_for(&self.asked, seen, &self.place.courier, &*journal));

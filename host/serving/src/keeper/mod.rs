@@ -122,10 +122,9 @@ impl Part for Keeper {
 }
 
 impl Keeper {
-    /// `handled`: the directory as it was at the start.
     pub fn new(
         plugins: Plugins,
-        (handled, started): (Result<DirectorySnapshot, Report>, Started),
+        started: Started,
         Reach { switch, transport, board, configuration, services }: Reach,
         at: Now,
     ) -> Self {
@@ -147,11 +146,11 @@ impl Keeper {
             on_probation: BTreeMap::new(),
             stuck,
             listing_failed: false,
-            applied: handled.clone().unwrap_or_default(),
+            applied: started.looked.clone().unwrap_or_default(),
             rescan_due: false,
-            seen: handled.clone(),
+            seen: started.looked.clone(),
             since: at.steady,
-            handled,
+            handled: started.looked,
             switched: false,
             not_before: Steady::default(),
             unfinished: None,

@@ -13,7 +13,7 @@ use sagahost_saga::id::{Participant, Time};
 use tracing::{error, info, warn};
 
 use super::{IN_PLACE_OF, Plugins, PluginsError, Serving, short};
-use crate::admission::{Admitted, Compiling};
+use crate::admission::{Admitted, Compiling, DirectorySnapshot};
 
 /// Can a host begin with the plugins that there are?
 pub enum Readiness {
@@ -23,8 +23,9 @@ pub enum Readiness {
 }
 
 /// What the keeper starts with.
-#[derive(Default)]
 pub struct Started {
+    /// The directory as all of this was read from it.
+    pub looked: Result<DirectorySnapshot, Report>,
     pub refused: Vec<Report>,
     /// Files that are still being compiled.
     pub compiling: BTreeMap<PathBuf, Compiling>,
@@ -44,9 +45,8 @@ impl Plugins {
     pub fn start(&mut self, journal: &dyn Journal, now: Time, patient: bool) -> Result<Readiness, PluginsError> {
         self.refresh(journal)?;
         // One look for all that follows: what cannot be read now may be there a moment later.
-        let looks = self.look();
-        let is_there = looks.is_ok();
-        let mut reading = self.read_as(looks);
+        let looked = self.look();
+        let mut reading = self.read_as(looked.clone());
         let compiling = std::mem::take(&mut reading.compiling);
         let stands_in = |compiling: &Compiling| self.stands_in_for(compiling);
         if !compiling.is_empty() && (patient || self.settings.strict || !compiling.values().all(stands_in)) {
@@ -59,7 +59,7 @@ impl Plugins {
             reading.admitted.iter().map(|admitted| (admitted.file.clone(), admitted.clone())).collect();
         let unknown = compiling.iter().map(|(file, compiling)| not_known_yet(file, compiling));
         let waits_for: Vec<Report> = reading.refused.iter().cloned().chain(unknown).collect();
-        let waiting = self.stand_in(&mut serving, &waits_for, is_there)?;
+        let waiting = self.stand_in(&mut serving, &waits_for, looked.is_ok())?;
         self.serving = serving;
         let replaced = self.replaced(journal, now)?;
         if self.participants(&self.serving).is_empty() {
@@ -67,7 +67,7 @@ impl Plugins {
             return Err(PluginsError::NothingToRun { dir, refused: reading.refused });
         }
         self.say_what_serves(&reading.refused, &compiling, &waiting);
-        Ok(Readiness::Ready(Started { refused: reading.refused, compiling, waiting, replaced }))
+        Ok(Readiness::Ready(Started { looked, refused: reading.refused, compiling, waiting, replaced }))
     }
 
     /// Is there another version that can serve meanwhile?
