@@ -4,6 +4,7 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -258,8 +259,24 @@ impl Transaction {
 
     /// librdkafka continues it after a timeout; the next call asks how far it is.
     pub fn end(&mut self) -> Result<Progress, SinkError> {
+        if !self.is_drained() {
+            return Ok(Progress::NotYet("the last delivery reports are still being taken".to_owned()));
+        }
         let answer = self.producer.commit_transaction(SLICE);
         self.answered(Call::Commit, answer)
+    }
+
+    /// The last report is in a moment before its record leaves librdkafka's count. rdkafka flushes before it commits: in that
+    /// moment it would sleep for 100 ms, for an event that does not come.
+    fn is_drained(&self) -> bool {
+        const LOOKS: u32 = 50;
+        for _ in 0..LOOKS {
+            if self.producer.in_flight_count() == 0 {
+                return true;
+            }
+            thread::sleep(Duration::from_micros(20));
+        }
+        false
     }
 
     /// librdkafka waits for reports, which the producer's thread takes meanwhile.
