@@ -387,7 +387,7 @@ impl<'w> Chain<'w> {
             None => end,
         };
         self.worker.stats.called(plugin.digest(), !waits && at_fault(&end), ran.took);
-        debug!(saga = %self.id, participant = %call.participant, attempt = call.attempt, waits, took = ?ran.took, "called");
+        debug!(saga = %self.id, participant = %call.participant, direction = call.direction.name(), attempt = call.attempt, waits, took = ?ran.took, "called");
         Ok((plugin.behaviour(), end, ran.took, calls))
     }
 

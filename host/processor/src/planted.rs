@@ -62,8 +62,6 @@ planted! {
     KeepSent,
     /// Known ids that the record no longer holds are forgotten.
     ForgetSpilled,
-    /// A saga that memory dropped while a chain ran is known without the ids that spilled before.
-    ForgetSpilling,
     /// Nobody is told that the open batch has room.
     NoRoomSignal,
     /// That a batch is out moves no signal.

@@ -244,7 +244,6 @@ impl Values {
         let (journaled, bytes) = (self.journaled, record.len());
         self.bytes += saga_bytes(bytes);
         let key = found.key;
-        let found = if planted::on(Planted::ForgetSpilling) { Kept { key, ..Kept::default() } } else { found };
         let fresh = || Cell { value: Held { kept: found, ..Held::default() }, written: batch, used: batch };
         let cell = self.sagas.entry(id.clone()).or_insert_with(fresh);
         if !matches!(cell.value.what, What::Nothing) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::{
     id::Time,
     input::Status,
+    mutation::{self, Mutation},
     on::Turn,
     saga::{Phase, Saga},
     step::{Stage, Step},
@@ -94,9 +95,12 @@ impl Saga {
         self.slim();
     }
 
-    /// A tombstone needs no payloads: no call will be made again.
+    /// A tombstone needs no payloads: no call is made for them again.
     fn slim(&mut self) {
-        self.states.clear();
+        // Whoever calls off what overtakes a compensation sees what it did before.
+        if self.phase == Phase::Completed || mutation::on(Mutation::ForgetStates) {
+            self.states.clear();
+        }
         for step in &mut self.steps {
             step.event.data = Arc::from([]);
             step.event.attributes.clear();

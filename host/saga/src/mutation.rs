@@ -81,6 +81,8 @@ pub(crate) enum Mutation {
     SendTwice,
     /// A plugin's no settles its step, whatever its requests did.
     BelieveNo,
+    /// What participants keep is gone when a compensation ends, though more of the saga may have to be called off.
+    ForgetStates,
 }
 
 #[cfg(test)]

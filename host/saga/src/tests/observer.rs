@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Saga,
-    id::{Direction, EventKey, emitted_id, step_id},
+    id::{Direction, EventKey, Participant, emitted_id, step_id},
     input::{CallRef, Command, Disposition, Effect, Input, Status, Transition, letter_key},
     outcome::{Call, Completion, Evidence, Outcome, Runs, Saved, Undo, UndoOutcome},
     topology::{Role, Topology, When},
@@ -428,6 +428,12 @@ impl Observer {
         let cause = seen.before.cause();
         must(cause.is_none() || cause == seen.after.cause(), "a second failure replaces the first")?;
         self.see_bounds(seen)?;
+        let deleted = |who: &Participant| match seen.input {
+            Input::Returned { call, .. } | Input::Undone { call, .. } => call.participant == *who,
+            _ => false,
+        };
+        let kept = |(who, _): &(Participant, Saved)| deleted(who) || seen.after.state_of(who).is_some();
+        must(after == Status::Completed || seen.before.states.iter().all(kept), "what a participant keeps is gone")?;
         let asked = seen.after.steps().all(|step| step.event.source.contains("/asked/"));
         must(!asked || seen.after.deadline.is_none(), "a time runs that is for whoever asked to keep")?;
         if after == Status::Compensated {

@@ -439,6 +439,7 @@ mutations! {
     mutation_lost_in_the_record: LoseCount => "the record does not come back as it was";
     mutation_undone_with_other_data: SwapUndoData => "a step is undone with what another call left";
     mutation_late_writes_kept: KeepLateWrites => "writes of a late attempt are kept";
+    mutation_forgotten_states: ForgetStates => "what a participant keeps is gone";
 }
 
 /// Random lives begin with an event that nobody asked for.

@@ -55,7 +55,8 @@ impl Keeper {
             let digest = admitted.plugin.digest().clone();
             // The version before it may not have proved itself either: then the one before that is the measure.
             let before = self.on_probation.remove(name).map_or_else(|| before.clone(), |earlier| earlier.before);
-            if *before.plugin.digest() == digest {
+            // What is in quarantine is nothing to go back to.
+            if *before.plugin.digest() == digest || self.plugins.quarantined(name, before.plugin.digest()) {
                 continue;
             }
             let (calls, failures) = counts(stats, &digest);
@@ -81,8 +82,10 @@ impl Keeper {
         let why = format!("rolled back by itself: {why}");
         if let Err(error) = self.take_back(&name, &why) {
             error!(plugin = %name, error = with_causes(&error), why, "failed to roll a version back; trying again");
-            let again_at = Some(self.at.steady.after(AGAIN_AFTER));
-            self.on_probation.entry(name).and_modify(|probation| probation.again_at = again_at);
+            // None of those that go together leaves its probation meanwhile.
+            let began = self.on_probation.get(&name).map(|probation| probation.began);
+            let together = self.on_probation.values_mut().filter(|probation| Some(probation.began) == began);
+            together.for_each(|probation| probation.again_at = Some(self.at.steady.after(AGAIN_AFTER)));
         }
         self.show();
     }
