@@ -518,6 +518,7 @@ fn settings(config: &Config) -> Settings {
             bytes_max: pipeline.batch_bytes_max,
             wait: pipeline.batch_wait,
             wait_max: pipeline.batch_wait_max,
+            interval: pipeline.batch_interval,
             position_wait: pipeline.position_wait,
             unpublished_max: pipeline.unpublished_batches_max as u64,
         },
@@ -562,7 +563,7 @@ mod tests {
     #[test]
     fn each_bound_reaches_the_processor() {
         let text = "app = \"shop\"\n[kafka]\nbootstrap-servers = \"b:1\"\n[kafka.properties]\n\
-                    \"queued.max.messages.kbytes\" = 262\n\"message.max.bytes\" = 1000007\n[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\nbatch-wait-max = \"130ms\"\n\
+                    \"queued.max.messages.kbytes\" = 262\n\"message.max.bytes\" = 1000007\n[pipeline]\nbatch-chains-max = 11\nbatch-bytes-max = 1000012\nbatch-wait = \"13ms\"\nbatch-wait-max = \"130ms\"\nbatch-interval = \"12ms\"\n\
                     position-wait = \"14ms\"\nunpublished-batches-max = 1\nworkers = 8\nslow-calls-max = 9\n\
                     slow-call-after = \"10ms\"\nqueue-events-max = 15\nin-flight-bytes-max = 1048577\nrecord-bytes-max = 1000007\n\
                     chain-steps-max = 16\nchain-bytes-max = 1000018\n\
@@ -570,7 +571,7 @@ mod tests {
                     [dead-letters]\nundecodable-max = 21\nundecodable-bytes-max = 1048598\nundecodable-retention = \"23h\"\n";
         let config = Config::parse(text, Path::new("sagahost.toml")).unwrap_or_else(|faults| panic!("{faults}"));
         expect![[r#"
-            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, wait_max: 130ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007, queued_bytes_max: 262000 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 16777216 }, reservation_max: 17ms, cache_bytes_max: 67108865, letters: LetterBounds { letters_max: 21, bytes_max: 1048598, retention: 82800s }, stall_wait_max: 19s, due_per_second_max: 20 }
+            Settings { batch: BatchBounds { chains_max: 11, bytes_max: 1000012, wait: 13ms, wait_max: 130ms, interval: 12ms, position_wait: 14ms, unpublished_max: 1 }, schedule: ScheduleBounds { slots: 8, slow_max: 9, slow_after: 10ms }, read_ahead: ReadAhead { events_max: 15, bytes_max: 1048577, record_bytes_max: 1000007, queued_bytes_max: 262000 }, chain: ChainBounds { steps_max: 16, bytes_max: 1000018, call_bytes_max: 16777216 }, reservation_max: 17ms, cache_bytes_max: 67108865, letters: LetterBounds { letters_max: 21, bytes_max: 1048598, retention: 82800s }, stall_wait_max: 19s, due_per_second_max: 20 }
         "#]]
         .assert_eq(&format!("{:?}\n", settings(&config)));
     }

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
-use std::fs;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use expect_test::expect;
 use sagahost_codec::TopicSettings;
@@ -73,6 +76,7 @@ fn processor_settings() -> sagahost_processor::Settings {
             bytes_max: 1 << 20,
             wait: Duration::ZERO,
             wait_max: Duration::ZERO,
+            interval: Duration::ZERO,
             position_wait: second,
             unpublished_max: 2,
         },

@@ -231,6 +231,7 @@ fn pipeline(mut table: Table<'_, '_>) -> PipelineSettings {
         batch_bytes_max: table.number("batch-bytes-max", 64 << 10..=256 << 20, d.batch_bytes_max),
         batch_wait: table.duration("batch-wait", Duration::ZERO..=10 * SECOND, d.batch_wait),
         batch_wait_max: table.duration("batch-wait-max", Duration::ZERO..=10 * SECOND, d.batch_wait_max),
+        batch_interval: table.duration("batch-interval", Duration::ZERO..=10 * SECOND, d.batch_interval),
         unpublished_batches_max: table.number("unpublished-batches-max", 1..=2, d.unpublished_batches_max),
         chain_steps_max: table.number("chain-steps-max", 1..=10_000, d.chain_steps_max),
         chain_bytes_max: table.number("chain-bytes-max", 64 << 10..=1 << 30, d.chain_bytes_max),

@@ -197,6 +197,8 @@ pub struct PipelineSettings {
     pub batch_wait: Duration,
     /// Instead, while the batch before it is on its way out or hundreds of events wait.
     pub batch_wait_max: Duration,
+    /// Batches are sealed so far apart while more than one chain goes into each.
+    pub batch_interval: Duration,
     /// Batches journaled and not yet published; then execution waits.
     pub unpublished_batches_max: usize,
     /// Steps fused into one chain; what goes beyond is published and comes back.
@@ -232,6 +234,7 @@ impl Default for PipelineSettings {
             batch_bytes_max: 16 << 20,
             batch_wait: Duration::from_millis(10),
             batch_wait_max: Duration::from_millis(200),
+            batch_interval: Duration::from_millis(25),
             unpublished_batches_max: 2,
             chain_steps_max: 64,
             chain_bytes_max: 16 << 20,

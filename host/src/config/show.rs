@@ -114,6 +114,7 @@ fn pipeline(config: &Config) -> Value {
         ("batch-bytes-max", size(p.batch_bytes_max)),
         ("batch-wait", text(format_duration(p.batch_wait))),
         ("batch-wait-max", text(format_duration(p.batch_wait_max))),
+        ("batch-interval", text(format_duration(p.batch_interval))),
         ("unpublished-batches-max", size(p.unpublished_batches_max)),
         ("chain-steps-max", size(p.chain_steps_max)),
         ("chain-bytes-max", size(p.chain_bytes_max)),

@@ -341,6 +341,7 @@ fn shown_without_secrets_and_read_again_the_same() {
         batch-bytes-max = 16777216
         batch-wait = "10ms"
         batch-wait-max = "200ms"
+        batch-interval = "25ms"
         unpublished-batches-max = 2
         chain-steps-max = 64
         chain-bytes-max = 16777216

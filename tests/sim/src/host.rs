@@ -341,6 +341,7 @@ fn settings(plan: &Plan) -> Settings {
             bytes_max: 4 << 20,
             wait: Duration::from_millis(10),
             wait_max: Duration::from_millis(50),
+            interval: Duration::ZERO,
             position_wait: Duration::from_secs(1),
             unpublished_max: plan.unpublished_max,
         },

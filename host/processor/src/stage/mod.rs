@@ -144,6 +144,8 @@ pub struct BatchBounds {
     pub wait: Duration,
     /// While the batch before it is on its way out, or so much is under way that more of it is worth a longer wait.
     pub wait_max: Duration,
+    /// So far apart batches are sealed while more than one chain goes into each.
+    pub interval: Duration,
     /// Position-only progress waits this long for something to ride along with.
     pub position_wait: Duration,
     pub unpublished_max: u64,
@@ -172,6 +174,13 @@ struct OpenBatch {
     at: Time,
 }
 
+impl OpenBatch {
+    /// A caller, or a call outside, waits for the journal and not for the brokers.
+    fn is_awaited(&self) -> bool {
+        !self.replies.is_empty() || !self.launches.is_empty()
+    }
+}
+
 struct Inner {
     values: Values,
     positions: Positions,
@@ -181,6 +190,8 @@ struct Inner {
     life: u64,
     reserved: HashMap<Conflict, (u64, Steady)>,
     moved_since: Option<Steady>,
+    /// When the batch before the open one was sealed, where it was of more than one chain.
+    shared_at: Option<Steady>,
     closed: bool,
     /// Work that is somewhere between the source and the open batch.
     busy: usize,
@@ -283,6 +294,7 @@ impl Stage {
             life: 0,
             reserved: HashMap::new(),
             moved_since: None,
+            shared_at: None,
             closed: false,
             busy: 0,
             urged: false,
@@ -693,6 +705,7 @@ impl Stage {
         match self.due_at(&inner, now.steady) {
             Some(due) if due <= now.steady => {
                 let sealed = self.seal_now(&mut inner);
+                inner.shared_at = (sealed.chains > 1).then_some(now.steady);
                 drop(inner);
                 if !planted::on(Planted::NoRoomSignal) {
                     self.roomy.raise_all();
@@ -709,7 +722,9 @@ impl Stage {
             if inner.urged || self.is_full(&inner.open) || inner.to_move.as_ref().is_some_and(holds_up) {
                 return Some(now);
             }
-            return Some(opened.after(self.wait(inner)));
+            let due = opened.after(self.wait(inner));
+            let apart = inner.shared_at.filter(|_| !inner.open.is_awaited()).map(|at| at.after(self.bounds.interval));
+            return Some(apart.map_or(due, |apart| due.max(apart)));
         }
         inner.moved_since.map(|since| if inner.urged { now } else { since.after(self.bounds.position_wait) })
     }
@@ -718,9 +733,7 @@ impl Stage {
     /// sealing it now would answer nobody sooner, it grows.
     fn wait(&self, inner: &Inner) -> Duration {
         let BatchBounds { wait, wait_max, .. } = self.bounds;
-        // A caller, or a call outside, waits for the journal and not for the brokers.
-        let awaited = !inner.open.replies.is_empty() || !inner.open.launches.is_empty();
-        if !awaited && (inner.on_their_way() > 0 || inner.busy >= BACKLOG) {
+        if !inner.open.is_awaited() && (inner.on_their_way() > 0 || inner.busy >= BACKLOG) {
             return wait.max(wait_max);
         }
         if inner.busy > 0 {

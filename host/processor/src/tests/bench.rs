@@ -42,6 +42,7 @@ pub fn settings() -> Settings {
             bytes_max: 1 << 20,
             wait: Duration::from_millis(10),
             wait_max: Duration::from_millis(50),
+            interval: Duration::ZERO,
             position_wait: Duration::from_secs(1),
             unpublished_max: 2,
         },

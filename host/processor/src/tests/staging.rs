@@ -246,6 +246,30 @@ fn a_batch_stays_open_while_the_one_before_it_is_on_its_way_out() {
 }
 
 #[test]
+fn batches_that_are_shared_are_sealed_apart_and_a_lone_chain_does_not_wait() {
+    let bench = with(BatchBounds { interval: Duration::from_millis(25), ..settings().batch });
+    let stage = &bench.processor.stage;
+    let joins = |number, key| bench.joins(number, puts(&bench, key, Some("1")));
+    let sealed = |ms| {
+        let sealed = bench.sealed(at(ms)).is_some();
+        stage.published(stage.last_sealed());
+        sealed
+    };
+    joins(1, "a");
+    assert!(sealed(0));
+    joins(2, "a");
+    assert!(sealed(1), "neither of them was shared");
+    joins(3, "a");
+    joins(4, "b");
+    assert!(sealed(2));
+    joins(5, "a");
+    assert!(!sealed(26), "others may come, as they did before");
+    assert!(sealed(27));
+    joins(6, "a");
+    assert!(sealed(28), "none came");
+}
+
+#[test]
 fn a_batch_that_somebody_waits_for_is_sealed_although_another_is_on_its_way_out() {
     let bench = with(BatchBounds { wait_max: Duration::from_secs(9), ..settings().batch });
     bench.joins(1, puts(&bench, "a", Some("1")));
