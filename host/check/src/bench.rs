@@ -118,12 +118,7 @@ impl<'p> Bench<'p> {
     }
 
     /// The first attempt in an instance that was used before.
-    pub fn attempt_in(
-        &self,
-        world: &mut World,
-        event: &Event,
-        instance: &mut Instance<'_>,
-    ) -> Result<Outcome, HostError> {
+    pub fn attempt_in(&self, world: &mut World, event: &Event, instance: &mut Instance) -> Result<Outcome, HostError> {
         let call = self.forward(world, event, 1);
         match self.call(world, &call, Some(instance), 0)?.answer {
             End::Outcome(answer) => Ok(answer),
@@ -232,7 +227,7 @@ impl<'p> Bench<'p> {
         &self,
         world: &mut World,
         call: &Call,
-        mut used: Option<&mut Instance<'_>>,
+        mut used: Option<&mut Instance>,
         lost: usize,
     ) -> Result<Called<End>, HostError> {
         let (mut call, mut answer, mut all) = (call.clone(), None, 0);
@@ -246,7 +241,7 @@ impl<'p> Bench<'p> {
             answer.take().into_iter().for_each(|answer| run.hear(answer));
             let host = Box::new(Sending::new(Box::new(seen), run, shown.clone()));
             let ran = match &mut used {
-                Some(instance) => instance.run(&call, host).ok_or_else(|| HostError {
+                Some(instance) => instance.run(self.plugin, &call, host).ok_or_else(|| HostError {
                     plugin: self.plugin.name().to_string(),
                     source: "the instance had trapped before".into(),
                 })?,

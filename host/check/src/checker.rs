@@ -117,7 +117,7 @@ fn wanted(request: &Request, law: Law) -> bool {
 
 /// The configuration is the plugin's own, whatever its name is.
 fn admitted(request: &Request, engine: &Arc<Engine>) -> Result<Arc<Plugin>, sagahost_manifest::Report> {
-    let settings = Settings { config: request.config.clone(), http: vec![ALL.to_owned()] };
+    let settings = Settings { config: request.config.clone(), http: vec![ALL.to_owned()], ..Settings::default() };
     let manifest = admission::manifest(&request.bytes);
     let settings = manifest.map(|manifest| (manifest.name, settings)).into_iter().collect();
     admission::admit(request.bytes.clone(), Path::new(&request.file), engine, &settings).map(|admitted| admitted.plugin)

@@ -23,6 +23,18 @@ pub struct Settings {
     /// Where it may send requests; the manifest must ask for it, too. URLs that are no grants grant nothing; in tests, `*`
     /// grants all that the manifest asks for.
     pub http: Vec<String>,
+    pub isolation: Isolation,
+}
+
+/// What a call finds in the plugin's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Nothing: an instance is made for it, and thrown away behind it.
+    #[default]
+    Fresh,
+    /// What calls before it left there, of other sagas, too. An instance whose call did not return is thrown away.
+    Reuse,
 }
 
 /// How strictly the operator's settings must fit the manifest.

@@ -11,7 +11,7 @@ use sagahost_manifest::{
     Fault, Limits, Manifest, Report,
     manifest::{self, CONTRACT},
     report::hint,
-    settings::{Fit, Settings, config_hash, grants, resolve},
+    settings::{Fit, Isolation, Settings, config_hash, grants, resolve},
 };
 use sagahost_saga::id;
 use sha2::{Digest as _, Sha256};
@@ -21,6 +21,7 @@ use crate::{
     call::Plugin,
     compiler::CompileError,
     engine::Engine,
+    instance::Residents,
     smoke,
 };
 
@@ -118,11 +119,20 @@ fn admit_as(
         let fix = "name in the manifest under `grants` where it sends requests (`http:https://HOST/PATH`), or build it for world `plugin`";
         report.faults.push(Fault::new("it imports http, and its manifest asks for no grant", "imports", fix));
     }
+    let reuses = |manifest: &&Manifest| {
+        settings.get(&manifest.name).is_some_and(|settings| settings.isolation == Isolation::Reuse)
+    };
+    if sends && let Some(manifest) = manifest.as_ref().filter(reuses) {
+        let what = "it sends requests, and its attempts run again from their beginning: each needs a fresh instance";
+        let place = format!("configuration, [plugin.{}] isolation", manifest.name);
+        report.faults.push(Fault::new(what, place, "take `isolation = \"reuse\"` away"));
+    }
     let (Some(manifest), Some(config), Some(pre)) = (manifest, config, linked) else {
         return Err(report);
     };
     let config_hash = config_hash(&config);
-    let grants = grants(&manifest, settings.get(&manifest.name).unwrap_or(&defaults));
+    let settings = settings.get(&manifest.name).unwrap_or(&defaults);
+    let grants = grants(&manifest, settings);
     let plugin = Plugin {
         engine: engine.clone(),
         pre,
@@ -132,6 +142,7 @@ fn admit_as(
         config_hash,
         grants: Arc::new(grants),
         sends,
+        residents: (settings.isolation == Isolation::Reuse).then(Residents::default),
     };
     if let Err(cause) = plugin.try_out() {
         let fix = "if a limit is named, raise it in `[limits]` or make the plugin smaller; else rebuild the plugin";

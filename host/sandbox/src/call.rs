@@ -29,7 +29,7 @@ use crate::{
     crash,
     engine::Engine,
     guest::Guest,
-    instance::Instance,
+    instance::{Instance, Residents},
 };
 
 /// An admitted plugin, ready to be called: code, manifest and configuration.
@@ -42,6 +42,8 @@ pub struct Plugin {
     pub(crate) grants: Arc<Grants>,
     /// It imports `http`.
     pub(crate) sends: bool,
+    /// None: a fresh instance for each call.
+    pub(crate) residents: Option<Residents>,
     pub(crate) config_hash: Arc<str>,
 }
 
@@ -116,6 +118,7 @@ impl Plugin {
             config_hash,
             grants: grants.clone(),
             sends: self.sends,
+            residents: self.residents.is_some().then(Residents::default),
         }
     }
 
@@ -135,6 +138,13 @@ impl Plugin {
 
     /// Runs one attempt. Blocks: until an instance is free, then for the budget at most (host calls not counted).
     pub fn run(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
+        match &self.residents {
+            Some(residents) => residents.run(self, call, host),
+            None => self.run_fresh(call, host),
+        }
+    }
+
+    pub(crate) fn run_fresh(&self, call: &Call, host: Box<dyn HostCalls>) -> Ran {
         if !self.reads(&call.formats()) {
             return Ran {
                 end: Ok(End::unreadable(call)),
@@ -174,8 +184,8 @@ impl Plugin {
     }
 
     /// An instance that takes several calls; see there. The error is the cause for people.
-    pub fn instance(&self) -> Result<Instance<'_>, String> {
-        Instance::new(self)
+    pub fn instance(&self) -> Result<Instance, String> {
+        Instance::new(self, self.engine.slot())
     }
 
     fn handle_event(

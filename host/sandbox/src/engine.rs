@@ -55,8 +55,11 @@ pub struct Engine {
     cache: Option<CodeCache>,
     /// Part of a cache file's name: code compiled by another version or for another processor is not looked at.
     compatibility: String,
+    /// For instances of one call.
     free: Mutex<u32>,
     freed: Condvar,
+    /// For instances that stay, beside those of one call: none of these waits for one of them.
+    free_to_stay: Mutex<u32>,
     turns: Arc<Turns>,
 }
 
@@ -115,6 +118,7 @@ impl Engine {
             compatibility: format!("{:016x}", hasher.finish()),
             free: Mutex::new(limits.instances_max),
             freed: Condvar::new(),
+            free_to_stay: Mutex::new(limits.instances_max),
             turns: Arc::new(Turns::new(turns)),
             limits: Arc::new(limits),
             meter,
@@ -131,11 +135,18 @@ impl Engine {
     }
 
     /// A place for one instance; waits until there is one. Waiting is backpressure, no attempt.
-    pub(crate) fn slot(&self) -> Slot<'_> {
+    pub(crate) fn slot(self: &Arc<Self>) -> Slot {
         let mut free = self.free.lock();
         self.freed.wait_while(&mut free, |free| *free == 0);
         *free -= 1;
-        Slot(self)
+        Slot { engine: self.clone(), stays: false }
+    }
+
+    /// A place for an instance that stays, if there is one.
+    pub(crate) fn slot_to_stay(self: &Arc<Self>) -> Option<Slot> {
+        let mut free = self.free_to_stay.lock();
+        *free = free.checked_sub(1)?;
+        Some(Slot { engine: self.clone(), stays: true })
     }
 
     /// A store for one call, with all limits set. (The default deadline would stop even the instantiation.)
@@ -238,18 +249,26 @@ impl Engine {
 }
 
 /// Gives its place back when dropped.
-pub(crate) struct Slot<'a>(&'a Engine);
+pub(crate) struct Slot {
+    engine: Arc<Engine>,
+    stays: bool,
+}
 
-impl Drop for Slot<'_> {
+impl Drop for Slot {
     fn drop(&mut self) {
-        *self.0.free.lock() += 1;
-        self.0.freed.notify_one();
+        if self.stays {
+            *self.engine.free_to_stay.lock() += 1;
+        } else {
+            *self.engine.free.lock() += 1;
+            self.engine.freed.notify_one();
+        }
     }
 }
 
 pub(crate) fn config(limits: &Limits, meter: Meter) -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    let instances = limits.instances_max;
+    // As many stay as are made for one call.
+    let instances = limits.instances_max.saturating_mul(2);
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(limits.core_instances_max))
         .total_memories(instances.saturating_mul(limits.memories_max))

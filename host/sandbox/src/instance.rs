@@ -1,7 +1,10 @@
-//! Several calls in one instance, for the law checker: what a guest keeps in its memory shows there. Invariant: no event
-//! of a host is ever handled here; a host makes a fresh instance for each attempt.
+//! Several calls in one instance: for plugins that an operator lets keep theirs (`isolation = "reuse"`), and for the law
+//! checker, where what a guest keeps in its memory shows. Invariant: an instance whose call did not return is not called
+//! again; a plugin that nobody said anything about has a fresh one for each attempt.
 
 use std::{any::Any, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 
 use sagahost_manifest::host_calls::{Entries, HostCalls, HostFault, Level, PageBounds};
 use sagahost_saga::outcome::{Call, End, Outcome, UndoOutcome};
@@ -14,24 +17,52 @@ use crate::{
     guest::Guest,
 };
 
+/// A guest may leak: after so many calls another instance takes over …
+const CALLS_MAX: u32 = 10_000;
+/// … or when its memory has grown by so much.
+const GROWN_BYTES_MAX: usize = 4 << 20;
+
 /// An instance with a memory. It occupies a place of the engine's until it is dropped.
-pub struct Instance<'p> {
-    plugin: &'p Plugin,
+pub struct Instance {
     store: Store<Guest>,
     world: World,
     /// It trapped: wasmtime does not let anybody in again.
     dead: bool,
-    _slot: Slot<'p>,
+    calls: u32,
+    /// What it had when it was made.
+    born_bytes: usize,
+    _slot: Slot,
 }
 
-impl<'p> Instance<'p> {
-    pub(crate) fn new(plugin: &'p Plugin) -> Result<Self, String> {
-        let slot = plugin.engine.slot();
+/// Those of one plugin that wait for its next calls.
+#[derive(Default)]
+pub(crate) struct Residents(Mutex<Vec<Instance>>);
+
+impl Residents {
+    /// In the one that was used last: its memory is in the caches. Where there is no place for another, in a fresh one.
+    pub fn run(&self, plugin: &Plugin, call: &Call, host: Box<dyn HostCalls>) -> Ran {
+        let idle = self.0.lock().pop();
+        let made = || Instance::new(plugin, plugin.engine.slot_to_stay()?).ok();
+        let Some(mut instance) = idle.or_else(made) else { return plugin.run_fresh(call, host) };
+        let ran = instance.call(plugin, call, host);
+        if !instance.dead && !instance.is_worn() {
+            self.0.lock().push(instance);
+        }
+        ran
+    }
+}
+
+impl Instance {
+    /// The error is the cause for people.
+    pub(crate) fn new(plugin: &Plugin, slot: Slot) -> Result<Self, String> {
         let mut store = plugin.engine.store(Guest::new(Box::new(Nothing), plugin));
         let world = plugin.pre.instantiate(&mut store);
         Engine::rests(&mut store);
         match world {
-            Ok(world) => Ok(Self { plugin, store, world, dead: false, _slot: slot }),
+            Ok(world) => {
+                let born_bytes = store.data().memory_bytes_peak;
+                Ok(Self { store, world, dead: false, calls: 0, born_bytes, _slot: slot })
+            }
             Err(error) => Err(plugin.crash(error, &store).map_or_else(|e| e.to_string(), |crash| crash.detail)),
         }
     }
@@ -41,17 +72,24 @@ impl<'p> Instance<'p> {
         !self.dead
     }
 
-    /// As [`Plugin::run`], in this instance. `None`, and nothing is called, once it trapped.
-    pub fn run(&mut self, call: &Call, host: Box<dyn HostCalls>) -> Option<Ran> {
-        if self.dead {
-            return None;
-        }
+    fn is_worn(&self) -> bool {
+        let grown = self.store.data().memory_bytes_peak - self.born_bytes;
+        self.calls >= CALLS_MAX || grown > GROWN_BYTES_MAX
+    }
+
+    /// As [`Plugin::run`], in this instance of that plugin. `None`, and nothing is called, once it trapped.
+    pub fn run(&mut self, plugin: &Plugin, call: &Call, host: Box<dyn HostCalls>) -> Option<Ran> {
+        (!self.dead).then(|| self.call(plugin, call, host))
+    }
+
+    fn call(&mut self, plugin: &Plugin, call: &Call, host: Box<dyn HostCalls>) -> Ran {
         let began = Instant::now();
-        self.plugin.engine.refill(&mut self.store);
-        let limits = self.plugin.engine.limits_shared();
+        self.calls += 1;
+        plugin.engine.refill(&mut self.store);
+        let limits = plugin.engine.limits_shared();
         self.store.data_mut().next(host, limits.clone());
-        let end = match self.plugin.reads(&call.formats()) {
-            true => self.plugin.called(&mut self.store, Ok(&self.world), call),
+        let end = match plugin.reads(&call.formats()) {
+            true => plugin.called(&mut self.store, Ok(&self.world), call),
             false => Ok(End::unreadable(call)),
         };
         Engine::rests(&mut self.store);
@@ -59,10 +97,10 @@ impl<'p> Instance<'p> {
             Ok(End::Outcome(Outcome::Unknown { .. }) | End::Undo(UndoOutcome::Unknown { .. })) | Err(_) => true,
             Ok(End::Outcome(_) | End::Undo(_)) => false,
         };
-        let fuel = self.plugin.engine.fuel_used(&self.store);
+        let fuel = plugin.engine.fuel_used(&self.store);
         let host = self.store.data_mut().next(Box::new(Nothing), limits);
         let memory_bytes_peak = self.store.data().memory_bytes_peak;
-        Some(Ran { end, host, took: began.elapsed(), memory_bytes_peak, fuel })
+        Ran { end, host, took: began.elapsed(), memory_bytes_peak, fuel }
     }
 }
 

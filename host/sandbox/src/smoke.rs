@@ -8,6 +8,7 @@ use sagahost_manifest::{
     host_calls::{Entries, HostCalls, HostFault, Level, PageBounds},
     smoke,
 };
+use sagahost_saga::outcome::Call;
 
 use crate::call::Plugin;
 
@@ -16,11 +17,24 @@ const CALLS_MAX: u32 = 10;
 
 pub(crate) fn faults(plugin: &Plugin) -> Vec<Fault> {
     let (began, patience) = (Instant::now(), plugin.limits().budget() * CALLS_MAX);
+    let fresh = |call: &Call| plugin.run_fresh(call, Box::<Scratch>::default()).end;
+    let used = |call: &Call| plugin.run(call, Box::<Scratch>::default()).end;
     smoke::faults(plugin.manifest(), |call| {
         if began.elapsed() > patience {
             return Err(format!("those before it took more than {} ms", patience.as_millis()));
         }
-        plugin.run(call, Box::<Scratch>::default()).end.map_err(|error| error.to_string())
+        let end = fresh(call).map_err(|error| error.to_string())?;
+        // Twice: what the first call leaves in the instance shows in the second.
+        for _ in 0..if plugin.residents.is_some() { 2 } else { 0 } {
+            if used(call).map_err(|error| error.to_string())? != end {
+                return Err(
+                    "it answers otherwise in an instance that was used before: take `isolation = \"reuse\"` away, \
+                            or mend it (`sagahost check` shows how)"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(end)
     })
 }
 

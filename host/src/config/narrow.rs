@@ -62,6 +62,7 @@ impl Config {
         let of = |plugin: &PluginSettings| settings::Settings {
             config: plugin.config.clone().into_iter().collect(),
             http: plugin.http.iter().map(|settings| settings.grant.to_string()).collect(),
+            isolation: plugin.isolation,
         };
         Values {
             settings: self.plugins.iter().map(|(name, plugin)| (name.clone(), of(plugin))).collect(),

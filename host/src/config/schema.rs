@@ -10,6 +10,7 @@ use std::{
 };
 
 use sagahost_codec::{SAGA_FAILED, TopicSettings};
+use sagahost_manifest::settings::Isolation;
 use sagahost_operator::socket::PATH_BYTES_MAX;
 use sagahost_saga::{
     id::{Kind, Participant},
@@ -374,6 +375,8 @@ fn plugins(table: Table<'_, '_>, base: &Path) -> BTreeMap<String, PluginSettings
 }
 
 fn plugin(mut table: Table<'_, '_>, base: &Path) -> PluginSettings {
+    let isolations = [("fresh", Isolation::Fresh), ("reuse", Isolation::Reuse)];
+    let isolation = table.choice("isolation", &isolations).unwrap_or_default();
     let values = table.table("config");
     let mut config = serde_json::Map::new();
     for (key, _, value) in values.values() {
@@ -389,7 +392,7 @@ fn plugin(mut table: Table<'_, '_>, base: &Path) -> PluginSettings {
     }
     let http = grants::read(&table.table("http"), base);
     table.finish();
-    PluginSettings { config, on, http }
+    PluginSettings { config, on, http, isolation }
 }
 
 fn subscription(mut table: Table<'_, '_>) -> SubscriptionSettings {

@@ -12,6 +12,7 @@ use std::{
 use sagahost_alerts::AlertSettings;
 use sagahost_codec::TopicSettings;
 use sagahost_ingress::HttpSettings;
+use sagahost_manifest::settings::Isolation;
 use sagahost_outbound::GrantSettings;
 use sagahost_remote::RemoteSettings;
 use sagahost_saga::{
@@ -257,6 +258,7 @@ pub struct PluginSettings {
     pub on: BTreeMap<Kind, SubscriptionSettings>,
     /// Where it may send requests.
     pub http: Vec<GrantSettings>,
+    pub isolation: Isolation,
 }
 
 /// What an operator overrides of a subscription. None: as the manifest says.

@@ -4,6 +4,7 @@
 use sagahost_alerts::AlertSettings;
 use sagahost_codec::{RecordMapping, TopicSettings};
 use sagahost_ingress::{Does, HttpSettings, Principal, Proof, Sees};
+use sagahost_manifest::settings::Isolation;
 use sagahost_net::{SentHeader, TlsSettings, without_query};
 use sagahost_outbound::GrantSettings;
 use sagahost_remote::RemoteSettings;
@@ -173,7 +174,15 @@ fn record(mapping: &RecordMapping) -> Value {
 fn plugin(settings: &PluginSettings) -> Value {
     let on = settings.on.iter().map(|(kind, settings)| (kind.to_string(), subscription(settings)));
     let http = settings.http.iter().map(|settings| (settings.grant.to_string(), grant(settings)));
-    let mut said = vec![("config", object(without_secrets(&settings.config))), ("on", Value::Table(on.collect()))];
+    let isolation = match settings.isolation {
+        Isolation::Fresh => "fresh",
+        Isolation::Reuse => "reuse",
+    };
+    let mut said = vec![
+        ("isolation", text(isolation)),
+        ("config", object(without_secrets(&settings.config))),
+        ("on", Value::Table(on.collect())),
+    ];
     if !settings.http.is_empty() {
         said.push(("http", Value::Table(http.collect())));
     }

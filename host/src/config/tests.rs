@@ -420,10 +420,16 @@ fn shown_without_secrets_and_read_again_the_same() {
         undecodable-bytes-max = 268435456
         undecodable-retention = "30d"
 
+        [plugin.inventory]
+        isolation = "fresh"
+
         [plugin.inventory.config]
         opening-stock = 1000
 
         [plugin.inventory.on]
+
+        [plugin.payment]
+        isolation = "fresh"
 
         [plugin.payment.config]
         limit-cents = 100000

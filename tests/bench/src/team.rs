@@ -17,11 +17,16 @@ use tempfile::TempDir;
 
 use crate::Bench;
 
+/// Of plugins, and of services.
+const NAMES: [&str; 3] = ["order", "payment", "inventory"];
+
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Team {
     /// One host with the three plugins.
     Host,
+    /// The same, whose plugins keep their instances.
+    HostReusing,
     /// The three services; they wait for delivery reports before they commit.
     ByHand,
     /// They do not.
@@ -29,11 +34,12 @@ pub enum Team {
 }
 
 impl Team {
-    pub const ALL: [Self; 3] = [Self::ByHand, Self::Host, Self::ByHandUndrained];
+    pub const ALL: [Self; 4] = [Self::ByHand, Self::Host, Self::HostReusing, Self::ByHandUndrained];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Host => "sagahost",
+            Self::HostReusing => "sagahost, reuse",
             Self::ByHand => "by hand",
             Self::ByHandUndrained => "by hand, undrained",
         }
@@ -44,11 +50,14 @@ impl Team {
         let dir = tempfile::tempdir()?;
         let (host, services) = match self {
             Self::Host => (Some(start_host(bench, run, dir.path(), config)?), Vec::new()),
+            Self::HostReusing => {
+                let reuse = NAMES.map(|name| format!("\n[plugin.{name}]\nisolation = \"reuse\"\n")).concat();
+                (Some(start_host(bench, run, dir.path(), &format!("{config}{reuse}"))?), Vec::new())
+            }
             Self::ByHand | Self::ByHandUndrained => {
                 let undrained = self == Self::ByHandUndrained;
-                let names = ["order", "payment", "inventory"];
                 let start = |name: &&str| Service::start(bench, run, dir.path(), name, undrained);
-                (None, names.iter().map(start).collect::<Result<Vec<_>>>()?)
+                (None, NAMES.iter().map(start).collect::<Result<Vec<_>>>()?)
             }
         };
         Ok(Running { host, services, broker: bench.broker.process().context("the broker runs")?, dir })
@@ -58,7 +67,7 @@ impl Team {
 fn start_host(bench: &Bench, run: usize, dir: &Path, config: &str) -> Result<Host> {
     let into = dir.join("plugins");
     fs::create_dir(&into)?;
-    for plugin in ["order", "payment", "inventory"] {
+    for plugin in NAMES {
         let file = format!("{plugin}.wasm");
         fs::copy(bench.plugins.join(&file), into.join(&file)).with_context(|| format!("failed to copy {file}"))?;
     }

@@ -186,6 +186,34 @@ fn bad_plugin_files_are_named_and_the_good_ones_serve() {
     assert_eq!(host.stop(), 0);
 }
 
+/// What cannot keep its instances is refused with the reason, and what can serves from them.
+#[test]
+fn isolation_is_given_up_only_for_plugins_that_do_not_show_it() {
+    let reuse = |names: &[&str]| -> String {
+        names.iter().map(|name| format!("\n[plugin.{name}]\nisolation = \"reuse\"\n")).collect()
+    };
+    let refused = |names: &[&str], config: &str, what: &str| {
+        let listed = Site::new(names, &format!("{PLAIN}{config}")).run(&["plugins", "list"]);
+        assert!(listed.code == 1 && listed.out.contains(what), "{listed:?}");
+    };
+    let keeps = format!("{}[plugin.lawless.config]\nfault = \"static-ids\"\n", reuse(&["lawless"]));
+    refused(&["lawless"], &keeps, "it answers otherwise in an instance that was used before");
+    let sends = "it sends requests, and its attempts run again from their beginning";
+    refused(&["payment-gateway"], &reuse(&["payment-gateway"]), sends);
+
+    let site = Site::new(&THREE, &format!("{PLAIN}{}", reuse(&THREE)));
+    let host = site.start();
+    for number in 0..20 {
+        let saga = format!("o-{number}");
+        let order = format!(
+            r#"{{"orderId": "{saga}", "customerId": "c-1", "sku": "apple", "quantity": 1, "amountCents": 5, "currency": "EUR"}}"#
+        );
+        assert_eq!(site.run(&["emit", "OrderCreated", "--saga", &saga, "--data", &order]).code, 0);
+        await_status(&site, &saga, "completed");
+    }
+    assert_eq!(host.stop(), 0);
+}
+
 /// Without a configuration file the data directory knows which directory its plugins came from.
 #[test]
 fn plugins_are_listed_by_the_data_directory_alone() {

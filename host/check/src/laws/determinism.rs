@@ -43,7 +43,7 @@ struct Played {
 }
 
 /// One attempt of each event.
-fn played(bench: &Bench<'_>, case: &Case, mut used: Option<&mut Instance<'_>>) -> Result<Played, HostError> {
+fn played(bench: &Bench<'_>, case: &Case, mut used: Option<&mut Instance>) -> Result<Played, HostError> {
     let mut world = World::default();
     let mut outcomes = Vec::new();
     for (index, input) in case.0.iter().enumerate() {

@@ -12,7 +12,7 @@ const GOOD: &str = r#"{"name":"p","version":"1.0.0","contract":"0.1.0","subscrip
 
 fn settings(config: &[(&str, serde_json::Value)]) -> BTreeMap<String, Settings> {
     let config = config.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    BTreeMap::from([("misbehaving".to_owned(), Settings { config, http: Vec::new() })])
+    BTreeMap::from([("misbehaving".to_owned(), Settings { config, ..Settings::default() })])
 }
 
 fn check(bytes: &[u8], expected: Expect) {
