@@ -12,8 +12,8 @@ pub fn make_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// The allocator gives each thread a region of its own: with pages of 2 MiB a host takes twice the memory when it is idle, half as
-/// much again after a burst, and is no faster.
+/// The allocator gives each thread its own region. With pages of 2 MiB an idle host takes twice the memory, a host after a burst
+/// 1.5 times as much, and neither is faster.
 pub fn refuse_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

@@ -183,8 +183,8 @@ impl Calls {
         state.next(&call)
     }
 
-    /// What is to be done about all that is known, when everything else begins anew. Among it may be a call whose end is
-    /// journaled, in a batch of which the host was not told that it went through: that one changes nothing, and is settled.
+    /// What to do about each known call when the host restarts from its journal. The end of one may be journaled already, in a
+    /// batch whose commit reported a failure: handling it again changes nothing, and settles the call.
     pub(crate) fn resume_known(&self) -> Vec<(SagaId, Item)> {
         let known = self.known.lock();
         known.iter().filter_map(|((saga, call), state)| Some((saga.clone(), state.next(call)?))).collect()

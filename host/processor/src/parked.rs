@@ -27,7 +27,7 @@ pub struct Parked {
     pub inbox: Inbox,
     pub journal: Arc<dyn Journal>,
     pub serving: Arc<ArcSwap<Serving>>,
-    /// While as much waits for workers or is outside, none is woken.
+    /// No saga is woken while this many items wait for workers or calls are outside.
     pub queue_events_max: usize,
     pub stop: Stop,
     /// For which all is woken, or is being woken; and the life of the stage in which.

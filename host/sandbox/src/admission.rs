@@ -105,8 +105,9 @@ fn admit_as(
     report.faults.extend(world);
     report.faults.extend(sizes);
     let defaults = Settings::default();
+    let settings = manifest.as_ref().and_then(|manifest| settings.get(&manifest.name)).unwrap_or(&defaults);
+    let reuses = settings.isolation == Isolation::Reuse;
     let config = manifest.as_ref().map(|manifest| {
-        let settings = settings.get(&manifest.name).unwrap_or(&defaults);
         resolve(manifest, settings, fit).unwrap_or_else(|faults| {
             report.faults.extend(faults);
             BTreeMap::new()
@@ -119,10 +120,10 @@ fn admit_as(
         let fix = "name in the manifest under `grants` where it sends requests (`http:https://HOST/PATH`), or build it for world `plugin`";
         report.faults.push(Fault::new("it imports http, and its manifest asks for no grant", "imports", fix));
     }
-    let reuses = |manifest: &&Manifest| {
-        settings.get(&manifest.name).is_some_and(|settings| settings.isolation == Isolation::Reuse)
-    };
-    if sends && let Some(manifest) = manifest.as_ref().filter(reuses) {
+    if sends
+        && reuses
+        && let Some(manifest) = &manifest
+    {
         let what = "it sends requests, and its attempts run again from their beginning: each needs a fresh instance";
         let place = format!("configuration, [plugin.{}] isolation", manifest.name);
         report.faults.push(Fault::new(what, place, "take `isolation = \"reuse\"` away"));
@@ -131,7 +132,6 @@ fn admit_as(
         return Err(report);
     };
     let config_hash = config_hash(&config);
-    let settings = settings.get(&manifest.name).unwrap_or(&defaults);
     let grants = grants(&manifest, settings);
     let plugin = Plugin {
         engine: engine.clone(),
@@ -142,7 +142,7 @@ fn admit_as(
         config_hash,
         grants: Arc::new(grants),
         sends,
-        residents: (settings.isolation == Isolation::Reuse).then(Residents::default),
+        residents: reuses.then(Residents::default),
     };
     if let Err(cause) = plugin.try_out() {
         let fix = "if a limit is named, raise it in `[limits]` or make the plugin smaller; else rebuild the plugin";

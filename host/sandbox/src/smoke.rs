@@ -19,19 +19,18 @@ pub(crate) fn faults(plugin: &Plugin) -> Vec<Fault> {
     let (began, patience) = (Instant::now(), plugin.limits().budget() * CALLS_MAX);
     let fresh = |call: &Call| plugin.run_fresh(call, Box::<Scratch>::default()).end;
     let used = |call: &Call| plugin.run(call, Box::<Scratch>::default()).end;
+    // Twice: what the first call leaves in the instance shows in the second.
+    let used_calls = if plugin.residents.is_some() { 2 } else { 0 };
     smoke::faults(plugin.manifest(), |call| {
         if began.elapsed() > patience {
             return Err(format!("those before it took more than {} ms", patience.as_millis()));
         }
         let end = fresh(call).map_err(|error| error.to_string())?;
-        // Twice: what the first call leaves in the instance shows in the second.
-        for _ in 0..if plugin.residents.is_some() { 2 } else { 0 } {
+        for _ in 0..used_calls {
             if used(call).map_err(|error| error.to_string())? != end {
-                return Err(
-                    "it answers otherwise in an instance that was used before: take `isolation = \"reuse\"` away, \
-                            or mend it (`sagahost check` shows how)"
-                        .to_owned(),
-                );
+                let why = "it answers otherwise in an instance that was used before: take `isolation = \"reuse\"` away, or \
+                           mend it (`sagahost check` shows how)";
+                return Err(why.to_owned());
             }
         }
         Ok(end)

@@ -15,11 +15,12 @@ use sagahost_saga::{
 use sagahost_wire::{BatchNo, Generation, Partition, Position, Record};
 
 use super::{
-    memory::Memory,
+    memory::{Commit, Memory},
     scripted::{Handler, Plugin},
 };
 use crate::{
     Processor, Serving, Settings,
+    commit::Committer,
     letters_kept::LetterBounds,
     outside::Outside,
     overlay::Overlay,
@@ -125,6 +126,15 @@ pub fn serving(run: Arc<Handler>, generation: u64) -> Serving {
 }
 
 impl Bench {
+    /// The next commit goes wrong like that, and the host restarts from its journal.
+    pub fn restarts_behind(&self, commit: Commit) -> Committer {
+        self.journal.held.lock().commits.push_back(commit);
+        let mut committer = self.processor.committer(&self.at);
+        run(&mut committer, at(0));
+        run(&mut committer, at(10_000));
+        committer
+    }
+
     pub fn new(settings: Settings, run: Arc<Handler>) -> Self {
         Self::on(Arc::default(), settings, run)
     }

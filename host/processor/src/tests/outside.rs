@@ -125,10 +125,7 @@ fn an_end_outlives_a_commit_that_fails() {
     shop.call();
     shop.answer(0, completed(Vec::new()), true);
     shop.work();
-    journal.held.lock().commits.push_back(Commit::Fails);
-    let mut committer = shop.bench.processor.committer(&shop.bench.at);
-    run(&mut committer, at(0));
-    run(&mut committer, at(10_000));
+    let mut committer = shop.bench.restarts_behind(Commit::Fails);
     shop.work();
     run(&mut committer, at(10_000));
     assert_eq!((shop.left(), shop.saga().in_doubt().len()), (1, 0));
@@ -140,12 +137,9 @@ fn an_end_outlives_a_commit_that_fails() {
 fn a_call_whose_beginning_is_not_durable_does_not_leave() {
     let journal: Arc<Memory> = Arc::default();
     let shop = shop(&journal);
-    journal.held.lock().commits.push_back(Commit::Fails);
     shop.bench.deliver(0, "o-1");
     shop.work();
-    let mut committer = shop.bench.processor.committer(&shop.bench.at);
-    run(&mut committer, at(0));
-    run(&mut committer, at(10_000));
+    let mut committer = shop.bench.restarts_behind(Commit::Fails);
     shop.work();
     assert_eq!((shop.left(), shop.bench.processor.inbox.calls.count()), (0, 0));
     shop.bench.processor.stage.source_follows();
@@ -162,12 +156,9 @@ fn a_call_whose_beginning_is_not_durable_does_not_leave() {
 fn a_call_whose_beginning_is_durable_after_all_leaves() {
     let journal: Arc<Memory> = Arc::default();
     let shop = shop(&journal);
-    journal.held.lock().commits.push_back(Commit::Lies);
     shop.bench.deliver(0, "o-1");
     shop.work();
-    let mut committer = shop.bench.processor.committer(&shop.bench.at);
-    run(&mut committer, at(0));
-    run(&mut committer, at(10_000));
+    shop.bench.restarts_behind(Commit::Lies);
     shop.work();
     assert_eq!(shop.left(), 1);
     assert_eq!(shop.service.calls.lock()[0].1.attempt, 1, "it is not an interrupted one");
@@ -181,17 +172,14 @@ fn an_end_that_is_durable_after_all_is_settled() {
     shop.call();
     shop.answer(0, completed(Vec::new()), true);
     shop.work();
-    journal.held.lock().commits.push_back(Commit::Lies);
-    let mut committer = shop.bench.processor.committer(&shop.bench.at);
-    run(&mut committer, at(0));
-    run(&mut committer, at(10_000));
+    let mut committer = shop.bench.restarts_behind(Commit::Lies);
     shop.work();
     run(&mut committer, at(20_000));
     assert_eq!((shop.left(), shop.saga().in_doubt().len()), (1, 0));
     assert_eq!(shop.waiting_and_known(), (0, 0));
 }
 
-/// Where everything begins anew, a worker may be quicker than whoever looks for calls that began.
+/// When the host restarts from its journal, a worker may stage a chain before the calls in doubt are read.
 #[test]
 fn a_call_that_began_in_a_chain_that_is_not_durable_does_not_leave() {
     let journal: Arc<Memory> = Arc::default();
@@ -240,11 +228,8 @@ fn a_call_that_is_in_doubt_at_a_start_is_interrupted_and_made_again_under_the_sa
     let first = before.service.calls.lock()[0].1.clone();
     let after = shop(&journal);
     // While that is not journaled, it stays interrupted, also where everything begins anew.
-    journal.held.lock().commits.push_back(Commit::Fails);
     after.work();
-    let mut committer = after.bench.processor.committer(&after.bench.at);
-    run(&mut committer, at(0));
-    run(&mut committer, at(10_000));
+    let mut committer = after.bench.restarts_behind(Commit::Fails);
     after.work();
     assert_eq!(after.left(), 0);
     run(&mut committer, at(10_000));

@@ -213,10 +213,7 @@ fn an_answer_outlives_a_commit_that_fails() {
     shop.work();
     shop.answer(0, ok());
     shop.work();
-    journal.held.lock().commits.push_back(Commit::Fails);
-    let mut committer = shop.bench.processor.committer(&shop.bench.at);
-    run(&mut committer, at(0));
-    run(&mut committer, at(10_000));
+    let mut committer = shop.bench.restarts_behind(Commit::Fails);
     shop.work();
     run(&mut committer, at(10_000));
     shop.work();
